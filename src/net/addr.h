@@ -1,0 +1,50 @@
+/* addr.h - socket addresses: parse, print, compare
+ *
+ * A struct addr holds one IPv4, IPv6 or unix address as the socket calls take it.
+ * All functions are pure (addr_from_socket() and addr_peer() apart), may be called from
+ * any thread, allocate nothing and keep no reference to what they are given.
+ */
+#ifndef ECHOD_NET_ADDR_H
+#define ECHOD_NET_ADDR_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* Longest text addr_print() makes, its NUL included: "unix:" and a path. */
+#define ADDR_TEXT_MAX (sizeof(((struct sockaddr_un *) 0)->sun_path) + 8)
+
+struct addr {
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+		struct sockaddr_un un;
+	};
+	socklen_t len;
+};
+
+/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007" or
+ * "unix:/absolute/path" from `text`; `port` is used where the text names none.
+ * Ports are decimal, 1 to 65535, without leading zeros; no names are looked up.
+ * Returns 0, or -EINVAL with `*why` set to a constant sentence that says what would be right. */
+int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
+
+/* Write `addr` as addr_parse() reads it, the port always included: "192.0.2.1:7", "[::1]:7",
+ * "unix:/path" ("unix:" for an unnamed peer). An IPv4-mapped IPv6 address prints as IPv4.
+ * At least ADDR_TEXT_MAX bytes at `text`. Returns `text`. */
+char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX]);
+
+/* Turn an IPv4-mapped IPv6 address (::ffff:192.0.2.1) into the IPv4 address it stands for. */
+void addr_unmap(struct addr *addr);
+
+/* Whether both are the same address and port (or path). */
+bool addr_equal(const struct addr *a, const struct addr *b);
+
+/* The port in host order; 0 for a unix address. */
+uint16_t addr_port(const struct addr *addr);
+
+#endif
