@@ -203,13 +203,6 @@ void conn_pipe_sent(struct conn *conn, size_t n)
 	finish_if_done(conn);
 }
 
-void conn_pipe_emptied(struct conn *conn, uint8_t *data, size_t n)
-{
-	conn->piped -= (uint32_t) n;
-	conn->data = data;
-	conn->owed = (uint32_t) n;
-}
-
 static struct conn_memory *memory_make(size_t need)
 {
 	struct conn_memory *memory;
@@ -248,4 +241,13 @@ uint8_t *conn_restore(struct conn *conn, size_t n)
 	conn->data = conn->memory->bytes;
 	conn->owed = (uint32_t) n;
 	return conn->data;
+}
+
+uint8_t *conn_restore_piped(struct conn *conn)
+{
+	uint8_t *data = conn_restore(conn, conn->piped);
+
+	if (data)
+		conn->piped = 0;
+	return data;
 }

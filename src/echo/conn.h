@@ -117,9 +117,9 @@ void conn_pipe_received(struct conn *conn, size_t n);
 /* `n` bytes went from the pipe to the peer. */
 void conn_pipe_sent(struct conn *conn, size_t n);
 
-/* The content of the pipe was read back into lent memory at `data`: it is owed from there now.
- * `n` must be what the pipe held. */
-void conn_pipe_emptied(struct conn *conn, uint8_t *data, size_t n);
+/* The pipe's content is about to be read back: from now on it is owed from own memory. Returns
+ * where conn.piped bytes must be written at once, or NULL where there is no memory. */
+uint8_t *conn_restore_piped(struct conn *conn);
 
 /* Take owed bytes in lent memory into own memory; afterwards the lent memory is free for
  * other use. Returns 0, or -ENOMEM with the connection ended. */

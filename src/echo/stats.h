@@ -81,7 +81,8 @@ struct stats_orders {
 
 struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
-	struct ratelimit trouble_lines;    /* one for each kind of exhaustion is enough */
+	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
+	struct ratelimit limit_lines;      /* max-connections reached */
 	struct stats_orders orders[STATS_CREWS];
 	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
 	uint32_t slots_count;

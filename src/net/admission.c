@@ -11,10 +11,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Sources times owners that can be counted at once; a power of two. Twice the connections of
- * the largest max-connections that RLIMIT_NOFILE commonly allows; pages cost only once used. */
-#define SOURCES (1U << 21)
-
 struct source {
 	uint64_t key;   /* family bit and the IPv4 address, or the IPv6 /64; never 0 in use */
 	uint32_t owner;
@@ -29,13 +25,15 @@ struct admission_shared {
 	size_t size;
 	pthread_mutex_t lock; /* over sources[] and sources_used */
 	uint32_t sources_used;
-	struct source sources[SOURCES];
+	uint32_t sources_mask;   /* their number less one */
+	struct source *sources;  /* open addressing; behind held[] in the same mapping */
 	_Atomic uint32_t held[]; /* places by owner */
 };
 
-struct admission_shared *admission_make(uint32_t owners)
+struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
 {
-	size_t size = sizeof(struct admission_shared) + owners * sizeof(_Atomic uint32_t);
+	size_t counts = sizeof(struct admission_shared) + (owners + 3) / 4 * 4 * sizeof(_Atomic uint32_t);
+	size_t size = counts + sources * sizeof(struct source);
 	struct admission_shared *shared = mmap(NULL, size, PROT_READ | PROT_WRITE,
 	                                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	pthread_mutexattr_t attr;
@@ -43,6 +41,9 @@ struct admission_shared *admission_make(uint32_t owners)
 	if (shared == MAP_FAILED)
 		return NULL;
 	shared->size = size;
+	/* the mapping is at the same address in every process forked later */
+	shared->sources = (struct source *) (void *) ((char *) shared + counts);
+	shared->sources_mask = sources - 1;
 	shared->owners = owners;
 	shared->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (shared->room < 0) {
@@ -153,15 +154,15 @@ static uint64_t source_key(const struct peer *peer)
 		return UINT64_C(1) << 32 | address;
 	}
 	memcpy(&key, peer->address, sizeof key);
-	/* ::/64 (loopback among others) must not look like a free entry, nor like IPv4 */
+	/* turned over, so that no prefix in use looks like an IPv4 address */
 	return key ^ UINT64_C(0x9e3779b97f4a7c15);
 }
 
-static uint32_t source_home(uint64_t key)
+static uint32_t source_home(const struct admission_shared *shared, uint64_t key)
 {
 	key ^= key >> 29;
 	key *= UINT64_C(0xbf58476d1ce4e5b9);
-	return (uint32_t) (key >> 32) & (SOURCES - 1);
+	return (uint32_t) (key >> 32) & shared->sources_mask;
 }
 
 /* The entry of (key, owner), or the free one where it would go; `*total` counts the source
@@ -171,7 +172,7 @@ static struct source *source_find(struct admission_shared *shared, uint64_t key,
 	struct source *found = NULL, *source;
 
 	*total = 0;
-	for (uint32_t at = source_home(key);; at = (at + 1) & (SOURCES - 1)) {
+	for (uint32_t at = source_home(shared, key);; at = (at + 1) & shared->sources_mask) {
 		source = &shared->sources[at];
 		if (source->count == 0)
 			return found ? found : source;
@@ -186,11 +187,13 @@ static struct source *source_find(struct admission_shared *shared, uint64_t key,
 /* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
 static void source_remove(struct admission_shared *shared, uint32_t gap)
 {
-	shared->sources_used--;
-	for (uint32_t at = (gap + 1) & (SOURCES - 1); shared->sources[at].count > 0; at = (at + 1) & (SOURCES - 1)) {
-		uint32_t home = source_home(shared->sources[at].key);
+	uint32_t mask = shared->sources_mask;
 
-		if (((at - home) & (SOURCES - 1)) >= ((at - gap) & (SOURCES - 1))) {
+	shared->sources_used--;
+	for (uint32_t at = (gap + 1) & mask; shared->sources[at].count > 0; at = (at + 1) & mask) {
+		uint32_t home = source_home(shared, shared->sources[at].key);
+
+		if (((at - home) & mask) >= ((at - gap) & mask)) {
 			shared->sources[gap] = shared->sources[at];
 			gap = at;
 		}
@@ -208,7 +211,7 @@ static bool source_take(const struct admission *admission, const struct peer *pe
 
 	sources_lock(shared);
 	source = source_find(shared, key, admission->owner, &total);
-	ok = total < most && (source->count > 0 || shared->sources_used < SOURCES / 4 * 3);
+	ok = total < most && (source->count > 0 || shared->sources_used < shared->sources_mask / 4 * 3);
 	if (ok && source->count++ == 0) {
 		source->key = key;
 		source->owner = admission->owner;
@@ -267,13 +270,24 @@ void admission_forget_owner(struct admission_shared *shared, uint32_t owner)
 	if (held > 0)
 		wake_waiting(shared);
 	sources_lock(shared);
-	while (at < SOURCES && shared->sources_used > 0) {
+	while (at <= shared->sources_mask && shared->sources_used > 0) {
 		if (shared->sources[at].count > 0 && shared->sources[at].owner == owner)
 			source_remove(shared, at); /* another may have moved here: look again */
 		else
 			at++;
 	}
 	pthread_mutex_unlock(&shared->lock);
+}
+
+void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer)
+{
+	struct admission heir = *admission;
+
+	heir.owner = owner;
+	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&admission->shared->held[owner], 1, memory_order_relaxed);
+	admission_force_source(&heir, peer);
+	admission_leave(admission, peer);
 }
 
 uint32_t admission_source_count(const struct admission *admission, const struct peer *peer)

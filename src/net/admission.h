@@ -5,8 +5,8 @@
  * this peer come (allow, deny, max-per-source)? Asked after accept(2), which names the peer.
  *
  * The counts live in memory shared by every process that is forked later. Each count has an
- * owner, the process that serves the connection, named by a number below ADMISSION_OWNERS'
- * argument; what a killed process held is given back by whoever reaps it
+ * owner, the process that serves the connection, named by a number below admission_make()'s
+ * `owners`; what a killed process held is given back by whoever reaps it
  * (admission_forget_owner()), so nothing leaks. The count of connections is a lock-free
  * atomic; the table of sources is behind a robust, process-shared mutex and only touched when
  * max-per-source is set.
@@ -33,8 +33,10 @@ struct admission {
 
 enum admission_verdict { ADMISSION_OK, ADMISSION_DENIED, ADMISSION_SOURCE };
 
-/* Make the shared part for `owners` owners. Supervisor, once. NULL with errno set on failure. */
-struct admission_shared *admission_make(uint32_t owners);
+/* Make the shared part for `owners` owners and at most three quarters of `sources` (a power of two)
+ * pairs of a source and an owner; of both only what is used costs memory. Supervisor, once. NULL with errno
+ * set on failure. */
+struct admission_shared *admission_make(uint32_t owners, uint32_t sources);
 void admission_free(struct admission_shared *shared);
 
 /* Take one of max-connections places; false where all are taken. Any worker. */
@@ -64,6 +66,10 @@ void admission_force_source(const struct admission *admission, const struct peer
 
 /* An admitted peer's connection has ended (or was handed over). */
 void admission_leave(const struct admission *admission, const struct peer *peer);
+
+/* Make `owner` answer for the place and the source count of this connection: it is about to be
+ * served by a process of its own. */
+void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer);
 
 /* The process numbered `owner` is gone: give back every place and source it held. */
 void admission_forget_owner(struct admission_shared *shared, uint32_t owner);
