@@ -33,6 +33,11 @@ static inline void list_append(struct list *head, struct list *entry)
 	head->prev = entry;
 }
 
+static inline void list_prepend(struct list *head, struct list *entry)
+{
+	list_append(head->next, entry);
+}
+
 static inline void list_remove(struct list *entry)
 {
 	entry->prev->next = entry->next;

@@ -74,6 +74,7 @@ enum stats_stop { STOP_NONE, STOP_HAND_OVER, STOP_DRAIN };
 /* Orders to one crew; the stop pipe says when to look. */
 struct stats_orders {
 	_Atomic int stop;              /* enum stats_stop; STOP_NONE although the pipe closed: the supervisor is dead */
+	_Atomic int64_t hand_until;    /* clock_usec() until which to wait for room to hand over */
 	_Atomic int64_t drain_until;   /* clock_usec() at which what is left is cut off */
 };
 

@@ -74,7 +74,7 @@ static int message_send(int outbox, struct state *state, const int fds[], size_t
 
 int handover_send(int outbox, const struct session *session)
 {
-	int fds[FDS_MAX] = { session->fd, -1 }, r;
+	int fds[FDS_MAX] = { session->watch.fd, -1 }, r;
 	struct state state;
 	size_t count = 1;
 

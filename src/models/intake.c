@@ -81,14 +81,19 @@ void intake_failed(struct intake *intake, int error)
 	struct worker *worker = intake->worker;
 
 	switch (error) {
-	case EMFILE:
-	case ENFILE:
-	case ENOBUFS:
-	case ENOMEM:
-	case EAGAIN: /* of fork(2) and pthread_create(3); accept(2)'s never gets here */
-		break;
-	default:
-		return; /* accept(2): errors of the one connection, or already pending on it */
+	case EINTR:
+	case ECONNABORTED:
+	case EPROTO:
+	case EPERM: /* a firewall rule */
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case EOPNOTSUPP:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case ETIMEDOUT:
+		return; /* concerns only the one client, who is gone: accept(2), "Error handling" */
 	}
 	intake->retry_at = clock_usec() + PAUSE_USEC;
 	intake_update(intake);

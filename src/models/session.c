@@ -24,7 +24,7 @@ void session_open(struct session *session, const struct arrival *arrival, struct
 	memset(session, 0, sizeof *session);
 	session->conn = arrival->conn;
 	session->peer = arrival->peer;
-	session->fd = arrival->fd;
+	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION };
 	list_init(&session->link);
 	session_touch(session, arrival->active);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
@@ -64,7 +64,7 @@ static void log_end_of(const struct session *session)
 	int64_t usec = clock_usec() - conn->since;
 	struct log_record record;
 
-	describe(&record, session->fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
+	describe(&record, session->watch.fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
 	         peer, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
@@ -88,8 +88,8 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 
 static void session_release(struct session *session, struct worker *worker)
 {
-	close(session->fd);
-	session->fd = -1;
+	close(session->watch.fd);
+	session->watch.fd = -1;
 	conn_clear(&session->conn);
 	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	admission_leave(&worker->admission, &session->peer);
@@ -114,7 +114,7 @@ int64_t session_active_usec(const struct session *session, int64_t now)
 {
 	int64_t tick = now >> SESSION_TICK_SHIFT;
 
-	return (tick - (int32_t) ((uint32_t) tick - session->active)) * (INT64_C(1) << SESSION_TICK_SHIFT);
+	return (tick - (((uint32_t) tick - session->active) & ((1U << SESSION_TICK_BITS) - 1))) << SESSION_TICK_SHIFT;
 }
 
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now)

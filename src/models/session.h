@@ -11,12 +11,14 @@
 
 #include "base/list.h"
 #include "echo/conn.h"
+#include "models/watch.h"
 #include "models/worker.h"
 #include "net/peer.h"
 
-/* Activity is counted in ticks of 2^17 microseconds, about an eighth of a second: it needs no
- * exact clock and four bytes. */
-#define SESSION_TICK_SHIFT 17
+/* Activity is counted in ticks of 2^18 microseconds, about a quarter of a second, modulo 2^29
+ * (four years, longer than any idle-timeout): it needs no exact clock and leaves room in its word. */
+#define SESSION_TICK_SHIFT 18
+#define SESSION_TICK_BITS 29
 
 struct turn_pipe;
 
@@ -25,11 +27,8 @@ struct session {
 	struct list link;        /* of the body that holds it: by last activity */
 	struct peer peer;
 	struct turn_pipe *pipe;  /* holds conn.piped bytes; NULL while that is 0 */
-	int fd;
-	uint32_t active;         /* tick of the last movement either way */
-	uint32_t slot;           /* of the back-end that watches it */
-	uint16_t generation;     /* of the slot: a stale completion tells itself */
-	uint8_t interest;        /* what the back-end watches for: enum conn_want bits */
+	struct watch watch;      /* the socket */
+	uint32_t active : SESSION_TICK_BITS; /* tick of the last movement either way */
 	bool bulk : 1;           /* receives fill the buffer: use a pipe */
 	bool choked : 1;         /* its pipe took no more: no receive before something was sent */
 	bool lingering : 1;      /* FIN was sent, see turn_linger() */
@@ -56,7 +55,7 @@ void session_forget(struct session *session, struct worker *worker);
 /* Note that something moved at time `now`. */
 static inline void session_touch(struct session *session, int64_t now)
 {
-	session->active = (uint32_t) (now >> SESSION_TICK_SHIFT);
+	session->active = (uint32_t) (now >> SESSION_TICK_SHIFT) & ((1U << SESSION_TICK_BITS) - 1);
 }
 
 /* clock_usec() of the last movement, rounded down to a tick; `now` resolves the wrap-around. */

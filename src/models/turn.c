@@ -155,7 +155,7 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 
 	if (span.size == 0)
 		return false;
-	n = recv(session->fd, span.data, span.size, MSG_DONTWAIT);
+	n = recv(session->watch.fd, span.data, span.size, MSG_DONTWAIT);
 	if (n <= 0) {
 		receive_ended(session, n);
 		return false;
@@ -180,7 +180,7 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 		session->pipe = pipe_take(turn);
 	if (!session->pipe)
 		return -1;
-	n = splice(session->fd, NULL, session->pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	n = splice(session->watch.fd, NULL, session->pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
 		turn->tally->received += (uint64_t) n;
@@ -222,7 +222,7 @@ static bool send_owed(struct turn *turn, struct session *session)
 	ssize_t n;
 
 	if (conn->piped > 0) {
-		n = splice(session->pipe->out, NULL, session->fd, NULL, conn->piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		n = splice(session->pipe->out, NULL, session->watch.fd, NULL, conn->piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n > 0) {
 			conn_pipe_sent(conn, (size_t) n);
 			session->choked = false;
@@ -230,7 +230,7 @@ static bool send_owed(struct turn *turn, struct session *session)
 	} else {
 		size_t owed = conn_owed(conn, &data);
 
-		n = send(session->fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = send(session->watch.fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n > 0)
 			conn_sent(conn, (size_t) n);
 	}
@@ -266,7 +266,7 @@ void turn_drain(struct session *session)
 {
 	int unread = 0;
 
-	if (ioctl(session->fd, FIONREAD, &unread) < 0 || unread < 0)
+	if (ioctl(session->watch.fd, FIONREAD, &unread) < 0 || unread < 0)
 		unread = 0;
 	conn_drain(&session->conn, (size_t) unread);
 }
@@ -276,7 +276,7 @@ static bool all_acknowledged(const struct session *session)
 {
 	int unsent = 0;
 
-	return ioctl(session->fd, SIOCOUTQ, &unsent) < 0 || unsent == 0;
+	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent == 0;
 }
 
 bool turn_linger(struct session *session)
@@ -291,11 +291,11 @@ bool turn_linger(struct session *session)
 	/* closing a socket with unread input resets it, which may overtake what we sent (RFC 1122,
 	 * 4.2.2.13): so nothing is closed before it is acknowledged */
 	if (!all_acknowledged(session) && !session->lingering) {
-		shutdown(session->fd, SHUT_WR);
+		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;
 	}
 	do
-		n = recv(session->fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT);
+		n = recv(session->watch.fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT);
 	while (n > 0);
 	if (n == 0 || !is_again(errno) || all_acknowledged(session)) {
 		conn_end(&session->conn, CONN_DRAIN);
