@@ -1,0 +1,30 @@
+# Static checks; each can be run alone. They need a configured build for config.h.
+
+lint_sources = find $(srcdir)/src $(srcdir)/tests -name '*.c' | sort
+lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR='"/etc"'
+lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
+	grep -rlE '^\#! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
+
+lint: lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+
+lint-cppcheck:
+	find $(srcdir)/src -name '*.c' | sort | xargs cppcheck --quiet -j 2 --std=c11 --error-exitcode=1 \
+		--enable=warning,performance,portability --inline-suppr --library=posix,gnu \
+		--suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches \
+		--suppressions-list=$(srcdir)/build-aux/cppcheck.suppressions \
+		-D__linux__ -D__GNUC__ $(lint_flags)
+
+lint-clang-tidy:
+	find $(srcdir)/src -name '*.c' | sort | xargs -n 4 -P 2 sh -c ' \
+		clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(lint_flags) -std=gnu11 2>&1 | \
+		grep -vE "^[0-9]+ warnings? generated|^Suppressed|^Use -(header|system)"; \
+		clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(lint_flags) -std=gnu11 >/dev/null 2>&1' clang-tidy
+
+lint-shellcheck:
+	$(lint_scripts) | xargs shellcheck
+
+lint-man:
+	mandoc -T lint -W warning $(addprefix $(srcdir)/,$(dist_man_MANS))
+
+EXTRA_DIST += build-aux/cppcheck.suppressions
+.PHONY: lint lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
