@@ -24,7 +24,7 @@ lint-shellcheck:
 	$(lint_scripts) | xargs shellcheck
 
 lint-man:
-	mandoc -T lint -W warning $(addprefix $(srcdir)/,$(dist_man_MANS))
+	cd $(srcdir) && mandoc -T lint -W warning $(dist_man_MANS)
 
 EXTRA_DIST += build-aux/cppcheck.suppressions
 .PHONY: lint lint-cppcheck lint-clang-tidy lint-shellcheck lint-man

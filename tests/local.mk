@@ -17,8 +17,8 @@ system_suites = \
 	tests/system.test
 
 if FUZZING
-# libFuzzer brings main(); tests/fuzz/local.mk has the targets.
-LDADD = $(libechod_libs) -fsanitize=fuzzer
+# libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
+LDADD = $(libechod_libs) $(FUZZER_LIBS)
 else
 LDADD = $(libechod_libs) $(CMOCKA_LIBS)
 if HAVE_CMOCKA
