@@ -15,7 +15,7 @@ def pytest_configure(config):
 
 
 def one_line(text):
-    return " ".join(str(text).split()).replace("#", "\\#")
+    return " ".join(str(text).split())
 
 
 class TapReporter:
@@ -28,7 +28,7 @@ class TapReporter:
 
     def result(self, ok, name, directive=""):
         self.count += 1
-        self.write(f"{'ok' if ok else 'not ok'} {self.count} - {one_line(name)}{directive}")
+        self.write(f"{'ok' if ok else 'not ok'} {self.count} - {one_line(name).replace('#', chr(92) + '#')}{directive}")
 
     def pytest_runtest_logreport(self, report):
         name = report.nodeid.rsplit("/", 1)[-1]
