@@ -22,3 +22,12 @@ uninstall-conf:
 	elif test -e "$(DESTDIR)$(sysconfdir)/echod.conf"; then \
 		echo "keeping the edited $(DESTDIR)$(sysconfdir)/echod.conf"; \
 	fi
+
+# Shell completion, where bash and zsh look below each prefix.
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = \
+	etc/completions/bash/echod
+
+zshcompletiondir = $(datadir)/zsh/site-functions
+dist_zshcompletion_DATA = \
+	etc/completions/zsh/_echod

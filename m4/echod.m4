@@ -10,7 +10,7 @@ AC_DEFUN([ECHOD_COMPILER_FLAGS], [
     AS_VAR_PUSHDEF([cache], [echod_cv_cflag_$echod_flag])
     AC_CACHE_CHECK([whether $CC accepts $echod_flag], [cache], [
       CFLAGS="$echod_save_cflags -Werror $echod_flag"
-      AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <stdio.h>]], [[return getchar();]])],
+      AC_COMPILE_IFELSE([AC_LANG_SOURCE([[int main(void) { return 0; }]])],
         [AS_VAR_SET([cache], [yes])], [AS_VAR_SET([cache], [no])])
     ])
     AS_VAR_IF([cache], [yes], [AS_VAR_APPEND([$1], [" $echod_flag"])])
@@ -30,7 +30,7 @@ AC_DEFUN([ECHOD_LINKER_FLAGS], [
     AC_CACHE_CHECK([whether the linker accepts $echod_flag], [cache], [
       CFLAGS="$echod_save_cflags -fPIE"
       LDFLAGS="$echod_save_ldflags -Werror $echod_flag"
-      AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <stdio.h>]], [[return getchar();]])],
+      AC_LINK_IFELSE([AC_LANG_SOURCE([[int main(void) { return 0; }]])],
         [AS_VAR_SET([cache], [yes])], [AS_VAR_SET([cache], [no])])
     ])
     AS_VAR_IF([cache], [yes], [AS_VAR_APPEND([$1], [" $echod_flag"])])
