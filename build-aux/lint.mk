@@ -5,7 +5,7 @@ lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR='"/etc"'
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
 	grep -rlE '^\#! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
-lint: lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+lint: lint-lists lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
 lint-cppcheck:
 	find $(srcdir)/src -name '*.c' | sort | xargs cppcheck --quiet -j 2 --std=c11 --error-exitcode=1 \
@@ -28,3 +28,12 @@ lint-man:
 
 EXTRA_DIST += build-aux/cppcheck.suppressions
 .PHONY: lint lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+
+# Each source is in a list, or it would be missing from the tarball.
+lint-lists:
+	@cd $(srcdir) && status=0; for file in `find src tests -name '*.[ch]'`; do \
+		grep -qF "$$file" src/local.mk src/client/local.mk tests/local.mk tests/fuzz/local.mk || \
+		case $$file in tests/*.c) grep -qF "$${file%.c}" tests/local.mk tests/fuzz/local.mk;; *) false;; esac || \
+		{ echo "$$file is in no list"; status=1; }; \
+	done; exit $$status
+.PHONY: lint-lists

@@ -13,6 +13,8 @@ libechod_a_SOURCES = \
 	src/base/names.h \
 	src/base/notify.c \
 	src/base/notify.h \
+	src/base/quote.c \
+	src/base/quote.h \
 	src/base/ratelimit.c \
 	src/base/ratelimit.h \
 	src/net/addr.c \
@@ -23,11 +25,19 @@ libechod_a_SOURCES = \
 	src/net/listener.h \
 	src/net/network.c \
 	src/net/network.h \
+	src/net/peer.c \
+	src/net/peer.h \
 	src/conf/conf.c \
 	src/conf/conf.h \
 	src/conf/dump.c \
+	src/conf/mistakes.c \
+	src/conf/mistakes.h \
 	src/conf/options.c \
 	src/conf/options.h \
+	src/conf/scan.c \
+	src/conf/scan.h \
+	src/conf/schema.c \
+	src/conf/schema.h \
 	src/echo/conn.c \
 	src/echo/conn.h \
 	src/echo/dgram.c \
@@ -50,6 +60,8 @@ libechod_a_SOURCES = \
 	src/models/serial.c \
 	src/models/serve.c \
 	src/models/serve.h \
+	src/models/session.c \
+	src/models/session.h \
 	src/models/spawn.c \
 	src/models/turn.c \
 	src/models/turn.h \
