@@ -1,7 +1,6 @@
 # Static checks; each can be run alone. They need a configured build for config.h.
 
-lint_sources = find $(srcdir)/src $(srcdir)/tests -name '*.c' | sort
-lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR='"/etc"'
+lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR=\"/etc\"
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
 	grep -rlE '^\#! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
@@ -14,11 +13,11 @@ lint-cppcheck:
 		--suppressions-list=$(srcdir)/build-aux/cppcheck.suppressions \
 		-D__linux__ -D__GNUC__ $(lint_flags)
 
+# One file a run: with several, clang-analyzer 14 mixes up their va_lists. On standard error it
+# only counts the warnings it suppressed.
 lint-clang-tidy:
-	find $(srcdir)/src -name '*.c' | sort | xargs -n 4 -P 2 sh -c ' \
-		clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(lint_flags) -std=gnu11 2>&1 | \
-		grep -vE "^[0-9]+ warnings? generated|^Suppressed|^Use -(header|system)"; \
-		clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(lint_flags) -std=gnu11 >/dev/null 2>&1' clang-tidy
+	find $(srcdir)/src -name '*.c' | sort | xargs -n 1 -P 2 sh -c \
+		'clang-tidy --quiet --warnings-as-errors="*" "$$0" -- $(lint_flags) -std=gnu11 2>/dev/null'
 
 lint-shellcheck:
 	$(lint_scripts) | xargs shellcheck
