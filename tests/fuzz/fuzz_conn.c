@@ -3,7 +3,8 @@
  * The input is a schedule of what a driver may do with a connection. Byte i of the peer's
  * stream is a function of i, so the reference is two counters: how many bytes came in and how
  * many went out. Whatever the schedule, what goes out must continue the stream, never more
- * than the limit may be held, and conn_want() must follow from the counters.
+ * than the limit may be held, conn_want() must follow from the counters, and what it wants
+ * must be possible: a driver that is woken for input finds a place to put it.
  *
  * Allocation fails where the schedule says so: conn.c is compiled in here for that.
  */
@@ -39,8 +40,9 @@ static void *fuzz_realloc(void *memory, size_t size)
 struct driver {
 	struct conn conn;
 	size_t limit;
+	size_t limit_was;  /* the largest limit so far */
 	struct span scratch;
-	uint8_t *lent;     /* what conn_pipe_emptied() was given, until it is needed no more */
+	uint8_t *lent;     /* memory that the kernel chose, until it is needed no more */
 	bool lent_in_use;  /* owed bytes lie in scratch or lent memory */
 	uint64_t received; /* counters of the stream */
 	uint64_t sent;
@@ -84,6 +86,9 @@ static size_t driver_room(const struct driver *d)
 
 	if (d->eof || d->reason != CONN_OPEN)
 		return 0;
+	/* allowed to offer none until half of a full memory is sent, but no longer */
+	if (d->conn.memory && held * 2 > d->conn.memory->size && conn_room(&d->conn, d->limit) == 0)
+		return 0;
 	return d->draining ? min_size(room, d->quota) : room;
 }
 
@@ -119,6 +124,8 @@ static void driver_receive(struct driver *d, size_t amount, bool elsewhere)
 		FUZZ_CLAIM(span.size == 0);
 	else if (in_memory == 0)
 		FUZZ_CLAIM(span.size == min_size(room, d->scratch.size));
+	else
+		FUZZ_CLAIM(span.size > 0 || room == 0 || allocation_fails);
 	if (span.size == 0)
 		return;
 	if (elsewhere && in_memory == 0) {
@@ -196,15 +203,26 @@ static void driver_splice_out(struct driver *d, size_t amount)
 
 static void driver_empty_pipe(struct driver *d)
 {
+	uint8_t *data;
+
 	if (d->piped == 0 || d->reason != CONN_OPEN)
 		return;
-	d->lent = malloc(d->piped);
-	if (!d->lent)
-		abort();
-	stream_fill(d->lent, d->sent, d->piped);
-	conn_pipe_emptied(&d->conn, d->lent, d->piped);
-	d->lent_in_use = true;
+	data = conn_restore_piped(&d->conn);
+	FUZZ_CLAIM(!data == allocation_fails);
+	if (!data)
+		return;
+	stream_fill(data, d->sent, d->piped);
 	d->piped = 0;
+}
+
+/* The connection comes from another worker, which owed `n` bytes. */
+static void driver_take_over(struct driver *d, size_t n)
+{
+	uint8_t *data = conn_restore(&d->conn, n);
+
+	FUZZ_CLAIM(data);
+	stream_fill(data, 0, n);
+	d->received = n;
 }
 
 static void driver_drain(struct driver *d, size_t unread)
@@ -253,6 +271,8 @@ static void driver_check(const struct driver *d)
 	FUZZ_CLAIM(d->conn.echoed == d->sent);
 	FUZZ_CLAIM(conn_owed_total(&d->conn) == driver_held(d));
 	FUZZ_CLAIM(conn_room(&d->conn, d->limit) == driver_room(d));
+	FUZZ_CLAIM(driver_held(d) <= d->limit_was);
+	FUZZ_CLAIM(!d->conn.memory || d->conn.memory->size <= d->limit_was);
 	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_held(d) > d->piped || !d->conn.memory);
 	if (d->reason != CONN_OPEN) {
 		want = CONN_CLOSE;
@@ -292,6 +312,7 @@ static void driver_step(struct driver *d, struct fuzz_input *input)
 		driver_splice_out(d, fuzz_take_size(input));
 		break;
 	case 10:
+		allocation_fails = choice == 1;
 		driver_empty_pipe(d);
 		break;
 	case 11:
@@ -302,6 +323,7 @@ static void driver_step(struct driver *d, struct fuzz_input *input)
 		break;
 	case 13: /* a reload with another buffer-size */
 		d->limit = limits[choice % 4];
+		d->limit_was = d->limit > d->limit_was ? d->limit : d->limit_was;
 		break;
 	case 14:
 		if (choice == 0)
@@ -330,13 +352,18 @@ static void driver_flush(struct driver *d)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = { data, size };
-	struct driver d = { .limit = 512 << fuzz_take(&input) % 8 };
+	unsigned first = fuzz_take(&input);
+	struct driver d = { .limit = (512U << first % 8) + (first & 8 ? 37 : 0) };
 
+	allocation_fails = false;
+	d.limit_was = d.limit;
 	d.scratch.size = 1 + fuzz_take_size(&input) % SCRATCH_MAX;
 	d.scratch.data = malloc(d.scratch.size);
 	if (!d.scratch.data)
 		abort();
 	conn_init(&d.conn, 1);
+	if (first & 16)
+		driver_take_over(&d, 1 + fuzz_take_size(&input) % d.limit);
 	driver_check(&d);
 	while (input.size > 0) {
 		driver_step(&d, &input);
