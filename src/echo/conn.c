@@ -43,11 +43,23 @@ size_t conn_owed_total(const struct conn *conn)
 	return (size_t) conn->owed + conn->piped;
 }
 
+/* Whether own memory is as large as it may be and full to its end, with what is owed still too
+ * long to be moved to its start. The room in front of it must not be offered: a driver that
+ * waits for input would be woken for bytes that it can put nowhere, again and again. */
+static bool memory_is_stuck(const struct conn *conn, size_t limit)
+{
+	const struct conn_memory *memory = conn->memory;
+
+	return conn->owed > 0 && in_own_memory(conn) && memory->size >= limit &&
+	       conn->data + conn->owed == memory->bytes + memory->size &&
+	       (size_t) (conn->data - memory->bytes) < conn->owed;
+}
+
 size_t conn_room(const struct conn *conn, size_t limit)
 {
 	size_t owed = conn_owed_total(conn), room = owed < limit ? limit - owed : 0;
 
-	if (conn->eof || conn->reason != CONN_OPEN)
+	if (conn->eof || conn->reason != CONN_OPEN || memory_is_stuck(conn, limit))
 		return 0;
 	if (conn->draining && room > conn->quota)
 		return conn->quota;
@@ -205,12 +217,10 @@ void conn_pipe_sent(struct conn *conn, size_t n)
 
 static struct conn_memory *memory_make(size_t need)
 {
-	struct conn_memory *memory;
-	size_t size = MEMORY_MIN;
+	size_t size = need > MEMORY_MIN ? need : MEMORY_MIN;
+	struct conn_memory *memory = malloc(sizeof *memory + size);
 
-	while (size < need)
-		size *= 2;
-	memory = malloc(sizeof *memory + size);
+	/* not a byte more: `need` may be all that is allowed */
 	if (memory)
 		memory->size = (uint32_t) size;
 	return memory;
