@@ -127,6 +127,12 @@ void conf_errors_clear(struct conf_errors *errors);
 int conf_read(struct conf **conf, const char *path, const struct conf_overrides *overrides,
               const char *const models[], struct conf_errors *errors);
 
+/* The same for the `length` bytes at `text`; `name` stands for the path, in messages and in the
+ * struct conf. */
+int conf_read_text(struct conf **conf, const char *name, const char *text, size_t length,
+                   const struct conf_overrides *overrides, const char *const models[],
+                   struct conf_errors *errors);
+
 /* Add a mistake that concerns `key` of `conf` and that only shows once everything is known
  * (an impossible combination): prefixed with FILE:LINE where the file gave the key, with
  * FILE where it is the default, and with "command line" where an option gave it. */

@@ -1,0 +1,6 @@
+# Manual pages
+
+dist_man_MANS += \
+	man/echoc.1 \
+	man/echod.8 \
+	man/echod.conf.5

@@ -1,0 +1,36 @@
+#include <config.h>
+
+#include "base/clock.h"
+
+#include <limits.h>
+#include <time.h>
+
+static int64_t clock_read(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (int64_t) ts.tv_sec * USEC_PER_SEC + ts.tv_nsec / 1000;
+}
+
+int64_t clock_usec(void)
+{
+	return clock_read(CLOCK_MONOTONIC);
+}
+
+int64_t clock_coarse_usec(void)
+{
+	return clock_read(CLOCK_MONOTONIC_COARSE);
+}
+
+int clock_poll_timeout(int64_t deadline, int64_t now)
+{
+	int64_t msec;
+
+	if (deadline == INT64_MAX)
+		return -1;
+	if (deadline <= now)
+		return 0;
+	msec = (deadline - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+	return msec > INT_MAX ? INT_MAX : (int) msec;
+}

@@ -1,0 +1,25 @@
+/* clock.h - time as echod counts it
+ *
+ * Microseconds of CLOCK_MONOTONIC (clock_gettime(2)): it never jumps and is the same for
+ * every process of one boot, so a time may travel with a connection into another process.
+ * Any thread; cannot fail.
+ */
+#ifndef ECHOD_BASE_CLOCK_H
+#define ECHOD_BASE_CLOCK_H
+
+#include <stdint.h>
+
+#define USEC_PER_SEC 1000000
+#define USEC_PER_MSEC 1000
+
+/* Now, to the microsecond. */
+int64_t clock_usec(void);
+
+/* Now, to the kernel's tick (a few milliseconds), several times cheaper. */
+int64_t clock_coarse_usec(void);
+
+/* Milliseconds from `now` until `deadline` as poll(2) takes them: rounded up, so that the
+ * deadline has passed after the wait; 0 when it has passed; -1 for a deadline of INT64_MAX. */
+int clock_poll_timeout(int64_t deadline, int64_t now);
+
+#endif

@@ -1,0 +1,229 @@
+#include <config.h>
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-journal.h>
+
+#define FIELDS_MAX 24
+
+static const char *const event_ids[] = {
+#define X(name, id) [name] = id,
+	EVENTS(X)
+#undef X
+};
+
+static struct {
+	enum log_sink sink;
+	int level;
+	bool also_stderr;
+	int relay; /* -1 in the supervisor */
+	_Atomic uint64_t *lost;
+} state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1 };
+
+static _Thread_local const char *own_model;
+static _Thread_local int own_worker = -1;
+
+void log_open(enum log_sink sink, int level)
+{
+	if (sink == LOG_SINK_SYSLOG && state.sink != sink)
+		openlog("echod", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	state.sink = sink;
+	state.level = level;
+}
+
+bool log_journal_listens(void)
+{
+	static const struct sockaddr_un journal = { .sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket" };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool listens;
+
+	if (fd < 0)
+		return false;
+	listens = connect(fd, (const struct sockaddr *) &journal, sizeof journal) == 0;
+	close(fd);
+	return listens;
+}
+
+void log_also_stderr(bool on)
+{
+	state.also_stderr = on;
+}
+
+bool log_wants(int priority)
+{
+	return priority <= state.level;
+}
+
+void log_identify(const char *model, int worker)
+{
+	own_model = model;
+	own_worker = worker;
+}
+
+void log_relay_to(int fd, _Atomic uint64_t *lost)
+{
+	state.relay = fd;
+	state.lost = lost;
+}
+
+static void write_stderr(int priority, const char *message)
+{
+	static const char *const prefixes[] = {
+		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "", [LOG_INFO] = "", [LOG_DEBUG] = "debug: ",
+	};
+	char line[LOG_RECORD_MAX + 32];
+	int n = snprintf(line, sizeof line, "echod: %s%s\n",
+	                 priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
+
+	/* one write, so that lines of several processes do not mix */
+	if (write(STDERR_FILENO, line, (size_t) n) < 0)
+		return; /* a log that fails never stops the service */
+}
+
+/* Write a finished record to where this process's log goes. */
+static void record_write(const struct log_record *record, const char *message)
+{
+	struct iovec fields[FIELDS_MAX];
+	int count = 0;
+
+	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
+		write_stderr(record->priority, message);
+	if (state.sink == LOG_SINK_SYSLOG)
+		syslog(record->priority, "%s", message);
+	if (state.sink != LOG_SINK_JOURNAL)
+		return;
+	for (size_t at = 0; at < record->length && count < FIELDS_MAX; count++) {
+		size_t length = strlen(record->text + at);
+
+		fields[count] = (struct iovec) { .iov_base = (char *) (record->text + at), .iov_len = length };
+		at += length + 1;
+	}
+	(void) sd_journal_sendv(fields, count);
+}
+
+static void record_relay(const struct log_record *record)
+{
+	if (send(state.relay, record->text, record->length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && state.lost)
+		atomic_fetch_add_explicit(state.lost, 1, memory_order_relaxed);
+}
+
+static void record_vadd(struct log_record *record, const char *field, const char *format, va_list ap)
+{
+	size_t room = sizeof record->text - record->length;
+	int head, n;
+
+	if (room < 64)
+		return;
+	head = snprintf(record->text + record->length, room, "%s=", field);
+	n = vsnprintf(record->text + record->length + head, room - (size_t) head, format, ap);
+	if (n < 0)
+		return;
+	if ((size_t) (head + n) >= room)
+		n = (int) room - head - 1;
+	record->length += (size_t) (head + n) + 1;
+}
+
+void log_add(struct log_record *record, const char *field, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	record_vadd(record, field, format, ap);
+	va_end(ap);
+}
+
+void log_begin(struct log_record *record, int priority, enum event event)
+{
+	record->priority = priority;
+	record->length = 0;
+	log_add(record, "PRIORITY", "%d", priority);
+	log_add(record, "MESSAGE_ID", "%s", event_ids[event]);
+	log_add(record, "SYSLOG_IDENTIFIER", "echod");
+	if (own_model)
+		log_add(record, "ECHOD_MODEL", "%s", own_model);
+	if (own_worker >= 0)
+		log_add(record, "ECHOD_WORKER", "%d", own_worker);
+}
+
+static void record_end(struct log_record *record, const char *format, va_list ap)
+{
+	size_t message = record->length;
+
+	if (!log_wants(record->priority))
+		return;
+	record_vadd(record, "MESSAGE", format, ap);
+	if (record->length == message)
+		return;
+	if (state.relay >= 0)
+		record_relay(record);
+	else
+		record_write(record, record->text + message + strlen("MESSAGE="));
+}
+
+void log_end(struct log_record *record, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	record_end(record, format, ap);
+	va_end(ap);
+}
+
+void log_event(int priority, enum event event, const char *format, ...)
+{
+	struct log_record record;
+	va_list ap;
+
+	if (!log_wants(priority))
+		return;
+	log_begin(&record, priority, event);
+	va_start(ap, format);
+	record_end(&record, format, ap);
+	va_end(ap);
+}
+
+/* Take apart a record that came over the relay; what is malformed is dropped. */
+static bool record_parse(struct log_record *record, const char **message)
+{
+	*message = NULL;
+	record->priority = LOG_INFO;
+	if (record->length == 0 || record->text[record->length - 1] != '\0')
+		return false;
+	for (size_t at = 0; at < record->length; at += strlen(record->text + at) + 1) {
+		const char *field = record->text + at;
+
+		if (!strncmp(field, "MESSAGE=", 8))
+			*message = field + 8;
+		else if (!strncmp(field, "PRIORITY=", 9) && field[9] >= '3' && field[9] <= '7')
+			record->priority = field[9] - '0';
+	}
+	return *message != NULL;
+}
+
+int log_relay_receive(int fd, int limit)
+{
+	struct log_record record;
+	const char *message;
+	int count = 0;
+
+	while (count < limit) {
+		ssize_t n = recv(fd, record.text, sizeof record.text, MSG_DONTWAIT);
+
+		if (n <= 0)
+			break;
+		record.length = (size_t) n;
+		count++;
+		if (record_parse(&record, &message) && log_wants(record.priority))
+			record_write(&record, message);
+	}
+	return count;
+}

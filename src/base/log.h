@@ -1,0 +1,68 @@
+/* log.h - the one user of the journal, syslog(3) and standard error
+ *
+ * The supervisor writes to the target. Worker processes never do: after log_relay_to() their
+ * records travel as datagrams over a socket, without ever blocking, to the supervisor, which
+ * writes them (log_relay_receive()). So a log that is slow or stuck holds up nobody's echo.
+ * A record is a list of "FIELD=value" strings as sd_journal_sendv(3) takes them; syslog and
+ * standard error get MESSAGE alone. Nothing here fails visibly: a log that cannot be written
+ * never stops the service. Never called from a signal handler. Payload is never logged.
+ */
+#ifndef ECHOD_BASE_LOG_H
+#define ECHOD_BASE_LOG_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <syslog.h>
+
+#include "base/event.h"
+
+/* Largest record; a longer MESSAGE is cut. */
+#define LOG_RECORD_MAX 2048
+
+struct log_record {
+	int priority;
+	size_t length;
+	char text[LOG_RECORD_MAX]; /* NUL-terminated strings, one after the other */
+};
+
+enum log_sink { LOG_SINK_STDERR, LOG_SINK_JOURNAL, LOG_SINK_SYSLOG };
+
+/* From now on write to `sink` what is at least as urgent as `level` (LOG_ERR … LOG_DEBUG). */
+void log_open(enum log_sink sink, int level);
+
+/* Whether journald listens on its socket. */
+bool log_journal_listens(void);
+
+/* While set, messages of LOG_WARNING and worse also go to standard error whatever the sink:
+ * for the time in which somebody waits at the terminal for the start to succeed. */
+void log_also_stderr(bool on);
+
+/* Whether a message of `priority` would be written: to save the work of making it. */
+bool log_wants(int priority);
+
+/* Log one message without fields of its own. */
+void log_event(int priority, enum event event, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The same with fields: log_begin(), log_add() for each, log_end() writes it. */
+void log_begin(struct log_record *record, int priority, enum event event);
+void log_add(struct log_record *record, const char *field, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void log_end(struct log_record *record, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ECHOD_MODEL= and ECHOD_WORKER= of every record of this thread from now on; `model` must
+ * stay valid; a negative `worker` leaves the field out. */
+void log_identify(const char *model, int worker);
+
+/* In a worker process: send records to `fd` (a SOCK_DGRAM or SOCK_SEQPACKET socket) from now on. Records
+ * that do not fit are counted in `*lost`. */
+void log_relay_to(int fd, _Atomic uint64_t *lost);
+
+/* In the supervisor: write what workers sent to the other end, at most `limit` records.
+ * Returns the number written. */
+int log_relay_receive(int fd, int limit);
+
+#endif

@@ -1,0 +1,35 @@
+/* notify.h - what the service manager is told (sd_notify(3)); nobody else calls sd_notify
+ *
+ * Supervisor only. Without NOTIFY_SOCKET every function does nothing and returns 0.
+ * Failures are ignored by design: a deaf manager must not stop an echo service.
+ */
+#ifndef ECHOD_BASE_NOTIFY_H
+#define ECHOD_BASE_NOTIFY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Whether a service manager listens. */
+bool notify_enabled(void);
+
+/* Send assignments such as "READY=1\nSTATUS=…", printf-style, as one message. */
+void notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* "RELOADING=1" with MONOTONIC_USEC= in the same message, as systemd requires. */
+void notify_reloading(void);
+
+/* Put `fd` under `name` into the manager's descriptor store (FDSTORE=1). The manager keeps a
+ * duplicate; with `poll` false it keeps it even after an error or hang-up on it. */
+void notify_store(const char *name, int fd, bool poll);
+
+/* Remove everything stored under `name`. */
+void notify_unstore(const char *name);
+
+/* Wait until the manager has read all that was sent, `timeout` microseconds at most. */
+void notify_barrier(uint64_t timeout);
+
+/* Interval in which the manager expects WATCHDOG=1, in microseconds; 0 where it does not.
+ * Takes WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)) into account. */
+uint64_t notify_watchdog_usec(void);
+
+#endif

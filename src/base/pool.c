@@ -1,0 +1,77 @@
+#include <config.h>
+
+#include "base/pool.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+/* At the start of each chunk, which is aligned to its size: so an object knows its chunk. */
+struct chunk {
+	struct list link;
+	void *free;      /* list through the first word of free objects */
+	size_t fresh;    /* offset of what was never handed out */
+	size_t used;     /* objects in use */
+} __attribute__((aligned(64)));
+
+void pool_init(struct pool *pool, size_t object)
+{
+	list_init(&pool->chunks);
+	pool->object = object;
+}
+
+static struct chunk *chunk_make(struct pool *pool)
+{
+	struct chunk *chunk = aligned_alloc(POOL_CHUNK, POOL_CHUNK);
+
+	if (!chunk)
+		return NULL;
+	chunk->free = NULL;
+	chunk->fresh = sizeof *chunk;
+	chunk->used = 0;
+	list_prepend(&pool->chunks, &chunk->link);
+	return chunk;
+}
+
+static int chunk_full(const struct pool *pool, const struct chunk *chunk)
+{
+	return !chunk->free && chunk->fresh + pool->object > POOL_CHUNK;
+}
+
+void *pool_take(struct pool *pool)
+{
+	struct chunk *chunk;
+	void *object;
+
+	chunk = list_empty(&pool->chunks) ? chunk_make(pool) : LIST_ENTRY(pool->chunks.next, struct chunk, link);
+	if (chunk && chunk_full(pool, chunk))
+		chunk = chunk_make(pool);
+	if (!chunk)
+		return NULL;
+	object = chunk->free;
+	if (object) {
+		chunk->free = *(void **) object;
+	} else {
+		object = (char *) chunk + chunk->fresh;
+		chunk->fresh += pool->object;
+	}
+	chunk->used++;
+	/* full ones go last, so that the first one always tells whether there is room */
+	if (chunk_full(pool, chunk))
+		list_move_last(&pool->chunks, &chunk->link);
+	return object;
+}
+
+void pool_give(struct pool *pool, void *object)
+{
+	struct chunk *chunk = (struct chunk *) ((uintptr_t) object & ~(uintptr_t) (POOL_CHUNK - 1));
+
+	if (!object)
+		return;
+	*(void **) object = chunk->free;
+	chunk->free = object;
+	list_remove(&chunk->link);
+	if (--chunk->used == 0)
+		free(chunk);
+	else
+		list_prepend(&pool->chunks, &chunk->link);
+}

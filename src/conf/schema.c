@@ -1,0 +1,101 @@
+#include <config.h>
+
+#include "conf/schema.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/names.h"
+#include "base/quote.h"
+
+/* One line a key: KEY(constant, name, type, default, least, most, unit). */
+#define KEYS(KEY) \
+	KEY(MODEL, "model", STRING, "epoll", 0, 0, "") \
+	KEY(WORKERS, "workers", NUMBER, "0", 0, 100000, "") \
+	KEY(PORT, "port", NUMBER, "7", 1, 65535, "") \
+	KEY(LISTEN, "listen", LIST, "{\"*\"}", 0, 0, "") \
+	KEY(PROTOCOLS, "protocols", LIST, "{\"tcp\"}", 0, 0, "") \
+	KEY(BACKLOG, "backlog", NUMBER, "4096", 1, 65535, "") \
+	KEY(MAX_CONNECTIONS, "max-connections", NUMBER, "0", 0, 10000000, "") \
+	KEY(MAX_PER_SOURCE, "max-per-source", NUMBER, "0", 0, 10000000, "") \
+	KEY(IDLE_TIMEOUT, "idle-timeout", NUMBER, "600", 0, 86400000, " seconds") \
+	KEY(DRAIN_TIMEOUT, "drain-timeout", NUMBER, "10", 0, 86400, " seconds") \
+	KEY(BUFFER_SIZE, "buffer-size", NUMBER, "65536", 512, 16777216, " bytes") \
+	KEY(ALLOW, "allow", LIST, "{}", 0, 0, "") \
+	KEY(DENY, "deny", LIST, "{}", 0, 0, "") \
+	KEY(USER, "user", STRING, "", 0, 0, "") \
+	KEY(GROUP, "group", STRING, "", 0, 0, "") \
+	KEY(PIDFILE, "pidfile", STRING, "/run/echod.pid", 0, 0, "") \
+	KEY(LOG_TARGET, "log-target", STRING, "auto", 0, 0, "") \
+	KEY(LOG_LEVEL, "log-level", STRING, "info", 0, 0, "") \
+	KEY(LOG_CONNECTIONS, "log-connections", BOOL, "true", 0, 0, "") \
+	KEY(STATS_INTERVAL, "stats-interval", NUMBER, "60", 0, 86400, " seconds") \
+	KEY(KEEP_CONNECTIONS, "keep-connections", BOOL, "true", 0, 0, "") \
+	KEY(UDP_RATE, "udp-rate", NUMBER, "100000", 0, 1000000000, " datagrams per second") \
+	KEY(UDP_TRUSTED, "udp-trusted", LIST, "{}", 0, 0, "") \
+	KEY(METRICS_FILE, "metrics-file", STRING, "", 0, 0, "")
+
+#define ROW(key, text, kind, def, least, most, what) \
+	[CONF_##key] = { .name = text, .type = SCHEMA_##kind, .initial = def, \
+	                 .min = least, .max = most, .unit = what },
+#define NAME(key, text, kind, def, least, most, what) [CONF_##key] = text,
+
+const struct schema schema[CONF_KEYS] = { KEYS(ROW) };
+const char *const schema_names[CONF_KEYS + 1] = { KEYS(NAME) };
+
+const char *const conf_log_target_names[] = { "auto", "journal", "syslog", "stderr", NULL };
+const char *const conf_log_level_names[] = { "err", "warning", "notice", "info", "debug", NULL };
+
+const char *conf_key_name(enum conf_key key)
+{
+	return schema[key].name;
+}
+
+/* Read digits up to far beyond any range of the table; false if they are not plain ones. */
+static bool plain_digits(const char *text, long *value)
+{
+	const long enough = 1000000000000;
+
+	if (text[0] == '\0' || (text[0] == '0' && text[1] != '\0'))
+		return false;
+	for (*value = 0; *text; text++) {
+		if (*text < '0' || *text > '9')
+			return false;
+		if (*value < enough)
+			*value = *value * 10 + (*text - '0');
+	}
+	return true;
+}
+
+int schema_number(enum conf_key key, const char *text, long *value, char why[static SCHEMA_WHY_MAX])
+{
+	const struct schema *s = &schema[key];
+	bool plain = plain_digits(text, value);
+	char shown[QUOTE_MAX];
+
+	if (plain && *value >= s->min && *value <= s->max)
+		return 0;
+	snprintf(why, SCHEMA_WHY_MAX, "%s is not a whole number from %ld to %ld%s%s",
+	         quote_string(shown, text), s->min, s->max, s->unit,
+	         plain ? "" : ", written in decimal digits without leading zeros");
+	return -EINVAL;
+}
+
+int schema_choice(const char *text, const char *const names[], const char *noun,
+                  char why[static SCHEMA_WHY_MAX])
+{
+	char shown[QUOTE_MAX], all[256];
+	const char *nearest;
+
+	for (int i = 0; names[i]; i++) {
+		if (strcmp(names[i], text) == 0)
+			return i;
+	}
+	nearest = names_nearest(text, names);
+	snprintf(why, SCHEMA_WHY_MAX, "%s is not a %s%s%s%s; it must be %s", quote_string(shown, text), noun,
+	         nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "",
+	         names_join(all, sizeof(all), names));
+	return -EINVAL;
+}

@@ -1,0 +1,142 @@
+/* stats.h - what echod counts: one slot a worker, in memory that all its processes share
+ *
+ * The supervisor makes the board before it forks; workers add to their own slot and nobody
+ * else's (the workers of model `process` fold an ended child's slot into their own); the
+ * supervisor reads all. Every number is a lock-free atomic that only grows, so totals survive
+ * a worker that is killed at any point: the supervisor folds its slot into `retired`.
+ * STATUS=, the SIGUSR1 line and the metrics file all come from stats_total().
+ */
+#ifndef ECHOD_ECHO_STATS_H
+#define ECHOD_ECHO_STATS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "base/ratelimit.h"
+
+/* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
+#define STATS_COUNTERS(X) \
+	X(STAT_ACCEPTED, "connections_accepted", "", "Connections accepted") \
+	X(STAT_ENDED_EOF, "connections_ended", "reason=\"eof\"", "Connections ended, by reason") \
+	X(STAT_ENDED_RESET, "connections_ended", "reason=\"reset\"", "") \
+	X(STAT_ENDED_IDLE, "connections_ended", "reason=\"idle\"", "") \
+	X(STAT_ENDED_LIMIT, "connections_ended", "reason=\"limit\"", "") \
+	X(STAT_ENDED_DENIED, "connections_ended", "reason=\"denied\"", "") \
+	X(STAT_ENDED_DRAIN, "connections_ended", "reason=\"drain\"", "") \
+	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
+	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
+	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
+	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
+	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
+	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
+	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
+	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
+	X(STAT_UDP_ECHOED, "datagrams_echoed", "", "Datagrams sent back") \
+	X(STAT_UDP_BYTES, "datagram_echoed_bytes", "", "Bytes sent back in datagrams") \
+	X(STAT_UDP_LOW_PORT, "datagrams_dropped", "reason=\"low_port\"", "Datagrams not answered, by reason") \
+	X(STAT_UDP_OWN_PORT, "datagrams_dropped", "reason=\"own_port\"", "") \
+	X(STAT_UDP_OWN_ADDRESS, "datagrams_dropped", "reason=\"own_address\"", "") \
+	X(STAT_UDP_NOT_UNICAST, "datagrams_dropped", "reason=\"not_unicast\"", "") \
+	X(STAT_UDP_DENIED, "datagrams_dropped", "reason=\"denied\"", "") \
+	X(STAT_UDP_RATE, "datagrams_dropped", "reason=\"rate\"", "") \
+	X(STAT_UDP_SEND_FAILED, "datagrams_dropped", "reason=\"send_failed\"", "") \
+	X(STAT_LOG_LOST, "log_records_lost", "", "Log records that found the way to the supervisor full")
+
+enum stats_counter {
+#define X(id, name, labels, help) id,
+	STATS_COUNTERS(X)
+#undef X
+	STATS_COUNT
+};
+
+enum stats_slot_state { SLOT_FREE, SLOT_STARTING, SLOT_READY };
+
+struct stats_slot {
+	_Atomic uint64_t counters[STATS_COUNT];
+	_Atomic uint32_t live;   /* connections being served */
+	_Atomic uint32_t beats;  /* signs of life */
+	_Atomic int32_t pid;     /* process the worker runs in, 0: slot not in use */
+	_Atomic uint32_t state;  /* enum stats_slot_state */
+	uint32_t seen;           /* the supervisor's: beats at the last look */
+} __attribute__((aligned(64)));
+
+/* What a worker counts on its way; published once a turn of its loop. */
+struct stats_tally {
+	uint64_t received, echoed;
+};
+
+/* How a stopping crew treats its connections. */
+enum stats_stop { STOP_NONE, STOP_HAND_OVER, STOP_DRAIN };
+
+/* Orders to one crew; the stop pipe says when to look. */
+struct stats_orders {
+	_Atomic int stop;              /* enum stats_stop; STOP_NONE although the pipe closed: the supervisor is dead */
+	_Atomic int64_t hand_until;    /* clock_usec() until which to wait for room to hand over */
+	_Atomic int64_t drain_until;   /* clock_usec() at which what is left is cut off */
+};
+
+#define STATS_CREWS 64
+
+struct stats_board {
+	struct ratelimit connection_lines; /* log-connections */
+	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
+	struct ratelimit limit_lines;      /* max-connections reached */
+	struct stats_orders orders[STATS_CREWS];
+	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
+	uint32_t slots_count;
+	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
+	struct stats_slot slots[];
+};
+
+/* Make a board of `slots` slots in shared, inherited memory, of which only used pages cost.
+ * Supervisor, once. Returns NULL with errno set where there is no memory. */
+struct stats_board *stats_board_make(uint32_t slots);
+
+void stats_board_free(struct stats_board *board);
+
+static inline void stats_add(struct stats_slot *slot, enum stats_counter counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(&slot->counters[counter], n, memory_order_relaxed);
+}
+
+static inline void stats_beat(struct stats_slot *slot)
+{
+	atomic_fetch_add_explicit(&slot->beats, 1, memory_order_relaxed);
+}
+
+/* Add the tally to the slot and clear it. */
+static inline void stats_publish(struct stats_slot *slot, struct stats_tally *tally)
+{
+	if (tally->received) {
+		stats_add(slot, STAT_RECEIVED, tally->received);
+		tally->received = 0;
+	}
+	if (tally->echoed) {
+		stats_add(slot, STAT_ECHOED, tally->echoed);
+		tally->echoed = 0;
+	}
+}
+
+/* Move the counts of slot `from` to `retired` and make it free; called by whoever reaped its
+ * process. Returns the connections it was serving. */
+uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from);
+
+/* Sums over the board at one moment. */
+struct stats_total {
+	uint64_t counters[STATS_COUNT];
+	uint64_t live;
+};
+
+void stats_total(const struct stats_board *board, struct stats_total *total);
+
+/* Write all of it as OpenMetrics text ("# EOF" included). */
+void stats_write_openmetrics(const struct stats_total *total, FILE *out);
+
+/* The counter's metric name and labels, for tests and the statistics line. */
+const char *stats_name(enum stats_counter counter);
+const char *stats_labels(enum stats_counter counter);
+
+#endif

@@ -1,0 +1,91 @@
+# echod: everything but main() is in libechod.a, so that the unit tests link the same objects.
+
+noinst_LIBRARIES += libechod.a
+
+libechod_a_SOURCES = \
+	src/base/clock.c \
+	src/base/clock.h \
+	src/base/event.h \
+	src/base/list.h \
+	src/base/log.c \
+	src/base/log.h \
+	src/base/names.c \
+	src/base/names.h \
+	src/base/notify.c \
+	src/base/notify.h \
+	src/base/quote.c \
+	src/base/quote.h \
+	src/base/ratelimit.c \
+	src/base/ratelimit.h \
+	src/net/addr.c \
+	src/net/addr.h \
+	src/net/admission.c \
+	src/net/admission.h \
+	src/net/listener.c \
+	src/net/listener.h \
+	src/net/network.c \
+	src/net/network.h \
+	src/net/peer.c \
+	src/net/peer.h \
+	src/conf/conf.c \
+	src/conf/conf.h \
+	src/conf/dump.c \
+	src/conf/mistakes.c \
+	src/conf/mistakes.h \
+	src/conf/options.c \
+	src/conf/options.h \
+	src/conf/scan.c \
+	src/conf/scan.h \
+	src/conf/schema.c \
+	src/conf/schema.h \
+	src/echo/conn.c \
+	src/echo/conn.h \
+	src/echo/dgram.c \
+	src/echo/dgram.h \
+	src/echo/state.c \
+	src/echo/state.h \
+	src/echo/stats.c \
+	src/echo/stats.h \
+	src/models/handover.c \
+	src/models/handover.h \
+	src/models/intake.c \
+	src/models/intake.h \
+	src/models/loop.c \
+	src/models/loop.h \
+	src/models/model.c \
+	src/models/model.h \
+	src/models/ready_epoll.c \
+	src/models/ready_poll.c \
+	src/models/ready_select.c \
+	src/models/serial.c \
+	src/models/serve.c \
+	src/models/serve.h \
+	src/models/session.c \
+	src/models/session.h \
+	src/models/spawn.c \
+	src/models/turn.c \
+	src/models/turn.h \
+	src/models/worker.c \
+	src/models/worker.h \
+	src/daemon/crew.c \
+	src/daemon/crew.h \
+	src/daemon/daemonize.c \
+	src/daemon/daemonize.h \
+	src/daemon/privileges.c \
+	src/daemon/privileges.h \
+	src/daemon/store.c \
+	src/daemon/store.h \
+	src/daemon/supervisor.c \
+	src/daemon/supervisor.h
+
+if HAVE_LIBURING
+libechod_a_SOURCES += src/models/uring.c
+else
+libechod_a_SOURCES += src/models/uring_stub.c
+endif
+
+libechod_libs = libechod.a $(CONFUSE_LIBS) $(SYSTEMD_LIBS) $(LIBURING_LIBS)
+
+sbin_PROGRAMS += echod
+echod_SOURCES = src/main.c
+echod_LDADD = $(libechod_libs)

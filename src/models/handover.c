@@ -1,0 +1,205 @@
+#include <config.h>
+
+#include "models/handover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "echo/state.h"
+
+#define FDS_MAX 2
+
+int handover_pair(int *inbox, int *outbox)
+{
+	int ends[2], size = 1 << 30;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+		return -errno;
+	*inbox = ends[0];
+	*outbox = ends[1];
+	/* the kernel gives what net.core.wmem_max allows, root what it asks for */
+	if (setsockopt(*outbox, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
+		(void) setsockopt(*outbox, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	return 0;
+}
+
+/* A sealed file with the bytes owed. */
+static int owed_to_file(const struct conn *conn)
+{
+	const uint8_t *data;
+	size_t owed = conn_owed(conn, &data), done = 0;
+	int fd = memfd_create("echod-owed", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	while (done < owed) {
+		ssize_t n = write(fd, data + done, owed - done);
+
+		if (n < 0) {
+			int error = errno;
+
+			close(fd);
+			return -error;
+		}
+		done += (size_t) n;
+	}
+	return fd;
+}
+
+static int message_send(int outbox, struct state *state, const int fds[], size_t count)
+{
+	union {
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = state, .iov_len = sizeof *state };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+		                  .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(count * sizeof(int));
+	memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+	return sendmsg(outbox, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int handover_send(int outbox, const struct session *session)
+{
+	int fds[FDS_MAX] = { session->watch.fd, -1 }, r;
+	struct state state;
+	size_t count = 1;
+
+	state_encode(&state, &session->conn, &session->peer, session_active_usec(session, clock_usec()));
+	if (state.owed > 0) {
+		fds[1] = owed_to_file(&session->conn);
+		if (fds[1] < 0)
+			return fds[1];
+		count = 2;
+	}
+	r = message_send(outbox, &state, fds, count);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	return r;
+}
+
+int handover_send_wait(int outbox, const struct session *session, int64_t deadline)
+{
+	struct pollfd room = { .fd = outbox, .events = POLLOUT };
+
+	for (;;) {
+		int r = handover_send(outbox, session);
+		int64_t now = clock_usec();
+
+		if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= deadline)
+			return r;
+		/* nothing tells when descriptors in flight have landed: look again soon */
+		if (r == -ETOOMANYREFS)
+			poll(NULL, 0, 1);
+		else
+			poll(&room, 1, clock_poll_timeout(deadline, now));
+	}
+}
+
+/* --- the other end --------------------------------------------------------------------- */
+
+/* Take the descriptors out of a received message; those beyond FDS_MAX are closed by the kernel. */
+static size_t message_fds(struct msghdr *message, int fds[static FDS_MAX])
+{
+	size_t count = 0;
+
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(header), count * sizeof(int));
+	}
+	return count;
+}
+
+static int read_owed(struct conn *conn, int fd, uint32_t owed)
+{
+	struct stat st;
+	uint8_t *data;
+	size_t got = 0;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != (off_t) owed)
+		return -EBADMSG;
+	data = conn_restore(conn, owed);
+	if (!data)
+		return -ENOMEM;
+	while (got < owed) {
+		ssize_t n = pread(fd, data + got, owed - got, (off_t) got);
+
+		if (n <= 0)
+			return -EBADMSG;
+		got += (size_t) n;
+	}
+	return 0;
+}
+
+/* Make an arrival of a message and its descriptors; which remain the caller's on failure. */
+static int message_read(const void *message, size_t size, const int fds[], size_t count, struct arrival *arrival)
+{
+	struct stat st;
+	uint32_t owed;
+	int flags, r;
+
+	r = state_decode(message, size, clock_usec(), &arrival->conn, &arrival->peer, &arrival->active, &owed);
+	if (r < 0)
+		return r;
+	if (count != (owed > 0 ? 2U : 1U))
+		return -EBADMSG;
+	if (fstat(fds[0], &st) < 0 || !S_ISSOCK(st.st_mode))
+		return -EBADMSG;
+	flags = fcntl(fds[0], F_GETFL);
+	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	if (owed > 0)
+		r = read_owed(&arrival->conn, fds[1], owed);
+	if (r < 0)
+		conn_clear(&arrival->conn);
+	arrival->fd = fds[0];
+	return r;
+}
+
+int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
+{
+	union {
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	char text[sizeof(struct state) + 1];
+	struct iovec iov = { .iov_base = text, .iov_len = sizeof text };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+		                  .msg_controllen = sizeof control.bytes };
+	int fds[FDS_MAX] = { -1, -1 }, r;
+	ssize_t n = recvmsg(inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t count;
+
+	if (n <= 0)
+		return -EAGAIN; /* also when the other end is gone: nothing will come */
+	count = message_fds(&message, fds);
+	r = message_read(text, (size_t) n, fds, count, arrival);
+	if (r < 0 && count > 0)
+		close(fds[0]);
+	if (count > 1)
+		close(fds[1]);
+	if (r < 0) {
+		log_event(LOG_WARNING, EVENT_STATE_DAMAGED,
+		          "A connection that was handed over could not be taken up and is closed: %s", strerror(-r));
+		return -EBADMSG;
+	}
+	admission_force_place(&worker->admission);
+	admission_force_source(&worker->admission, &arrival->peer);
+	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
+	return 0;
+}

@@ -1,0 +1,160 @@
+#include <config.h>
+
+#include "models/intake.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "models/handover.h"
+
+/* How long to leave the listeners alone when descriptors or memory have run out. */
+#define PAUSE_USEC (100 * USEC_PER_MSEC)
+
+/* One line in so long about each such pause. */
+#define TROUBLE_INTERVAL (10 * USEC_PER_SEC)
+
+static void intake_update(struct intake *intake)
+{
+	intake->open = !intake->waiting && !intake->busy && intake->retry_at == INT64_MAX;
+}
+
+void intake_init(struct intake *intake, struct worker *worker)
+{
+	*intake = (struct intake) {
+		.worker = worker,
+		.open = true,
+		.retry_at = INT64_MAX,
+		.room_fd = admission_room_fd(worker->admission.shared),
+	};
+}
+
+void intake_close(struct intake *intake)
+{
+	if (intake->waiting)
+		admission_wait_done(&intake->worker->admission);
+	intake->waiting = false;
+}
+
+void intake_busy(struct intake *intake, bool busy)
+{
+	intake->busy = busy;
+	intake_update(intake);
+}
+
+/* Take one of max-connections places, or start waiting for one. */
+static bool place_taken(struct intake *intake)
+{
+	struct worker *worker = intake->worker;
+
+	if (admission_take_place(&worker->admission))
+		return true;
+	admission_wait(&worker->admission);
+	if (admission_take_place(&worker->admission)) {
+		admission_wait_done(&worker->admission);
+		return true;
+	}
+	intake->waiting = true;
+	intake_update(intake);
+	stats_add(worker->slot, STAT_LIMITED, 1);
+	if (ratelimit_allow(&worker->board->limit_lines, clock_usec(), TROUBLE_INTERVAL, 1))
+		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
+		          "All %u connections are taken: new clients wait in the backlog until one ends",
+		          worker->admission.max_connections);
+	return false;
+}
+
+void intake_retry(struct intake *intake)
+{
+	if (intake->waiting) {
+		admission_wait_done(&intake->worker->admission);
+		intake->waiting = false;
+	}
+	intake->retry_at = INT64_MAX;
+	intake_update(intake);
+}
+
+void intake_failed(struct intake *intake, int error)
+{
+	struct worker *worker = intake->worker;
+
+	switch (error) {
+	case EINTR:
+	case ECONNABORTED:
+	case EPROTO:
+	case EPERM: /* a firewall rule */
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case EOPNOTSUPP:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case ETIMEDOUT:
+		return; /* concerns only the one client, who is gone: accept(2), "Error handling" */
+	}
+	intake->retry_at = clock_usec() + PAUSE_USEC;
+	intake_update(intake);
+	stats_add(worker->slot, STAT_EXHAUSTED, 1);
+	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), TROUBLE_INTERVAL, 1))
+		log_event(LOG_WARNING, EVENT_EXHAUSTED,
+		          "Cannot take another connection now: %s; trying again every %d ms, others wait in the backlog",
+		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
+}
+
+bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct arrival *arrival)
+{
+	struct worker *worker = intake->worker;
+	enum admission_verdict verdict;
+
+	peer_from_addr(&arrival->peer, addr);
+	verdict = admission_admit(&worker->admission, &arrival->peer);
+	if (verdict == ADMISSION_OK) {
+		arrival->fd = fd;
+		arrival->active = clock_usec();
+		conn_init(&arrival->conn, arrival->active);
+		stats_add(worker->slot, STAT_ACCEPTED, 1);
+		return true;
+	}
+	session_refused(worker, fd, &arrival->peer, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+	close(fd);
+	admission_give_place(&worker->admission);
+	return false;
+}
+
+int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
+{
+	const struct listener *listener = &intake->worker->listeners[index];
+	struct worker *worker = intake->worker;
+	struct addr addr;
+	int fd;
+
+	while (intake->open && place_taken(intake)) {
+		addr.len = sizeof addr.un;
+		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0) {
+			if (intake_admit(intake, fd, &addr, arrival))
+				return 1;
+			continue;
+		}
+		admission_give_place(&worker->admission);
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return 0;
+		intake_failed(intake, errno);
+	}
+	return 0;
+}
+
+int intake_inherit(struct intake *intake, struct arrival *arrival)
+{
+	int r;
+
+	if (intake->worker->inbox_fd < 0)
+		return 0;
+	do
+		r = handover_receive(intake->worker->inbox_fd, intake->worker, arrival);
+	while (r == -EBADMSG);
+	return r == 0;
+}

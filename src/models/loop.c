@@ -1,0 +1,369 @@
+/* loop.c - the body of select, poll and epoll: one event loop over a readiness back-end */
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/pool.h"
+#include "models/datagram.h"
+#include "models/handover.h"
+#include "models/intake.h"
+#include "models/model.h"
+#include "models/turn.h"
+
+#define EVENTS_MAX 256
+
+/* Connections taken from one listener a turn: as many as wait where this worker is alone,
+ * few where others should have their share. */
+#define ACCEPT_ALONE 256
+#define ACCEPT_SHARED 8
+
+/* How often draining sessions are looked at: nothing tells when a peer has acknowledged. */
+#define DRAIN_TICK (10 * USEC_PER_MSEC)
+
+struct loop {
+	struct worker *worker;
+	const struct ready_ops *ops;
+	struct ready *ready;
+	struct turn turn;
+	struct intake intake;
+	struct datagram datagram;
+	struct pool pool;
+	struct list sessions;        /* by last activity, the longest idle first */
+	struct watch *listeners;     /* one for each of the worker's */
+	struct watch stop, inbox, room;
+	bool listening, in_room;     /* what of the intake is being watched */
+	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
+	int64_t now;                 /* coarse, taken once a turn */
+	int64_t drain_until;
+};
+
+/* --- sessions -------------------------------------------------------------------------- */
+
+static void session_end(struct loop *loop, struct session *session)
+{
+	turn_drop_pipe(&loop->turn, session);
+	loop->ops->remove(loop->ready, &session->watch, true);
+	list_remove(&session->link);
+	session_close(session, loop->worker);
+	pool_give(&loop->pool, session);
+}
+
+static uint8_t to_interest(unsigned want)
+{
+	return (uint8_t) ((want & CONN_RECV ? WATCH_READ : 0) | (want & CONN_SEND ? WATCH_WRITE : 0));
+}
+
+/* Do what `want` says: watch for it, or end. */
+static void session_follow(struct loop *loop, struct session *session, unsigned want)
+{
+	uint8_t interest = to_interest(want);
+
+	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session))) {
+		session_end(loop, session);
+		return;
+	}
+	if (interest == session->watch.interest)
+		return;
+	session->watch.interest = interest;
+	if (loop->ops->change(loop->ready, &session->watch) < 0) {
+		conn_error(&session->conn, ENOMEM);
+		session_end(loop, session);
+	}
+}
+
+static void session_turn(struct loop *loop, struct session *session, bool readable)
+{
+	uint32_t before = session->active;
+	unsigned want = turn_step(&loop->turn, session, readable, loop->now);
+
+	if (session->active != before)
+		list_move_last(&loop->sessions, &session->link);
+	session_follow(loop, session, want);
+}
+
+/* Serve an arrival; what it owes and wants is known after a first look at it. */
+static void session_begin(struct loop *loop, const struct arrival *arrival)
+{
+	struct session *session = pool_take(&loop->pool);
+	struct session lost;
+	int r = -ENOMEM;
+
+	if (session) {
+		session_open(session, arrival, loop->worker);
+		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit));
+		r = loop->ops->add(loop->ready, &session->watch, false);
+		if (r == 0) {
+			list_append(&loop->sessions, &session->link);
+			return;
+		}
+		lost = *session;
+		pool_give(&loop->pool, session);
+	} else {
+		session_open(&lost, arrival, loop->worker);
+	}
+	conn_error(&lost.conn, -r);
+	session_close(&lost, loop->worker);
+	intake_failed(&loop->intake, -r);
+}
+
+static void sessions_expire(struct loop *loop)
+{
+	while (!list_empty(&loop->sessions)) {
+		struct session *session = LIST_ENTRY(loop->sessions.next, struct session, link);
+
+		if (session_idle_deadline(session, loop->worker->conf, loop->now) > loop->now)
+			return;
+		conn_end(&session->conn, CONN_IDLE);
+		session_end(loop, session);
+	}
+}
+
+/* --- intake ---------------------------------------------------------------------------- */
+
+static int watch_begin(struct loop *loop, struct watch *watch, int fd, enum watch_kind kind, bool shared)
+{
+	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
+	return loop->ops->add(loop->ready, watch, shared);
+}
+
+/* Watch the stream listeners and the room for as long as the intake wants them watched. */
+static void intake_follow(struct loop *loop)
+{
+	bool open = loop->intake.open && !loop->stopping, waiting = loop->intake.waiting && !loop->stopping;
+	const struct worker *worker = loop->worker;
+
+	if (open != loop->listening) {
+		for (size_t i = 0; i < worker->listener_count; i++) {
+			if (worker->listeners[i].kind != LISTENER_STREAM)
+				continue;
+			if (!open)
+				loop->ops->remove(loop->ready, &loop->listeners[i], false);
+			else if (watch_begin(loop, &loop->listeners[i], worker->listeners[i].fd, WATCH_LISTENER, true) < 0)
+				intake_failed(&loop->intake, ENOMEM);
+		}
+		loop->listening = open;
+	}
+	if (waiting != loop->in_room) {
+		if (!waiting)
+			loop->ops->remove(loop->ready, &loop->room, false);
+		else if (watch_begin(loop, &loop->room, loop->intake.room_fd, WATCH_ROOM, false) < 0)
+			intake_failed(&loop->intake, ENOMEM);
+		loop->in_room = waiting;
+	}
+}
+
+static void take_arrivals(struct loop *loop, const struct watch *watch)
+{
+	int most = loop->worker->workers == 1 ? ACCEPT_ALONE : ACCEPT_SHARED;
+	size_t index = (size_t) (watch - loop->listeners);
+	struct arrival arrival;
+
+	for (int i = 0; i < most; i++) {
+		int got = watch == &loop->inbox ? intake_inherit(&loop->intake, &arrival)
+		                                : intake_accept(&loop->intake, index, &arrival);
+
+		if (got == 0)
+			return;
+		session_begin(loop, &arrival);
+	}
+}
+
+/* --- the end --------------------------------------------------------------------------- */
+
+/* Returns whether the session is gone. */
+static bool session_hand_over(struct loop *loop, struct session *session)
+{
+	struct worker *worker = loop->worker;
+	int64_t until = atomic_load(&worker->orders->hand_until);
+
+	if (worker->outbox_fd < 0 || turn_empty_pipe(&loop->turn, session) < 0)
+		return false;
+	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
+		return false;
+	loop->ops->remove(loop->ready, &session->watch, false);
+	list_remove(&session->link);
+	session_forget(session, worker);
+	pool_give(&loop->pool, session);
+	return true;
+}
+
+/* Apply `act` to every session that is there now, though it may end or move some of them. */
+static void sessions_each(struct loop *loop, void (*act)(struct loop *, struct session *))
+{
+	struct list all;
+
+	if (list_empty(&loop->sessions))
+		return;
+	all = loop->sessions;
+	all.next->prev = all.prev->next = &all;
+	list_init(&loop->sessions);
+	while (!list_empty(&all)) {
+		struct session *session = LIST_ENTRY(all.next, struct session, link);
+
+		list_remove(&session->link);
+		list_append(&loop->sessions, &session->link);
+		act(loop, session);
+	}
+}
+
+static void session_drain(struct loop *loop, struct session *session)
+{
+	turn_drain(session);
+	session_turn(loop, session, true);
+}
+
+static void session_stop(struct loop *loop, struct session *session)
+{
+	if (!session_hand_over(loop, session))
+		session_drain(loop, session);
+}
+
+static void session_drain_again(struct loop *loop, struct session *session)
+{
+	session_follow(loop, session, conn_want(&session->conn, loop->turn.limit));
+}
+
+static void session_cut(struct loop *loop, struct session *session)
+{
+	conn_end(&session->conn, CONN_DRAIN);
+	session_end(loop, session);
+}
+
+static void stop_begin(struct loop *loop)
+{
+	enum stats_stop order = worker_stop_order(loop->worker);
+
+	loop->stopping = true;
+	loop->drain_until = atomic_load(&loop->worker->orders->drain_until);
+	loop->ops->remove(loop->ready, &loop->stop, false);
+	if (loop->worker->inbox_fd >= 0)
+		loop->ops->remove(loop->ready, &loop->inbox, false);
+	datagram_unwatch(&loop->datagram);
+	intake_follow(loop);
+	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
+}
+
+/* --- the loop -------------------------------------------------------------------------- */
+
+static void dispatch(struct loop *loop, const struct watch_event *event)
+{
+	switch ((enum watch_kind) event->watch->kind) {
+	case WATCH_SESSION:
+		session_turn(loop, LIST_ENTRY(event->watch, struct session, watch), event->readable);
+		break;
+	case WATCH_LISTENER:
+	case WATCH_INBOX:
+		take_arrivals(loop, event->watch);
+		break;
+	case WATCH_DATAGRAM:
+		datagram_turn(&loop->datagram, event->watch->fd);
+		break;
+	case WATCH_ROOM:
+		intake_retry(&loop->intake);
+		break;
+	case WATCH_STOP:
+		loop->stop_seen = true;
+		break;
+	case WATCH_OTHER:
+		break;
+	}
+}
+
+static int64_t next_deadline(const struct loop *loop)
+{
+	int64_t deadline = loop->intake.retry_at;
+
+	if (loop->worker->next_beat < deadline)
+		deadline = loop->worker->next_beat;
+	if (loop->stopping)
+		return loop->now + DRAIN_TICK < deadline ? loop->now + DRAIN_TICK : deadline;
+	if (!list_empty(&loop->sessions)) {
+		struct session *oldest = LIST_ENTRY(loop->sessions.next, struct session, link);
+		int64_t idle = session_idle_deadline(oldest, loop->worker->conf, loop->now);
+
+		if (idle < deadline)
+			deadline = idle;
+	}
+	return deadline;
+}
+
+static int loop_turn(struct loop *loop)
+{
+	struct watch_event events[EVENTS_MAX];
+	int n = loop->ops->wait(loop->ready, events, EVENTS_MAX, clock_poll_timeout(next_deadline(loop), loop->now));
+
+	if (n < 0)
+		return n;
+	loop->now = clock_coarse_usec();
+	for (int i = 0; i < n; i++)
+		dispatch(loop, &events[i]);
+	if (loop->stop_seen && !loop->stopping)
+		stop_begin(loop);
+	if (loop->now >= loop->intake.retry_at)
+		intake_retry(&loop->intake);
+	intake_follow(loop);
+	if (!loop->stopping)
+		sessions_expire(loop);
+	else
+		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_cut);
+	stats_publish(loop->worker->slot, &loop->worker->tally);
+	worker_beat(loop->worker, loop->now);
+	return 0;
+}
+
+static int loop_open(struct loop *loop)
+{
+	struct worker *worker = loop->worker;
+	int r;
+
+	loop->ops = worker->model->ready;
+	loop->now = clock_coarse_usec();
+	list_init(&loop->sessions);
+	pool_init(&loop->pool, sizeof(struct session));
+	intake_init(&loop->intake, worker);
+	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);
+	if (!loop->listeners)
+		return -ENOMEM;
+	r = turn_open(&loop->turn, worker->conf->buffer_size, worker->model->pipes, &worker->tally);
+	if (r < 0)
+		return r;
+	r = loop->ops->open(&loop->ready, (size_t) worker->admission.max_connections + worker->listener_count + 16);
+	if (r < 0)
+		return r;
+	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
+	if (r == 0 && worker->inbox_fd >= 0)
+		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, true);
+	if (r == 0)
+		r = datagram_open(&loop->datagram, worker);
+	if (r == 0)
+		r = datagram_watch(&loop->datagram, loop->ops, loop->ready);
+	intake_follow(loop);
+	return r < 0 ? r : loop->intake.open ? 0 : -ENOMEM;
+}
+
+static void loop_close(struct loop *loop)
+{
+	intake_close(&loop->intake);
+	datagram_close(&loop->datagram);
+	if (loop->ready)
+		loop->ops->close(loop->ready);
+	turn_close(&loop->turn);
+	free(loop->listeners);
+}
+
+int loop_run(struct worker *worker)
+{
+	struct loop loop = { .worker = worker };
+	int r = loop_open(&loop);
+
+	if (r == 0) {
+		worker_ready(worker);
+		while (r == 0 && !(loop.stopping && list_empty(&loop.sessions)))
+			r = loop_turn(&loop);
+	}
+	loop_close(&loop);
+	return r;
+}

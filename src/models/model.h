@@ -1,0 +1,75 @@
+/* model.h - the table of concurrency models
+ *
+ * Two questions make a model: what is a worker (the crew), and what does it do (run). Nine
+ * models are nine rows over four bodies. A model that was not built keeps its row, and its
+ * probe says why. Pure but for the probes; any thread.
+ */
+#ifndef ECHOD_MODELS_MODEL_H
+#define ECHOD_MODELS_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "conf/conf.h"
+#include "models/watch.h"
+#include "models/worker.h"
+
+enum model_crew {
+	MODEL_THREADS,   /* one process with `workers` threads */
+	MODEL_PROCESSES, /* `workers` processes with one thread each */
+	MODEL_SPAWN,     /* one process with one thread that makes up to `workers` processes or threads */
+};
+
+/* What `workers = 0` stands for. */
+enum model_zero { MODEL_ZERO_ONE, MODEL_ZERO_POOL, MODEL_ZERO_CONNECTIONS, MODEL_ZERO_PROCESSORS };
+
+struct model {
+	const char *name;
+	const char *serves;        /* what serves a connection */
+	const char *counts;        /* what `workers` counts */
+	enum model_crew crew;
+	enum model_zero zero;
+	unsigned workers_max;      /* 0: only conf's own limit */
+	unsigned pipes;            /* most pipes of a worker */
+	const struct ready_ops *ready; /* of the bodies that need one */
+	bool datagrams;            /* the body serves datagram sockets itself */
+
+	/* Whether this model can run on this host at all: NULL, or a sentence that says why not and
+	 * what would help, in `text` (`size` bytes). */
+	const char *(*probe)(char *text, size_t size);
+
+	/* The body: serve until worker->stop_fd is readable, then do as worker_stop_order() says.
+	 * Returns 0, or -errno where it could not start or go on. */
+	int (*run)(struct worker *worker);
+};
+
+/* The names, NULL-terminated, in the order of the table. */
+extern const char *const model_names[];
+
+/* The model of that name (one of model_names). */
+const struct model *model_find(const char *name);
+
+/* What `workers` comes to for this configuration. */
+unsigned model_workers(const struct model *model, const struct conf *conf);
+
+/* Most connections over all workers: max-connections, or where that is 0 what RLIMIT_NOFILE
+ * and the model allow; `listeners` descriptors are taken already. */
+unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners);
+
+/* Whether the model can run here with this configuration; every reason why not is added to
+ * `errors`. Returns 0 or -EINVAL. */
+int model_check(const struct conf *conf, struct conf_errors *errors);
+
+/* Print the table for `echod --list-models`. */
+void model_list(FILE *out);
+
+/* The bodies. */
+int serial_run(struct worker *worker);
+int spawn_threads_run(struct worker *worker);
+int spawn_processes_run(struct worker *worker);
+int loop_run(struct worker *worker);
+int uring_run(struct worker *worker);
+const char *uring_probe(char *text, size_t size);
+
+#endif

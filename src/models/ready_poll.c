@@ -1,0 +1,128 @@
+#include <config.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <stdlib.h>
+
+#include "models/watch.h"
+
+/* Two arrays side by side, dense: poll(2) walks all of it at each call. They are mapped at
+ * their full size once, and cost memory as far as they are used. */
+struct ready {
+	struct pollfd *fds;
+	struct watch **watches;
+	size_t count, most;
+	size_t next; /* where the last wait() stopped reporting */
+	int left;    /* ready ones not reported yet */
+};
+
+static void *map_array(size_t size)
+{
+	void *array = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return array == MAP_FAILED ? NULL : array;
+}
+
+static void ready_poll_close(struct ready *self)
+{
+	if (!self)
+		return;
+	if (self->fds)
+		munmap(self->fds, self->most * sizeof *self->fds);
+	if (self->watches)
+		munmap(self->watches, self->most * sizeof(struct watch *));
+	free(self);
+}
+
+static int ready_poll_open(struct ready **ready, size_t most)
+{
+	struct ready *self = calloc(1, sizeof *self);
+
+	if (!self)
+		return -ENOMEM;
+	self->most = most;
+	self->fds = map_array(most * sizeof *self->fds);
+	self->watches = map_array(most * sizeof(struct watch *));
+	if (!self->fds || !self->watches) {
+		ready_poll_close(self);
+		return -ENOMEM;
+	}
+	*ready = self;
+	return 0;
+}
+
+static int ready_poll_change(struct ready *self, struct watch *watch)
+{
+	self->fds[watch->slot].events = (short) ((watch->interest & WATCH_READ ? POLLIN : 0) |
+	                                         (watch->interest & WATCH_WRITE ? POLLOUT : 0));
+	return 0;
+}
+
+static int ready_poll_add(struct ready *self, struct watch *watch, bool shared)
+{
+	(void) shared; /* poll(2) wakes all: whoever comes too late finds nothing to accept */
+	if (self->count == self->most)
+		return -EMFILE;
+	watch->slot = (uint32_t) self->count++;
+	self->watches[watch->slot] = watch;
+	self->fds[watch->slot] = (struct pollfd) { .fd = watch->fd };
+	return ready_poll_change(self, watch);
+}
+
+static void ready_poll_remove(struct ready *self, struct watch *watch, bool closing)
+{
+	size_t last = --self->count, slot = watch->slot;
+
+	(void) closing;
+	self->fds[slot] = self->fds[last];
+	self->watches[slot] = self->watches[last];
+	self->watches[slot]->slot = (uint32_t) slot;
+}
+
+static int report(struct ready *self, struct watch_event *events, int most)
+{
+	int n = 0;
+
+	for (; self->left > 0 && self->next < self->count && n < most; self->next++) {
+		short got = self->fds[self->next].revents;
+
+		if (got == 0)
+			continue;
+		self->left--;
+		self->fds[self->next].revents = 0;
+		events[n].watch = self->watches[self->next];
+		events[n].readable = got & (POLLIN | POLLHUP | POLLERR | POLLNVAL);
+		events[n].writable = got & (POLLOUT | POLLHUP | POLLERR | POLLNVAL);
+		n++;
+	}
+	return n;
+}
+
+static int ready_poll_wait(struct ready *self, struct watch_event *events, int most, int timeout)
+{
+	/* what one poll(2) found beyond `most` is reported before the next one; entries moved by
+	 * a removal in between are found again then, since poll(2) is level-triggered */
+	if (self->left > 0 && self->next < self->count) {
+		int n = report(self, events, most);
+
+		if (n > 0)
+			return n;
+	}
+	self->left = poll(self->fds, self->count, timeout);
+	self->next = 0;
+	if (self->left < 0) {
+		self->left = 0;
+		return errno == EINTR ? 0 : -errno;
+	}
+	return report(self, events, most);
+}
+
+const struct ready_ops ready_poll = {
+	.open = ready_poll_open,
+	.close = ready_poll_close,
+	.add = ready_poll_add,
+	.change = ready_poll_change,
+	.remove = ready_poll_remove,
+	.wait = ready_poll_wait,
+};

@@ -1,0 +1,116 @@
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/select.h>
+
+#include "models/watch.h"
+
+struct ready {
+	fd_set read, write; /* what to watch for */
+	fd_set got_read, got_write;
+	struct watch *watches[FD_SETSIZE];
+	int highest; /* descriptor watched, plus one */
+	int next;    /* where the last wait() stopped reporting */
+	int left;    /* bits not reported yet */
+};
+
+static int ready_select_open(struct ready **ready, size_t most)
+{
+	struct ready *self = calloc(1, sizeof *self);
+
+	(void) most; /* add() refuses what does not fit */
+	if (!self)
+		return -ENOMEM;
+	FD_ZERO(&self->read);
+	FD_ZERO(&self->write);
+	*ready = self;
+	return 0;
+}
+
+static void ready_select_close(struct ready *self)
+{
+	free(self);
+}
+
+static int ready_select_change(struct ready *self, struct watch *watch)
+{
+	FD_CLR(watch->fd, &self->read);
+	FD_CLR(watch->fd, &self->write);
+	if (watch->interest & WATCH_READ)
+		FD_SET(watch->fd, &self->read);
+	if (watch->interest & WATCH_WRITE)
+		FD_SET(watch->fd, &self->write);
+	return 0;
+}
+
+static int ready_select_add(struct ready *self, struct watch *watch, bool shared)
+{
+	(void) shared;
+	/* the one guard in front of every FD_SET: select(2), "BUGS" */
+	if (watch->fd < 0 || watch->fd >= FD_SETSIZE)
+		return -EMFILE;
+	self->watches[watch->fd] = watch;
+	if (watch->fd >= self->highest)
+		self->highest = watch->fd + 1;
+	return ready_select_change(self, watch);
+}
+
+static void ready_select_remove(struct ready *self, struct watch *watch, bool closing)
+{
+	int fd = watch->fd;
+
+	(void) closing;
+	FD_CLR(fd, &self->read);
+	FD_CLR(fd, &self->write);
+	FD_CLR(fd, &self->got_read);
+	FD_CLR(fd, &self->got_write);
+	self->watches[fd] = NULL;
+	while (self->highest > 0 && !self->watches[self->highest - 1])
+		self->highest--;
+}
+
+static int report(struct ready *self, struct watch_event *events, int most)
+{
+	int n = 0;
+
+	for (; self->left > 0 && self->next < self->highest && n < most; self->next++) {
+		bool readable = FD_ISSET(self->next, &self->got_read), writable = FD_ISSET(self->next, &self->got_write);
+
+		if (!readable && !writable)
+			continue;
+		self->left -= readable + writable;
+		events[n++] = (struct watch_event) { self->watches[self->next], readable, writable };
+	}
+	return n;
+}
+
+static int ready_select_wait(struct ready *self, struct watch_event *events, int most, int timeout)
+{
+	struct timeval limit = { .tv_sec = timeout / 1000, .tv_usec = timeout % 1000 * 1000 };
+
+	if (self->left > 0 && self->next < self->highest) {
+		int n = report(self, events, most);
+
+		if (n > 0)
+			return n;
+	}
+	self->got_read = self->read;
+	self->got_write = self->write;
+	self->left = select(self->highest, &self->got_read, &self->got_write, NULL, timeout < 0 ? NULL : &limit);
+	self->next = 0;
+	if (self->left < 0) {
+		self->left = 0;
+		return errno == EINTR ? 0 : -errno;
+	}
+	return report(self, events, most);
+}
+
+const struct ready_ops ready_select = {
+	.open = ready_select_open,
+	.close = ready_select_close,
+	.add = ready_select_add,
+	.change = ready_select_change,
+	.remove = ready_select_remove,
+	.wait = ready_select_wait,
+};

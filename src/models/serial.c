@@ -1,0 +1,31 @@
+/* serial.c - the body of iterative, prefork and prethread: take one connection, serve it to its
+ * end, repeat */
+#include <config.h>
+
+#include "models/entrance.h"
+#include "models/model.h"
+#include "models/serve.h"
+
+int serial_run(struct worker *worker)
+{
+	struct entrance entrance = { .ready = NULL };
+	struct arrival arrival;
+	struct turn turn;
+	int r = serve_turn_open(&turn, worker);
+
+	if (r < 0)
+		return r;
+	r = entrance_open(&entrance, worker, -1);
+	if (r == 0)
+		worker_ready(worker);
+	while (r == 0 && !entrance.stopping) {
+		r = entrance_wait(&entrance, &arrival);
+		if (r == 1) {
+			serve(worker, &turn, &arrival);
+			r = 0;
+		}
+	}
+	entrance_close(&entrance);
+	turn_close(&turn);
+	return r;
+}

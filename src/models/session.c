@@ -1,0 +1,126 @@
+#include <config.h>
+
+#include "models/session.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* At most so many lines about connections in so long; the rest is counted and told. */
+#define LINES_INTERVAL (10 * USEC_PER_SEC)
+#define LINES_BURST 1000
+
+static const enum stats_counter end_counters[CONN_REASONS] = {
+	[CONN_OPEN] = STAT_ENDED_ERROR,    [CONN_EOF] = STAT_ENDED_EOF,     [CONN_RESET] = STAT_ENDED_RESET,
+	[CONN_IDLE] = STAT_ENDED_IDLE,     [CONN_LIMIT] = STAT_ENDED_LIMIT, [CONN_DENIED] = STAT_ENDED_DENIED,
+	[CONN_DRAIN] = STAT_ENDED_DRAIN,   [CONN_ERROR] = STAT_ENDED_ERROR,
+};
+
+void session_open(struct session *session, const struct arrival *arrival, struct worker *worker)
+{
+	memset(session, 0, sizeof *session);
+	session->conn = arrival->conn;
+	session->peer = arrival->peer;
+	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION };
+	list_init(&session->link);
+	session_touch(session, arrival->active);
+	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+}
+
+static bool line_allowed(const struct worker *worker)
+{
+	return worker->conf->log_connections && log_wants(LOG_INFO) &&
+	       ratelimit_allow(&worker->board->connection_lines, clock_coarse_usec(), LINES_INTERVAL, LINES_BURST);
+}
+
+/* The fields and texts that every line about a connection has. */
+static void describe(struct log_record *record, int fd, const struct peer *peer,
+                     enum conn_reason reason, enum event event, char peer_text[static ADDR_TEXT_MAX],
+                     char local_text[static ADDR_TEXT_MAX])
+{
+	struct addr addr;
+
+	log_begin(record, LOG_INFO, event);
+	peer_to_addr(peer, &addr);
+	addr_print(&addr, peer_text);
+	memset(&addr, 0, sizeof addr);
+	addr.len = sizeof addr.un;
+	if (getsockname(fd, &addr.sa, &addr.len) < 0)
+		addr.len = 0;
+	addr_print(&addr, local_text);
+	log_add(record, "ECHOD_PEER", "%s", peer_text);
+	log_add(record, "ECHOD_LOCAL", "%s", local_text);
+	log_add(record, "ECHOD_TRANSPORT", "%s", peer->family == AF_UNIX ? "unix" : "tcp");
+	log_add(record, "ECHOD_REASON", "%s", conn_reason_name(reason));
+}
+
+static void log_end_of(const struct session *session)
+{
+	char peer[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
+	const struct conn *conn = &session->conn;
+	int64_t usec = clock_usec() - conn->since;
+	struct log_record record;
+
+	describe(&record, session->watch.fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
+	         peer, local);
+	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
+	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
+	log_end(&record, "%s to %s ended: %s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
+	        conn_reason_name((enum conn_reason) conn->reason), conn->echoed, usec / USEC_PER_SEC,
+	        (int) (usec % USEC_PER_SEC / 1000));
+}
+
+void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum conn_reason reason)
+{
+	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
+	struct log_record record;
+
+	stats_add(worker->slot, end_counters[reason], 1);
+	if (!line_allowed(worker))
+		return;
+	describe(&record, fd, peer, reason, EVENT_CONNECTION_REFUSED, peer_text, local);
+	log_end(&record, "%s to %s refused: %s", peer_text, local,
+	        reason == CONN_DENIED ? "denied by allow and deny" : "its source has max-per-source connections");
+}
+
+static void session_release(struct session *session, struct worker *worker)
+{
+	close(session->watch.fd);
+	session->watch.fd = -1;
+	conn_clear(&session->conn);
+	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	admission_leave(&worker->admission, &session->peer);
+	admission_give_place(&worker->admission);
+}
+
+void session_close(struct session *session, struct worker *worker)
+{
+	if (line_allowed(worker))
+		log_end_of(session);
+	stats_add(worker->slot, end_counters[session->conn.reason], 1);
+	session_release(session, worker);
+}
+
+void session_forget(struct session *session, struct worker *worker)
+{
+	stats_add(worker->slot, STAT_HANDED_OVER, 1);
+	session_release(session, worker);
+}
+
+int64_t session_active_usec(const struct session *session, int64_t now)
+{
+	int64_t tick = now >> SESSION_TICK_SHIFT;
+
+	return (tick - (((uint32_t) tick - session->active) & ((1U << SESSION_TICK_BITS) - 1))) << SESSION_TICK_SHIFT;
+}
+
+int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now)
+{
+	if (conf->idle_timeout == 0)
+		return INT64_MAX;
+	return session_active_usec(session, now) + (INT64_C(1) << SESSION_TICK_SHIFT) +
+	       (int64_t) conf->idle_timeout * USEC_PER_SEC;
+}

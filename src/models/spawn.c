@@ -1,0 +1,302 @@
+/* spawn.c - the body of process and thread: one acceptor, which makes a process or a thread
+ * for each connection
+ *
+ * Each of them has a slot of its own on the board. At `workers` of them, or when none can be
+ * made, the acceptor leaves the listeners alone and keeps the one connection it may have
+ * accepted already until somebody can serve it.
+ */
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "models/entrance.h"
+#include "models/model.h"
+#include "models/serve.h"
+
+/* Enough for serve() and a log record; only what is touched costs memory. */
+#define STACK_SIZE (256U << 10)
+
+struct spawner {
+	struct worker *worker;
+	struct entrance entrance;
+	unsigned running;       /* of ours; not yet joined or reaped */
+	unsigned next_slot;
+	int ended;              /* descriptor that is readable when some have ended */
+	bool pending;           /* `arrival` still waits for somebody to serve it */
+	struct arrival arrival;
+	pthread_attr_t attr;    /* threads only */
+	int (*start)(struct spawner *spawner, struct stats_slot *slot);
+	void (*collect)(struct spawner *spawner);
+};
+
+/* A slot nobody uses, or NULL. Those of a predecessor that was killed may still be taken by
+ * its orphans. */
+static struct stats_slot *slot_find(struct spawner *spawner)
+{
+	struct worker *worker = spawner->worker;
+
+	for (unsigned i = 0; i < worker->workers; i++) {
+		struct stats_slot *slot = &worker->spare[spawner->next_slot];
+
+		spawner->next_slot = (spawner->next_slot + 1) % worker->workers;
+		if (atomic_load(&slot->state) == SLOT_FREE)
+			return slot;
+	}
+	return NULL;
+}
+
+/* The worker that serves in `slot`: a copy of the acceptor with its own place on the board. */
+static void worker_derive(struct worker *derived, const struct worker *worker, struct stats_slot *slot)
+{
+	*derived = *worker;
+	derived->slot = slot;
+	derived->spare = NULL;
+	derived->index = worker->index + 1 + (unsigned) (slot - worker->spare);
+	derived->tally = (struct stats_tally) { 0 };
+	log_identify(worker->model->name, (int) derived->index);
+}
+
+static void serve_derived(struct worker *worker, const struct arrival *arrival)
+{
+	struct turn turn;
+
+	atomic_store(&worker->slot->state, SLOT_READY);
+	if (serve_turn_open(&turn, worker) < 0) {
+		struct session session;
+
+		session_open(&session, arrival, worker);
+		conn_error(&session.conn, ENOMEM);
+		session_close(&session, worker);
+		return;
+	}
+	serve(worker, &turn, arrival);
+	turn_close(&turn);
+}
+
+/* --- threads --------------------------------------------------------------------------- */
+
+struct thread_start {
+	struct worker worker;
+	const struct worker *acceptor;
+	struct stats_slot *slot;
+	struct arrival arrival;
+	int ended;
+};
+
+static void *thread_main(void *argument)
+{
+	struct thread_start *start = argument;
+	uint64_t one = 1;
+
+	worker_derive(&start->worker, start->acceptor, start->slot);
+	serve_derived(&start->worker, &start->arrival);
+	(void) stats_slot_retire(start->worker.board, start->slot);
+	if (write(start->ended, &one, sizeof one) < 0)
+		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
+	free(start);
+	return NULL;
+}
+
+static int thread_start(struct spawner *spawner, struct stats_slot *slot)
+{
+	struct thread_start *start = malloc(sizeof *start);
+	pthread_t thread;
+	int r;
+
+	if (!start)
+		return -ENOMEM;
+	start->acceptor = spawner->worker;
+	start->slot = slot;
+	start->arrival = spawner->arrival;
+	start->ended = spawner->ended;
+	atomic_store(&slot->pid, getpid());
+	atomic_store(&slot->state, SLOT_STARTING);
+	r = pthread_create(&thread, &spawner->attr, thread_main, start);
+	if (r != 0) {
+		(void) stats_slot_retire(spawner->worker->board, slot);
+		free(start);
+	}
+	return -r;
+}
+
+static void threads_collect(struct spawner *spawner)
+{
+	uint64_t count;
+
+	if (read(spawner->ended, &count, sizeof count) == sizeof count)
+		spawner->running -= (unsigned) count;
+}
+
+/* --- processes ------------------------------------------------------------------------- */
+
+static void __attribute__((noreturn)) process_main(struct spawner *spawner, struct stats_slot *slot)
+{
+	const struct worker *acceptor = spawner->worker;
+	struct worker worker;
+
+	/* what stays open here would keep listeners and the acceptor's own descriptors alive */
+	entrance_close(&spawner->entrance);
+	close(spawner->ended);
+	close(acceptor->ready_fd);
+	for (size_t i = 0; i < acceptor->listener_count; i++)
+		close(acceptor->listeners[i].fd);
+	worker_derive(&worker, acceptor, slot);
+	worker.admission.owner = worker_slot_number(acceptor, slot);
+	serve_derived(&worker, &spawner->arrival);
+	_exit(0);
+}
+
+static int process_start(struct spawner *spawner, struct stats_slot *slot)
+{
+	struct admission *admission = &spawner->worker->admission, heir = *admission;
+	pid_t pid;
+
+	heir.owner = worker_slot_number(spawner->worker, slot);
+	admission_pass(admission, heir.owner, &spawner->arrival.peer);
+	atomic_store(&slot->state, SLOT_STARTING);
+	pid = fork();
+	if (pid == 0)
+		process_main(spawner, slot);
+	if (pid < 0) {
+		int error = errno;
+
+		admission_pass(&heir, admission->owner, &spawner->arrival.peer);
+		atomic_store(&slot->state, SLOT_FREE);
+		return -error;
+	}
+	atomic_store(&slot->pid, pid);
+	close(spawner->arrival.fd);
+	conn_clear(&spawner->arrival.conn);
+	return 0;
+}
+
+static void process_ended(struct spawner *spawner, pid_t pid, int status)
+{
+	struct worker *worker = spawner->worker;
+
+	spawner->running--;
+	for (unsigned i = 0; i < worker->workers; i++) {
+		struct stats_slot *slot = &worker->spare[i];
+
+		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
+			continue;
+		worker_lost(worker->board, worker->admission.shared, slot, status);
+		return;
+	}
+}
+
+static void processes_collect(struct spawner *spawner)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(spawner->ended, &info, sizeof info) == sizeof info)
+		;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		process_ended(spawner, pid, status);
+}
+
+/* --- the acceptor ---------------------------------------------------------------------- */
+
+static void start_pending(struct spawner *spawner)
+{
+	struct stats_slot *slot = slot_find(spawner);
+	int r = slot ? spawner->start(spawner, slot) : -EAGAIN;
+
+	spawner->pending = r < 0;
+	if (r == 0)
+		spawner->running++;
+	else
+		intake_failed(&spawner->entrance.intake, -r);
+}
+
+static int spawner_turn(struct spawner *spawner)
+{
+	struct entrance *entrance = &spawner->entrance;
+	int r;
+
+	entrance_busy(entrance, spawner->pending || spawner->running >= spawner->worker->workers);
+	r = entrance_wait(entrance, &spawner->arrival);
+	if (r < 0)
+		return r;
+	if (r == 1)
+		spawner->pending = true;
+	spawner->collect(spawner);
+	if (spawner->pending && entrance->intake.retry_at == INT64_MAX && !entrance->stopping)
+		start_pending(spawner);
+	return 0;
+}
+
+/* The order to stop has come: everybody heard it; wait for the last to end. */
+static void spawner_finish(struct spawner *spawner)
+{
+	struct pollfd ended = { .fd = spawner->ended, .events = POLLIN };
+	struct worker *worker = spawner->worker;
+
+	if (spawner->pending)
+		serve_derived(worker, &spawner->arrival);
+	while (spawner->running > 0) {
+		int64_t now = clock_coarse_usec();
+
+		(void) poll(&ended, 1, clock_poll_timeout(worker->next_beat, now));
+		worker_beat(worker, clock_coarse_usec());
+		spawner->collect(spawner);
+	}
+}
+
+static int spawner_run(struct spawner *spawner)
+{
+	int r;
+
+	if (spawner->ended < 0)
+		return -errno;
+	r = entrance_open(&spawner->entrance, spawner->worker, spawner->ended);
+	if (r == 0)
+		worker_ready(spawner->worker);
+	while (r == 0 && !spawner->entrance.stopping)
+		r = spawner_turn(spawner);
+	entrance_close(&spawner->entrance);
+	spawner_finish(spawner);
+	close(spawner->ended);
+	return r;
+}
+
+int spawn_threads_run(struct worker *worker)
+{
+	struct spawner spawner = { .worker = worker, .start = thread_start, .collect = threads_collect };
+	int r = pthread_attr_init(&spawner.attr);
+
+	if (r != 0)
+		return -r;
+	pthread_attr_setdetachstate(&spawner.attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&spawner.attr, STACK_SIZE);
+	spawner.ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = spawner_run(&spawner);
+	pthread_attr_destroy(&spawner.attr);
+	return r;
+}
+
+int spawn_processes_run(struct worker *worker)
+{
+	struct spawner spawner = { .worker = worker, .start = process_start, .collect = processes_collect };
+	sigset_t children;
+
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	spawner.ended = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+	return spawner_run(&spawner);
+}

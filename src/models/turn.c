@@ -1,0 +1,305 @@
+#include <config.h>
+
+#include "models/turn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* The scratch buffer needs not be larger than this: longer receives go through a pipe. */
+#define SCRATCH_MAX (256U << 10)
+
+/* A session leaves the pipe when a receive moved less than one in so many of what it could. */
+#define BULK_SHARE 8
+
+int turn_open(struct turn *turn, size_t limit, unsigned pipes_max, struct stats_tally *tally)
+{
+	*turn = (struct turn) { .limit = limit, .pipes_max = pipes_max, .tally = tally };
+	list_init(&turn->spare);
+	turn->scratch.size = limit < SCRATCH_MAX ? limit : SCRATCH_MAX;
+	turn->scratch.data = malloc(turn->scratch.size);
+	return turn->scratch.data ? 0 : -ENOMEM;
+}
+
+/* --- pipes ----------------------------------------------------------------------------- */
+
+static void pipe_free(struct turn *turn, struct turn_pipe *pipe)
+{
+	close(pipe->in);
+	close(pipe->out);
+	free(pipe);
+	turn->pipes--;
+}
+
+void turn_close(struct turn *turn)
+{
+	while (!list_empty(&turn->spare)) {
+		struct turn_pipe *pipe = LIST_ENTRY(turn->spare.next, struct turn_pipe, link);
+
+		list_remove(&pipe->link);
+		pipe_free(turn, pipe);
+	}
+	free(turn->scratch.data);
+	turn->scratch.data = NULL;
+}
+
+static struct turn_pipe *pipe_make(struct turn *turn)
+{
+	struct turn_pipe *pipe;
+	int ends[2], size;
+
+	if (turn->pipes >= turn->pipes_max)
+		return NULL;
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return NULL;
+	/* beyond the user's allowance of pipe memory it keeps its default size: pipe(7) */
+	size = fcntl(ends[0], F_SETPIPE_SZ, (int) (turn->limit < (1U << 20) ? turn->limit : 1U << 20));
+	if (size < 0)
+		size = fcntl(ends[0], F_GETPIPE_SZ);
+	pipe = malloc(sizeof *pipe);
+	if (!pipe || size <= 0) {
+		free(pipe);
+		close(ends[0]);
+		close(ends[1]);
+		return NULL;
+	}
+	list_init(&pipe->link);
+	pipe->out = ends[0];
+	pipe->in = ends[1];
+	pipe->size = (size_t) size;
+	turn->pipes++;
+	return pipe;
+}
+
+static struct turn_pipe *pipe_take(struct turn *turn)
+{
+	struct turn_pipe *pipe;
+
+	if (list_empty(&turn->spare))
+		return pipe_make(turn);
+	pipe = LIST_ENTRY(turn->spare.prev, struct turn_pipe, link);
+	list_remove(&pipe->link);
+	return pipe;
+}
+
+static void pipe_give_back(struct turn *turn, struct session *session)
+{
+	list_append(&turn->spare, &session->pipe->link);
+	session->pipe = NULL;
+}
+
+void turn_drop_pipe(struct turn *turn, struct session *session)
+{
+	if (!session->pipe)
+		return;
+	if (session->conn.piped == 0) {
+		pipe_give_back(turn, session);
+		return;
+	}
+	pipe_free(turn, session->pipe);
+	session->pipe = NULL;
+}
+
+/* Read the pipe into memory of its own. */
+int turn_empty_pipe(struct turn *turn, struct session *session)
+{
+	struct conn *conn = &session->conn;
+	size_t n = conn->piped, got = 0;
+	uint8_t *data;
+
+	if (n == 0) {
+		turn_drop_pipe(turn, session);
+		return 0;
+	}
+	data = conn_restore_piped(conn);
+	if (!data) {
+		conn_error(conn, ENOMEM);
+		return -ENOMEM;
+	}
+	while (got < n) {
+		ssize_t r = read(session->pipe->out, data + got, n - got);
+
+		if (r <= 0) {
+			conn_error(conn, r < 0 ? errno : EIO);
+			return r < 0 ? -errno : -EIO;
+		}
+		got += (size_t) r;
+	}
+	pipe_give_back(turn, session);
+	return 0;
+}
+
+/* --- one turn -------------------------------------------------------------------------- */
+
+static bool is_again(int error)
+{
+	return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+/* Tell the connection of an end of file or an error; EAGAIN is neither. */
+static void receive_ended(struct session *session, ssize_t n)
+{
+	if (n == 0)
+		conn_eof(&session->conn);
+	else if (!is_again(errno))
+		conn_error(&session->conn, errno);
+}
+
+static bool receive_to_memory(struct turn *turn, struct session *session)
+{
+	struct span span = conn_landing(&session->conn, turn->scratch, turn->limit);
+	ssize_t n;
+
+	if (span.size == 0)
+		return false;
+	n = recv(session->watch.fd, span.data, span.size, MSG_DONTWAIT);
+	if (n <= 0) {
+		receive_ended(session, n);
+		return false;
+	}
+	conn_received(&session->conn, span.data, (size_t) n);
+	turn->tally->received += (uint64_t) n;
+	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
+	if (span.data == turn->scratch.data)
+		session->bulk = (size_t) n == turn->scratch.size;
+	return true;
+}
+
+/* Returns 1: moved something, 0: nothing to move, -1: no pipe to be had, or the socket cannot splice. */
+static int receive_to_pipe(struct turn *turn, struct session *session)
+{
+	size_t room = conn_room(&session->conn, turn->limit);
+	ssize_t n;
+
+	if (room == 0)
+		return 0;
+	if (!session->pipe)
+		session->pipe = pipe_take(turn);
+	if (!session->pipe)
+		return -1;
+	n = splice(session->watch.fd, NULL, session->pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n > 0) {
+		conn_pipe_received(&session->conn, (size_t) n);
+		turn->tally->received += (uint64_t) n;
+		session->bulk = (size_t) n >= room / BULK_SHARE;
+		return 1;
+	}
+	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
+		/* a pipe counts buffers, not bytes, and may be full before the limit is reached */
+		session->choked = true;
+		return 0;
+	}
+	if (n < 0 && errno == EINVAL) {
+		turn_drop_pipe(turn, session);
+		return -1;
+	}
+	receive_ended(session, n);
+	return 0;
+}
+
+static bool receive(struct turn *turn, struct session *session)
+{
+	int r;
+
+	if (session->choked)
+		return false;
+	if (session->conn.piped > 0 || (session->bulk && session->conn.owed == 0)) {
+		r = receive_to_pipe(turn, session);
+		if (r >= 0)
+			return r > 0;
+		session->bulk = false;
+	}
+	return receive_to_memory(turn, session);
+}
+
+static bool send_owed(struct turn *turn, struct session *session)
+{
+	struct conn *conn = &session->conn;
+	const uint8_t *data;
+	ssize_t n;
+
+	if (conn->piped > 0) {
+		n = splice(session->pipe->out, NULL, session->watch.fd, NULL, conn->piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (n > 0) {
+			conn_pipe_sent(conn, (size_t) n);
+			session->choked = false;
+		}
+	} else {
+		size_t owed = conn_owed(conn, &data);
+
+		n = send(session->watch.fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n > 0)
+			conn_sent(conn, (size_t) n);
+	}
+	if (n > 0) {
+		turn->tally->echoed += (uint64_t) n;
+		return true;
+	}
+	if (n < 0 && !is_again(errno))
+		conn_error(conn, errno);
+	return false;
+}
+
+unsigned turn_step(struct turn *turn, struct session *session, bool readable, int64_t now)
+{
+	struct conn *conn = &session->conn;
+	bool moved = false;
+
+	if (readable)
+		moved = receive(turn, session);
+	if (conn_owed_total(conn) > 0 && conn->reason == CONN_OPEN)
+		moved |= send_owed(turn, session);
+	if (session->pipe && conn->piped == 0)
+		pipe_give_back(turn, session);
+	if (moved)
+		session_touch(session, now);
+	(void) conn_keep(conn);
+	return conn_want(conn, turn->limit) & ~(session->choked ? (unsigned) CONN_RECV : 0);
+}
+
+/* --- the end of the service ------------------------------------------------------------ */
+
+void turn_drain(struct session *session)
+{
+	int unread = 0;
+
+	if (ioctl(session->watch.fd, FIONREAD, &unread) < 0 || unread < 0)
+		unread = 0;
+	conn_drain(&session->conn, (size_t) unread);
+}
+
+/* Whether the peer's kernel has everything we sent, the FIN included. */
+static bool all_acknowledged(const struct session *session)
+{
+	int unsent = 0;
+
+	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent == 0;
+}
+
+bool turn_linger(struct session *session)
+{
+	ssize_t n = 0;
+
+	/* what a unix socket sent lies in the peer's queue already, which our close does not touch */
+	if (session->peer.family == AF_UNIX) {
+		conn_end(&session->conn, CONN_DRAIN);
+		return true;
+	}
+	/* closing a socket with unread input resets it, which may overtake what we sent (RFC 1122,
+	 * 4.2.2.13): so nothing is closed before it is acknowledged */
+	if (!all_acknowledged(session) && !session->lingering) {
+		shutdown(session->watch.fd, SHUT_WR);
+		session->lingering = true;
+	}
+	do
+		n = recv(session->watch.fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT);
+	while (n > 0);
+	if (n == 0 || !is_again(errno) || all_acknowledged(session)) {
+		conn_end(&session->conn, CONN_DRAIN);
+		return true;
+	}
+	return false;
+}

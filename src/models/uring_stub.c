@@ -1,0 +1,19 @@
+/* uring_stub.c - the io_uring model of a build without liburing: its row stays in the table */
+#include <config.h>
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "models/model.h"
+
+const char *uring_probe(char *text, size_t size)
+{
+	snprintf(text, size, "this echod was built without liburing; install its development files and build anew");
+	return text;
+}
+
+int uring_run(struct worker *worker)
+{
+	(void) worker;
+	return -ENOSYS;
+}

@@ -1,0 +1,51 @@
+/* watch.h - a descriptor that a body waits for, and the readiness back-ends that wait
+ *
+ * A struct watch is embedded in whatever the descriptor belongs to; the back-end hands it back
+ * with each event and keeps its own place in `slot`. Back-ends report, the body dispatches.
+ * All functions of one struct ready are called by one thread.
+ */
+#ifndef ECHOD_MODELS_WATCH_H
+#define ECHOD_MODELS_WATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum watch_kind { WATCH_SESSION, WATCH_LISTENER, WATCH_DATAGRAM, WATCH_INBOX, WATCH_ROOM, WATCH_STOP, WATCH_OTHER };
+
+enum watch_interest { WATCH_READ = 1, WATCH_WRITE = 2 };
+
+struct watch {
+	int fd;
+	uint32_t slot;       /* the back-end's */
+	uint16_t generation; /* of the slot, where the back-end uses slots again */
+	uint8_t kind;        /* enum watch_kind: what it is embedded in */
+	uint8_t interest;    /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
+};
+
+struct watch_event {
+	struct watch *watch;
+	bool readable, writable; /* an error or hang-up sets both */
+};
+
+struct ready; /* the back-end's own */
+
+struct ready_ops {
+	/* Prepare for at most `most` descriptors at a time. 0 or -errno. */
+	int (*open)(struct ready **ready, size_t most);
+	void (*close)(struct ready *ready);
+	/* Watch `watch->fd` for `watch->interest`. `shared`: many workers watch it, one is enough to
+	 * be woken. 0 or -errno (-EMFILE: it cannot be watched here, FD_SETSIZE). */
+	int (*add)(struct ready *ready, struct watch *watch, bool shared);
+	/* `watch->interest` has changed. 0 or -errno. */
+	int (*change)(struct ready *ready, struct watch *watch);
+	/* Watch it no longer; before the descriptor is closed. `closing`: this process closes it at
+	 * once and nobody else holds it open, so that the kernel may forget it by itself. */
+	void (*remove)(struct ready *ready, struct watch *watch, bool closing);
+	/* Wait for `timeout` ms (-1: for ever) for at most `most` events. Their number, or -errno. */
+	int (*wait)(struct ready *ready, struct watch_event *events, int most, int timeout);
+};
+
+extern const struct ready_ops ready_select, ready_poll, ready_epoll;
+
+#endif

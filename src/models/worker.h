@@ -1,0 +1,68 @@
+/* worker.h - what the body of a model gets to work with
+ *
+ * A worker is one thread of a crew process, or the process itself. The crew fills a struct
+ * worker in for each and calls the model's run() in it. Nothing here is shared between
+ * threads but what is said to be in shared memory.
+ */
+#ifndef ECHOD_MODELS_WORKER_H
+#define ECHOD_MODELS_WORKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+#include "echo/stats.h"
+#include "net/admission.h"
+#include "net/listener.h"
+
+struct model;
+
+struct worker {
+	const struct conf *conf;
+	const struct model *model;
+	unsigned index;                /* in the crew, from 0: ECHOD_WORKER= */
+	unsigned workers;              /* what `workers` comes to, 0 resolved */
+
+	struct stats_board *board;     /* shared memory */
+	struct stats_slot *slot;       /* this worker's, on the board */
+	struct stats_slot *spare;      /* `workers` more slots, for bodies that spawn; else NULL */
+	struct stats_orders *orders;   /* shared memory: why stop_fd became readable */
+	struct admission admission;
+
+	const struct listener *listeners; /* stream and datagram ones */
+	size_t listener_count;
+	int stop_fd;                   /* readable (EOF) once the worker must stop */
+	int ready_fd;                  /* one byte is written here when the worker accepts */
+	int inbox_fd;                  /* connections handed over by a predecessor; -1: none */
+	int outbox_fd;                 /* where to hand connections over; -1: nowhere */
+
+	int64_t beat_usec;             /* show life at least this often; INT64_MAX: need not */
+	int64_t next_beat;
+	struct stats_tally tally;
+};
+
+/* Tell the crew that this worker now accepts. Once. */
+void worker_ready(struct worker *worker);
+
+/* Show life, at time `now`: to be called once a turn of the body's loop. */
+static inline void worker_beat(struct worker *worker, int64_t now)
+{
+	if (now >= worker->next_beat) {
+		stats_beat(worker->slot);
+		worker->next_beat = now + worker->beat_usec;
+	}
+}
+
+/* What to do now that stop_fd is readable. Does not return if the supervisor is dead: then
+ * nobody is left to work for, and the process ends at once. */
+enum stats_stop worker_stop_order(const struct worker *worker);
+
+/* A worker's process has ended with wait(2) status `status`, and the caller has reaped it: free
+ * its slot, give back what it held, and say so where it did not end by itself. */
+void worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status);
+
+/* The number of the worker's slot on the board: its name as an owner of admissions. */
+uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot *slot);
+
+#endif

@@ -1,0 +1,301 @@
+#include <config.h>
+
+#include "net/admission.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct source {
+	uint64_t key;   /* family bit and the IPv4 address, or the IPv6 /64; never 0 in use */
+	uint32_t owner;
+	uint32_t count; /* 0: free */
+};
+
+struct admission_shared {
+	_Atomic uint32_t places;
+	_Atomic uint32_t waiting;
+	int room;
+	uint32_t owners;
+	size_t size;
+	pthread_mutex_t lock; /* over sources[] and sources_used */
+	uint32_t sources_used;
+	uint32_t sources_mask;   /* their number less one */
+	struct source *sources;  /* open addressing; behind held[] in the same mapping */
+	_Atomic uint32_t held[]; /* places by owner */
+};
+
+struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
+{
+	size_t counts = sizeof(struct admission_shared) + (owners + 3) / 4 * 4 * sizeof(_Atomic uint32_t);
+	size_t size = counts + sources * sizeof(struct source);
+	struct admission_shared *shared = mmap(NULL, size, PROT_READ | PROT_WRITE,
+	                                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pthread_mutexattr_t attr;
+
+	if (shared == MAP_FAILED)
+		return NULL;
+	shared->size = size;
+	/* the mapping is at the same address in every process forked later */
+	shared->sources = (struct source *) (void *) ((char *) shared + counts);
+	shared->sources_mask = sources - 1;
+	shared->owners = owners;
+	shared->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (shared->room < 0) {
+		munmap(shared, size);
+		return NULL;
+	}
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&shared->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return shared;
+}
+
+void admission_free(struct admission_shared *shared)
+{
+	if (!shared)
+		return;
+	close(shared->room);
+	pthread_mutex_destroy(&shared->lock);
+	munmap(shared, shared->size);
+}
+
+/* --- places ---------------------------------------------------------------------------- */
+
+bool admission_take_place(const struct admission *admission)
+{
+	struct admission_shared *shared = admission->shared;
+
+	/* others may overshoot for a moment and step back: the limit itself is never passed */
+	if (atomic_fetch_add(&shared->places, 1) >= admission->max_connections) {
+		atomic_fetch_sub(&shared->places, 1);
+		return false;
+	}
+	atomic_fetch_add_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
+	return true;
+}
+
+void admission_force_place(const struct admission *admission)
+{
+	atomic_fetch_add(&admission->shared->places, 1);
+	atomic_fetch_add_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
+}
+
+static void wake_waiting(struct admission_shared *shared)
+{
+	uint64_t one = 1;
+
+	if (atomic_load(&shared->waiting) > 0 && write(shared->room, &one, sizeof one) < 0)
+		return; /* EAGAIN: it is readable already */
+}
+
+void admission_give_place(const struct admission *admission)
+{
+	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
+	atomic_fetch_sub(&admission->shared->places, 1);
+	wake_waiting(admission->shared);
+}
+
+int admission_room_fd(const struct admission_shared *shared)
+{
+	return shared->room;
+}
+
+void admission_wait(const struct admission *admission)
+{
+	uint64_t count;
+
+	/* what was written for earlier waiters must not wake us over and over */
+	if (read(admission->shared->room, &count, sizeof count) < 0)
+		count = 0;
+	atomic_fetch_add(&admission->shared->waiting, 1);
+}
+
+void admission_wait_done(const struct admission *admission)
+{
+	struct admission_shared *shared = admission->shared;
+
+	atomic_fetch_sub(&shared->waiting, 1);
+	/* more than one place may have become free under one wake-up: pass it on */
+	if (atomic_load(&shared->places) < admission->max_connections)
+		wake_waiting(shared);
+}
+
+uint32_t admission_places_taken(const struct admission_shared *shared)
+{
+	return atomic_load(&shared->places);
+}
+
+/* --- sources --------------------------------------------------------------------------- */
+
+/* The mutex is robust: its owner may be killed. The table is then one entry wrong at most in
+ * what that process held, which admission_forget_owner() gives back as a whole. */
+static void sources_lock(struct admission_shared *shared)
+{
+	if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(&shared->lock);
+}
+
+static uint64_t source_key(const struct peer *peer)
+{
+	uint64_t key = 0;
+
+	if (peer->family == AF_INET) {
+		uint32_t address;
+
+		memcpy(&address, peer->address, sizeof address);
+		return UINT64_C(1) << 32 | address;
+	}
+	memcpy(&key, peer->address, sizeof key);
+	/* turned over, so that no prefix in use looks like an IPv4 address */
+	return key ^ UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static uint32_t source_home(const struct admission_shared *shared, uint64_t key)
+{
+	key ^= key >> 29;
+	key *= UINT64_C(0xbf58476d1ce4e5b9);
+	return (uint32_t) (key >> 32) & shared->sources_mask;
+}
+
+/* The entry of (key, owner), or the free one where it would go; `*total` counts the source
+ * over all owners. */
+static struct source *source_find(struct admission_shared *shared, uint64_t key, uint32_t owner, uint32_t *total)
+{
+	struct source *found = NULL, *source;
+
+	*total = 0;
+	for (uint32_t at = source_home(shared, key);; at = (at + 1) & shared->sources_mask) {
+		source = &shared->sources[at];
+		if (source->count == 0)
+			return found ? found : source;
+		if (source->key != key)
+			continue;
+		*total += source->count;
+		if (source->owner == owner)
+			found = source;
+	}
+}
+
+/* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
+static void source_remove(struct admission_shared *shared, uint32_t gap)
+{
+	uint32_t mask = shared->sources_mask;
+
+	shared->sources_used--;
+	for (uint32_t at = (gap + 1) & mask; shared->sources[at].count > 0; at = (at + 1) & mask) {
+		uint32_t home = source_home(shared, shared->sources[at].key);
+
+		if (((at - home) & mask) >= ((at - gap) & mask)) {
+			shared->sources[gap] = shared->sources[at];
+			gap = at;
+		}
+	}
+	shared->sources[gap].count = 0;
+}
+
+static bool source_take(const struct admission *admission, const struct peer *peer, uint32_t most)
+{
+	struct admission_shared *shared = admission->shared;
+	uint64_t key = source_key(peer);
+	struct source *source;
+	uint32_t total;
+	bool ok;
+
+	sources_lock(shared);
+	source = source_find(shared, key, admission->owner, &total);
+	ok = total < most && (source->count > 0 || shared->sources_used < shared->sources_mask / 4 * 3);
+	if (ok && source->count++ == 0) {
+		source->key = key;
+		source->owner = admission->owner;
+		shared->sources_used++;
+	}
+	pthread_mutex_unlock(&shared->lock);
+	return ok;
+}
+
+enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer)
+{
+	struct addr addr;
+
+	if (peer->family == AF_UNIX)
+		return ADMISSION_OK;
+	if (admission->deny->count > 0 || admission->allow->count > 0) {
+		peer_to_addr(peer, &addr);
+		if (network_set_match(admission->deny, &addr))
+			return ADMISSION_DENIED;
+		if (admission->allow->count > 0 && !network_set_match(admission->allow, &addr))
+			return ADMISSION_DENIED;
+	}
+	if (admission->max_per_source > 0 && !source_take(admission, peer, admission->max_per_source))
+		return ADMISSION_SOURCE;
+	return ADMISSION_OK;
+}
+
+void admission_force_source(const struct admission *admission, const struct peer *peer)
+{
+	if (peer->family != AF_UNIX && admission->max_per_source > 0)
+		(void) source_take(admission, peer, UINT32_MAX);
+}
+
+void admission_leave(const struct admission *admission, const struct peer *peer)
+{
+	struct admission_shared *shared = admission->shared;
+	struct source *source;
+	uint32_t total;
+
+	if (peer->family == AF_UNIX || admission->max_per_source == 0)
+		return;
+	sources_lock(shared);
+	source = source_find(shared, source_key(peer), admission->owner, &total);
+	if (source->count == 1)
+		source_remove(shared, (uint32_t) (source - shared->sources));
+	else if (source->count > 1)
+		source->count--;
+	pthread_mutex_unlock(&shared->lock);
+}
+
+void admission_forget_owner(struct admission_shared *shared, uint32_t owner)
+{
+	uint32_t held = atomic_exchange(&shared->held[owner], 0), at = 0;
+
+	atomic_fetch_sub(&shared->places, held);
+	if (held > 0)
+		wake_waiting(shared);
+	sources_lock(shared);
+	while (at <= shared->sources_mask && shared->sources_used > 0) {
+		if (shared->sources[at].count > 0 && shared->sources[at].owner == owner)
+			source_remove(shared, at); /* another may have moved here: look again */
+		else
+			at++;
+	}
+	pthread_mutex_unlock(&shared->lock);
+}
+
+void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer)
+{
+	struct admission heir = *admission;
+
+	heir.owner = owner;
+	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&admission->shared->held[owner], 1, memory_order_relaxed);
+	admission_force_source(&heir, peer);
+	admission_leave(admission, peer);
+}
+
+uint32_t admission_source_count(const struct admission *admission, const struct peer *peer)
+{
+	uint32_t total;
+
+	sources_lock(admission->shared);
+	source_find(admission->shared, source_key(peer), admission->owner, &total);
+	pthread_mutex_unlock(&admission->shared->lock);
+	return total;
+}

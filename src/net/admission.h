@@ -1,0 +1,81 @@
+/* admission.h - who may connect, and how many
+ *
+ * Two questions about a new connection. Is there room (max-connections, over all workers of
+ * all crews)? Asked before accept(2), so that at the limit the backlog holds the clients. May
+ * this peer come (allow, deny, max-per-source)? Asked after accept(2), which names the peer.
+ *
+ * The counts live in memory shared by every process that is forked later. Each count has an
+ * owner, the process that serves the connection, named by a number below admission_make()'s
+ * `owners`; what a killed process held is given back by whoever reaps it
+ * (admission_forget_owner()), so nothing leaks. The count of connections is a lock-free
+ * atomic; the table of sources is behind a robust, process-shared mutex and only touched when
+ * max-per-source is set.
+ */
+#ifndef ECHOD_NET_ADMISSION_H
+#define ECHOD_NET_ADMISSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/network.h"
+#include "net/peer.h"
+
+struct admission_shared;
+
+/* One worker's view. Plain data; a copy may be made for each thread. */
+struct admission {
+	struct admission_shared *shared;
+	const struct network_set *allow, *deny;
+	uint32_t max_connections; /* never 0 here */
+	uint32_t max_per_source;  /* 0: no limit */
+	uint32_t owner;
+};
+
+enum admission_verdict { ADMISSION_OK, ADMISSION_DENIED, ADMISSION_SOURCE };
+
+/* Make the shared part for `owners` owners and at most three quarters of `sources` (a power of two)
+ * pairs of a source and an owner; of both only what is used costs memory. Supervisor, once. NULL with errno
+ * set on failure. */
+struct admission_shared *admission_make(uint32_t owners, uint32_t sources);
+void admission_free(struct admission_shared *shared);
+
+/* Take one of max-connections places; false where all are taken. Any worker. */
+bool admission_take_place(const struct admission *admission);
+
+/* Take a place whatever the limit: for a connection that was admitted earlier and is handed over. */
+void admission_force_place(const struct admission *admission);
+
+/* Give the place back; wakes workers that wait for one. */
+void admission_give_place(const struct admission *admission);
+
+/* A descriptor (an eventfd, the same for all workers) that becomes readable when somebody waits and a place
+ * becomes free. */
+int admission_room_fd(const struct admission_shared *shared);
+
+/* Announce that this worker waits for a place, or does no longer. A waiting worker must try
+ * admission_take_place() once more after announcing, before it sleeps. */
+void admission_wait(const struct admission *admission);
+void admission_wait_done(const struct admission *admission);
+
+/* Whether the peer may come; counts it against its source where that is limited. A unix peer
+ * always may. */
+enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer);
+
+/* Count a connection that was handed over against its source, whatever the limit. */
+void admission_force_source(const struct admission *admission, const struct peer *peer);
+
+/* An admitted peer's connection has ended (or was handed over). */
+void admission_leave(const struct admission *admission, const struct peer *peer);
+
+/* Make `owner` answer for the place and the source count of this connection: it is about to be
+ * served by a process of its own. */
+void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer);
+
+/* The process numbered `owner` is gone: give back every place and source it held. */
+void admission_forget_owner(struct admission_shared *shared, uint32_t owner);
+
+/* Connections over all workers, and those counted from one peer's source. For tests and statistics. */
+uint32_t admission_places_taken(const struct admission_shared *shared);
+uint32_t admission_source_count(const struct admission *admission, const struct peer *peer);
+
+#endif

@@ -1,0 +1,168 @@
+#include <config.h>
+
+#include "net/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int set_flag(int fd, int level, int option)
+{
+	int on = 1;
+
+	return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+/* What both our own and adopted sockets get. Failures of the optional ones do not matter: a
+ * unix socket has no TCP_NODELAY, an IPv4 socket no IPV6_RECVPKTINFO. */
+static void set_options(const struct listener *listener)
+{
+	int fd = listener->fd, family = listener->addr.sa.sa_family;
+
+	if (family == AF_UNIX)
+		return;
+	if (listener->kind == LISTENER_STREAM) {
+		(void) set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
+		return;
+	}
+	(void) set_flag(fd, IPPROTO_IP, IP_PKTINFO);
+	if (family == AF_INET6)
+		(void) set_flag(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
+}
+
+/* Remove a socket file that nobody listens on any more. */
+static int unix_remove_stale(const struct addr *addr, int type)
+{
+	struct stat st;
+	int fd, r;
+
+	if (lstat(addr->un.sun_path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	r = connect(fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+	close(fd);
+	if (r != -ECONNREFUSED)
+		return r == 0 || r == -EAGAIN || r == -EPROTOTYPE ? -EADDRINUSE : r;
+	return unlink(addr->un.sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int bind_and_listen(const struct listener *listener, int backlog)
+{
+	const struct addr *addr = &listener->addr;
+	int type = listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
+	mode_t mask;
+
+	switch (addr->sa.sa_family) {
+	case AF_UNIX:
+		r = unix_remove_stale(addr, type);
+		break;
+	case AF_INET6:
+		r = set_flag(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY);
+		break;
+	default:
+		r = 0;
+	}
+	if (r == 0 && listener->kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX)
+		r = set_flag(listener->fd, SOL_SOCKET, SO_REUSEADDR);
+	if (r < 0)
+		return r;
+	/* a socket file for its owner and group; the supervisor, which binds, has one thread */
+	mask = umask(0117);
+	r = bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+	umask(mask);
+	if (r < 0)
+		return r;
+	if (listener->kind == LISTENER_STREAM && listen(listener->fd, backlog) < 0)
+		return -errno;
+	return 0;
+}
+
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog)
+{
+	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
+
+	*listener = (struct listener) { .fd = -1, .kind = kind, .addr = *addr };
+	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (listener->fd < 0)
+		return -errno;
+	r = bind_and_listen(listener, backlog);
+	if (r < 0) {
+		close(listener->fd);
+		listener->fd = -1;
+		return r;
+	}
+	set_options(listener);
+	return 0;
+}
+
+int listener_adopt(struct listener *listener, int fd, const char *name)
+{
+	int type, listens = 0, flags;
+	socklen_t size = sizeof type;
+
+	*listener = (struct listener) { .fd = fd, .adopted = true };
+	snprintf(listener->name, sizeof listener->name, "%s", name);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0)
+		return -errno;
+	listener->addr.len = sizeof listener->addr.un;
+	if (getsockname(fd, &listener->addr.sa, &listener->addr.len) < 0)
+		return -errno;
+	size = sizeof listens;
+	switch (type) {
+	case SOCK_STREAM:
+		listener->kind = LISTENER_STREAM;
+		if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
+			return -errno;
+		if (!listens)
+			return -EINVAL;
+		break;
+	case SOCK_DGRAM:
+		listener->kind = LISTENER_DATAGRAM;
+		break;
+	default:
+		return -EINVAL;
+	}
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -errno;
+	set_options(listener);
+	return 0;
+}
+
+int listener_set_backlog(const struct listener *listener, int backlog)
+{
+	if (listener->kind != LISTENER_STREAM)
+		return 0;
+	return listen(listener->fd, backlog) < 0 ? -errno : 0;
+}
+
+void listener_close(struct listener *listener)
+{
+	if (listener->fd < 0)
+		return;
+	close(listener->fd);
+	listener->fd = -1;
+	/* after the close nobody listens, unless a successor has bound the path anew meanwhile */
+	if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted && listener->addr.un.sun_path[0])
+		(void) unix_remove_stale(&listener->addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
+}
+
+bool listener_ipv6_available(void)
+{
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}

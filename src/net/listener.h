@@ -1,0 +1,47 @@
+/* listener.h - listening sockets: bound here or passed by the service manager
+ *
+ * Supervisor only, before it forks the crew that inherits them. A listener belongs to the
+ * supervisor's list and is closed there; workers only use the descriptor.
+ */
+#ifndef ECHOD_NET_LISTENER_H
+#define ECHOD_NET_LISTENER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "net/addr.h"
+
+enum listener_kind { LISTENER_STREAM, LISTENER_DATAGRAM };
+
+struct listener {
+	int fd;
+	enum listener_kind kind;
+	struct addr addr;   /* what it is bound to */
+	bool adopted;       /* passed by the service manager: never unlinked */
+	bool keep;          /* scratch of the supervisor while two lists are compared */
+	char name[64];      /* FDNAME of an adopted one, or "" */
+};
+
+/* Bind `addr` and listen with `backlog`; a unix path is made with mode 0660, a
+ * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
+ * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
+ * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO and IPV6_RECVPKTINFO.
+ * Non-blocking, close-on-exec. Returns 0 with `*listener` filled in, or -errno. */
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog);
+
+/* Take over `fd`, a listening or datagram socket made by somebody else, under `name` ("" or FDNAME), and set what
+ * listener_open() sets where that is still possible. Returns 0; -ENOTSOCK where it is no socket; -EINVAL where
+ * it is of an unusable type or does not listen; another -errno. The fd stays the caller's on failure. */
+int listener_adopt(struct listener *listener, int fd, const char *name);
+
+/* Set the backlog of a stream listener anew (listen(2) may be called again). Returns 0 or -errno. */
+int listener_set_backlog(const struct listener *listener, int backlog);
+
+/* Close it, and remove the socket file of a unix listener opened here, if it is still this
+ * listener's. */
+void listener_close(struct listener *listener);
+
+/* Whether the host can make IPv6 sockets. */
+bool listener_ipv6_available(void);
+
+#endif

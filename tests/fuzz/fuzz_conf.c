@@ -1,0 +1,119 @@
+/* fuzz_conf.c - whole configuration files, through libconfuse
+ *
+ * Whatever the file says, it is either refused with at least one mistake told, or accepted
+ * with every value in its range; and then its dump is accepted too and dumps the same.
+ * No descriptor may be left open.
+ */
+#include <config.h>
+
+#include "fuzz.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+
+static const char *const models[] = { "iterative", "process", "prefork", "thread",   "prethread",
+	                              "select",    "poll",    "epoll",   "io_uring", NULL };
+
+/* A file that has a name and no place on a disk. */
+static int file_make(char path[static 32], const void *data, size_t size)
+{
+	int fd = memfd_create("echod.conf", MFD_CLOEXEC);
+
+	if (fd < 0 || write(fd, data, size) != (ssize_t) size)
+		abort();
+	snprintf(path, 32, "/proc/self/fd/%d", fd);
+	return fd;
+}
+
+static void claim_told(const struct conf_errors *errors, const char *path)
+{
+	FUZZ_CLAIM(errors->count > 0);
+	for (size_t i = 0; i < errors->count; i++) {
+		FUZZ_CLAIM(strncmp(errors->lines[i], path, strlen(path)) == 0);
+		FUZZ_CLAIM(errors->lines[i][strlen(path)] == ':');
+	}
+}
+
+static void claim_ranges(const struct conf *conf)
+{
+	size_t i = 0;
+
+	while (models[i] && strcmp(models[i], conf->model) != 0)
+		i++;
+	FUZZ_CLAIM(models[i]);
+	FUZZ_CLAIM(conf->workers <= 100000);
+	FUZZ_CLAIM(conf->port >= 1);
+	FUZZ_CLAIM(conf->listen_count >= 1);
+	FUZZ_CLAIM(conf->tcp || conf->udp);
+	FUZZ_CLAIM(conf->backlog >= 1 && conf->backlog <= 65535);
+	FUZZ_CLAIM(conf->max_connections <= 10000000 && conf->max_per_source <= 10000000);
+	FUZZ_CLAIM(conf->idle_timeout <= 86400000 && conf->drain_timeout <= 86400);
+	FUZZ_CLAIM(conf->buffer_size >= 512 && conf->buffer_size <= 16777216);
+	FUZZ_CLAIM(conf->user && conf->group);
+	FUZZ_CLAIM(*conf->pidfile == '\0' || *conf->pidfile == '/');
+	FUZZ_CLAIM(*conf->metrics_file == '\0' || *conf->metrics_file == '/');
+	FUZZ_CLAIM(conf->log_level >= LOG_ERR && conf->log_level <= LOG_DEBUG);
+	FUZZ_CLAIM(conf->stats_interval <= 86400 && conf->udp_rate <= 1000000000);
+}
+
+/* Read `data` as a file. Returns its dump, `*dumped` bytes, for free(); NULL where it was refused. */
+static char *try_file(const void *data, size_t size, size_t *dumped)
+{
+	static const struct conf_overrides none = CONF_OVERRIDES_NONE;
+	struct conf_errors errors = { 0 };
+	struct conf *conf = NULL;
+	char path[32], *dump = NULL;
+	int fd = file_make(path, data, size);
+	int r = conf_read(&conf, path, &none, models, &errors);
+	FILE *out;
+
+	if (r < 0) {
+		FUZZ_CLAIM(r == -EINVAL && !conf);
+		claim_told(&errors, path);
+	} else {
+		FUZZ_CLAIM(r == 0 && conf && errors.count == 0);
+		claim_ranges(conf);
+		out = open_memstream(&dump, dumped);
+		if (!out)
+			abort();
+		conf_dump(conf, out);
+		fclose(out);
+	}
+	conf_free(conf);
+	conf_errors_clear(&errors);
+	close(fd);
+	return dump;
+}
+
+static int lowest_free(void)
+{
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		abort();
+	close(fd);
+	return fd;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	size_t dumped, again_dumped;
+	int before = lowest_free();
+	char *dump = try_file(data, size, &dumped), *again;
+
+	if (dump) {
+		again = try_file(dump, dumped, &again_dumped);
+		FUZZ_CLAIM(again);
+		FUZZ_CLAIM(again_dumped == dumped && memcmp(again, dump, dumped) == 0);
+		free(again);
+		free(dump);
+	}
+	FUZZ_CLAIM(lowest_free() == before);
+	return 0;
+}

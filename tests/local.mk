@@ -1,0 +1,76 @@
+# Tests speak TAP, so that "make check" counts each one. More about them: tests/README.md.
+#
+#   make check                                          everything
+#   make check TESTS=tests/unit/test_conn               one unit test program
+#   make check TESTS=tests/system.test PYTESTFLAGS="-k epoll"
+#   make check VERBOSE=1                                with the log of what failed
+
+# Unit tests: one program a source file of the same name, linked with libechod.a and cmocka.
+unit_tests = \
+	tests/unit/test_addr \
+	tests/unit/test_conf \
+	tests/unit/test_conn \
+	tests/unit/test_network
+
+# Suites of system tests: NAME.test runs the directory NAME with pytest.
+system_suites = \
+	tests/system.test
+
+if FUZZING
+# libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
+LDADD = $(libechod_libs) $(FUZZER_LIBS)
+else
+LDADD = $(libechod_libs) $(CMOCKA_LIBS)
+if HAVE_CMOCKA
+check_PROGRAMS += $(unit_tests)
+TESTS += $(unit_tests)
+endif
+TESTS += $(system_suites)
+endif
+
+EXTRA_DIST += \
+	$(system_suites) \
+	tests/pytest_tap.py \
+	tests/run-pytest \
+	tests/run-unit \
+	tests/system
+
+LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+TEST_EXTENSIONS = .test
+TEST_LOG_DRIVER = $(LOG_DRIVER)
+
+AM_TESTS_ENVIRONMENT = \
+	ECHOD='$(abs_top_builddir)/echod'; export ECHOD; \
+	ECHOC='$(abs_top_builddir)/echoc'; export ECHOC; \
+	ECHOD_SRCDIR='$(abs_top_srcdir)'; export ECHOD_SRCDIR; \
+	ECHOD_BUILDDIR='$(abs_top_builddir)'; export ECHOD_BUILDDIR; \
+	ECHOD_SANITIZERS='$(SANITIZERS)'; export ECHOD_SANITIZERS; \
+	PYTHON='$(PYTHON)'; export PYTHON; \
+	PYTESTFLAGS='$(PYTESTFLAGS)'; export PYTESTFLAGS; \
+	LC_ALL=C.UTF-8; export LC_ALL;
+
+PYTESTFLAGS =
+
+# The system tests drive the built programs.
+check-am: echod echoc
+
+if COVERAGE
+coverage: check
+	@$(MKDIR_P) coverage
+	gcovr --root $(srcdir) --object-directory . --filter '$(abs_srcdir)/src/' \
+		--exclude-throw-branches --html-details coverage/index.html --txt coverage/summary.txt \
+		--json-summary coverage/summary.json --print-summary
+	@cat coverage/summary.txt
+	@echo "coverage/index.html has every line"
+else
+coverage:
+	@$(MKDIR_P) coverage-build
+	cd coverage-build && { test -f Makefile || $(abs_srcdir)/configure --enable-coverage --enable-debug-faults CFLAGS='-Og -g'; }
+	cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
+endif
+
+distclean-local: distclean-tests
+distclean-tests:
+	-rm -rf coverage-build coverage fuzz-build
+.PHONY: coverage distclean-tests
