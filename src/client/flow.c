@@ -25,7 +25,6 @@ void flow_init(struct flow *flow, uint32_t index, uint32_t size, uint32_t depth,
 	flow->in = flow->out = pattern_start(index);
 	flow->stamps = stamps;
 	flow->mask = flow_stamps_needed(depth) - 1;
-	flow->stamps[0] = 0;
 }
 
 const uint8_t *flow_out(const struct flow *flow, size_t most, size_t *length)
@@ -76,8 +75,9 @@ int64_t flow_received(struct flow *flow, const void *bytes, size_t length, uint6
 		return 0;
 	}
 	while (length >= flow->left) {
-		uint64_t began = flow->stamps[flow->finished++ & flow->mask];
+		uint64_t *stamp = &flow->stamps[flow->finished++ & flow->mask], began = *stamp;
 
+		*stamp = 0;
 		length -= flow->left;
 		flow->left = flow->size;
 		if (began < since)
@@ -93,7 +93,8 @@ uint64_t flow_abandon(struct flow *flow)
 {
 	uint64_t lost = flow->started - flow->finished;
 
-	flow->finished = flow->started;
+	for (; flow->finished < flow->started; flow->finished++)
+		flow->stamps[flow->finished & flow->mask] = 0;
 	flow->granted = flow->sent = flow->received;
 	flow->out = flow->in;
 	flow->left = flow->size;

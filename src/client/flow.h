@@ -42,8 +42,8 @@ struct flow {
 	uint64_t granted, sent, received;
 	uint64_t started, finished; /* messages */
 
-	/* Times of the messages in flight: message m at m & mask. For a stream one mark at a time:
-	 * stamps[0] is when the byte before `mark` was sent; 0: none. */
+	/* Times of the messages in flight: message m at m & mask; 0: none there. For a stream one mark at a time:
+	 * stamps[0] is when the byte before `mark` was sent. */
 	uint64_t *stamps;
 	uint64_t mask;
 	uint64_t mark;
@@ -55,13 +55,14 @@ struct flow {
 /* How many times a flow of `depth` needs room for. */
 size_t flow_stamps_needed(uint32_t depth);
 
-/* `stamps` has room for flow_stamps_needed(depth) and stays the caller's. */
+/* `stamps` has room for flow_stamps_needed(depth), all 0, and stays the caller's. */
 void flow_init(struct flow *flow, uint32_t index, uint32_t size, uint32_t depth, uint64_t *stamps);
 
-/* Whether one more message may be in flight. */
+/* Whether one more message may be begun. */
 static inline bool flow_has_room(const struct flow *flow)
 {
-	return flow->started - flow->finished < flow->depth;
+	/* Datagrams may be answered in any order: then the place may be taken though there are fewer than `depth`. */
+	return flow->started - flow->finished < flow->depth && flow->stamps[flow->started & flow->mask] == 0;
 }
 
 /* Begin a message whose latency counts from `when` (not 0). There must be room. */

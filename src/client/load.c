@@ -379,6 +379,9 @@ static int run_report(struct coordinator *coordinator, const char *note)
 	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
 	    || (!options->udp && report->bytes_sent != report->bytes_received))
 		outcome = OUTCOME_DIFFERS;
+	/* Over UDP that nobody listens shows only now. */
+	if (options->udp && report->bytes_received == 0 && report->errors > 0)
+		outcome = OUTCOME_UNREACHED;
 	if (options->json)
 		report_json(report);
 	else

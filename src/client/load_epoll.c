@@ -80,6 +80,12 @@ static void flow_connect(struct worker *worker, struct flow *flow)
 		flow->state = FLOW_CONNECTING;
 		r = connect(flow->fd, &run->to.sa, run->to.len) == 0 || errno == EINPROGRESS ? 0 : -errno;
 	}
+	/* A unix socket's backlog is full: the connection was not begun, and is a little later. */
+	if (r == -EAGAIN) {
+		flow_close(flow);
+		worker_rest(worker, flow);
+		return;
+	}
 	if (r == 0)
 		r = interest_set(worker, flow, EPOLL_CTL_ADD, true);
 	if (r < 0)

@@ -7,6 +7,8 @@ noinst_LIBRARIES += libechoc.a
 
 libechoc_a_SOURCES = \
 	src/client/editor.h \
+	src/client/exchange.c \
+	src/client/exchange.h \
 	src/client/filter.c \
 	src/client/filter.h \
 	src/client/filter_datagram.c \
