@@ -95,6 +95,10 @@ static void latency_print(const struct report *report)
 {
 	char text[NUMBER_TEXT_MAX];
 
+	if (report->latency.count == 0) {
+		puts("  latency    unknown: nothing came back in that time");
+		return;
+	}
 	printf("  latency   ");
 	for (size_t i = 0; i < QUANTILES; i++)
 		printf(" %s %s,", quantiles[i].text, number_duration(text, (double) histogram_quantile(&report->latency, quantiles[i].share)));
