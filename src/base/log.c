@@ -155,6 +155,7 @@ void log_begin(struct log_record *record, int priority, enum event event)
 		log_add(record, "ECHOD_WORKER", "%d", own_worker);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void record_end(struct log_record *record, const char *format, va_list ap)
 {
 	size_t message = record->length;
