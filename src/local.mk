@@ -13,6 +13,8 @@ libechod_a_SOURCES = \
 	src/base/names.h \
 	src/base/notify.c \
 	src/base/notify.h \
+	src/base/pool.c \
+	src/base/pool.h \
 	src/base/quote.c \
 	src/base/quote.h \
 	src/base/ratelimit.c \
@@ -46,6 +48,10 @@ libechod_a_SOURCES = \
 	src/echo/state.h \
 	src/echo/stats.c \
 	src/echo/stats.h \
+	src/models/datagram.c \
+	src/models/datagram.h \
+	src/models/entrance.c \
+	src/models/entrance.h \
 	src/models/handover.c \
 	src/models/handover.h \
 	src/models/intake.c \
@@ -65,6 +71,7 @@ libechod_a_SOURCES = \
 	src/models/spawn.c \
 	src/models/turn.c \
 	src/models/turn.h \
+	src/models/watch.h \
 	src/models/worker.c \
 	src/models/worker.h \
 	src/daemon/crew.c \

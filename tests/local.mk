@@ -10,7 +10,9 @@ unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_conf \
 	tests/unit/test_conn \
-	tests/unit/test_network
+	tests/unit/test_names \
+	tests/unit/test_network \
+	tests/unit/test_options
 
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
@@ -25,11 +27,12 @@ if HAVE_CMOCKA
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 endif
-TESTS += $(system_suites)
+TESTS += $(system_suites) tests/manual.test
 endif
 
 EXTRA_DIST += \
 	$(system_suites) \
+	tests/manual.test \
 	tests/pytest_tap.py \
 	tests/run-pytest \
 	tests/run-unit \

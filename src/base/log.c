@@ -116,6 +116,7 @@ static void record_relay(const struct log_record *record)
 		atomic_fetch_add_explicit(state.lost, 1, memory_order_relaxed);
 }
 
+__attribute__((format(printf, 3, 0)))
 static void record_vadd(struct log_record *record, const char *field, const char *format, va_list ap)
 {
 	size_t room = sizeof record->text - record->length;
@@ -154,6 +155,7 @@ void log_begin(struct log_record *record, int priority, enum event event)
 		log_add(record, "ECHOD_WORKER", "%d", own_worker);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void record_end(struct log_record *record, const char *format, va_list ap)
 {
 	size_t message = record->length;

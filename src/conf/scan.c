@@ -212,6 +212,25 @@ static bool at_statement(const struct scan *scan)
 
 /* ---- statements ---- */
 
+static int find_key(const struct token *name)
+{
+	size_t length = (size_t) (name->end - name->start);
+
+	for (int i = 0; i < CONF_KEYS; i++) {
+		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* The name of a setting as messages have it: plain if it is a key, else as text from outside. */
+static char *show_name(char out[static QUOTE_MAX], const struct token *name)
+{
+	int key = find_key(name);
+
+	return key >= 0 ? strcpy(out, schema[key].name) : quote(out, name->start, (size_t) (name->end - name->start));
+}
+
 static char *show(char out[static QUOTE_MAX], const struct token *token)
 {
 	/* The reader of the message takes the quotes around it for those of the file. */
@@ -225,23 +244,22 @@ static char *show(char out[static QUOTE_MAX], const struct token *token)
 /* Tell what is wrong with a broken token, inside the statement `name` or outside of any (NULL). */
 static void tell_broken(struct scan *scan, const struct token *name, const struct token *token)
 {
-	char shown[QUOTE_MAX];
-	int length = name ? (int) (name->end - name->start) : 0;
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 	bool comment = strncmp(token->start, "/*", 2) == 0;
 
 	/* The line is that of the key; but nobody would look there for a comment. */
-	mistakes_add(scan->mistakes, name && !comment ? name->line : token->line, "%.*s%s%s %s", length,
-	             name ? name->start : "", name ? ": " : "", show(shown, token), token->problem);
+	mistakes_add(scan->mistakes, name && !comment ? name->line : token->line, "%s%s%s %s",
+	             name ? show_name(named, name) : "", name ? ": " : "", show(shown, token), token->problem);
 }
 
 /* Tell that something else than `token` was to be expected in the statement `name`. */
 static void tell_unexpected(struct scan *scan, const struct token *name, const struct token *token,
                             const char *expected)
 {
-	char shown[QUOTE_MAX];
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
-	mistakes_add(scan->mistakes, name->line, "%.*s: %s, not %s", (int) (name->end - name->start), name->start,
-	             expected, show(shown, token));
+	mistakes_add(scan->mistakes, name->line, "%s: %s, not %s", show_name(named, name), expected,
+	             show(shown, token));
 }
 
 /* Pass everything up to the next statement, so that one mistake is told once. */
@@ -263,14 +281,15 @@ static void pass_rest(struct scan *scan)
 static bool read_list(struct scan *scan, const struct token *name)
 {
 	bool sound = true, unseparated = false, after_value = false;
+	char named[QUOTE_MAX];
 	unsigned depth = 1;
 
 	while (depth > 0) {
 		struct token token = peek(scan);
 
 		if (at_statement(scan)) {
-			mistakes_add(scan->mistakes, name->line, "%.*s: the list is never closed; end it with }",
-			             (int) (name->end - name->start), name->start);
+			mistakes_add(scan->mistakes, name->line, "%s: the list is never closed; end it with }",
+			             show_name(named, name));
 			return false;
 		}
 		take(scan);
@@ -303,11 +322,12 @@ static bool read_list(struct scan *scan, const struct token *name)
 static bool read_value(struct scan *scan, const struct token *name, int key)
 {
 	struct token token = peek(scan);
+	char named[QUOTE_MAX];
 	bool list;
 
 	if (at_statement(scan) || is_sign(&token, '}')) {
-		mistakes_add(scan->mistakes, name->line, "%.*s: no value after the \"=\"; %s",
-		             (int) (name->end - name->start), name->start, key_value_form);
+		mistakes_add(scan->mistakes, name->line, "%s: no value after the \"=\"; %s",
+		             show_name(named, name), key_value_form);
 		return false;
 	}
 	take(scan);
@@ -329,17 +349,6 @@ static bool read_value(struct scan *scan, const struct token *name, int key)
 	else
 		tell_unexpected(scan, name, &token, "a value belongs after the \"=\"");
 	return false;
-}
-
-static int find_key(const struct token *name)
-{
-	size_t length = (size_t) (name->end - name->start);
-
-	for (int i = 0; i < CONF_KEYS; i++) {
-		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
-			return i;
-	}
-	return -1;
 }
 
 static void tell_unknown(struct scan *scan, const struct token *name)

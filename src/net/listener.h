@@ -26,8 +26,13 @@ struct listener {
  * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
  * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
  * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO and IPV6_RECVPKTINFO.
- * Non-blocking, close-on-exec. Returns 0 with `*listener` filled in, or -errno. */
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog);
+ * Non-blocking, close-on-exec. `shared`: beside another listener on the same port that
+ * agreed by listener_share_port(). Returns 0 with `*listener` filled in, or -errno. */
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared);
+
+/* Agree, or no longer, to another socket of this user's on an overlapping address and the same
+ * port (SO_REUSEPORT, socket(7)): for the moment in which a reload goes from one to the other. 0 or -errno. */
+int listener_share_port(const struct listener *listener, bool on);
 
 /* Take over `fd`, a listening or datagram socket made by somebody else, under `name` ("" or FDNAME), and set what
  * listener_open() sets where that is still possible. Returns 0; -ENOTSOCK where it is no socket; -EINVAL where
