@@ -10,7 +10,9 @@ unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_conf \
 	tests/unit/test_conn \
-	tests/unit/test_network
+	tests/unit/test_names \
+	tests/unit/test_network \
+	tests/unit/test_options
 
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
