@@ -16,7 +16,7 @@
 #define TOOL "gnuplot"
 #define POINTS 400
 
-extern char **environ;
+
 
 int plot_check(void)
 {
