@@ -4,7 +4,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import secrets
 import shutil
 import signal
@@ -153,7 +152,7 @@ class Daemon:
     """
 
     def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
-                 text=None, program=None, umask=-1, cwd=None, stderr=None, limits=None, **keys):
+                 text=None, program=None, umask=-1, cwd=None, stderr=None, **keys):
         self.directory = pathlib.Path(tempfile.mkdtemp(dir=directory))
         self.directory.chmod(0o755)
         self.config = self.directory / "echod.conf"
@@ -185,10 +184,9 @@ class Daemon:
         command = [*wrap, program or ECHOD, *([] if daemonize else ["-n"]), "-c", str(self.config), *map(str, args)]
         self.daemonize = daemonize
         self._stderr = open(self.stderr_path, "wb") if stderr is None else stderr
-        before = (lambda: [resource.setrlimit(*limit) for limit in limits]) if limits else None
         self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
                                       env=environment, pass_fds=pass_fds, umask=umask, cwd=cwd or self.directory,
-                                      start_new_session=True, preexec_fn=before)
+                                      start_new_session=True)
         self.pid = self.popen.pid
         if stderr is None:
             self._stderr.close()
@@ -201,8 +199,7 @@ class Daemon:
         keys["listen"] = ["127.0.0.1"]
         keys["drain-timeout"] = 5
         keys["log-target"] = "stderr"
-        if self_daemonizes(given):
-            keys["pidfile"] = str(self.directory / "echod.pid")
+        keys["pidfile"] = str(self.directory / "echod.pid")
         keys.update((key.replace("_", "-"), value) for key, value in given.items())
         if "port" not in keys:
             keys["port"] = free_port()
@@ -403,16 +400,6 @@ class Daemon:
                     pass
         self.notify.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def self_daemonizes(keys):
-    return "pidfile" not in keys
-
-
-# Privileges
-
-def need_root():
-    return None if os.geteuid() == 0 else "needs root"
 
 
 def as_nobody():

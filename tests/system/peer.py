@@ -1,7 +1,6 @@
 """The clients of the tests: they check every byte and never wait for ever."""
 
 import array
-import errno
 import fcntl
 import random
 import select
@@ -161,7 +160,13 @@ def unacknowledged(sock):
 
 def silent(sock, seconds):
     """Whether the other side sends nothing, not even an end, for so long."""
-    return not select.select([sock], [], [], seconds)[0]
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return not poller.poll(seconds * 1000)
+
+
+def silent_now(sock):
+    return silent(sock, 0)
 
 
 def stuff(sock, quiet=0.3, seed=7):
@@ -169,7 +174,9 @@ def stuff(sock, quiet=0.3, seed=7):
     source, sent = data(1 << 20, seed), bytearray()
     timeout = sock.gettimeout()
     sock.settimeout(0)
-    while select.select([], [sock], [], quiet)[1]:
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    while poller.poll(quiet * 1000):
         try:
             at = len(sent) % len(source)
             sent += source[at:at + sock.send(source[at:at + 65536])]
@@ -183,6 +190,29 @@ def endpoint(sock):
     """Our end of the connection as the daemon writes it: "127.0.0.1:4711", "[::1]:4711"."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Writer(threading.Thread):
+    """Sends `message` from a thread of its own while the test reads."""
+
+    def __init__(self, sock, message, half_close=False):
+        super().__init__(daemon=True)
+        self._sock, self._message, self._half_close, self._wrong = sock, message, half_close, None
+        self.start()
+
+    def run(self):
+        try:
+            self._sock.sendall(self._message)
+            if self._half_close:
+                self._sock.shutdown(socket.SHUT_WR)
+        except OSError as wrong:
+            self._wrong = wrong
+
+    def finish(self):
+        self.join(PATIENCE)
+        assert not self.is_alive(), "the writer is stuck"
+        if self._wrong:
+            raise self._wrong
 
 
 class Stream(threading.Thread):
