@@ -186,6 +186,27 @@ def stuff(sock, quiet=0.3, seed=7):
     return bytes(sent)
 
 
+def settle(sock, quiet=0.05):
+    """Give what is unacknowledged the time to move on; returns as soon as all has arrived."""
+    deadline = time.monotonic() + quiet
+    while unacknowledged(sock) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def laden(address):
+    """A connection whose bytes have all reached the server, which cannot send them all back yet.
+
+    Returns the socket, what was sent and what of it has been read.
+    """
+    sock = connect(address, rcvbuf=16384, sndbuf=16384)
+    sent, read = stuff(sock), bytearray()
+    settle(sock, 0.2)
+    while unacknowledged(sock):
+        read += sock.recv(16384)
+        settle(sock)
+    return sock, sent, bytes(read)
+
+
 def endpoint(sock):
     """Our end of the connection as the daemon writes it: "127.0.0.1:4711", "[::1]:4711"."""
     host, port = sock.getsockname()[:2]
@@ -287,6 +308,12 @@ class Stream(threading.Thread):
             self.check()
             assert time.monotonic() < deadline, f"the stream stalled after {self.echoed} bytes"
             time.sleep(0.002)
+
+    def abandon(self):
+        """The end of a stream whose server is gone."""
+        self.join(PATIENCE)
+        self.sock.close()
+        assert not self.is_alive(), "the connection of a server that is gone did not end"
 
     def finish(self, timeout=PATIENCE):
         self._deadline = time.monotonic() + timeout
