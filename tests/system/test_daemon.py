@@ -1,11 +1,10 @@
 """echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
 
 import os
-import re
 import signal
-import sys
 import socket
 import subprocess
+import sys
 
 import pytest
 

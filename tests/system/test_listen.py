@@ -69,7 +69,7 @@ def test_wildcards_of_both_families_side_by_side(start):
 
 def test_several_addresses_with_ports_of_their_own(start, model):
     first, second, third = (echod.free_port() for _ in range(3))
-    daemon = start(model, port=first, listen=["127.0.0.1", f"127.0.0.1:{second}", f"127.0.0.2:{third}"])
+    start(model, port=first, listen=["127.0.0.1", f"127.0.0.1:{second}", f"127.0.0.2:{third}"])
     for address in ("127.0.0.1", first), ("127.0.0.1", second), ("127.0.0.2", third):
         peer.visit(address, b"to %d" % address[1])
     assert peer.refused(("127.0.0.2", first))
@@ -105,14 +105,14 @@ def test_unix_socket(start, model, debris):
 
 
 def test_unix_socket_has_the_same_permissions_whatever_the_umask(start, debris):
-    """Chosen by echod, not by who happened to start it; only its owner may replace the file."""
+    """For its owner and group, whoever happened to start echod."""
     modes = set()
     for umask in (0, 0o022, 0o077):
         path = f"{debris}/echo-{umask}.sock"
         start(listen=[f"unix:{path}"], umask=umask)
         modes.add(stat.S_IMODE(os.stat(path).st_mode))
     assert len(modes) == 1, [oct(mode) for mode in modes]
-    assert modes.pop() & 0o600 == 0o600
+    assert modes == {0o660}
 
 
 def test_stale_unix_socket_is_replaced(start, debris):
