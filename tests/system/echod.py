@@ -151,6 +151,8 @@ class Daemon:
     port the daemon gets otherwise. `args` go on the command line, `env` into the environment (None removes).
     """
 
+    _started = set()  # whose exit statuses belong to a Popen
+
     def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
                  text=None, program=None, umask=-1, cwd=None, stderr=None, **keys):
         self.directory = pathlib.Path(tempfile.mkdtemp(dir=directory))
@@ -188,6 +190,7 @@ class Daemon:
                                       env=environment, pass_fds=pass_fds, umask=umask, cwd=cwd or self.directory,
                                       start_new_session=True)
         self.pid = self.popen.pid
+        self._started.add(self.pid)
         if stderr is None:
             self._stderr.close()
 
@@ -225,10 +228,18 @@ class Daemon:
 
     def fails(self, status, timeout=START_TIMEOUT):
         """It must not start; its exit status is `status`. Returns what it said."""
-        self.expect = status
-        self.returncode = self.popen.wait(timeout)
+        self.failed(timeout)
         assert self.returncode == status, f"exit {self.returncode} instead of {status}:\n{self.log()}"
         assert not self.notify.all("READY"), "READY=1 before the failure"
+        return self.log()
+
+    def failed(self, timeout=START_TIMEOUT):
+        """Wait for the end of a start that must fail, with whatever status. Returns what it said."""
+        try:
+            self.returncode = self.expect = self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it runs, although it should have refused to:\n{self.log()}") from None
+        assert self.returncode != 0, f"it exited 0:\n{self.log()}"
         return self.log()
 
     # Looking
@@ -244,7 +255,8 @@ class Daemon:
         peer.visit(self.address, message)
 
     def log(self):
-        return self.stderr_path.read_text(errors="replace")
+        """What it wrote to standard error; nothing where the test has given it another one."""
+        return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
 
     def wait_log(self, pattern, since=0, timeout=10.0):
         """The match of a regular expression in the log after `since` characters."""
@@ -391,13 +403,9 @@ class Daemon:
         if self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait(10)
-        me = os.getpid()
-        for stat in proc.stats().values():  # orphans which became our children
-            if stat.ppid == me and stat.session == self.popen.pid and stat.pid != self.popen.pid:
-                try:
-                    os.waitpid(stat.pid, os.WNOHANG)
-                except ChildProcessError:
-                    pass
+        for stat in proc.children(os.getpid()):  # orphans which became our children
+            if stat.state == "Z" and stat.pid not in self._started:
+                os.waitpid(stat.pid, os.WNOHANG)
         self.notify.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -249,7 +249,7 @@ class Stream(threading.Thread):
         self.echoed = 0
         self._source = data(1 << 20, seed)
         self._window, self._pace = window, pace
-        self._stop = threading.Event()
+        self._finishing = threading.Event()
         self._wrong = None
         self.start()
 
@@ -266,7 +266,7 @@ class Stream(threading.Thread):
         poller = select.poll()
         poller.register(sock)
         while True:
-            if self._stop.is_set() and not done:
+            if self._finishing.is_set() and not done:
                 done = True
                 sock.shutdown(socket.SHUT_WR)
             want = select.POLLIN
@@ -317,7 +317,7 @@ class Stream(threading.Thread):
 
     def finish(self, timeout=PATIENCE):
         self._deadline = time.monotonic() + timeout
-        self._stop.set()
+        self._finishing.set()
         self.join(timeout + 5)
         self.sock.close()
         assert not self.is_alive(), "the stream did not end"

@@ -79,7 +79,7 @@ def test_main_pid_is_told(start):
 def test_second_daemon_is_refused_by_the_pid_file(start, launch):
     first = start(daemonize=True)
     second = launch(daemonize=True, pidfile=pidfile(first))
-    said = second.fails(second.popen.wait(echod.START_TIMEOUT))
+    said = second.failed()
     assert second.returncode not in (0, None)
     assert pidfile(first) in said and str(first.pid) in said, said
     first.visit()
@@ -110,7 +110,7 @@ def test_pid_file_after_a_crash_is_taken_over(start):
 
 def test_pid_file_that_cannot_be_written(launch, debris):
     daemon = launch(daemonize=True, pidfile=os.path.join(debris, "nowhere", "echod.pid"))
-    said = daemon.fails(daemon.popen.wait(echod.START_TIMEOUT))
+    said = daemon.failed()
     assert daemon.returncode not in (0, None)
     assert "nowhere" in said
     assert peer.refused(daemon.address)
@@ -240,6 +240,6 @@ def test_user_without_root_is_told(launch, visible):
         daemon = launch(program=visible, wrap=echod.as_nobody(), user="daemon", pidfile="")
     else:
         daemon = launch(user="nobody", pidfile="")
-    said = daemon.fails(daemon.popen.wait(echod.START_TIMEOUT))
+    said = daemon.failed()
     assert daemon.returncode in (echod.EX_NOPERM, echod.EX_CONFIG)
     assert "user" in said

@@ -157,7 +157,7 @@ def test_file_that_is_no_socket_is_not_touched(launch, debris):
 def test_unix_socket_in_a_missing_directory(launch, debris):
     path = f"{debris}/nowhere/echo.sock"
     daemon = launch(listen=[f"unix:{path}"])
-    assert path in daemon.fails(daemon.popen.wait(echod.START_TIMEOUT))
+    assert path in daemon.failed()
     assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_OSERR, echod.EX_NOPERM)
 
 
@@ -281,7 +281,7 @@ def test_activation_with_something_unusable(launch, debris):
     """A passed descriptor that is no listening socket is refused, not served by luck."""
     with open(f"{debris}/file", "w") as file:
         daemon = launch(**echod.activated([file]))
-        said = daemon.fails(daemon.popen.wait(echod.START_TIMEOUT))
+        said = daemon.failed()
     assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_CONFIG, echod.EX_OSERR), said
     assert said.strip()
 

@@ -214,7 +214,7 @@ def limit(pid):
 
 def test_descriptors_run_out_and_come_back(start, model):
     """At the hard limit of descriptors clients wait in the backlog; the service neither spins nor ends."""
-    daemon = start(model, wrap=["prlimit", "--nofile=40:40"])
+    daemon = start(model, max_connections=500, wrap=["prlimit", "--nofile=40:40"])
     crowd = [daemon.connect() for _ in range(80)]
     for number, sock in enumerate(crowd):
         sock.sendall(b"%04d" % number)
