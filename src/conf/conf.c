@@ -40,6 +40,9 @@ static const char *const protocol_names[] = { "tcp", "udp", NULL };
 /* ---- errors ---- */
 
 static void errors_vadd(struct conf_errors *errors, const char *format, va_list args)
+	__attribute__((format(printf, 2, 0)));
+
+static void errors_vadd(struct conf_errors *errors, const char *format, va_list args)
 {
 	char **lines = errors->lines, *line;
 
@@ -107,7 +110,14 @@ static void tell_confuse(cfg_t *cfg, const char *format, va_list args)
 
 static void tell_confuse(cfg_t *cfg, const char *format, va_list args)
 {
-	mistakes_vadd(confuse_mistakes, (unsigned) cfg->line, format, args);
+	char *text;
+
+	if (vasprintf(&text, format, args) < 0) {
+		confuse_mistakes->lost = true;
+		return;
+	}
+	mistakes_add(confuse_mistakes, (unsigned) cfg->line, "libconfuse: %s", text);
+	free(text);
 }
 
 /* Every key is a string to libconfuse: its own numbers take "010" for 8, "" for 0 and any long. */
@@ -147,7 +157,7 @@ static int parse(struct reader *reader, const char *text)
 
 	if (reader->mistakes.count == before &&
 	    (r != CFG_SUCCESS || strcmp(cfg_getstr(reader->cfg, SENTINEL), "reached") != 0))
-		mistakes_add(&reader->mistakes, 0, "libconfuse does not understand the file as a whole");
+		mistakes_add(&reader->mistakes, 0, "libconfuse: the file cannot be read to its end");
 	return 0;
 }
 
