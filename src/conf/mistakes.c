@@ -56,6 +56,9 @@ static int by_line(const void *a, const void *b)
 	return left->number > right->number ? 1 : -1;
 }
 
+/* Nobody reads more; what has as many is some other kind of file. */
+#define TOLD_MAX 1000
+
 int mistakes_tell(struct mistakes *mistakes, const char *name, struct conf_errors *errors)
 {
 	int r = mistakes->lost ? -ENOMEM : mistakes->count > 0 ? -EINVAL : 0;
@@ -65,7 +68,11 @@ int mistakes_tell(struct mistakes *mistakes, const char *name, struct conf_error
 	for (size_t i = 0; i < mistakes->count; i++) {
 		struct mistake *m = &mistakes->items[i];
 
-		if (m->line > 0)
+		if (i == TOLD_MAX)
+			conf_errors_add(errors, "%s: and %zu more; is it an echod.conf?", name, mistakes->count - i);
+		else if (i > TOLD_MAX)
+			; /* counted above */
+		else if (m->line > 0)
 			conf_errors_add(errors, "%s:%u: %s", name, m->line, m->text);
 		else
 			conf_errors_add(errors, "%s: %s", name, m->text);

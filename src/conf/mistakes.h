@@ -27,7 +27,8 @@ struct conf_errors;
 void mistakes_add(struct mistakes *mistakes, unsigned line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Move all to `errors`, in the order of their lines, each as "NAME:LINE: text". Returns 0 if there
+/* Move all to `errors`, in the order of their lines, each as "NAME:LINE: text"; past the first thousand,
+ * only how many more there are. Returns 0 if there
  * were none, -EINVAL if there were, -ENOMEM if any was lost. */
 int mistakes_tell(struct mistakes *mistakes, const char *name, struct conf_errors *errors);
 

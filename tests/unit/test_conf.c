@@ -643,7 +643,7 @@ static void survives_big_and_deep_files(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char *text = repeat(cases[i].before, cases[i].unit, 1 << 20), *told;
+		char *text = repeat(cases[i].before, cases[i].unit, 1 << 17), *told;
 		struct conf *conf;
 
 		assert_int_equal(read_length(&conf, text, strlen(text), &told), -EINVAL);
@@ -653,6 +653,20 @@ static void survives_big_and_deep_files(void **state)
 		free(told);
 		free(text);
 	}
+}
+
+static void ends_the_list_of_mistakes_somewhere(void **state)
+{
+	char *text = repeat("", "x=1\n", 4 * 1234), *told, *last;
+	struct conf *conf;
+
+	(void) state;
+	assert_int_equal(read_length(&conf, text, strlen(text), &told), -EINVAL);
+	last = strstr(told, "F:1000: ");
+	assert_non_null(last);
+	assert_string_equal(strchr(last, '\n') + 1, "F: and 234 more; is it an echod.conf?\n");
+	free(told);
+	free(text);
 }
 
 static void takes_up_to_a_mebibyte(void **state)
@@ -983,6 +997,7 @@ int main(void)
 		cmocka_unit_test(tells_all_mistakes_in_order),
 		cmocka_unit_test(refuses_text_that_is_none),
 		cmocka_unit_test(survives_big_and_deep_files),
+		cmocka_unit_test(ends_the_list_of_mistakes_somewhere),
 		cmocka_unit_test(takes_up_to_a_mebibyte),
 		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory, remove_directory),
 		cmocka_unit_test(reads_special_files),
