@@ -238,8 +238,6 @@ static char *show(char out[static QUOTE_MAX], const struct token *token)
 {
 	const char *start = token->start, *end = token->end;
 
-	if (token->kind == TOKEN_END)
-		return strcpy(out, "the end of the file");
 	if (*start == '"' || *start == '\'') {
 		end -= end > start + 1 && end[-1] == *start;
 		start++;

@@ -655,6 +655,17 @@ static void survives_big_and_deep_files(void **state)
 	}
 }
 
+static void refuses_a_path_without_end(void **state)
+{
+	char *text = repeat("pidfile = \"", "/abcdefg", 5000), *whole;
+
+	(void) state;
+	assert_true(asprintf(&whole, "%s\"", text) > 0);
+	bad(whole, "F:1: pidfile: \"/abcdefg...");
+	free(whole);
+	free(text);
+}
+
 static void ends_the_list_of_mistakes_somewhere(void **state)
 {
 	char *text = repeat("", "x=1\n", 4 * 1234), *told, *last;
@@ -952,17 +963,21 @@ static void agrees_with_libconfuse(void **state)
 
 	(void) state;
 	for (int round = 0; round < 8000; round++) {
-		char text[512] = "", *told;
+		char text[512], *told;
+		size_t length = 0;
 		struct conf *conf;
 		uint32_t count;
 
 		seed = seed * 1664525 + 1013904223;
 		count = (seed >> 16) % 14;
+		text[0] = '\0';
 		for (uint32_t i = 0; i < count; i++) {
 			seed = seed * 1664525 + 1013904223;
-			strcat(text, pieces[(seed >> 16) % (sizeof(pieces) / sizeof(pieces[0]))]);
+			length += (size_t) snprintf(text + length, sizeof(text) - length, "%s",
+			                            pieces[(seed >> 16) % (sizeof(pieces) / sizeof(pieces[0]))]);
+			assert_true(length < sizeof(text));
 		}
-		if (read_length(&conf, text, strlen(text), &told) == 0) {
+		if (read_length(&conf, text, length, &told) == 0) {
 			check_round_trip(text);
 			taken++;
 		} else if (strstr(told, "libconfuse")) {
@@ -997,6 +1012,7 @@ int main(void)
 		cmocka_unit_test(tells_all_mistakes_in_order),
 		cmocka_unit_test(refuses_text_that_is_none),
 		cmocka_unit_test(survives_big_and_deep_files),
+		cmocka_unit_test(refuses_a_path_without_end),
 		cmocka_unit_test(ends_the_list_of_mistakes_somewhere),
 		cmocka_unit_test(takes_up_to_a_mebibyte),
 		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory, remove_directory),

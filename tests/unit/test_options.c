@@ -30,8 +30,7 @@ static int parse(struct options *options, const char *line, char **message)
 	int argc = 1, r;
 
 	assert_non_null(err);
-	assert_true(strlen(line) < sizeof(words));
-	strcpy(words, line);
+	assert_in_range(snprintf(words, sizeof(words), "%s", line), 0, sizeof(words) - 1);
 	for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
 		assert_true(argc <= WORDS_MAX);
 		argv[argc++] = strcmp(word, "''") == 0 ? word + 2 : word;
