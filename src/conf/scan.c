@@ -214,6 +214,25 @@ static bool at_statement(const struct scan *scan)
 
 /* ---- statements ---- */
 
+static int find_key(const struct token *name)
+{
+	size_t length = (size_t) (name->end - name->start);
+
+	for (int i = 0; i < CONF_KEYS; i++) {
+		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* The name of a setting as messages have it: plain if it is a key, else as text from outside. */
+static char *show_name(char out[static QUOTE_MAX], const struct token *name)
+{
+	int key = find_key(name);
+
+	return key >= 0 ? strcpy(out, schema[key].name) : quote(out, name->start, (size_t) (name->end - name->start));
+}
+
 /* The text of a token for a message, without the quotes of the file. */
 static char *show(char out[static QUOTE_MAX], const struct token *token)
 {
@@ -229,14 +248,14 @@ static char *show(char out[static QUOTE_MAX], const struct token *token)
 /* Tell what is wrong with a broken token, inside the statement `name` or outside of any (NULL). */
 static void tell_broken(struct scan *scan, const struct token *name, const struct token *token)
 {
-	char shown[QUOTE_MAX];
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
 	if (strncmp(token->start, "/*", 2) == 0)
 		scan->cut = true;
 	/* The line is that of the key; but nobody would look there for the end of a comment. */
 	if (name && !scan->cut)
-		mistakes_add(scan->mistakes, name->line, "%.*s: %s %s", (int) (name->end - name->start), name->start,
-		             show(shown, token), token->problem);
+		mistakes_add(scan->mistakes, name->line, "%s: %s %s", show_name(named, name), show(shown, token),
+		             token->problem);
 	else
 		mistakes_add(scan->mistakes, token->line, "%s %s", show(shown, token), token->problem);
 }
@@ -245,10 +264,10 @@ static void tell_broken(struct scan *scan, const struct token *name, const struc
 static void tell_unexpected(struct scan *scan, const struct token *name, const struct token *token,
                             const char *expected)
 {
-	char shown[QUOTE_MAX];
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
-	mistakes_add(scan->mistakes, name->line, "%.*s: %s, not %s", (int) (name->end - name->start), name->start,
-	             expected, show(shown, token));
+	mistakes_add(scan->mistakes, name->line, "%s: %s, not %s", show_name(named, name), expected,
+	             show(shown, token));
 }
 
 /* Pass everything up to the next statement, so that one mistake is told once. */
@@ -270,6 +289,7 @@ static void pass_rest(struct scan *scan)
 static bool read_list(struct scan *scan, const struct token *name)
 {
 	bool sound = true, unseparated = false, after_value = false;
+	char named[QUOTE_MAX];
 	unsigned depth = 1;
 
 	while (depth > 0) {
@@ -278,8 +298,8 @@ static bool read_list(struct scan *scan, const struct token *name)
 		if (at_statement(scan)) {
 			if (scan->cut)
 				return false;
-			mistakes_add(scan->mistakes, name->line, "%.*s: the list is never closed; end it with }",
-			             (int) (name->end - name->start), name->start);
+			mistakes_add(scan->mistakes, name->line, "%s: the list is never closed; end it with }",
+			             show_name(named, name));
 			return false;
 		}
 		take(scan);
@@ -312,11 +332,12 @@ static bool read_list(struct scan *scan, const struct token *name)
 static bool read_value(struct scan *scan, const struct token *name, int key)
 {
 	struct token token = peek(scan);
+	char named[QUOTE_MAX];
 	bool list;
 
 	if (at_statement(scan) || is_sign(&token, '}')) {
-		mistakes_add(scan->mistakes, name->line, "%.*s: no value after the \"=\"; %s",
-		             (int) (name->end - name->start), name->start, key_value_form);
+		mistakes_add(scan->mistakes, name->line, "%s: no value after the \"=\"; %s",
+		             show_name(named, name), key_value_form);
 		return false;
 	}
 	take(scan);
@@ -338,17 +359,6 @@ static bool read_value(struct scan *scan, const struct token *name, int key)
 	else
 		tell_unexpected(scan, name, &token, "a value belongs after the \"=\"");
 	return false;
-}
-
-static int find_key(const struct token *name)
-{
-	size_t length = (size_t) (name->end - name->start);
-
-	for (int i = 0; i < CONF_KEYS; i++) {
-		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
-			return i;
-	}
-	return -1;
 }
 
 static void tell_unknown(struct scan *scan, const struct token *name)

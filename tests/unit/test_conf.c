@@ -490,6 +490,9 @@ static void refuses_unknown_keys(void **state)
 	bad("listen|x = 1", "F:1: unknown key \"listen|x\"...");
 	bad("\x1b[2J = 1", "F:1: unknown key \"\\x1B[2J\"...");
 	bad("%s%n = 1", "F:1: unknown key \"%s%n\"...");
+	bad("\x1b[2J = {", "F:1: \"\\x1B[2J\": the list is never closed...\nF:1: unknown key \"\\x1B[2J\"...");
+	bad("\x1b[2J = *", "F:1: \"\\x1B[2J\": \"*\" has...\nF:1: unknown key \"\\x1B[2J\"...");
+	bad("\x1b[2J = =", "F:1: \"\\x1B[2J\": a value belongs...\nF:1: unknown key \"\\x1B[2J\"...");
 }
 
 static void refuses_unknown_names(void **state)
