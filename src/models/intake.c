@@ -113,6 +113,7 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 	verdict = admission_admit(&worker->admission, &arrival->peer);
 	if (verdict == ADMISSION_OK) {
 		arrival->fd = fd;
+		arrival->foreign = false;
 		arrival->active = clock_usec();
 		conn_init(&arrival->conn, arrival->active);
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
@@ -157,4 +158,15 @@ int intake_inherit(struct intake *intake, struct arrival *arrival)
 		r = handover_receive(intake->worker->inbox_fd, intake->worker, arrival);
 	while (r == -EBADMSG);
 	return r == 0;
+}
+
+void intake_pass_on(struct intake *intake, unsigned most)
+{
+	struct worker *worker = intake->worker;
+
+	if (worker->outbox_fd < 0)
+		return;
+	for (size_t i = 0; i < worker->listener_count; i++)
+		handover_backlog(&worker->listeners[i], &worker->admission, worker->outbox_fd, most,
+		                 &worker->slot->counters[STAT_ACCEPTED]);
 }

@@ -24,7 +24,7 @@ void session_open(struct session *session, const struct arrival *arrival, struct
 	memset(session, 0, sizeof *session);
 	session->conn = arrival->conn;
 	session->peer = arrival->peer;
-	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION };
+	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION, .foreign = arrival->foreign };
 	list_init(&session->link);
 	session_touch(session, arrival->active);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
