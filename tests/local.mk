@@ -57,6 +57,9 @@ PYTESTFLAGS =
 # The system tests drive the built programs.
 check-am: echod echoc
 
+# configure, from a directory below this one
+configure_below = `case $(srcdir) in /*) echo $(srcdir);; *) echo ../$(srcdir);; esac`/configure
+
 if COVERAGE
 coverage: check
 	@$(MKDIR_P) coverage
@@ -68,7 +71,7 @@ coverage: check
 else
 coverage:
 	@$(MKDIR_P) coverage-build
-	cd coverage-build && { test -f Makefile || $(abs_srcdir)/configure --enable-coverage --enable-debug-faults CFLAGS='-Og -g'; }
+	cd coverage-build && { test -f Makefile || $(configure_below) --enable-coverage --enable-debug-faults CFLAGS='-Og -g'; }
 	cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
 endif
 
