@@ -27,11 +27,12 @@ if HAVE_CMOCKA
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 endif
-TESTS += $(system_suites)
+TESTS += $(system_suites) tests/manual.test
 endif
 
 EXTRA_DIST += \
 	$(system_suites) \
+	tests/manual.test \
 	tests/pytest_tap.py \
 	tests/run-pytest \
 	tests/run-unit \

@@ -29,11 +29,14 @@ struct scan {
 	unsigned line;
 	unsigned section_line; /* of the outermost "{" that was opened as a section and not closed yet */
 	unsigned sections;     /* how many are open */
+	bool cut;              /* a comment without an end took the rest: nothing else there is missing */
 	struct scan_key *keys;
 	struct mistakes *mistakes;
 };
 
 static const char *const key_value_form = "a setting is written KEY = VALUE";
+static const char *const why_variable =
+	"has \"${\" without a variable; write \"${NAME}\", or \"\\${\" for the characters themselves";
 
 /* ---- tokens ---- */
 
@@ -85,7 +88,8 @@ static void read_string(struct scan *scan, struct token *token)
 		if (*at == '\0' || *at == '\n' || (*at == '\\' && (at[1] == '\n' || at[1] == '\0'))) {
 			token->problem = mark == '"' ? "is a string without its closing \" on the same line"
 			                             : "is a string without its closing ' on the same line";
-			break;
+			scan->at += *at == '\\';
+			return;
 		}
 		scan->at = at + 1;
 		if (*at == '\\') {
@@ -99,12 +103,10 @@ static void read_string(struct scan *scan, struct token *token)
 			if (end)
 				scan->at = end;
 			else
-				token->problem = "has \"${\" without a variable; write \"${NAME}\", or \"\\${\" "
-				                 "for the characters themselves";
+				token->problem = why_variable;
 		}
 	}
-	if (*scan->at == mark)
-		scan->at++;
+	scan->at++;
 }
 
 static void read_word(struct scan *scan, struct token *token)
@@ -113,10 +115,10 @@ static void read_word(struct scan *scan, struct token *token)
 	if (scan->at[0] == '$' && scan->at[1] == '{') {
 		char *end = variable_end(scan->at, &token->problem);
 
-		if (end) {
-			scan->at = end;
-			return;
-		}
+		if (!end)
+			token->problem = why_variable;
+		scan->at = end ? end : scan->at + strcspn(scan->at, " \t\r\n,=\"'");
+		return;
 	}
 	while (is_word_char(*scan->at))
 		scan->at++;
@@ -212,36 +214,60 @@ static bool at_statement(const struct scan *scan)
 
 /* ---- statements ---- */
 
+static int find_key(const struct token *name)
+{
+	size_t length = (size_t) (name->end - name->start);
+
+	for (int i = 0; i < CONF_KEYS; i++) {
+		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* The name of a setting as messages have it: plain if it is a key, else as text from outside. */
+static char *show_name(char out[static QUOTE_MAX], const struct token *name)
+{
+	int key = find_key(name);
+
+	return key >= 0 ? strcpy(out, schema[key].name) : quote(out, name->start, (size_t) (name->end - name->start));
+}
+
+/* The text of a token for a message, without the quotes of the file. */
 static char *show(char out[static QUOTE_MAX], const struct token *token)
 {
-	/* The reader of the message takes the quotes around it for those of the file. */
-	if (token->kind == TOKEN_END)
-		return strcpy(out, "the end of the file");
-	if (token->kind == TOKEN_STRING)
-		return quote(out, token->start + 1, (size_t) (token->end - token->start) - 2);
-	return quote(out, token->start, (size_t) (token->end - token->start));
+	const char *start = token->start, *end = token->end;
+
+	if (*start == '"' || *start == '\'') {
+		end -= end > start + 1 && end[-1] == *start;
+		start++;
+	}
+	return quote(out, start, (size_t) (end - start));
 }
 
 /* Tell what is wrong with a broken token, inside the statement `name` or outside of any (NULL). */
 static void tell_broken(struct scan *scan, const struct token *name, const struct token *token)
 {
-	char shown[QUOTE_MAX];
-	int length = name ? (int) (name->end - name->start) : 0;
-	bool comment = strncmp(token->start, "/*", 2) == 0;
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
-	/* The line is that of the key; but nobody would look there for a comment. */
-	mistakes_add(scan->mistakes, name && !comment ? name->line : token->line, "%.*s%s%s %s", length,
-	             name ? name->start : "", name ? ": " : "", show(shown, token), token->problem);
+	if (strncmp(token->start, "/*", 2) == 0)
+		scan->cut = true;
+	/* The line is that of the key; but nobody would look there for the end of a comment. */
+	if (name && !scan->cut)
+		mistakes_add(scan->mistakes, name->line, "%s: %s %s", show_name(named, name), show(shown, token),
+		             token->problem);
+	else
+		mistakes_add(scan->mistakes, token->line, "%s %s", show(shown, token), token->problem);
 }
 
 /* Tell that something else than `token` was to be expected in the statement `name`. */
 static void tell_unexpected(struct scan *scan, const struct token *name, const struct token *token,
                             const char *expected)
 {
-	char shown[QUOTE_MAX];
+	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
-	mistakes_add(scan->mistakes, name->line, "%.*s: %s, not %s", (int) (name->end - name->start), name->start,
-	             expected, show(shown, token));
+	mistakes_add(scan->mistakes, name->line, "%s: %s, not %s", show_name(named, name), expected,
+	             show(shown, token));
 }
 
 /* Pass everything up to the next statement, so that one mistake is told once. */
@@ -263,14 +289,17 @@ static void pass_rest(struct scan *scan)
 static bool read_list(struct scan *scan, const struct token *name)
 {
 	bool sound = true, unseparated = false, after_value = false;
+	char named[QUOTE_MAX];
 	unsigned depth = 1;
 
 	while (depth > 0) {
 		struct token token = peek(scan);
 
 		if (at_statement(scan)) {
-			mistakes_add(scan->mistakes, name->line, "%.*s: the list is never closed; end it with }",
-			             (int) (name->end - name->start), name->start);
+			if (scan->cut)
+				return false;
+			mistakes_add(scan->mistakes, name->line, "%s: the list is never closed; end it with }",
+			             show_name(named, name));
 			return false;
 		}
 		take(scan);
@@ -303,11 +332,12 @@ static bool read_list(struct scan *scan, const struct token *name)
 static bool read_value(struct scan *scan, const struct token *name, int key)
 {
 	struct token token = peek(scan);
+	char named[QUOTE_MAX];
 	bool list;
 
 	if (at_statement(scan) || is_sign(&token, '}')) {
-		mistakes_add(scan->mistakes, name->line, "%.*s: no value after the \"=\"; %s",
-		             (int) (name->end - name->start), name->start, key_value_form);
+		mistakes_add(scan->mistakes, name->line, "%s: no value after the \"=\"; %s",
+		             show_name(named, name), key_value_form);
 		return false;
 	}
 	take(scan);
@@ -329,17 +359,6 @@ static bool read_value(struct scan *scan, const struct token *name, int key)
 	else
 		tell_unexpected(scan, name, &token, "a value belongs after the \"=\"");
 	return false;
-}
-
-static int find_key(const struct token *name)
-{
-	size_t length = (size_t) (name->end - name->start);
-
-	for (int i = 0; i < CONF_KEYS; i++) {
-		if (strlen(schema[i].name) == length && memcmp(schema[i].name, name->start, length) == 0)
-			return i;
-	}
-	return -1;
 }
 
 static void tell_unknown(struct scan *scan, const struct token *name)
@@ -465,7 +484,7 @@ void scan_text(char *text, size_t length, struct scan_key keys[static CONF_KEYS]
 	memset(keys, 0, CONF_KEYS * sizeof(*keys));
 	while ((token = take(&scan)).kind != TOKEN_END)
 		read_statement(&scan, &token);
-	if (scan.sections > 0)
+	if (scan.sections > 0 && !scan.cut)
 		mistakes_add(mistakes, scan.section_line, "the section that begins here is never closed; %s",
 		             key_value_form);
 }

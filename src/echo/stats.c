@@ -37,6 +37,14 @@ void stats_board_free(struct stats_board *board)
 		munmap(board, board_size(board->slots_count));
 }
 
+void stats_slot_use(struct stats_board *board, uint32_t number)
+{
+	uint32_t used = atomic_load_explicit(&board->slots_used, memory_order_relaxed);
+
+	while (used <= number && !atomic_compare_exchange_weak(&board->slots_used, &used, number + 1))
+		;
+}
+
 uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from)
 {
 	for (size_t i = 0; i < STATS_COUNT; i++)

@@ -120,6 +120,9 @@ static inline void stats_publish(struct stats_slot *slot, struct stats_tally *ta
 	}
 }
 
+/* Note that the slot of this number is in use from now on: higher ones are never looked at. */
+void stats_slot_use(struct stats_board *board, uint32_t number);
+
 /* Move the counts of slot `from` to `retired` and make it free; called by whoever reaped its
  * process. Returns the connections it was serving. */
 uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from);

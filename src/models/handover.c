@@ -203,3 +203,38 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	return 0;
 }
+
+unsigned handover_end_waiting(int inbox)
+{
+	unsigned count = 0;
+
+	for (;;) {
+		union {
+			char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+			struct cmsghdr align;
+		} control;
+		char text[sizeof(struct state) + 1];
+		struct iovec iov = { .iov_base = text, .iov_len = sizeof text };
+		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+			                  .msg_controllen = sizeof control.bytes };
+		int fds[FDS_MAX] = { -1, -1 };
+		struct arrival arrival;
+		const uint8_t *data;
+		ssize_t n = recvmsg(inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		size_t fd_count, owed;
+
+		if (n <= 0)
+			return count;
+		count++;
+		fd_count = message_fds(&message, fds);
+		if (message_read(text, (size_t) n, fds, fd_count, &arrival) == 0) {
+			owed = conn_owed(&arrival.conn, &data);
+			if (owed > 0 && send(arrival.fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+				errno = 0; /* it took nothing; there is no later */
+			shutdown(arrival.fd, SHUT_WR);
+			conn_clear(&arrival.conn);
+		}
+		for (size_t i = 0; i < fd_count; i++)
+			close(fds[i]);
+	}
+}

@@ -33,7 +33,7 @@ struct spawner {
 	struct worker *worker;
 	struct entrance entrance;
 	unsigned running;       /* of ours; not yet joined or reaped */
-	unsigned next_slot;
+	unsigned next_slot;     /* none below is free */
 	int ended;              /* descriptor that is readable when some have ended */
 	bool pending;           /* `arrival` still waits for somebody to serve it */
 	struct arrival arrival;
@@ -48,12 +48,14 @@ static struct stats_slot *slot_find(struct spawner *spawner)
 {
 	struct worker *worker = spawner->worker;
 
-	for (unsigned i = 0; i < worker->workers; i++) {
-		struct stats_slot *slot = &worker->spare[spawner->next_slot];
+	/* the lowest one, so that no more of the board is used than needed */
+	while (spawner->next_slot < worker->workers) {
+		struct stats_slot *slot = &worker->spare[spawner->next_slot++];
 
-		spawner->next_slot = (spawner->next_slot + 1) % worker->workers;
-		if (atomic_load(&slot->state) == SLOT_FREE)
+		if (atomic_load(&slot->state) == SLOT_FREE) {
+			stats_slot_use(worker->board, worker_slot_number(worker, slot));
 			return slot;
+		}
 	}
 	return NULL;
 }
@@ -138,6 +140,7 @@ static void threads_collect(struct spawner *spawner)
 
 	if (read(spawner->ended, &count, sizeof count) == sizeof count)
 		spawner->running -= (unsigned) count;
+	spawner->next_slot = 0;
 }
 
 /* --- processes ------------------------------------------------------------------------- */
@@ -208,6 +211,7 @@ static void processes_collect(struct spawner *spawner)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		process_ended(spawner, pid, status);
+	spawner->next_slot = 0;
 }
 
 /* --- the acceptor ---------------------------------------------------------------------- */

@@ -12,11 +12,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int set_option(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
 static int set_flag(int fd, int level, int option)
 {
-	int on = 1;
-
-	return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
+	return set_option(fd, level, option, 1);
 }
 
 /* What both our own and adopted sockets get. Failures of the optional ones do not matter: a
@@ -56,7 +59,12 @@ static int unix_remove_stale(const struct addr *addr, int type)
 	return unlink(addr->un.sun_path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-static int bind_and_listen(const struct listener *listener, int backlog)
+int listener_share_port(const struct listener *listener, bool on)
+{
+	return set_option(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
+}
+
+static int bind_and_listen(const struct listener *listener, int backlog, bool shared)
 {
 	const struct addr *addr = &listener->addr;
 	int type = listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
@@ -74,6 +82,8 @@ static int bind_and_listen(const struct listener *listener, int backlog)
 	}
 	if (r == 0 && listener->kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX)
 		r = set_flag(listener->fd, SOL_SOCKET, SO_REUSEADDR);
+	if (r == 0 && shared)
+		r = listener_share_port(listener, true);
 	if (r < 0)
 		return r;
 	/* a socket file for its owner and group; the supervisor, which binds, has one thread */
@@ -84,10 +94,10 @@ static int bind_and_listen(const struct listener *listener, int backlog)
 		return r;
 	if (listener->kind == LISTENER_STREAM && listen(listener->fd, backlog) < 0)
 		return -errno;
-	return 0;
+	return shared ? listener_share_port(listener, false) : 0;
 }
 
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog)
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared)
 {
 	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
 
@@ -95,12 +105,13 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return -errno;
-	r = bind_and_listen(listener, backlog);
+	r = bind_and_listen(listener, backlog, shared);
 	if (r < 0) {
 		close(listener->fd);
 		listener->fd = -1;
 		return r;
 	}
+	listener_note_file(listener);
 	set_options(listener);
 	return 0;
 }
@@ -146,15 +157,28 @@ int listener_set_backlog(const struct listener *listener, int backlog)
 	return listen(listener->fd, backlog) < 0 ? -errno : 0;
 }
 
+void listener_note_file(struct listener *listener)
+{
+	struct stat st;
+
+	if (listener->addr.sa.sa_family != AF_UNIX || stat(listener->addr.un.sun_path, &st) < 0)
+		return;
+	listener->device = st.st_dev;
+	listener->inode = st.st_ino;
+}
+
 void listener_close(struct listener *listener)
 {
+	struct stat st;
+
 	if (listener->fd < 0)
 		return;
 	close(listener->fd);
 	listener->fd = -1;
-	/* after the close nobody listens, unless a successor has bound the path anew meanwhile */
-	if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted && listener->addr.un.sun_path[0])
-		(void) unix_remove_stale(&listener->addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
+	if (listener->addr.sa.sa_family != AF_UNIX || listener->adopted || listener->inode == 0)
+		return;
+	if (lstat(listener->addr.un.sun_path, &st) == 0 && st.st_dev == listener->device && st.st_ino == listener->inode)
+		unlink(listener->addr.un.sun_path);
 }
 
 bool listener_ipv6_available(void)

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "net/addr.h"
 
@@ -18,6 +19,8 @@ struct listener {
 	enum listener_kind kind;
 	struct addr addr;   /* what it is bound to */
 	bool adopted;       /* passed by the service manager: never unlinked */
+	dev_t device;       /* of the socket file of a unix listener opened here */
+	ino_t inode;
 	bool keep;          /* scratch of the supervisor while two lists are compared */
 	char name[64];      /* FDNAME of an adopted one, or "" */
 };
@@ -26,8 +29,13 @@ struct listener {
  * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
  * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
  * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO and IPV6_RECVPKTINFO.
- * Non-blocking, close-on-exec. Returns 0 with `*listener` filled in, or -errno. */
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog);
+ * Non-blocking, close-on-exec. `shared`: beside another listener on the same port that
+ * agreed by listener_share_port(). Returns 0 with `*listener` filled in, or -errno. */
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared);
+
+/* Agree, or no longer, to another socket of this user's on an overlapping address and the same
+ * port (SO_REUSEPORT, socket(7)): for the moment in which a reload goes from one to the other. 0 or -errno. */
+int listener_share_port(const struct listener *listener, bool on);
 
 /* Take over `fd`, a listening or datagram socket made by somebody else, under `name` ("" or FDNAME), and set what
  * listener_open() sets where that is still possible. Returns 0; -ENOTSOCK where it is no socket; -EINVAL where
@@ -36,6 +44,9 @@ int listener_adopt(struct listener *listener, int fd, const char *name);
 
 /* Set the backlog of a stream listener anew (listen(2) may be called again). Returns 0 or -errno. */
 int listener_set_backlog(const struct listener *listener, int backlog);
+
+/* Remember which file a unix listener stands for, so that listener_close() removes no other. */
+void listener_note_file(struct listener *listener);
 
 /* Close it, and remove the socket file of a unix listener opened here, if it is still this
  * listener's. */

@@ -1,0 +1,150 @@
+/* editor.c - see editor.h; with libedit (editline(3)) */
+#include <config.h>
+
+#include "client/editor.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#include "client/interrupt.h"
+
+#define REMEMBERED 1000
+
+struct editor {
+	EditLine *line;
+	History *history;
+	char *file; /* where the history is kept from one time to the next; NULL: nowhere */
+	int watch;
+	enum editor_event event; /* why there was no character */
+};
+
+static char *prompt(EditLine *line)
+{
+	static char text[] = "echo> ";
+
+	(void) line;
+	return text;
+}
+
+/* Wait for a byte typed. Returns 1, or 0 with editor->event set. */
+static int byte_wait(struct editor *editor)
+{
+	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = editor->watch, .events = POLLIN } };
+
+	while (!interrupt_seen()) {
+		if (ppoll(fds, 2, NULL, interrupt_mask()) < 0)
+			continue;
+		if (fds[1].revents != 0) {
+			editor->event = EDITOR_WATCHED;
+			return 0;
+		}
+		if (fds[0].revents != 0)
+			return 1;
+	}
+	editor->event = EDITOR_INTERRUPTED;
+	return 0;
+}
+
+/* One character, of as many bytes as it has. The result is what EL_GETCFN asks for. */
+static int character_read(EditLine *line, wchar_t *character)
+{
+	struct editor *editor;
+	mbstate_t state = { 0 };
+	char byte;
+
+	el_get(line, EL_CLIENTDATA, &editor);
+	for (;;) {
+		size_t r;
+
+		if (byte_wait(editor) == 0 || read(STDIN_FILENO, &byte, 1) != 1)
+			return 0;
+		r = mbrtowc(character, &byte, 1, &state);
+		if (r == (size_t) -2)
+			continue;
+		/* No character of this locale: pass the byte on as it is. */
+		if (r == (size_t) -1)
+			*character = (unsigned char) byte;
+		return 1;
+	}
+}
+
+/* In the folder the XDG base directory specification has for such, where that is there. */
+static char *history_file(void)
+{
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	char *folder = NULL, *file = NULL;
+
+	if (state != NULL && state[0] == '/')
+		folder = strdup(state);
+	else if (home == NULL || asprintf(&folder, "%s/.local/state", home) < 0)
+		folder = NULL;
+	if (folder != NULL && (access(folder, W_OK) < 0 || asprintf(&file, "%s/echoc_history", folder) < 0))
+		file = NULL;
+	free(folder);
+	return file;
+}
+
+struct editor *editor_open(void)
+{
+	struct editor *editor = calloc(1, sizeof(*editor));
+	HistEvent event;
+
+	if (editor == NULL)
+		return NULL;
+	editor->line = el_init("echoc", stdin, stdout, stderr);
+	editor->history = history_init();
+	if (editor->line == NULL || editor->history == NULL) {
+		editor_close(editor);
+		return NULL;
+	}
+	history(editor->history, &event, H_SETSIZE, REMEMBERED);
+	history(editor->history, &event, H_SETUNIQUE, 1);
+	el_set(editor->line, EL_CLIENTDATA, editor);
+	el_set(editor->line, EL_PROMPT, prompt);
+	el_set(editor->line, EL_EDITOR, "emacs");
+	el_set(editor->line, EL_HIST, history, editor->history);
+	el_set(editor->line, EL_GETCFN, character_read);
+	el_source(editor->line, NULL);
+	editor->file = history_file();
+	if (editor->file != NULL)
+		history(editor->history, &event, H_LOAD, editor->file);
+	return editor;
+}
+
+enum editor_event editor_read(struct editor *editor, int watch, const char **line, size_t *length)
+{
+	HistEvent event;
+	int count = 0;
+
+	editor->watch = watch;
+	editor->event = EDITOR_END;
+	*line = el_gets(editor->line, &count);
+	*length = count > 0 ? (size_t) count : 0;
+	if (*line == NULL || count <= 0 || editor->event != EDITOR_END)
+		return editor->event;
+	if (count > 1)
+		history(editor->history, &event, H_ENTER, *line);
+	return EDITOR_LINE;
+}
+
+void editor_close(struct editor *editor)
+{
+	HistEvent event;
+
+	if (editor == NULL)
+		return;
+	if (editor->file != NULL && editor->history != NULL)
+		history(editor->history, &event, H_SAVE, editor->file);
+	if (editor->history != NULL)
+		history_end(editor->history);
+	if (editor->line != NULL)
+		el_end(editor->line);
+	free(editor->file);
+	free(editor);
+}

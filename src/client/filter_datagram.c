@@ -1,0 +1,93 @@
+/* filter_datagram.c - see filter.h; the datagram half */
+#include <config.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/exchange.h"
+#include "client/filter.h"
+#include "client/interrupt.h"
+#include "client/options.h"
+#include "client/progress.h"
+
+static int complain(struct progress *progress, const char *what, int error)
+{
+	progress_end(progress);
+	fprintf(stderr, "echoc: %s: %s\n", what, strerror(error));
+	return OUTCOME_DIFFERS;
+}
+
+/* Wait for input, so that Ctrl-C can come between. Returns -1 where there is some, else the outcome. */
+static int input_wait(struct progress *progress, const struct exchange *exchange)
+{
+	struct pollfd fd = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	if (!interrupt_seen() && (ppoll(&fd, 1, NULL, interrupt_mask()) > 0 || !interrupt_seen()))
+		return -1;
+	progress_end(progress);
+	fprintf(stderr, "echoc: interrupted: %llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->sent,
+		(unsigned long long) exchange->matched);
+	return exchange->sent == exchange->matched ? OUTCOME_OK : OUTCOME_DIFFERS;
+}
+
+static int output_write(const uint8_t *bytes, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(STDOUT_FILENO, bytes, size);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			bytes += n;
+			size -= (size_t) n;
+		}
+	}
+	return 0;
+}
+
+static int filter_run(struct exchange *exchange, struct progress *progress, uint8_t *piece)
+{
+	for (;;) {
+		int r = input_wait(progress, exchange);
+		ssize_t n;
+
+		if (r >= 0)
+			return r;
+		n = read(STDIN_FILENO, piece, (size_t) exchange->options->size);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			return complain(progress, "standard input", errno);
+		if (n == 0)
+			return OUTCOME_OK;
+		r = exchange_piece(exchange, piece, (size_t) n);
+		if (r >= 0)
+			return r;
+		r = output_write(exchange->back, (size_t) n);
+		if (r < 0)
+			return complain(progress, "standard output", -r);
+		progress_show(progress, exchange->sent, exchange->matched);
+	}
+}
+
+int filter_datagram(const struct options *options, const struct target *target, int net)
+{
+	uint8_t *piece = malloc((size_t) options->size);
+	struct progress progress;
+	struct exchange exchange;
+	int r;
+
+	progress_begin(&progress, options->quiet);
+	exchange_init(&exchange, options, target, net);
+	r = piece != NULL ? filter_run(&exchange, &progress, piece) : complain(&progress, "a buffer", ENOMEM);
+	progress_end(&progress);
+	if (exchange.again > 0 && !options->quiet)
+		fprintf(stderr, "echoc: note: %llu datagrams were lost and sent again\n", (unsigned long long) exchange.again);
+	exchange_clear(&exchange);
+	free(piece);
+	return r;
+}

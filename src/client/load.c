@@ -1,0 +1,455 @@
+/* load.c - see load.h; the coordinator */
+#include <config.h>
+
+#include "client/load.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+#include "client/numbers.h"
+#include "client/opener.h"
+#include "client/plot.h"
+#include "client/report.h"
+#include "client/worker.h"
+
+#define LIVE_EVERY (TICKS_SECOND / 2)
+#define BUFFER_MOST PATTERN_RUN
+#define STREAM_WINDOW (UINT64_C(64) << 20)
+#define LIMIT_SHARE 0.95 /* a thread that wants a processor for more of the time than that is the limit */
+#define DESCRIPTORS_SPARE 32
+
+/* The coordinator's view. */
+struct coordinator {
+	struct run run;
+	struct worker *workers;
+	unsigned count, running;
+	int *idle;
+	unsigned idle_open;
+	bool interrupted;
+	uint64_t stopped; /* when Ctrl-C came */
+	bool live, live_shown;
+	uint64_t live_next, live_echoes, live_at;
+};
+
+static int complain(int outcome, const char *what, int error)
+{
+	fprintf(stderr, "echoc: %s%s%s\n", what, error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+	return outcome;
+}
+
+/* --- before ------------------------------------------------------------------------------------------------- */
+
+static int descriptors_raise(const struct options *options)
+{
+	rlim_t needed = (rlim_t) options->connections + options->idle + 4 * options->threads + DESCRIPTORS_SPARE;
+	struct rlimit limit;
+	char text[160];
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return complain(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
+	limit.rlim_cur = limit.rlim_max;
+	/* Only root may have more than the hard limit; it does no harm to ask. */
+	if (limit.rlim_max < needed) {
+		struct rlimit more = { needed, needed };
+
+		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+			return -1;
+		snprintf(text, sizeof(text), "%u connections need %llu descriptors, and only %llu are allowed (ulimit -Hn)",
+			 options->connections + options->idle, (unsigned long long) needed, (unsigned long long) limit.rlim_max);
+		return complain(OUTCOME_USAGE, text, 0);
+	}
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return complain(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
+	return -1;
+}
+
+static size_t buffer_choose(const struct options *options)
+{
+	uint64_t flight = options->size * (options->depth > 0 ? options->depth : 1);
+	uint64_t share = (UINT64_C(256) << 20) / options->connections; /* all of them together */
+
+	if (options->mode == LOAD_STREAM)
+		flight = BUFFER_MOST;
+	if (share < 4096)
+		share = 4096;
+	if (flight > share)
+		flight = share;
+	if (flight > BUFFER_MOST)
+		flight = BUFFER_MOST;
+	return flight < 64 ? 64 : (size_t) flight;
+}
+
+/* Which engine drives it. `note` (of `size` bytes) says why not the first choice, if so. Returns -1 or an outcome. */
+static int engine_choose(struct run *run, char *note, size_t size)
+{
+	const struct options *options = run->options;
+	char why[160] = "";
+
+	note[0] = '\0';
+	run->engine = &engine_epoll;
+	if (options->udp) {
+		run->engine = &engine_udp;
+		return -1;
+	}
+	if (options->engine == ENGINE_EPOLL)
+		return -1;
+	if (engine_uring.probe(why, sizeof(why)) == 0) {
+		run->engine = &engine_uring;
+		return -1;
+	}
+	if (options->engine == ENGINE_URING) {
+		fprintf(stderr, "echoc: --engine io_uring: %s; use --engine epoll\n", why);
+		return OUTCOME_USAGE;
+	}
+	snprintf(note, size, "no io_uring: %s", why);
+	return -1;
+}
+
+static int idle_open(struct coordinator *coordinator)
+{
+	const struct options *options = coordinator->run.options;
+	const char *what;
+	char text[160];
+	int error;
+
+	if (options->idle == 0)
+		return -1;
+	coordinator->idle = malloc(options->idle * sizeof(int));
+	if (coordinator->idle == NULL)
+		return complain(OUTCOME_USAGE, "idle connections", ENOMEM);
+	for (unsigned i = 0; i < options->idle; i++)
+		coordinator->idle[i] = -1;
+	coordinator->idle_open = opener_connect(coordinator->idle, options->idle, &options->wish, &coordinator->run.to, &error, &what);
+	if (coordinator->idle_open == options->idle)
+		return -1;
+	snprintf(text, sizeof(text), "only %u of %u idle connections could be made: %s%s", coordinator->idle_open, options->idle,
+		 what != NULL ? "cannot " : "", what != NULL ? what : "connect");
+	return complain(OUTCOME_UNREACHED, text, error);
+}
+
+/* How many idle connections the server has closed, or sent something on. */
+static unsigned idle_lost(const struct coordinator *coordinator)
+{
+	unsigned lost = 0;
+
+	for (unsigned i = 0; i < coordinator->idle_open; i++) {
+		char byte;
+
+		lost += recv(coordinator->idle[i], &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+	}
+	return lost;
+}
+
+static int workers_start(struct coordinator *coordinator, int first_fd)
+{
+	const struct options *options = coordinator->run.options;
+	unsigned first = 0;
+	int r;
+
+	coordinator->workers = calloc(options->threads, sizeof(*coordinator->workers));
+	if (coordinator->workers == NULL) {
+		close(first_fd);
+		return complain(OUTCOME_USAGE, "threads", ENOMEM);
+	}
+	for (unsigned i = 0; i < options->threads; i++) {
+		struct worker *worker = &coordinator->workers[i];
+		unsigned count = options->connections / options->threads + (i < options->connections % options->threads);
+
+		r = worker_init(worker, &coordinator->run, i, first, count);
+		coordinator->count++;
+		if (i == 0 && r == 0 && options->mode != LOAD_CONNECT)
+			worker->flows[0].fd = first_fd; /* the one with which the address was found */
+		else if (i == 0)
+			close(first_fd);
+		if (r < 0)
+			return complain(OUTCOME_USAGE, "connections", -r);
+		first += count;
+		r = pthread_create(&worker->thread, NULL, worker_thread, worker);
+		if (r != 0)
+			return complain(OUTCOME_USAGE, "a thread", r);
+		coordinator->running++;
+	}
+	return -1;
+}
+
+/* --- during ------------------------------------------------------------------------------------------------- */
+
+static void workers_wake(struct coordinator *coordinator)
+{
+	uint64_t one = 1;
+
+	for (unsigned i = 0; i < coordinator->running; i++)
+		if (write(coordinator->workers[i].wake, &one, sizeof(one)) < 0)
+			return; /* cannot be: the counter does not fill */
+}
+
+/* Wait for news of a worker, for Ctrl-C or for the time `until`. */
+static void news_wait(struct coordinator *coordinator, uint64_t until)
+{
+	struct pollfd fd = { .fd = coordinator->run.report, .events = POLLIN };
+	struct timespec wait;
+	uint64_t news;
+
+	if (ppoll(&fd, 1, ticks_wait(&wait, ticks_now(), until), interrupt_mask()) > 0
+	    && read(coordinator->run.report, &news, sizeof(news)) < 0)
+		return;
+}
+
+static uint64_t echoes_so_far(const struct coordinator *coordinator, uint64_t *received, uint64_t *errors)
+{
+	uint64_t echoes = 0;
+
+	*received = *errors = 0;
+	for (unsigned i = 0; i < coordinator->running; i++) {
+		const struct tally *tally = &coordinator->workers[i].tally;
+
+		*received += tally_get(&tally->received);
+		*errors += tally_get(&tally->errors) + tally_get(&tally->mismatches) + tally_get(&tally->lost);
+		echoes += tally_get(&tally->echoes);
+	}
+	return echoes;
+}
+
+static void live_print(struct coordinator *coordinator, uint64_t now)
+{
+	const struct run *run = &coordinator->run;
+	uint64_t received, errors, begin = atomic_load(&run->begin), from = atomic_load(&run->measure_from);
+	double seconds = ticks_to_seconds(now - coordinator->live_at), speed;
+	char rate[NUMBER_TEXT_MAX];
+
+	echoes_so_far(coordinator, &received, &errors);
+	speed = seconds > 0 ? (double) (received - coordinator->live_echoes) / seconds : 0;
+	fprintf(stderr, "\r%5.1f s %s  %s echoes/s  %.1f MB/s", ticks_to_seconds(now - (now < from ? begin : from)),
+		now < from ? "warm-up" : "of the measurement", number_group(rate, (uint64_t) (speed / (double) run->options->size)),
+		speed / 1e6);
+	if (errors > 0)
+		fprintf(stderr, "  %llu errors", (unsigned long long) errors);
+	fputs("\033[K", stderr);
+	fflush(stderr);
+	coordinator->live_shown = true;
+	coordinator->live_at = now;
+	coordinator->live_echoes = received;
+}
+
+static int opening_wait(struct coordinator *coordinator)
+{
+	const char *fault = NULL;
+
+	while (atomic_load(&coordinator->run.opened) < coordinator->count && !coordinator->interrupted) {
+		news_wait(coordinator, TICKS_NEVER);
+		coordinator->interrupted = interrupt_seen();
+	}
+	if (coordinator->interrupted)
+		return complain(OUTCOME_UNREACHED, "interrupted while connecting", 0);
+	for (unsigned i = 0; i < coordinator->count && fault == NULL; i++)
+		if (coordinator->workers[i].fault[0] != '\0')
+			fault = coordinator->workers[i].fault;
+	if (fault == NULL)
+		return -1;
+	fprintf(stderr, "echoc: %s: %s\n", coordinator->run.target->name, fault);
+	return OUTCOME_UNREACHED;
+}
+
+static void run_stop(struct coordinator *coordinator, uint64_t now)
+{
+	struct run *run = &coordinator->run;
+
+	coordinator->interrupted = true;
+	coordinator->stopped = now;
+	atomic_store(&run->drain_to, now + TICKS_SECOND);
+	atomic_store(&run->measure_to, now);
+	workers_wake(coordinator);
+}
+
+/* From the first byte to the last: wakes the workers when a phase begins. */
+static void run_watch(struct coordinator *coordinator)
+{
+	struct run *run = &coordinator->run;
+	uint64_t woken = 0;
+
+	while (atomic_load(&run->finished) < coordinator->running) {
+		uint64_t from = atomic_load(&run->measure_from), to = atomic_load(&run->measure_to);
+		uint64_t over = atomic_load(&run->drain_to), now = ticks_now();
+		uint64_t next = now < from ? from : now < to ? to : now < over ? over : TICKS_NEVER;
+
+		/* One wake-up when a boundary has been crossed. */
+		if (next != woken && woken != 0)
+			workers_wake(coordinator);
+		woken = next;
+		if (coordinator->live && now >= coordinator->live_next) {
+			live_print(coordinator, now);
+			coordinator->live_next = now + LIVE_EVERY;
+		}
+		news_wait(coordinator, coordinator->live && coordinator->live_next < next ? coordinator->live_next : next);
+		if (!coordinator->interrupted && interrupt_seen())
+			run_stop(coordinator, ticks_now());
+	}
+	if (coordinator->live_shown)
+		fputs("\r\033[K", stderr);
+}
+
+static void run_begin(struct coordinator *coordinator)
+{
+	struct run *run = &coordinator->run;
+	const struct options *options = run->options;
+	uint64_t now = ticks_now(), from = now + options->ramp + options->warmup;
+	uint64_t drain = options->timeout == TICKS_NEVER ? 3600 * TICKS_SECOND : options->timeout;
+
+	atomic_store(&run->begin, now);
+	atomic_store(&run->measure_from, from);
+	atomic_store(&run->measure_to, from + options->duration);
+	atomic_store(&run->drain_to, from + options->duration + drain);
+	atomic_store(&run->go, true);
+	coordinator->live = !options->quiet && isatty(STDERR_FILENO);
+	coordinator->live_at = now;
+	coordinator->live_next = now + LIVE_EVERY;
+	workers_wake(coordinator);
+}
+
+/* --- after -------------------------------------------------------------------------------------------------- */
+
+static double seconds_measured(const struct coordinator *coordinator)
+{
+	const struct run *run = &coordinator->run;
+	uint64_t from = atomic_load(&run->measure_from), to = atomic_load(&run->measure_to);
+
+	return to > from ? ticks_to_seconds(to - from) : 0;
+}
+
+static void report_worker(struct report *report, const struct worker *worker)
+{
+	const struct tally *tally = &worker->tally;
+	double cpu = ticks_to_seconds(worker->cpu);
+
+	report->echoes += (double) tally_get(&tally->echoes);
+	report->bytes += tally_get(&tally->bytes);
+	report->bytes_sent += tally_get(&tally->sent);
+	report->bytes_received += tally_get(&tally->received);
+	report->errors += tally_get(&tally->errors);
+	report->lost += tally_get(&tally->lost);
+	report->mismatches += tally_get(&tally->mismatches);
+	report->duplicates += tally_get(&tally->duplicates);
+	report->connections_made += tally_get(&tally->connections);
+	report->unsent += worker->unsent;
+	report->cpu_seconds += cpu;
+	if (report->fault == NULL && worker->fault[0] != '\0')
+		report->fault = worker->fault;
+	if (report->seconds > 0) {
+		double share = cpu / report->seconds, wait = ticks_to_seconds(worker->delay) / report->seconds;
+
+		report->limited |= share + wait > LIMIT_SHARE && share > wait;
+		if (share > report->cpu_share_highest) {
+			report->cpu_share_highest = share;
+			report->wait_share_highest = wait;
+		}
+	}
+	histogram_merge(&report->latency, &worker->histogram);
+}
+
+static int run_report(struct coordinator *coordinator, const char *note)
+{
+	const struct options *options = coordinator->run.options;
+	struct report *report = calloc(1, sizeof(*report));
+	char address[ADDR_TEXT_MAX];
+	int outcome = OUTCOME_OK;
+
+	if (report == NULL)
+		return complain(OUTCOME_DIFFERS, "the report", ENOMEM);
+	report->options = options;
+	report->engine = coordinator->run.engine->name;
+	report->engine_note = note[0] != '\0' ? note : NULL;
+	report->transport = options->udp ? "udp" : coordinator->run.to.sa.sa_family == AF_UNIX ? "unix" : "tcp";
+	report->address = addr_print(&coordinator->run.to, address);
+	report->seconds = seconds_measured(coordinator);
+	report->interrupted = coordinator->interrupted;
+	report->idle_lost = idle_lost(coordinator);
+	histogram_clear(&report->latency);
+	for (unsigned i = 0; i < coordinator->running; i++)
+		report_worker(report, &coordinator->workers[i]);
+	if (options->mode == LOAD_STREAM)
+		report->echoes = (double) (report->bytes / options->size);
+	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
+	    || (!options->udp && report->bytes_sent != report->bytes_received))
+		outcome = OUTCOME_DIFFERS;
+	/* Over UDP that nobody listens shows only now. */
+	if (options->udp && report->bytes_received == 0 && report->errors > 0)
+		outcome = OUTCOME_UNREACHED;
+	if (options->json)
+		report_json(report);
+	else
+		report_text(report);
+	if (options->plot != NULL && plot_draw(report, options->plot) < 0 && outcome == OUTCOME_OK)
+		outcome = OUTCOME_USAGE;
+	free(report);
+	return outcome;
+}
+
+static void coordinator_clear(struct coordinator *coordinator)
+{
+	for (unsigned i = 0; i < coordinator->count; i++)
+		worker_clear(&coordinator->workers[i]);
+	free(coordinator->workers);
+	for (unsigned i = 0; coordinator->idle != NULL && i < coordinator->run.options->idle; i++)
+		if (coordinator->idle[i] >= 0)
+			close(coordinator->idle[i]);
+	free(coordinator->idle);
+	if (coordinator->run.report >= 0)
+		close(coordinator->run.report);
+}
+
+static int run_all(struct coordinator *coordinator, int first_fd, const char *note)
+{
+	int outcome = workers_start(coordinator, first_fd);
+
+	if (outcome < 0)
+		outcome = opening_wait(coordinator);
+	/* The idle ones come last, as those at work were promised. */
+	if (outcome < 0)
+		outcome = idle_open(coordinator);
+	if (outcome < 0) {
+		run_begin(coordinator);
+		run_watch(coordinator);
+	} else {
+		workers_wake(coordinator);
+	}
+	for (unsigned i = 0; i < coordinator->running; i++)
+		pthread_join(coordinator->workers[i].thread, NULL);
+	return outcome < 0 ? run_report(coordinator, note) : outcome;
+}
+
+int load(const struct options *options, const struct target *target)
+{
+	struct coordinator coordinator = { .run = { .options = options, .target = target, .report = -1 } };
+	struct run *run = &coordinator.run;
+	char why[TARGET_WHY_MAX], note[200];
+	int fd, outcome;
+
+	run->buffer = buffer_choose(options);
+	run->window = options->depth > 0 ? options->size * options->depth : STREAM_WINDOW;
+	outcome = descriptors_raise(options);
+	if (outcome < 0 && options->plot != NULL)
+		outcome = plot_check();
+	if (outcome < 0)
+		outcome = engine_choose(run, note, sizeof(note));
+	if (outcome >= 0)
+		return outcome;
+	fd = target_connect(target, &options->wish, &run->to, why);
+	if (fd < 0)
+		return complain(OUTCOME_UNREACHED, why, 0);
+	pattern_make();
+	run->report = eventfd(0, EFD_CLOEXEC);
+	if (run->report < 0)
+		outcome = complain(OUTCOME_USAGE, "eventfd", errno);
+	else
+		outcome = run_all(&coordinator, fd, note);
+	coordinator_clear(&coordinator);
+	return outcome;
+}

@@ -1,0 +1,147 @@
+/* opener.c - see opener.h */
+#include <config.h>
+
+#include "client/opener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "client/worker.h"
+
+#define AT_ONCE 128
+
+/* Connections in the making: the first `used` of both. */
+struct opening {
+	struct pollfd fds[AT_ONCE];
+	unsigned which[AT_ONCE];
+	unsigned used;
+};
+
+/* A unix socket whose backlog is full refuses a non-blocking connect, and there is no event to wait for: block. */
+static int connect_blocking(const struct target_wish *wish, const struct addr *to)
+{
+	uint64_t limit = wish->timeout == TICKS_NEVER ? 0 : wish->timeout / 1000;
+	struct timeval wait = { .tv_sec = (time_t) (limit / 1000000), .tv_usec = (suseconds_t) (limit % 1000000) };
+	struct timeval none = { 0 };
+	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
+	if (connect(fd, &to->sa, to->len) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0) {
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
+		return fd;
+	}
+	error = errno == EAGAIN ? ETIMEDOUT : errno;
+	close(fd);
+	return -error;
+}
+
+/* Begin a connection. Returns 0 or -errno; `*fd` is set when it is made or in the making. */
+static int connect_begin(int *fd, const struct target_wish *wish, const struct addr *to, bool *made, const char **what)
+{
+	int r;
+
+	*made = true;
+	r = to->sa.sa_family == AF_UNIX ? connect_blocking(wish, to) : target_socket(wish, to, what);
+	if (r < 0)
+		return r;
+	*fd = r;
+	if (to->sa.sa_family == AF_UNIX || connect(*fd, &to->sa, to->len) == 0)
+		return 0;
+	*made = false;
+	return errno == EINPROGRESS ? 0 : -errno;
+}
+
+/* Take the finished ones out. Returns 0 or -errno of one that failed. */
+static int opening_reap(struct opening *opening)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < opening->used;) {
+		socklen_t length = sizeof(error);
+
+		if (opening->fds[i].revents == 0) {
+			i++;
+			continue;
+		}
+		if (getsockopt(opening->fds[i].fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+			error = errno;
+		if (error != 0)
+			return -error;
+		opening->used--;
+		opening->fds[i] = opening->fds[opening->used];
+		opening->which[i] = opening->which[opening->used];
+	}
+	return 0;
+}
+
+unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int *error,
+			const char **what)
+{
+	int limit = wish->timeout == TICKS_NEVER ? -1 : (int) (wish->timeout / 1000000);
+	struct opening opening = { .used = 0 };
+	unsigned next = 0, open = 0;
+	bool made;
+	int r = 0;
+
+	*what = NULL;
+	while (r == 0 && (next < count || opening.used > 0)) {
+		while (r == 0 && next < count && opening.used < AT_ONCE) {
+			if (fds[next] < 0) {
+				r = connect_begin(&fds[next], wish, to, &made, what);
+				if (r == 0 && !made) {
+					opening.fds[opening.used] = (struct pollfd) { .fd = fds[next], .events = POLLOUT };
+					opening.which[opening.used++] = next;
+				}
+			}
+			next++;
+		}
+		if (r == 0 && opening.used > 0) {
+			r = poll(opening.fds, opening.used, limit);
+			r = r == 0 ? -ETIMEDOUT : r < 0 ? (errno == EINTR ? 0 : -errno) : opening_reap(&opening);
+		}
+	}
+	*error = -r;
+	for (unsigned i = 0; i < opening.used; i++) {
+		close(opening.fds[i].fd);
+		fds[opening.which[i]] = -1;
+	}
+	for (unsigned i = 0; i < count; i++)
+		open += fds[i] >= 0;
+	return open;
+}
+
+int opener_open(struct worker *worker)
+{
+	const struct run *run = worker->run;
+	const char *what;
+	char text[128];
+	int error = 0, *fds;
+	unsigned open;
+
+	if (run->options->mode == LOAD_CONNECT)
+		return 0;
+	fds = malloc(worker->count * sizeof(*fds));
+	if (fds == NULL)
+		return -ENOMEM;
+	for (unsigned i = 0; i < worker->count; i++)
+		fds[i] = worker->flows[i].fd;
+	open = opener_connect(fds, worker->count, &run->options->wish, &run->to, &error, &what);
+	for (unsigned i = 0; i < worker->count; i++) {
+		worker->flows[i].fd = fds[i];
+		worker->flows[i].state = fds[i] >= 0 ? FLOW_OPEN : FLOW_CLOSED;
+	}
+	free(fds);
+	tally_add(&worker->tally.connections, open);
+	if (error == 0)
+		return 0;
+	snprintf(text, sizeof(text), "only %u of %u connections could be made: %s%s", open, worker->count,
+		 what != NULL ? "cannot " : "", what != NULL ? what : "connect");
+	worker_fault(worker, NULL, text, error);
+	return -error;
+}

@@ -1,0 +1,22 @@
+/* opener.h - open many connections to one address
+ *
+ * Any thread. Connections are made a bounded number at a time, without blocking on any one of them.
+ */
+#ifndef ECHOD_CLIENT_OPENER_H
+#define ECHOD_CLIENT_OPENER_H
+
+struct worker;
+struct target_wish;
+struct addr;
+
+/* Open every flow of the worker that is to be open from the start (none in connect mode).
+ * Returns 0, or -errno with the worker's fault told. */
+int opener_open(struct worker *worker);
+
+/* Open `count` connections, their descriptors in `fds` (-1 in the ones not made; those >= 0 already are left alone).
+ * Returns how many are open, all or those before the first failure; then `*error` says what it was, and
+ * `*what` what could not be done (NULL: connect). */
+unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int *error,
+			const char **what);
+
+#endif

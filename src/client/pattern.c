@@ -1,0 +1,73 @@
+/* pattern.c - see pattern.h */
+#include <config.h>
+
+#include "client/pattern.h"
+
+#include <string.h>
+
+static uint8_t table[PATTERN_PERIOD + PATTERN_RUN];
+
+void pattern_make(void)
+{
+	uint64_t state = 0x862; /* any seed but 0 */
+
+	for (size_t i = 0; i < PATTERN_PERIOD; i++) {
+		/* xorshift64*: the low bits are weak, the high ones are not */
+		state ^= state >> 12;
+		state ^= state << 25;
+		state ^= state >> 27;
+		table[i] = (uint8_t) ((state * UINT64_C(0x2545F4914F6CDD1D)) >> 56);
+	}
+	for (size_t i = PATTERN_PERIOD; i < sizeof(table); i++)
+		table[i] = table[i - PATTERN_PERIOD];
+}
+
+pattern_place pattern_start(uint64_t index)
+{
+	/* Any step will do that the prime period does not divide; this one keeps neighbours far apart. */
+	return (pattern_place) ((index % PATTERN_PERIOD) * 40503u % PATTERN_PERIOD);
+}
+
+pattern_place pattern_after(pattern_place place, uint64_t count)
+{
+	/* Small steps, the usual case, need no division. */
+	if (count < PATTERN_PERIOD) {
+		place += (pattern_place) count;
+		return place >= PATTERN_PERIOD ? place - PATTERN_PERIOD : place;
+	}
+	return (pattern_place) ((place + count) % PATTERN_PERIOD);
+}
+
+const uint8_t *pattern_bytes(pattern_place place)
+{
+	return table + place;
+}
+
+size_t bytes_compare(const void *a, const void *b, size_t size)
+{
+	const uint8_t *x = a, *y = b;
+	size_t at = 0;
+
+	if (memcmp(x, y, size) == 0)
+		return size;
+	while (x[at] == y[at])
+		at++;
+	return at;
+}
+
+size_t pattern_compare(pattern_place place, const void *bytes, size_t size)
+{
+	const uint8_t *given = bytes;
+	size_t done = 0;
+
+	while (done < size) {
+		size_t part = size - done < PATTERN_RUN ? size - done : PATTERN_RUN;
+		size_t same = bytes_compare(table + place, given + done, part);
+
+		if (same != part)
+			return done + same;
+		done += part;
+		place = pattern_after(place, part);
+	}
+	return size;
+}

@@ -1,0 +1,512 @@
+/* ping.c - see ping.h */
+#include <config.h>
+
+#include "client/ping.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+#include "client/json.h"
+#include "client/options.h"
+#include "client/pattern.h"
+#include "client/probes.h"
+#include "client/ticks.h"
+
+#define DATAGRAM_MOST 65536
+
+struct ping {
+	const struct options *options;
+	const struct target *target;
+	struct addr to;
+	char address[ADDR_TEXT_MAX];
+	struct probes probes;
+	int fd; /* -1: no connection at the moment */
+	uint64_t begun, ended; /* ticks */
+	uint64_t next;         /* when the next probe is due */
+	uint64_t refused;      /* UDP: times the host said that nobody listens there */
+
+	/* Stream: the probe being sent and the answer being received. */
+	uint8_t *out, *in;
+	size_t out_done, in_done;
+	bool sending;
+	uint64_t answer;       /* the number of the probe `in` is the answer to */
+	uint64_t connect;      /* ticks the latest connection took to be made */
+	struct histogram connects;
+};
+
+static bool is_stream(const struct ping *ping)
+{
+	return !ping->options->udp;
+}
+
+static double milliseconds(double ticks)
+{
+	return ticks / 1e6;
+}
+
+/* Whether each probe is to have its line. */
+static bool is_told(const struct ping *ping)
+{
+	return !ping->options->quiet && !ping->options->json;
+}
+
+/* --- lines -------------------------------------------------------------------------------------------------- */
+
+static void line_failed(const struct ping *ping, uint64_t seq, const char *what, int error)
+{
+	if (is_told(ping))
+		printf("%s: seq=%llu %s%s%s\n", ping->address, (unsigned long long) seq, what, error != 0 ? ": " : "",
+		       error != 0 ? strerror(error) : "");
+}
+
+static void line_differs(const struct ping *ping, const struct match *match, size_t length)
+{
+	if (match->wanted < 0 || match->got < 0)
+		printf("%zu bytes from %s: seq=%llu WRONG LENGTH: %zu bytes were sent\n", length, ping->address,
+		       (unsigned long long) match->seq, ping->probes.size);
+	else
+		printf("%zu bytes from %s: seq=%llu WRONG BYTE at offset %zu: sent 0x%02x, came back 0x%02x\n", length,
+		       ping->address, (unsigned long long) match->seq, match->at, (unsigned) match->wanted, (unsigned) match->got);
+}
+
+static void line_answer(const struct ping *ping, const struct match *match, size_t length)
+{
+	if (!is_told(ping))
+		return;
+	switch (match->verdict) {
+	case VERDICT_STRAY:
+		printf("%zu bytes from %s: not an answer to any of our probes\n", length, ping->address);
+		return;
+	case VERDICT_DIFFERS:
+		line_differs(ping, match, length);
+		return;
+	case VERDICT_ANSWER:
+	case VERDICT_DUPLICATE:
+		break;
+	}
+	printf("%zu bytes from %s: seq=%llu", length, ping->address, (unsigned long long) match->seq);
+	if (ping->options->reconnect)
+		printf(" connect=%.3f ms", milliseconds((double) ping->connect));
+	printf(" time=%.3f ms%s%s%s\n", milliseconds((double) match->rtt), match->verdict == VERDICT_DUPLICATE ? " (duplicate)" : "",
+	       match->late ? " (late)" : "", match->reordered ? " (reordered)" : "");
+}
+
+static void header_print(const struct ping *ping)
+{
+	if (ping->options->json)
+		return;
+	printf("PING %s", ping->target->name);
+	if (strcmp(ping->target->name, ping->address) != 0)
+		printf(" (%s)", ping->address);
+	printf(" over %s: %zu bytes",
+	       ping->options->udp                  ? "UDP"
+	       : ping->to.sa.sa_family == AF_UNIX ? "a unix socket"
+						   : "TCP",
+	       ping->probes.size);
+	if (is_stream(ping) && !ping->options->reconnect)
+		printf(", connected in %.3f ms", milliseconds((double) ping->connect));
+	putchar('\n');
+}
+
+/* --- the connection ----------------------------------------------------------------------------------------- */
+
+/* Returns 0 or -errno with `why`. */
+static int ping_connect(struct ping *ping, char *why)
+{
+	uint64_t before = ticks_now();
+
+	ping->fd = target_connect(ping->target, &ping->options->wish, &ping->to, why);
+	if (ping->fd < 0) {
+		int r = ping->fd;
+
+		ping->fd = -1;
+		return r;
+	}
+	addr_print(&ping->to, ping->address);
+	ping->connect = ticks_now() - before;
+	ping->in_done = ping->out_done = 0;
+	ping->sending = false;
+	ping->answer = ping->probes.sent + 1;
+	if (is_stream(ping))
+		histogram_add(&ping->connects, ping->connect);
+	return 0;
+}
+
+static void ping_disconnect(struct ping *ping)
+{
+	if (ping->fd >= 0)
+		close(ping->fd);
+	ping->fd = -1;
+	ping->sending = false;
+}
+
+/* The stream broke: what was under way on it will not be answered. */
+static void stream_lost(struct ping *ping, const char *what, int error)
+{
+	uint64_t seq;
+
+	ping_disconnect(ping);
+	while ((seq = probes_oldest(&ping->probes)) != 0) {
+		probes_give_up(&ping->probes, seq, PROBE_FAILED);
+		line_failed(ping, seq, what, error);
+	}
+	/* Those already told as overdue stay so. */
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------ */
+
+static void stream_send(struct ping *ping)
+{
+	ssize_t n = send(ping->fd, ping->out + ping->out_done, ping->probes.size - ping->out_done, MSG_NOSIGNAL);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		stream_lost(ping, "the connection broke", errno);
+		return;
+	}
+	if (n > 0)
+		ping->out_done += (size_t) n;
+	ping->sending = ping->out_done < ping->probes.size;
+}
+
+static void datagram_send(struct ping *ping, uint64_t seq)
+{
+	/* An error of the datagram before may be told here; then this one has not been sent. */
+	for (int tries = 0; tries < 2; tries++) {
+		if (send(ping->fd, ping->out, ping->probes.size, MSG_NOSIGNAL) >= 0)
+			return;
+		if (errno != ECONNREFUSED)
+			break;
+		ping->refused++;
+	}
+	probes_give_up(&ping->probes, seq, PROBE_FAILED);
+	line_failed(ping, seq, "could not be sent", errno);
+}
+
+static void probe_send(struct ping *ping)
+{
+	char why[TARGET_WHY_MAX];
+	uint64_t seq;
+
+	if (ping->options->reconnect)
+		ping_disconnect(ping);
+	if (ping->fd < 0 && ping_connect(ping, why) < 0) {
+		seq = probes_send(&ping->probes, ticks_now());
+		probes_give_up(&ping->probes, seq, PROBE_FAILED);
+		line_failed(ping, seq, why, 0);
+		return;
+	}
+	seq = probes_send(&ping->probes, ticks_now());
+	probes_fill(&ping->probes, seq, ping->out);
+	if (is_stream(ping)) {
+		ping->out_done = 0;
+		stream_send(ping);
+	} else {
+		datagram_send(ping, seq);
+	}
+}
+
+/* Whether one may go out now that it is due. */
+static bool may_send(struct ping *ping)
+{
+	const struct options *options = ping->options;
+
+	if (options->count != 0 && ping->probes.sent >= options->count)
+		return false;
+	if (ping->sending)
+		return false;
+	/* Back to back, and over connections of their own, one is waited for before the next. */
+	if (options->interval == 0 || options->reconnect)
+		return probes_oldest(&ping->probes) == 0;
+	return true;
+}
+
+/* --- receiving ---------------------------------------------------------------------------------------------- */
+
+static void datagrams_receive(struct ping *ping)
+{
+	static uint8_t bytes[DATAGRAM_MOST];
+	struct match match;
+
+	for (;;) {
+		ssize_t n = recv(ping->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		if (n < 0) {
+			uint64_t seq = ping->probes.sent;
+
+			if (errno == EAGAIN || errno == EINTR)
+				return;
+			ping->refused += errno == ECONNREFUSED;
+			if (seq > 0 && probes_get(&ping->probes, seq)->state == PROBE_UNDERWAY) {
+				probes_give_up(&ping->probes, seq, PROBE_FAILED);
+				line_failed(ping, seq, errno == ECONNREFUSED ? "nobody listens there (port unreachable)" : "error",
+					    errno == ECONNREFUSED ? 0 : errno);
+			}
+			continue;
+		}
+		probes_match(&ping->probes, bytes, (size_t) n, ticks_now(), &match);
+		line_answer(ping, &match, (size_t) n);
+	}
+}
+
+static void stream_receive(struct ping *ping)
+{
+	struct match match;
+	ssize_t n = recv(ping->fd, ping->in + ping->in_done, ping->probes.size - ping->in_done, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		stream_lost(ping, n == 0 ? "the server closed the connection" : "the connection broke", n < 0 ? errno : 0);
+		return;
+	}
+	ping->in_done += (size_t) n;
+	if (ping->in_done < ping->probes.size)
+		return;
+	ping->in_done = 0;
+	/* Bytes nobody asked for. */
+	if (ping->answer > ping->probes.sent) {
+		ping->probes.strays++;
+		match = (struct match) { .verdict = VERDICT_STRAY };
+	} else {
+		probes_match_stream(&ping->probes, ping->answer++, ping->in, ticks_now(), &match);
+	}
+	line_answer(ping, &match, ping->probes.size);
+}
+
+/* --- the course of it --------------------------------------------------------------------------------------- */
+
+/* Tell the probes whose time is up. Returns when the next one's will be. */
+static uint64_t overdue_tell(struct ping *ping, uint64_t now)
+{
+	uint64_t timeout = ping->options->timeout, seq;
+
+	if (timeout == TICKS_NEVER)
+		return TICKS_NEVER;
+	while ((seq = probes_oldest(&ping->probes)) != 0) {
+		uint64_t limit = probes_get(&ping->probes, seq)->sent_at + timeout;
+		char text[64];
+
+		if (now < limit)
+			return limit;
+		probes_give_up(&ping->probes, seq, PROBE_OVERDUE);
+		snprintf(text, sizeof(text), "no answer within %.4g s", ticks_to_seconds(timeout));
+		line_failed(ping, seq, text, 0);
+	}
+	return TICKS_NEVER;
+}
+
+static bool is_done(struct ping *ping)
+{
+	return ping->options->count != 0 && ping->probes.sent >= ping->options->count && probes_oldest(&ping->probes) == 0;
+}
+
+static void ping_run(struct ping *ping)
+{
+	uint64_t interval = ping->options->interval;
+	uint64_t end = ping->options->deadline == TICKS_NEVER ? TICKS_NEVER : ping->begun + ping->options->deadline;
+
+	ping->next = ping->begun;
+	for (;;) {
+		uint64_t now = ticks_now(), wake;
+		struct pollfd fd;
+		struct timespec wait;
+
+		wake = overdue_tell(ping, now);
+		if (now >= end || is_done(ping) || interrupt_seen())
+			return;
+		if (now >= ping->next && may_send(ping)) {
+			probe_send(ping);
+			/* Hold the beat; after a long stop do not make up for what was missed. */
+			ping->next += interval;
+			if (ping->next + interval < now)
+				ping->next = now + interval;
+			continue;
+		}
+		if (may_send(ping) && ping->next < wake)
+			wake = ping->next;
+		fflush(stdout);
+		fd = (struct pollfd) { .fd = ping->fd, .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
+		if (ppoll(&fd, 1, ticks_wait(&wait, now, wake < end ? wake : end), interrupt_mask()) <= 0)
+			continue;
+		if (fd.revents & ~POLLOUT)
+			is_stream(ping) ? stream_receive(ping) : datagrams_receive(ping);
+		if (ping->fd >= 0 && fd.revents & POLLOUT && ping->sending)
+			stream_send(ping);
+	}
+}
+
+/* --- the summary -------------------------------------------------------------------------------------------- */
+
+struct summary {
+	uint64_t lost, underway;
+	double loss; /* per cent */
+};
+
+static struct summary summary_make(struct ping *ping)
+{
+	const struct probes *probes = &ping->probes;
+	struct summary summary = { .underway = probes_underway(&ping->probes) };
+	uint64_t differed = 0, judged = probes->sent - summary.underway;
+
+	/* A probe may have had an answer with a wrong byte and an intact one: only the state tells. */
+	for (uint64_t seq = probes->sent; seq > 0 && probes->sent - seq < PROBES_WINDOW; seq--)
+		differed += probes_get(probes, seq)->state == PROBE_DIFFERED;
+	if (probes->received + differed < judged)
+		summary.lost = judged - probes->received - differed;
+	summary.loss = judged > 0 ? 100.0 * (double) summary.lost / (double) judged : 0;
+	return summary;
+}
+
+static void count_print(uint64_t count, const char *what)
+{
+	if (count > 0)
+		printf(", %llu %s", (unsigned long long) count, what);
+}
+
+static void summary_text(const struct ping *ping, const struct summary *summary)
+{
+	const struct probes *probes = &ping->probes;
+	const struct histogram *rtt = &probes->rtt, *connects = &ping->connects;
+
+	printf("\n--- %s echo statistics ---\n", ping->target->name);
+	printf("%llu sent, %llu received, %.3g%% loss, time %.0f ms", (unsigned long long) probes->sent,
+	       (unsigned long long) probes->received, summary->loss, milliseconds((double) (ping->ended - ping->begun)));
+	count_print(probes->differing, "differing");
+	count_print(probes->duplicates, "duplicates");
+	count_print(probes->reordered, "reordered");
+	count_print(probes->late, "late");
+	count_print(probes->strays, "strays");
+	count_print(summary->underway, "still under way");
+	putchar('\n');
+	if (connects->count > 0)
+		printf("connect min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms (%llu made)\n", milliseconds((double) connects->min),
+		       milliseconds(histogram_mean(connects)), milliseconds((double) connects->max),
+		       milliseconds(histogram_deviation(connects)), (unsigned long long) connects->count);
+	if (rtt->count > 0) {
+		printf("rtt min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms\n", milliseconds((double) rtt->min),
+		       milliseconds(histogram_mean(rtt)), milliseconds((double) rtt->max), milliseconds(histogram_deviation(rtt)));
+		printf("rtt p50/p90/p99/p99.9 = %.3f/%.3f/%.3f/%.3f ms\n", milliseconds((double) histogram_quantile(rtt, 0.5)),
+		       milliseconds((double) histogram_quantile(rtt, 0.9)), milliseconds((double) histogram_quantile(rtt, 0.99)),
+		       milliseconds((double) histogram_quantile(rtt, 0.999)));
+	}
+}
+
+static void times_json(struct json *json, const char *name, const struct histogram *times)
+{
+	bool any = times->count > 0;
+
+	json_object(json, name);
+	json_count(json, "count", times->count);
+	json_number(json, "min", any ? (double) times->min / 1e3 : 0, 3);
+	json_number(json, "mean", histogram_mean(times) / 1e3, 3);
+	json_number(json, "max", (double) times->max / 1e3, 3);
+	json_number(json, "mdev", histogram_deviation(times) / 1e3, 3);
+	json_number(json, "p50", (double) histogram_quantile(times, 0.5) / 1e3, 3);
+	json_number(json, "p90", (double) histogram_quantile(times, 0.9) / 1e3, 3);
+	json_number(json, "p99", (double) histogram_quantile(times, 0.99) / 1e3, 3);
+	json_number(json, "p999", (double) histogram_quantile(times, 0.999) / 1e3, 3);
+	json_object_end(json);
+}
+
+static void summary_json(const struct ping *ping, const struct summary *summary)
+{
+	const struct probes *probes = &ping->probes;
+	struct json json;
+
+	json_open(&json, stdout);
+	json_text(&json, "target", ping->target->name);
+	json_text(&json, "address", ping->address);
+	json_text(&json, "transport", ping->options->udp ? "udp" : ping->to.sa.sa_family == AF_UNIX ? "unix" : "tcp");
+	json_count(&json, "size", probes->size);
+	json_number(&json, "interval_seconds", ticks_to_seconds(ping->options->interval), 6);
+	json_number(&json, "seconds", ticks_to_seconds(ping->ended - ping->begun), 6);
+	json_count(&json, "sent", probes->sent);
+	json_count(&json, "received", probes->received);
+	json_count(&json, "lost", summary->lost);
+	json_number(&json, "loss_percent", summary->loss, 4);
+	json_count(&json, "differing", probes->differing);
+	json_count(&json, "duplicates", probes->duplicates);
+	json_count(&json, "reordered", probes->reordered);
+	json_count(&json, "late", probes->late);
+	json_count(&json, "strays", probes->strays);
+	json_count(&json, "underway", summary->underway);
+	times_json(&json, "rtt_us", &probes->rtt);
+	if (is_stream(ping))
+		times_json(&json, "connect_us", &ping->connects);
+	json_close(&json);
+}
+
+static int ping_judge(struct ping *ping)
+{
+	struct summary summary;
+
+	ping->ended = ticks_now();
+	summary = summary_make(ping);
+	if (ping->options->json)
+		summary_json(ping, &summary);
+	else
+		summary_text(ping, &summary);
+	fflush(stdout);
+	if (ping->probes.received == 0 && ping->refused > 0)
+		return OUTCOME_UNREACHED;
+	if (summary.lost > 0 || ping->probes.differing > 0 || (is_stream(ping) && ping->probes.strays > 0))
+		return OUTCOME_DIFFERS;
+	return OUTCOME_OK;
+}
+
+static int ping_all(struct ping *ping)
+{
+	char why[TARGET_WHY_MAX];
+
+	/* Where each probe has its own connection, the first one tells whether the target can be reached. */
+	if (ping_connect(ping, why) < 0) {
+		fprintf(stderr, "echoc: %s\n", why);
+		return OUTCOME_UNREACHED;
+	}
+	if (ping->options->reconnect) {
+		ping_disconnect(ping);
+		histogram_clear(&ping->connects);
+	}
+	header_print(ping);
+	ping->begun = ticks_now();
+	ping_run(ping);
+	return ping_judge(ping);
+}
+
+int ping(const struct options *options, const struct target *target)
+{
+	struct ping *ping = calloc(1, sizeof(*ping));
+	uint32_t key = 0;
+	int outcome = OUTCOME_USAGE;
+
+	if (ping == NULL) {
+		fprintf(stderr, "echoc: out of memory\n");
+		return OUTCOME_USAGE;
+	}
+	if (getrandom(&key, sizeof(key), 0) < 0)
+		key = (uint32_t) ticks_now();
+	pattern_make();
+	ping->options = options;
+	ping->target = target;
+	ping->fd = -1;
+	histogram_clear(&ping->connects);
+	ping->out = malloc(options->size);
+	ping->in = malloc(options->size);
+	if (ping->out == NULL || ping->in == NULL || probes_init(&ping->probes, options->size, key) < 0)
+		fprintf(stderr, "echoc: out of memory\n");
+	else
+		outcome = ping_all(ping);
+	ping_disconnect(ping);
+	probes_clear(&ping->probes);
+	free(ping->out);
+	free(ping->in);
+	free(ping);
+	return outcome;
+}

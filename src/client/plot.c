@@ -1,0 +1,148 @@
+/* plot.c - see plot.h */
+#include <config.h>
+
+#include "client/plot.h"
+
+#include <errno.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/report.h"
+
+#define TOOL "gnuplot"
+#define POINTS 400
+
+
+
+int plot_check(void)
+{
+	const char *path = getenv("PATH");
+	char *copy = strdup(path != NULL ? path : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
+	int outcome = OUTCOME_USAGE;
+
+	while (outcome >= 0 && rest != NULL && (folder = strsep(&rest, ":")) != NULL) {
+		char *file;
+
+		if (asprintf(&file, "%s/" TOOL, folder) < 0)
+			break;
+		if (access(file, X_OK) == 0)
+			outcome = -1;
+		free(file);
+	}
+	free(copy);
+	if (outcome >= 0)
+		fprintf(stderr, "echoc: --plot: " TOOL " draws it, and is not installed here\n");
+	return outcome;
+}
+
+/* A string of gnuplot's between single quotes: only those need care. */
+static void quoted(FILE *file, const char *text)
+{
+	fputc('\'', file);
+	for (; *text != '\0'; text++) {
+		if (*text == '\'')
+			fputc('\'', file);
+		fputc(*text == '\n' ? ' ' : *text, file);
+	}
+	fputc('\'', file);
+}
+
+/* How the echoes spread over the latencies (left axis), and how many were no slower (right axis). */
+static void script_write(FILE *file, const struct report *report, const char *path)
+{
+	const struct options *options = report->options;
+	const struct histogram *latency = &report->latency;
+	double low = (double) (latency->min > 0 ? latency->min : 1), high = (double) (latency->max + 1);
+	double step, edge = low;
+	uint64_t seen = 0;
+	char title[256];
+
+	/* Steps of equal ratio, POINTS over the whole. */
+	step = 1.02;
+	while (low > 0 && high / low > 1 && POINTS * 0.02 < high / low && step < 1.2) {
+		double reach = 1;
+
+		for (int i = 0; i < POINTS; i++)
+			reach *= step;
+		if (reach >= high / low)
+			break;
+		step += 0.01;
+	}
+	snprintf(title, sizeof(title), "%s: %s, %u connections, %llu bytes: %.0f echoes/s", report->address,
+		 options_mode_name(options->mode), options->connections, (unsigned long long) options->size,
+		 report->seconds > 0 ? report->echoes / report->seconds : 0);
+	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset output ", file);
+	quoted(file, path);
+	fputs("\nset title ", file);
+	quoted(file, title);
+	fputs(" noenhanced\nset xlabel 'latency, microseconds'\nset logscale x\nset grid\nset key top left\n"
+	      "set ylabel 'share of the messages, per cent'\nset y2label 'no slower, per cent'\n"
+	      "set yrange [0:*]\nset y2range [0:100]\nset y2tics\nset ytics nomirror\n$latency << END\n",
+	      file);
+	while (edge < high) {
+		double next = edge * step;
+		uint64_t from = edge == low ? 0 : (uint64_t) edge, to = (uint64_t) next, count;
+
+		if (to > from) {
+			count = histogram_between(latency, from, to);
+			seen += count;
+			fprintf(file, "%.3f %.5f %.5f\n", edge * (1 + step) / 2 / 1e3, 100.0 * (double) count / (double) latency->count,
+				100.0 * (double) seen / (double) latency->count);
+		}
+		edge = next;
+	}
+	fputs("END\nplot $latency using 1:2 with boxes fill solid 0.5 noborder linecolor rgb '#4477aa' title 'messages', "
+	      "$latency using 1:3 axes x1y2 with lines linewidth 2 linecolor rgb '#ee6677' title 'no slower'\nset output\n",
+	      file);
+}
+
+static int tool_run(int script)
+{
+	posix_spawn_file_actions_t actions;
+	char *argv[] = { (char[]){ TOOL }, NULL };
+	int status = 0, r;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, script, STDIN_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	r = posix_spawnp(&pid, TOOL, &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (r != 0)
+		return -r;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+int plot_draw(const struct report *report, const char *path)
+{
+	FILE *script;
+	int r = 0;
+
+	if (report->latency.count == 0) {
+		fprintf(stderr, "echoc: --plot: no message came back, so there is nothing to draw\n");
+		return -ENODATA;
+	}
+	script = tmpfile();
+	if (script == NULL)
+		r = -errno;
+	if (r == 0) {
+		script_write(script, report, path);
+		if (fflush(script) != 0 || ferror(script))
+			r = -EIO;
+		rewind(script);
+	}
+	if (r == 0)
+		r = tool_run(fileno(script));
+	if (script != NULL)
+		fclose(script);
+	if (r < 0)
+		fprintf(stderr, "echoc: --plot: %s could not be drawn: %s\n", path, r == -EIO ? "see what " TOOL " said" : strerror(-r));
+	return r;
+}

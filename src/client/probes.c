@@ -1,0 +1,221 @@
+/* probes.c - see probes.h */
+#include <config.h>
+
+#include "client/probes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/pattern.h"
+
+#define NUMBER_BYTES 4
+#define SEARCH 1024 /* how many probes back the sender of a damaged answer is looked for */
+
+int probes_init(struct probes *probes, size_t size, uint32_t key)
+{
+	*probes = (struct probes) { .size = size, .key = key };
+	histogram_clear(&probes->rtt);
+	probes->window = calloc(PROBES_WINDOW, sizeof(*probes->window));
+	return probes->window != NULL ? 0 : -ENOMEM;
+}
+
+void probes_clear(struct probes *probes)
+{
+	free(probes->window);
+	probes->window = NULL;
+}
+
+struct probe *probes_get(const struct probes *probes, uint64_t seq)
+{
+	return &probes->window[seq % PROBES_WINDOW];
+}
+
+/* --- content ------------------------------------------------------------------------------------------------ */
+
+static uint32_t number_hide(const struct probes *probes, uint64_t seq)
+{
+	return (uint32_t) seq ^ probes->key;
+}
+
+static pattern_place content_place(const struct probes *probes, uint64_t seq)
+{
+	return pattern_after(pattern_start(seq), probes->key);
+}
+
+void probes_fill(const struct probes *probes, uint64_t seq, uint8_t *bytes)
+{
+	uint32_t number = number_hide(probes, seq);
+	pattern_place place = content_place(probes, seq);
+	size_t at = 0;
+
+	for (; at < probes->size && at < NUMBER_BYTES; at++)
+		bytes[at] = (uint8_t) (number >> (24 - 8 * at));
+	while (at < probes->size) {
+		size_t part = probes->size - at < PATTERN_RUN ? probes->size - at : PATTERN_RUN;
+
+		memcpy(bytes + at, pattern_bytes(place), part);
+		place = pattern_after(place, part);
+		at += part;
+	}
+}
+
+static uint8_t byte_wanted(const struct probes *probes, uint64_t seq, size_t at)
+{
+	if (at < NUMBER_BYTES)
+		return (uint8_t) (number_hide(probes, seq) >> (24 - 8 * at));
+	return *pattern_bytes(pattern_after(content_place(probes, seq), at - NUMBER_BYTES));
+}
+
+/* The index of the first byte of `bytes` that is not probe `seq`'s, or the smaller of both lengths. */
+static size_t content_compare(const struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length)
+{
+	size_t most = length < probes->size ? length : probes->size, at = 0;
+
+	for (; at < most && at < NUMBER_BYTES; at++)
+		if (bytes[at] != byte_wanted(probes, seq, at))
+			return at;
+	return at + pattern_compare(content_place(probes, seq), bytes + at, most - at);
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------ */
+
+uint64_t probes_send(struct probes *probes, uint64_t now)
+{
+	*probes_get(probes, ++probes->sent) = (struct probe) { .sent_at = now, .state = PROBE_UNDERWAY };
+	/* What leaves the window is not waited for any more. */
+	if (probes->sent > PROBES_WINDOW && probes->settled < probes->sent - PROBES_WINDOW)
+		probes->settled = probes->sent - PROBES_WINDOW;
+	return probes->sent;
+}
+
+uint64_t probes_oldest(struct probes *probes)
+{
+	while (probes->settled < probes->sent && probes_get(probes, probes->settled + 1)->state != PROBE_UNDERWAY)
+		probes->settled++;
+	return probes->settled < probes->sent ? probes->settled + 1 : 0;
+}
+
+void probes_give_up(struct probes *probes, uint64_t seq, enum probe_state how)
+{
+	probes_get(probes, seq)->state = how;
+}
+
+uint64_t probes_underway(struct probes *probes)
+{
+	uint64_t count = 0;
+
+	if (probes_oldest(probes) == 0)
+		return 0;
+	for (uint64_t seq = probes->settled + 1; seq <= probes->sent; seq++)
+		count += probes_get(probes, seq)->state == PROBE_UNDERWAY;
+	return count;
+}
+
+/* --- matching ----------------------------------------------------------------------------------------------- */
+
+static bool is_known(const struct probes *probes, uint64_t seq)
+{
+	return seq >= 1 && seq <= probes->sent && probes->sent - seq < PROBES_WINDOW;
+}
+
+/* The number in the answer, in full: the one nearest to the last sent. */
+static uint64_t number_read(const struct probes *probes, const uint8_t *bytes)
+{
+	uint32_t low = ((uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8 | bytes[3]) ^ probes->key;
+
+	return probes->sent - (uint32_t) ((uint32_t) probes->sent - low);
+}
+
+static size_t bytes_equal(const struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length)
+{
+	size_t equal = 0;
+
+	for (size_t at = 0; at < length; at++)
+		equal += bytes[at] == byte_wanted(probes, seq, at);
+	return equal;
+}
+
+/* Whose damaged answer this may be: the probe it has most bytes in common with, more than half. 0: nobody's. */
+static uint64_t owner_find(const struct probes *probes, const uint8_t *bytes, size_t length)
+{
+	size_t most = length < probes->size ? length : probes->size;
+	size_t look = most < 256 ? most : 256, best = look / 2;
+	uint64_t owner = 0;
+
+	for (uint64_t back = 0; back < SEARCH && is_known(probes, probes->sent - back); back++) {
+		size_t equal = bytes_equal(probes, probes->sent - back, bytes, look);
+
+		if (equal > best) {
+			best = equal;
+			owner = probes->sent - back;
+		}
+	}
+	return owner;
+}
+
+static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length, struct match *match)
+{
+	struct probe *probe = probes_get(probes, seq);
+
+	match->verdict = VERDICT_DIFFERS;
+	match->seq = seq;
+	match->at = content_compare(probes, seq, bytes, length);
+	match->wanted = match->at < probes->size ? byte_wanted(probes, seq, match->at) : -1;
+	match->got = match->at < length ? bytes[match->at] : -1;
+	probes->differing++;
+	if (probe->state != PROBE_ANSWERED)
+		probe->state = PROBE_DIFFERED;
+}
+
+static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, struct match *match)
+{
+	struct probe *probe = probes_get(probes, seq);
+
+	match->seq = seq;
+	match->rtt = now > probe->sent_at ? now - probe->sent_at : 0;
+	if (probe->state == PROBE_ANSWERED) {
+		match->verdict = VERDICT_DUPLICATE;
+		probes->duplicates++;
+		return;
+	}
+	match->verdict = VERDICT_ANSWER;
+	match->late = probe->state == PROBE_OVERDUE;
+	match->reordered = seq < probes->highest;
+	if (seq > probes->highest)
+		probes->highest = seq;
+	probes->late += match->late;
+	probes->reordered += match->reordered;
+	probes->received++;
+	histogram_add(&probes->rtt, match->rtt);
+	probe->state = PROBE_ANSWERED;
+}
+
+void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now, struct match *match)
+{
+	uint64_t seq = length >= NUMBER_BYTES ? number_read(probes, bytes) : 0;
+
+	*match = (struct match) { .wanted = -1, .got = -1 };
+	if (is_known(probes, seq) && length == probes->size && content_compare(probes, seq, bytes, length) == length) {
+		match_intact(probes, seq, now, match);
+		return;
+	}
+	/* Cut short or drawn out, but right as far as it goes? Else look whose it was. */
+	if (!is_known(probes, seq) || content_compare(probes, seq, bytes, length) < (length < probes->size ? length : probes->size))
+		seq = length > 0 ? owner_find(probes, bytes, length) : 0;
+	if (seq != 0) {
+		match_differs(probes, seq, bytes, length, match);
+		return;
+	}
+	match->verdict = VERDICT_STRAY;
+	probes->strays++;
+}
+
+void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now, struct match *match)
+{
+	*match = (struct match) { .wanted = -1, .got = -1 };
+	if (content_compare(probes, seq, bytes, probes->size) == probes->size)
+		match_intact(probes, seq, now, match);
+	else
+		match_differs(probes, seq, bytes, probes->size, match);
+}

@@ -1,0 +1,204 @@
+/* report.c - see report.h */
+#include <config.h>
+
+#include "client/report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "client/json.h"
+#include "client/numbers.h"
+#include "client/ticks.h"
+
+#define BAR_WIDTH 40
+
+static const struct {
+	const char *text; /* as people write it */
+	const char *key;  /* as scripts find it */
+	double share;
+} quantiles[] = {
+	{ "p50", "p50", 0.5 },
+	{ "p90", "p90", 0.9 },
+	{ "p99", "p99", 0.99 },
+	{ "p99.9", "p999", 0.999 },
+	{ "max", "max", 1 },
+};
+
+#define QUANTILES (sizeof(quantiles) / sizeof(quantiles[0]))
+
+static double per_second(const struct report *report, double amount)
+{
+	return report->seconds > 0 ? amount / report->seconds : 0;
+}
+
+/* --- for people --------------------------------------------------------------------------------------------- */
+
+/* The edges of the rows of the picture go 1, 2, 5, 10, 20, 50, ... */
+static uint64_t edge_next(uint64_t edge)
+{
+	uint64_t power = 1;
+
+	while (edge / power >= 10)
+		power *= 10;
+	return edge / power == 2 ? power * 5 : edge * 2;
+}
+
+static void latency_row(const struct histogram *latency, uint64_t low, uint64_t high)
+{
+	char from[NUMBER_TEXT_MAX], to[NUMBER_TEXT_MAX];
+	double share = (double) histogram_between(latency, low, high) / (double) latency->count;
+	int width = (int) (share * BAR_WIDTH + 0.5);
+	char bar[BAR_WIDTH + 1];
+
+	memset(bar, '#', sizeof(bar));
+	bar[width] = '\0';
+	/* What is there but too little to be drawn must still be seen. */
+	if (width == 0 && share > 0)
+		strcpy(bar, ".");
+	printf("  %7s - %-7s %8.3f %%  %s\n", number_duration(from, (double) low), number_duration(to, (double) high), share * 100,
+	       bar);
+}
+
+static void latency_picture(const struct histogram *latency)
+{
+	uint64_t low = 1;
+
+	if (latency->count == 0)
+		return;
+	while (edge_next(low) <= latency->min)
+		low = edge_next(low);
+	putchar('\n');
+	for (; low <= latency->max; low = edge_next(low))
+		latency_row(latency, low, edge_next(low));
+}
+
+static void counts_print(const struct report *report)
+{
+	char count[NUMBER_TEXT_MAX], rate[NUMBER_TEXT_MAX];
+
+	if (report->options->mode == LOAD_STREAM)
+		printf("  stream     %.1f MB/s each way, %.0f messages of %llu bytes\n", per_second(report, (double) report->bytes) / 1e6,
+		       report->echoes, (unsigned long long) report->options->size);
+	else
+		printf("  echoes     %s, that is %s/s and %.2f MB/s each way\n", number_group(count, (uint64_t) report->echoes),
+		       number_group(rate, (uint64_t) (per_second(report, report->echoes) + 0.5)),
+		       per_second(report, (double) report->bytes) / 1e6);
+	if (report->options->rate > 0 && report->unsent > 0)
+		printf("  rate       %s/s were asked for; %s messages were due and never begun\n",
+		       number_group(rate, report->options->rate), number_group(count, report->unsent));
+	printf("  bytes      %s sent, ", number_group(count, report->bytes_sent));
+	printf("%s came back%s\n", number_group(count, report->bytes_received),
+	       report->bytes_sent == report->bytes_received ? ", all as sent" : "");
+}
+
+static void latency_print(const struct report *report)
+{
+	char text[NUMBER_TEXT_MAX];
+
+	if (report->latency.count == 0) {
+		puts("  latency    unknown: nothing came back in that time");
+		return;
+	}
+	printf("  latency   ");
+	for (size_t i = 0; i < QUANTILES; i++)
+		printf(" %s %s,", quantiles[i].text, number_duration(text, (double) histogram_quantile(&report->latency, quantiles[i].share)));
+	printf(" mean %s\n", number_duration(text, histogram_mean(&report->latency)));
+	if (report->options->rate > 0)
+		puts("             counted from when each message was due");
+}
+
+static void faults_print(const struct report *report)
+{
+	if (report->mismatches + report->errors + report->lost + report->idle_lost + report->duplicates > 0)
+		printf("  wrong      %llu differing, %llu connections failed, %llu messages lost, %llu idle connections lost, "
+		       "%llu duplicates\n",
+		       (unsigned long long) report->mismatches, (unsigned long long) report->errors,
+		       (unsigned long long) report->lost, (unsigned long long) report->idle_lost,
+		       (unsigned long long) report->duplicates);
+	if (report->fault != NULL)
+		printf("  first      %s\n", report->fault);
+}
+
+void report_text(const struct report *report)
+{
+	const struct options *options = report->options;
+
+	printf("%s over %s: %s, %u connections", report->address, report->transport, options_mode_name(options->mode),
+	       options->connections);
+	if (options->idle > 0)
+		printf(" and %u idle", options->idle);
+	printf(", %llu bytes", (unsigned long long) options->size);
+	if (options->depth > 1)
+		printf(", %u in flight", options->depth);
+	printf(", %u thread%s on %s, %.2f s after %.3g s of warm-up%s\n", options->threads, options->threads == 1 ? "" : "s",
+	       report->engine, report->seconds, ticks_to_seconds(options->warmup), report->interrupted ? " (interrupted)" : "");
+	if (report->engine_note != NULL)
+		printf("  note       %s\n", report->engine_note);
+	counts_print(report);
+	latency_print(report);
+	printf("  client     %.2f s of processor time, its busiest thread at %.0f %% of one processor\n", report->cpu_seconds,
+	       report->cpu_share_highest * 100);
+	if (report->limited && report->wait_share_highest > 0.05)
+		printf("  LIMIT      the client was the limit: its busiest thread wanted more, and waited %.0f %% of the time for a processor\n",
+		       report->wait_share_highest * 100);
+	else if (report->limited)
+		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an engine that costs less");
+	faults_print(report);
+	latency_picture(&report->latency);
+	fflush(stdout);
+}
+
+/* --- for scripts -------------------------------------------------------------------------------------------- */
+
+static void latency_json(struct json *json, const struct histogram *latency)
+{
+	json_object(json, "latency_us");
+	for (size_t i = 0; i < QUANTILES; i++)
+		json_number(json, quantiles[i].key, (double) histogram_quantile(latency, quantiles[i].share) / 1e3, 3);
+	json_number(json, "mean", histogram_mean(latency) / 1e3, 3);
+	json_number(json, "min", latency->count > 0 ? (double) latency->min / 1e3 : 0, 3);
+	json_count(json, "count", latency->count);
+	json_object_end(json);
+}
+
+void report_json(const struct report *report)
+{
+	const struct options *options = report->options;
+	struct json json;
+
+	json_open(&json, stdout);
+	json_text(&json, "address", report->address);
+	json_text(&json, "transport", report->transport);
+	json_text(&json, "mode", options_mode_name(options->mode));
+	json_text(&json, "engine", report->engine);
+	json_text(&json, "engine_note", report->engine_note);
+	json_count(&json, "connections", options->connections);
+	json_count(&json, "idle", options->idle);
+	json_count(&json, "size", options->size);
+	json_count(&json, "depth", options->depth);
+	json_count(&json, "threads", options->threads);
+	json_count(&json, "rate", options->rate);
+	json_number(&json, "warmup_seconds", ticks_to_seconds(options->warmup), 3);
+	json_number(&json, "seconds", report->seconds, 6);
+	json_count(&json, "echoes", (uint64_t) report->echoes);
+	json_number(&json, "echoes_per_second", per_second(report, report->echoes), 1);
+	json_count(&json, "bytes", report->bytes);
+	json_number(&json, "mb_per_second", per_second(report, (double) report->bytes) / 1e6, 3);
+	json_count(&json, "bytes_sent", report->bytes_sent);
+	json_count(&json, "bytes_received", report->bytes_received);
+	json_count(&json, "connections_made", report->connections_made);
+	latency_json(&json, &report->latency);
+	json_count(&json, "errors", report->errors);
+	json_count(&json, "lost", report->lost);
+	json_count(&json, "mismatches", report->mismatches);
+	json_count(&json, "duplicates", report->duplicates);
+	json_count(&json, "idle_lost", report->idle_lost);
+	json_count(&json, "unsent", report->unsent);
+	json_number(&json, "client_cpu_seconds", report->cpu_seconds, 6);
+	json_number(&json, "client_cpu_share", report->cpu_share_highest, 4);
+	json_number(&json, "client_wait_share", report->wait_share_highest, 4);
+	json_bool(&json, "client_limited", report->limited);
+	json_bool(&json, "interrupted", report->interrupted);
+	json_text(&json, "first_error", report->fault);
+	json_close(&json);
+}

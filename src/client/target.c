@@ -1,0 +1,410 @@
+/* target.c - see target.h */
+#include <config.h>
+
+#include "client/target.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+#include "client/ticks.h"
+
+#define STAGGER (TICKS_SECOND / 4)
+#define PORT_DEFAULT "7"
+
+/* --- finding ------------------------------------------------------------------------------------------------ */
+
+static int why_set(char *why, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static int why_set(char *why, int error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, TARGET_WHY_MAX, format, args);
+	va_end(args);
+	return error;
+}
+
+/* A number from 1 to 65535 without leading zeros, or 0. */
+static uint16_t port_number(const char *text)
+{
+	size_t length = strspn(text, "0123456789");
+	long value;
+
+	if (length == 0 || length > 5 || text[length] != '\0' || text[0] == '0')
+		return 0;
+	value = strtol(text, NULL, 10);
+	return value <= 65535 ? (uint16_t) value : 0;
+}
+
+static int target_hold(struct target *target, const struct addr *addrs, size_t count, char *name, char *why)
+{
+	target->addrs = calloc(count, sizeof(*target->addrs));
+	target->name = name;
+	if (target->addrs == NULL || name == NULL) {
+		target_clear(target);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	memcpy(target->addrs, addrs, count * sizeof(*addrs));
+	target->count = count;
+	return 0;
+}
+
+static int find_unix(struct target *target, const struct target_wish *wish, const char *host, const char *port,
+		     char *why)
+{
+	const char *reason = "";
+	struct addr addr;
+
+	if (wish->type == SOCK_DGRAM)
+		return why_set(why, -EINVAL, "%s cannot be asked over UDP: name a host", host);
+	if (wish->family != AF_UNSPEC || wish->source.len != 0 || wish->interface != NULL || wish->dscp >= 0)
+		return why_set(why, -EINVAL, "%s is no internet address: it has no family, source, interface or DSCP", host);
+	if (port != NULL)
+		return why_set(why, -EINVAL, "%s has no port, but \"%s\" was given", host, port);
+	if (addr_parse(&addr, host, 7, &reason) < 0)
+		return why_set(why, -EINVAL, "%s: %s", host, reason);
+	return target_hold(target, &addr, 1, strdup(host), why);
+}
+
+/* `host` is an address and needs no looking up. Returns -ENOENT where it is not one. */
+static int find_literal(struct target *target, const struct target_wish *wish, const char *host, const char *port,
+			char *why)
+{
+	uint16_t given = port != NULL ? port_number(port) : 7;
+	struct addr addr, other;
+	const char *reason;
+	char text[ADDR_TEXT_MAX];
+
+	if (given == 0 || addr_parse(&addr, host, given, &reason) < 0)
+		return -ENOENT;
+	/* An address that names its own port does not take up another default. */
+	if (addr_parse(&other, host, given == 1 ? 2 : 1, &reason) == 0 && addr_port(&other) == addr_port(&addr)
+	    && port != NULL)
+		return why_set(why, -EINVAL, "%s names a port already, but \"%s\" was given too", host, port);
+	if (wish->family != AF_UNSPEC && wish->family != addr.sa.sa_family)
+		return why_set(why, -EINVAL, "%s is not an %s address", host, wish->family == AF_INET ? "IPv4" : "IPv6");
+	return target_hold(target, &addr, 1, strdup(addr_print(&addr, text)), why);
+}
+
+/* Copy the list so that the families take turns, the first address's family first. */
+static size_t addrs_interleave(struct addr *out, const struct addrinfo *list)
+{
+	const struct addrinfo *same = list, *other = list;
+	int first = list->ai_family;
+	size_t count = 0;
+
+	while (same != NULL || other != NULL) {
+		while (same != NULL && same->ai_family != first)
+			same = same->ai_next;
+		while (other != NULL && other->ai_family == first)
+			other = other->ai_next;
+		for (const struct addrinfo **next = &same;; next = &other) {
+			if (*next != NULL && (*next)->ai_addrlen <= sizeof(out->in6)) {
+				memset(&out[count], 0, sizeof(*out));
+				memcpy(&out[count].sa, (*next)->ai_addr, (*next)->ai_addrlen);
+				out[count++].len = (*next)->ai_addrlen;
+			}
+			if (*next != NULL)
+				*next = (*next)->ai_next;
+			if (next == &other)
+				break;
+		}
+	}
+	return count;
+}
+
+static int find_name(struct target *target, const struct target_wish *wish, const char *host, const char *port,
+		     char *why)
+{
+	struct addrinfo hints = { .ai_family = wish->family, .ai_socktype = wish->type };
+	struct addrinfo *list = NULL;
+	struct addr *addrs;
+	size_t count = 0;
+	char *name = NULL;
+	int r;
+
+	r = getaddrinfo(host, port, &hints, &list);
+	if (r == EAI_SERVICE)
+		return why_set(why, -EINVAL, "\"%s\" is neither a port (1 to 65535) nor the name of a %s service", port,
+			       wish->type == SOCK_DGRAM ? "UDP" : "TCP");
+	if (r != 0)
+		return why_set(why, -ENOENT, "cannot look up %s%s: %s", host,
+			       wish->family == AF_INET ? " (IPv4)" : wish->family == AF_INET6 ? " (IPv6)" : "",
+			       r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
+	for (const struct addrinfo *one = list; one != NULL; one = one->ai_next)
+		count++;
+	addrs = calloc(count, sizeof(*addrs));
+	if (addrs != NULL && asprintf(&name, "%s port %s", host, port) >= 0) {
+		count = addrs_interleave(addrs, list);
+		r = target_hold(target, addrs, count, name, why);
+	} else {
+		r = why_set(why, -ENOMEM, "out of memory");
+	}
+	free(addrs);
+	freeaddrinfo(list);
+	return r;
+}
+
+int target_find(struct target *target, const struct target_wish *wish, const char *host, const char *port,
+		char why[static TARGET_WHY_MAX])
+{
+	int r;
+
+	*target = (struct target) { 0 };
+	if (strncmp(host, "unix:", 5) == 0)
+		return find_unix(target, wish, host, port, why);
+	if (port != NULL && port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0)
+		return why_set(why, -EINVAL, "\"%s\" is not a port: a port is a number from 1 to 65535", port);
+	r = find_literal(target, wish, host, port, why);
+	if (r != -ENOENT)
+		return r;
+	return find_name(target, wish, host, port != NULL ? port : PORT_DEFAULT, why);
+}
+
+void target_clear(struct target *target)
+{
+	free(target->addrs);
+	free(target->name);
+	*target = (struct target) { 0 };
+}
+
+/* --- connecting --------------------------------------------------------------------------------------------- */
+
+static int socket_mark(int fd, int family, int dscp)
+{
+	int tos = dscp << 2;
+
+	if (family == AF_INET6)
+		return setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
+	return setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
+}
+
+int target_socket(const struct target_wish *wish, const struct addr *to, const char **what)
+{
+	int family = to->sa.sa_family, one = 1, fd, error;
+	const char *step = "create a socket";
+
+	fd = socket(family, wish->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		goto fail;
+	if (family != AF_UNIX) {
+		step = "switch Nagle's algorithm off";
+		if (wish->type == SOCK_STREAM && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
+			goto fail;
+		step = "set the DSCP";
+		if (wish->dscp >= 0 && socket_mark(fd, family, wish->dscp) < 0)
+			goto fail;
+		step = "bind to the interface";
+		if (wish->interface != NULL
+		    && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, wish->interface, (socklen_t) strlen(wish->interface)) < 0)
+			goto fail;
+		/* The port is chosen with the peer known, so that many connections do not run out of them. */
+		if (wish->source.len != 0)
+			setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+		step = "bind to the source address";
+		if (wish->source.len != 0 && bind(fd, &wish->source.sa, wish->source.len) < 0)
+			goto fail;
+	}
+	return fd;
+fail:
+	error = errno;
+	if (fd >= 0)
+		close(fd);
+	if (what != NULL)
+		*what = step;
+	return -error;
+}
+
+/* One address of the race. */
+struct attempt {
+	const struct addr *to;
+	int fd;           /* -1: not begun, or over */
+	int error;        /* 0: none yet */
+	const char *step; /* what failed, where it was not the connecting */
+};
+
+static bool attempt_begin(struct attempt *attempt, const struct target_wish *wish)
+{
+	attempt->step = NULL;
+	attempt->fd = target_socket(wish, attempt->to, &attempt->step);
+	if (attempt->fd < 0) {
+		attempt->error = -attempt->fd;
+		attempt->fd = -1;
+		return false;
+	}
+	if (connect(attempt->fd, &attempt->to->sa, attempt->to->len) == 0)
+		return true;
+	if (errno == EINPROGRESS)
+		return false;
+	attempt->error = errno;
+	close(attempt->fd);
+	attempt->fd = -1;
+	return false;
+}
+
+/* What poll reported on a connection in the making. */
+static bool attempt_finish(struct attempt *attempt)
+{
+	socklen_t length = sizeof(attempt->error);
+
+	if (getsockopt(attempt->fd, SOL_SOCKET, SO_ERROR, &attempt->error, &length) < 0)
+		attempt->error = errno;
+	if (attempt->error == 0)
+		return true;
+	close(attempt->fd);
+	attempt->fd = -1;
+	return false;
+}
+
+static void attempts_explain(const struct attempt *attempts, size_t count, const struct target *target,
+			     const struct target_wish *wish, char *why)
+{
+	size_t used;
+	char text[ADDR_TEXT_MAX];
+
+	used = (size_t) snprintf(why, TARGET_WHY_MAX, "cannot connect to %s%s", target->name,
+				 attempts[0].to->sa.sa_family == AF_UNIX ? "" : wish->type == SOCK_DGRAM ? " over UDP" : " over TCP");
+	for (size_t i = 0; i < count && used < TARGET_WHY_MAX; i++) {
+		const struct attempt *one = &attempts[i];
+
+		used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", i == 0 ? ": " : "; ");
+		/* A single address that the name already says need not be said twice. */
+		if (used < TARGET_WHY_MAX && (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0))
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s: ", addr_print(one->to, text));
+		if (used < TARGET_WHY_MAX && one->step != NULL)
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "cannot %s: ", one->step);
+		if (used >= TARGET_WHY_MAX)
+			break;
+		if (one->error == 0)
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "no answer within %.3g s",
+						  ticks_to_seconds(wish->timeout));
+		else
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", strerror(one->error));
+	}
+}
+
+/* A unix socket whose backlog is full says EAGAIN and never calls back: wait for it in the kernel instead. */
+static int connect_unix(const struct target *target, const struct target_wish *wish, char *why)
+{
+	const struct addr *to = &target->addrs[0];
+	struct attempt attempt = { .to = to, .fd = -1 };
+	struct timeval limit = { 0 };
+	int flag = 0, fd;
+
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		attempt.error = errno;
+		goto fail;
+	}
+	if (wish->timeout != TICKS_NEVER) {
+		limit.tv_sec = (time_t) (wish->timeout / TICKS_SECOND);
+		limit.tv_usec = (suseconds_t) (wish->timeout % TICKS_SECOND / 1000) + 1;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect(fd, &to->sa, to->len) == 0) {
+		limit = (struct timeval) { 0 };
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+		flag = fcntl(fd, F_GETFL);
+		if (flag >= 0 && fcntl(fd, F_SETFL, flag | O_NONBLOCK) == 0)
+			return fd;
+	}
+	attempt.error = errno == EAGAIN ? 0 : errno;
+	close(fd);
+fail:
+	attempts_explain(&attempt, 1, target, wish, why);
+	return attempt.error != 0 ? -attempt.error : -ETIMEDOUT;
+}
+
+/* The race. Returns the index of the winner, or count where none won, or -EINTR. */
+static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_t count,
+			     const struct target_wish *wish)
+{
+	uint64_t now = ticks_now(), next = now;
+	uint64_t limit = wish->timeout == TICKS_NEVER ? TICKS_NEVER : now + wish->timeout;
+	size_t begun = 0;
+
+	for (;;) {
+		size_t open = 0;
+		struct timespec wait;
+		int r;
+
+		while (begun < count && (now >= next)) {
+			if (attempt_begin(&attempts[begun], wish))
+				return (ssize_t) begun;
+			/* One that failed at once does not keep the next one waiting. */
+			if (attempts[begun].fd >= 0)
+				next = now + STAGGER;
+			begun++;
+		}
+		for (size_t i = 0; i < begun; i++) {
+			fds[i] = (struct pollfd) { .fd = attempts[i].fd, .events = POLLOUT };
+			open += attempts[i].fd >= 0;
+		}
+		if ((open == 0 && begun == count) || now >= limit)
+			return (ssize_t) count;
+		r = ppoll(fds, begun, ticks_wait(&wait, now, begun < count && next < limit ? next : limit), interrupt_mask());
+		if (r < 0 && (errno != EINTR || interrupt_seen()))
+			return -EINTR;
+		for (size_t i = 0; r > 0 && i < begun; i++) {
+			if (fds[i].revents == 0)
+				continue;
+			if (attempt_finish(&attempts[i]))
+				return (ssize_t) i;
+			next = 0;
+		}
+		now = ticks_now();
+	}
+}
+
+int target_connect(const struct target *target, const struct target_wish *wish, struct addr *chosen,
+		   char why[static TARGET_WHY_MAX])
+{
+	size_t count = target->count;
+	struct attempt *attempts;
+	struct pollfd *fds;
+	ssize_t won = -ENOMEM;
+	int fd = -1;
+
+	if (chosen != NULL)
+		*chosen = target->addrs[0];
+	if (target->addrs[0].sa.sa_family == AF_UNIX)
+		return connect_unix(target, wish, why);
+	attempts = calloc(count, sizeof(*attempts));
+	fds = calloc(count, sizeof(*fds));
+	if (attempts == NULL || fds == NULL) {
+		snprintf(why, TARGET_WHY_MAX, "out of memory");
+		goto done;
+	}
+	for (size_t i = 0; i < count; i++)
+		attempts[i] = (struct attempt) { .to = &target->addrs[i], .fd = -1 };
+	won = attempts_race(attempts, fds, count, wish);
+	if (won == -EINTR) {
+		snprintf(why, TARGET_WHY_MAX, "interrupted while connecting to %s", target->name);
+	} else if (won == (ssize_t) count) {
+		attempts_explain(attempts, count, target, wish, why);
+		won = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
+	} else {
+		fd = attempts[won].fd;
+		if (chosen != NULL)
+			*chosen = *attempts[won].to;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (attempts[i].fd >= 0 && attempts[i].fd != fd)
+			close(attempts[i].fd);
+done:
+	free(attempts);
+	free(fds);
+	return fd >= 0 ? fd : (int) won;
+}

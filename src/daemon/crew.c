@@ -1,0 +1,470 @@
+#include <config.h>
+
+#include "daemon/crew.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/daemonize.h"
+#include "models/datagram.h"
+
+/* A worker process that fails is replaced after so long, twice as long each time, at most so
+ * long; one that has lived for as long as the latter is forgiven what came before. */
+#define RESTART_FIRST (100 * USEC_PER_MSEC)
+#define RESTART_MOST (10 * USEC_PER_SEC)
+
+/* What a stopping crew is given beyond its drain-timeout before it is killed. */
+#define KILL_GRACE (2 * USEC_PER_SEC)
+
+/* Free its memory alone. */
+static void crew_forget(struct crew *crew)
+{
+	free(crew->processes);
+	free(crew->sockets.items);
+	conf_free(crew->conf);
+	free(crew);
+}
+
+/* --- in the child ---------------------------------------------------------------------- */
+
+static void worker_fill(struct worker *worker, const struct crew *crew, unsigned index)
+{
+	const struct crew_ground *ground = crew->ground;
+	struct stats_slot *slots = &ground->board->slots[crew->first_slot];
+	const struct conf *conf = crew->conf;
+
+	*worker = (struct worker) {
+		.conf = conf,
+		.model = crew->model,
+		.index = index,
+		.workers = crew->workers,
+		.board = ground->board,
+		.slot = &slots[index],
+		.orders = &ground->board->orders[crew->orders],
+		.listeners = crew->sockets.items,
+		.listener_count = crew->sockets.count,
+		.stop_fd = crew->stop_out,
+		.ready_fd = crew->ready_in,
+		.inbox_fd = ground->inbox,
+		.outbox_fd = ground->outbox,
+		.beat_usec = ground->beat_usec,
+		.next_beat = ground->beat_usec == INT64_MAX ? INT64_MAX : 0,
+		.admission = {
+			.shared = ground->admission,
+			.allow = &conf->allow,
+			.deny = &conf->deny,
+			.max_connections = model_max_connections(crew->model, conf, crew->sockets.count),
+			.max_per_source = conf->max_per_source,
+			.owner = crew->first_slot + index,
+		},
+	};
+	if (crew->model->crew == MODEL_SPAWN)
+		worker->spare = &slots[crew->slots - crew->workers];
+	atomic_store(&worker->slot->state, SLOT_STARTING);
+	atomic_store(&worker->slot->pid, getpid());
+}
+
+struct thread {
+	pthread_t id;
+	struct worker worker;
+	int result;
+};
+
+static void *thread_main(void *argument)
+{
+	struct thread *thread = argument;
+	struct worker *worker = &thread->worker;
+
+	log_identify(worker->model->name, (int) worker->index);
+	thread->result = worker->model->run(worker);
+	if (thread->result == 0)
+		return NULL;
+	/* a worker that cannot go on is no use: end the process, whose reaper tells and replaces it */
+	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u cannot go on: %s", worker->index, strerror(-thread->result));
+	_exit(1);
+}
+
+/* All workers of the process but the first in threads of their own, the first in this one. */
+static int run_threads(const struct crew *crew, const struct crew_process *process)
+{
+	struct thread *threads = calloc(process->threads, sizeof *threads);
+	int r = 0;
+
+	if (!threads)
+		return -ENOMEM;
+	for (unsigned i = 0; i < process->threads; i++) {
+		worker_fill(&threads[i].worker, crew, process->index + i);
+		threads[i].worker.admission.owner = crew->first_slot + process->index;
+	}
+	for (unsigned i = 1; i < process->threads; i++) {
+		r = -pthread_create(&threads[i].id, NULL, thread_main, &threads[i]);
+		if (r < 0)
+			return r;
+	}
+	thread_main(&threads[0]);
+	for (unsigned i = 1; i < process->threads; i++)
+		pthread_join(threads[i].id, NULL);
+	free(threads);
+	return r;
+}
+
+static int run_datagrams(const struct crew *crew, const struct crew_process *process)
+{
+	struct worker worker;
+
+	worker_fill(&worker, crew, process->index);
+	log_identify(crew->model->name, (int) process->index);
+	return datagram_run(&worker);
+}
+
+static int close_others(const struct crew *crew)
+{
+	size_t listeners = crew->sockets.count;
+	int *keep = calloc(listeners + 6, sizeof *keep);
+	unsigned count = 0;
+
+	if (!keep)
+		return -ENOMEM;
+	for (size_t i = 0; i < listeners; i++)
+		keep[count++] = crew->sockets.items[i].fd;
+	keep[count++] = crew->stop_out;
+	keep[count++] = crew->ready_in;
+	keep[count++] = crew->ground->inbox;
+	keep[count++] = crew->ground->outbox;
+	keep[count++] = crew->ground->log_relay;
+	keep[count++] = admission_room_fd(crew->ground->admission);
+	daemonize_close_others(keep, count);
+	free(keep);
+	return 0;
+}
+
+static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process)
+{
+	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
+	int r;
+
+	daemonize_inherit();
+	r = close_others(crew);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
+	log_identify(crew->model->name, -1);
+	if (r == 0)
+		r = process->datagrams ? run_datagrams(crew, process) : run_threads(crew, process);
+	if (r < 0)
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
+	/* not exit(): what the supervisor registered and buffered is not this process's to do again */
+	crew_forget(crew);
+	_exit(r < 0 ? 1 : 0);
+}
+
+/* --- in the supervisor ----------------------------------------------------------------- */
+
+static int process_start(struct crew *crew, struct crew_process *process)
+{
+	pid_t pid;
+
+	process->restart_at = INT64_MAX;
+	process->started = clock_usec();
+	pid = fork();
+	if (pid == 0)
+		process_main(crew, process);
+	if (pid < 0)
+		return -errno;
+	process->pid = pid;
+	return 0;
+}
+
+/* The lowest range of `crew->slots` slots that no other crew has, and the first free orders. */
+static int find_place(struct crew *crew, const struct list *others)
+{
+	bool taken[STATS_CREWS] = { false };
+	uint32_t first = 0;
+
+	for (const struct list *at = others->next; at != others; at = at->next) {
+		const struct crew *other = LIST_ENTRY(at, struct crew, link);
+
+		taken[other->orders] = true;
+		if (first < other->first_slot + other->slots && other->first_slot < first + crew->slots) {
+			first = other->first_slot + other->slots;
+			at = others; /* moved: look at all of them again */
+		}
+	}
+	crew->first_slot = first;
+	while (crew->orders < STATS_CREWS && taken[crew->orders])
+		crew->orders++;
+	if (crew->orders == STATS_CREWS || first + crew->slots > crew->ground->board->slots_count)
+		return -EBUSY;
+	if (crew->expected > 0)
+		stats_slot_use(crew->ground->board, first + crew->expected - 1);
+	return 0;
+}
+
+static bool wants_datagram_process(const struct crew *crew)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < crew->sockets.count; i++)
+		any |= crew->sockets.items[i].kind == LISTENER_DATAGRAM;
+	return any && !crew->model->datagrams;
+}
+
+/* Which processes, with which workers, and how many slots. */
+static int plan(struct crew *crew)
+{
+	bool datagrams = wants_datagram_process(crew);
+	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->workers : 1;
+	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->workers : 1;
+
+	crew->process_count = serving + datagrams;
+	crew->processes = calloc(crew->process_count, sizeof *crew->processes);
+	if (!crew->processes)
+		return -ENOMEM;
+	for (unsigned i = 0; i < serving; i++)
+		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads };
+	if (datagrams)
+		crew->processes[serving] = (struct crew_process) { .index = serving * threads, .threads = 1, .datagrams = true };
+	crew->expected = serving * threads + datagrams;
+	crew->slots = crew->expected + (crew->model->crew == MODEL_SPAWN ? crew->workers : 0);
+	return 0;
+}
+
+static int open_pipes(struct crew *crew)
+{
+	int stop[2], ready[2];
+
+	if (pipe2(stop, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	crew->stop_out = stop[0];
+	crew->stop_in = stop[1];
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return -errno;
+	crew->ready_out = ready[0];
+	crew->ready_in = ready[1];
+	return fcntl(crew->ready_out, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static int copy_sockets(struct crew *crew, const struct sockets *sockets)
+{
+	crew->sockets.items = calloc(sockets->count + 1, sizeof *sockets->items);
+	if (!crew->sockets.items)
+		return -ENOMEM;
+	if (sockets->count > 0)
+		memcpy(crew->sockets.items, sockets->items, sockets->count * sizeof *sockets->items);
+	crew->sockets.count = sockets->count;
+	return 0;
+}
+
+int crew_raise(struct crew **result, struct conf *conf, const struct sockets *sockets,
+               const struct crew_ground *ground, const struct list *others)
+{
+	struct crew *crew = calloc(1, sizeof *crew);
+	int r;
+
+	if (!crew) {
+		conf_free(conf);
+		return -ENOMEM;
+	}
+	list_init(&crew->link);
+	crew->stop_in = crew->stop_out = crew->ready_in = crew->ready_out = -1;
+	crew->conf = conf;
+	crew->ground = ground;
+	crew->model = model_find(conf->model);
+	crew->workers = model_workers(crew->model, conf);
+	r = copy_sockets(crew, sockets);
+	if (r == 0)
+		r = plan(crew);
+	if (r == 0)
+		r = find_place(crew, others);
+	if (r == 0)
+		r = open_pipes(crew);
+	if (r == 0)
+		atomic_store(&ground->board->orders[crew->orders].stop, STOP_NONE);
+	for (unsigned i = 0; r == 0 && i < crew->process_count; i++)
+		r = process_start(crew, &crew->processes[i]);
+	if (r == 0) {
+		*result = crew;
+		return 0;
+	}
+	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->workers, crew->model->name,
+	          strerror(-r));
+	crew_kill(crew);
+	for (unsigned i = 0; i < crew->process_count; i++)
+		if (crew->processes && crew->processes[i].pid > 0 && waitpid(crew->processes[i].pid, NULL, 0) > 0)
+			crew->processes[i].pid = 0;
+	crew_free(crew);
+	return r;
+}
+
+void crew_note_ready(struct crew *crew)
+{
+	char bytes[256];
+	ssize_t n;
+
+	while ((n = read(crew->ready_out, bytes, sizeof bytes)) > 0)
+		crew->ready += (unsigned) n;
+}
+
+bool crew_ready(const struct crew *crew)
+{
+	return !crew->failed && crew->ready >= crew->expected;
+}
+
+/* How many of the crew's slots have ever been used: the others are not even looked at, they
+ * would cost memory. */
+static unsigned slots_used(const struct crew *crew)
+{
+	uint32_t used = atomic_load(&crew->ground->board->slots_used);
+
+	used = used > crew->first_slot ? used - crew->first_slot : 0;
+	return used < crew->slots ? used : crew->slots;
+}
+
+/* Every slot of the crew whose process is `pid`: the threads of one process share it. */
+static void slots_lost(struct crew *crew, pid_t pid, int status)
+{
+	for (unsigned i = 0; i < slots_used(crew); i++) {
+		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
+
+		if (atomic_load(&slot->pid) == pid)
+			worker_lost(crew->ground->board, crew->ground->admission, slot, status);
+	}
+}
+
+static void process_failed(struct crew *crew, struct crew_process *process)
+{
+	int64_t now = clock_usec(), pause = RESTART_FIRST;
+
+	if (now - process->started >= RESTART_MOST)
+		process->failures = 0;
+	for (unsigned i = 0; i < process->failures && pause < RESTART_MOST; i++)
+		pause *= 2;
+	process->failures++;
+	process->restart_at = now + (pause < RESTART_MOST ? pause : RESTART_MOST);
+	if (crew->ready < crew->expected)
+		crew->failed = true;
+}
+
+bool crew_reaped(struct crew *crew, pid_t pid, int status)
+{
+	for (unsigned i = 0; i < crew->process_count; i++) {
+		struct crew_process *process = &crew->processes[i];
+
+		if (process->pid != pid)
+			continue;
+		process->pid = 0;
+		slots_lost(crew, pid, status);
+		if (!crew->stopping)
+			process_failed(crew, process);
+		return true;
+	}
+	return false;
+}
+
+int64_t crew_tend(struct crew *crew, int64_t now)
+{
+	int64_t next = INT64_MAX;
+
+	if (crew->stopping) {
+		if (now >= crew->kill_at)
+			crew_kill(crew);
+		return crew_gone(crew) ? INT64_MAX : now >= crew->kill_at ? now + USEC_PER_SEC : crew->kill_at;
+	}
+	for (unsigned i = 0; i < crew->process_count; i++) {
+		struct crew_process *process = &crew->processes[i];
+
+		if (process->restart_at <= now && !crew->failed) {
+			int r = process_start(crew, process);
+
+			if (r < 0)
+				process_failed(crew, process);
+			else
+				log_event(LOG_NOTICE, EVENT_WORKER_DIED, "A new worker process %d takes the place of the lost one",
+				          (int) process->pid);
+		}
+		if (process->restart_at < next)
+			next = process->restart_at;
+	}
+	return next;
+}
+
+void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
+{
+	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
+
+	if (crew->stopping)
+		return;
+	atomic_store(&orders->hand_until, hand_until);
+	atomic_store(&orders->drain_until, drain_until);
+	atomic_store(&orders->stop, hand_over ? STOP_HAND_OVER : STOP_DRAIN);
+	close(crew->stop_in);
+	crew->stop_in = -1;
+	crew->stopping = true;
+	crew->kill_at = drain_until + KILL_GRACE;
+}
+
+void crew_kill(struct crew *crew)
+{
+	crew->stopping = true;
+	for (unsigned i = 0; i < crew->process_count; i++)
+		if (crew->processes && crew->processes[i].pid > 0)
+			kill(crew->processes[i].pid, SIGKILL);
+	for (unsigned i = crew->expected; i < slots_used(crew); i++) {
+		pid_t pid = atomic_load(&crew->ground->board->slots[crew->first_slot + i].pid);
+
+		if (pid > 0)
+			kill(pid, SIGKILL);
+	}
+}
+
+bool crew_gone(const struct crew *crew)
+{
+	for (unsigned i = 0; i < crew->process_count; i++)
+		if (crew->processes[i].pid > 0)
+			return false;
+	/* processes forked by an acceptor that was killed are this process's to wait for */
+	for (unsigned i = crew->expected; i < slots_used(crew); i++)
+		if (atomic_load(&crew->ground->board->slots[crew->first_slot + i].pid) > 0)
+			return false;
+	return true;
+}
+
+bool crew_alive(struct crew *crew)
+{
+	bool alive = true;
+
+	for (unsigned i = 0; i < slots_used(crew); i++) {
+		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
+		uint32_t beats = atomic_load(&slot->beats);
+
+		if (atomic_load(&slot->state) == SLOT_READY && slot->seen == beats)
+			alive = false;
+		slot->seen = beats;
+	}
+	return alive;
+}
+
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void crew_free(struct crew *crew)
+{
+	if (!crew)
+		return;
+	close_fd(crew->stop_in);
+	close_fd(crew->stop_out);
+	close_fd(crew->ready_in);
+	close_fd(crew->ready_out);
+	crew_forget(crew);
+}

@@ -1,0 +1,93 @@
+/* crew.h - the processes that serve under one configuration
+ *
+ * Raised, watched, stopped and reaped by the supervisor, which has one thread. The order of
+ * a life: crew_raise() forks; crew_ready() becomes true; crew_stop() orders the end; when
+ * crew_gone(), crew_free(). A crew owns its configuration.
+ */
+#ifndef ECHOD_DAEMON_CREW_H
+#define ECHOD_DAEMON_CREW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "conf/conf.h"
+#include "daemon/sockets.h"
+#include "echo/stats.h"
+#include "models/model.h"
+#include "net/admission.h"
+
+/* What all crews share, made by the supervisor at its start. */
+struct crew_ground {
+	struct stats_board *board;
+	struct admission_shared *admission;
+	int inbox, outbox;   /* the queue of handed-over connections */
+	int log_relay;       /* where workers send log records */
+	int64_t beat_usec;   /* INT64_MAX: no watchdog */
+};
+
+struct crew_process {
+	pid_t pid;           /* 0: not running */
+	unsigned index;      /* of its first worker */
+	unsigned threads;    /* workers in it */
+	bool datagrams;      /* the extra one for datagrams */
+	unsigned failures;   /* in a row */
+	int64_t started;     /* clock_usec() */
+	int64_t restart_at;  /* INT64_MAX: no need */
+};
+
+struct crew {
+	struct list link;    /* the supervisor's */
+	struct conf *conf;
+	const struct model *model;
+	const struct crew_ground *ground;
+	struct sockets sockets;  /* what it was raised with; descriptors belong to the supervisor's set */
+	unsigned workers, slots; /* slots: on the board, from `first_slot` on */
+	uint32_t first_slot;
+	unsigned orders;         /* index on the board */
+	struct crew_process *processes;
+	unsigned process_count;
+	unsigned expected, ready;
+	int stop_in, stop_out;   /* closing stop_in makes stop_out readable for all workers */
+	int ready_in, ready_out;
+	bool failed;             /* a process ended before the crew was ready */
+	bool stopping;
+	int64_t kill_at;         /* stopping: when patience ends */
+};
+
+/* Fork the crew for `conf`, which it takes over (also on failure), to serve `sockets` (copied). `others`: the crews that
+ * still have slots. Returns 0, or -errno with a message logged. */
+int crew_raise(struct crew **crew, struct conf *conf, const struct sockets *sockets,
+               const struct crew_ground *ground, const struct list *others);
+
+/* ready_out is readable: workers have reported. */
+void crew_note_ready(struct crew *crew);
+
+/* Whether every worker accepts. */
+bool crew_ready(const struct crew *crew);
+
+/* The process `pid` has ended with wait(2) status `status`. Returns whether it was one of this crew's.
+ * In a running crew it will be replaced, after a pause that doubles with each failure in a row. */
+bool crew_reaped(struct crew *crew, pid_t pid, int status);
+
+/* Replace what must be replaced at `now`. Returns when to call again; INT64_MAX: need not. */
+int64_t crew_tend(struct crew *crew, int64_t now);
+
+/* Order the end: connections are handed over if `hand_over`, waiting for room in the queue until
+ * `hand_until`, and what is left is drained until `drain_until` (clock_usec()). */
+void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until);
+
+/* End it at once. */
+void crew_kill(struct crew *crew);
+
+/* Whether no process is left. */
+bool crew_gone(const struct crew *crew);
+
+/* Whether every worker in use has shown life since the last call. */
+bool crew_alive(struct crew *crew);
+
+/* Free it; it must be gone. NULL is fine. */
+void crew_free(struct crew *crew);
+
+#endif

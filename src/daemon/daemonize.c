@@ -1,0 +1,128 @@
+#include <config.h>
+
+#include "daemon/daemonize.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static int report_fd = -1;
+
+static int compare_fds(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+void daemonize_close_others(int keep[], unsigned count)
+{
+	unsigned next = STDERR_FILENO + 1;
+
+	qsort(keep, count, sizeof *keep, compare_fds);
+	for (unsigned i = 0; i < count; i++) {
+		if (keep[i] < (int) next)
+			continue;
+		if ((unsigned) keep[i] > next)
+			close_range(next, (unsigned) keep[i] - 1, 0);
+		next = (unsigned) keep[i] + 1;
+	}
+	close_range(next, UINT_MAX, 0);
+}
+
+/* The original process: wait for the daemon's report and exit with it. */
+static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
+{
+	unsigned char status = EX_OSERR;
+	ssize_t n;
+
+	do
+		n = read(fd, &status, 1);
+	while (n < 0 && errno == EINTR);
+	waitpid(child, NULL, 0); /* the one in the middle, gone long since */
+	_exit(status);
+}
+
+static void reset_signals(void)
+{
+	sigset_t none;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+int daemonize(void)
+{
+	int ends[2], null;
+	pid_t pid;
+
+	reset_signals();
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid > 0) {
+		close(ends[1]);
+		wait_for_report(ends[0], pid);
+	}
+	close(ends[0]);
+	report_fd = ends[1];
+	setsid();
+	pid = fork(); /* no session leader, so no terminal is ever acquired again */
+	if (pid < 0) {
+		daemonize_report(EX_OSERR);
+		_exit(EX_OSERR);
+	}
+	if (pid > 0)
+		_exit(0);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		close(null);
+	}
+	umask(0);
+	return chdir("/") < 0 ? -errno : 0;
+}
+
+/* Standard error to /dev/null. */
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null >= 0) {
+		dup2(null, STDERR_FILENO);
+		close(null);
+	}
+}
+
+void daemonize_inherit(void)
+{
+	if (report_fd < 0)
+		return;
+	close(report_fd);
+	report_fd = -1;
+	leave_terminal();
+}
+
+void daemonize_report(int status)
+{
+	unsigned char byte = (unsigned char) status;
+
+	if (report_fd < 0)
+		return;
+	leave_terminal();
+	if (write(report_fd, &byte, 1) < 0)
+		byte = 0; /* nobody waits any more: nothing to do about it */
+	close(report_fd);
+	report_fd = -1;
+}

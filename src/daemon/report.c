@@ -1,0 +1,201 @@
+#include <config.h>
+
+#include "daemon/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/notify.h"
+
+/* "34.5 MiB" in `text`. */
+static char *bytes_print(uint64_t bytes, char text[static 32])
+{
+	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double) bytes / 1024;
+	size_t unit = 0;
+
+	if (bytes < 1024) {
+		snprintf(text, 32, "%" PRIu64 " bytes", bytes);
+		return text;
+	}
+	while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(text, 32, "%.1f %s", value, units[unit]);
+	return text;
+}
+
+/* --- the statistics line --------------------------------------------------------------- */
+
+/* Every counter that is not 0, in the order of the table: "accepted 12, ended eof 11, …". */
+static void log_line(const struct stats_total *total)
+{
+	struct log_record record;
+	char text[1400];
+	size_t at = 0;
+
+	if (!log_wants(LOG_INFO))
+		return;
+	for (enum stats_counter i = 0; i < STATS_COUNT && at < sizeof text; i++) {
+		const char *labels = stats_labels(i), *value = strchr(labels, '"');
+
+		if (total->counters[i] == 0)
+			continue;
+		at += (size_t) snprintf(text + at, sizeof text - at, ", %s%s%.*s %" PRIu64, stats_name(i), value ? " " : "",
+		                        value ? (int) strcspn(value + 1, "\"") : 0, value ? value + 1 : "", total->counters[i]);
+	}
+	log_begin(&record, LOG_INFO, EVENT_STATISTICS);
+	log_add(&record, "ECHOD_BYTES", "%" PRIu64, total->counters[STAT_ECHOED]);
+	log_end(&record, "Statistics: connections %" PRIu64 "%s", total->live, at > 0 ? text : ", nothing happened yet");
+}
+
+void report_log(struct report *report, const struct stats_board *board)
+{
+	struct stats_total total;
+
+	(void) report;
+	stats_total(board, &total);
+	log_line(&total);
+}
+
+/* --- the metrics file ------------------------------------------------------------------ */
+
+static int metrics_write(const struct stats_total *total, const char *path)
+{
+	char temporary[PATH_MAX];
+	int fd, error;
+	FILE *out;
+
+	if (snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= (int) sizeof temporary)
+		return -ENAMETOOLONG;
+	fd = mkstemp(temporary);
+	if (fd < 0)
+		return -errno;
+	out = fdopen(fd, "w");
+	if (!out) {
+		error = errno;
+		close(fd);
+		unlink(temporary);
+		return -error;
+	}
+	stats_write_openmetrics(total, out);
+	errno = 0;
+	if (ferror(out) || fchmod(fd, 0644) < 0 || fflush(out) != 0 || rename(temporary, path) < 0) {
+		error = errno ? errno : EIO;
+		fclose(out);
+		unlink(temporary);
+		return -error;
+	}
+	fclose(out);
+	return 0;
+}
+
+static void metrics_refresh(struct report *report, const struct stats_total *total, const struct conf *conf)
+{
+	int r = *conf->metrics_file ? metrics_write(total, conf->metrics_file) : 0;
+
+	if (r < 0 && !report->metrics_failed) {
+		log_event(LOG_WARNING, EVENT_METRICS_FAILED, "Cannot write metrics-file %s: %s", conf->metrics_file, strerror(-r));
+		report_trouble(report, "cannot write %s: %s", conf->metrics_file, strerror(-r));
+	}
+	report->metrics_failed = r < 0;
+}
+
+/* --- STATUS= --------------------------------------------------------------------------- */
+
+static void status_send(const struct report *report, const struct stats_total *total, const struct conf *conf,
+                        unsigned workers, bool ready)
+{
+	char bytes[32];
+
+	notify_send("%sSTATUS=Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", ready ? "READY=1\n" : "",
+	            total->live, total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
+	            bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
+	            *report->trouble ? "; last trouble: " : "", report->trouble);
+}
+
+void report_refresh(struct report *report, const struct stats_board *board, const struct conf *conf,
+                    unsigned workers, bool ready)
+{
+	struct stats_total total;
+	bool changed;
+
+	stats_total(board, &total);
+	changed = memcmp(&total, &report->last, sizeof total) != 0;
+	if (!changed && !ready)
+		return;
+	metrics_refresh(report, &total, conf);
+	status_send(report, &total, conf, workers, ready);
+	if (changed && !ready)
+		log_line(&total);
+	report->last = total;
+}
+
+void report_final(struct report *report, const struct stats_board *board, const struct conf *conf)
+{
+	struct stats_total total;
+
+	stats_total(board, &total);
+	metrics_refresh(report, &total, conf);
+	log_line(&total);
+}
+
+/* --- the rest -------------------------------------------------------------------------- */
+
+void report_trouble(struct report *report, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(report->trouble, sizeof report->trouble, format, ap);
+	va_end(ap);
+}
+
+void report_left_out(struct report *report, struct stats_board *board)
+{
+	uint64_t lines = ratelimit_take_left_out(&board->connection_lines);
+	struct stats_total total;
+
+	stats_total(board, &total);
+	lines += total.counters[STAT_LOG_LOST] - report->log_lost;
+	report->log_lost = total.counters[STAT_LOG_LOST];
+	if (lines > 0)
+		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " lines about connections were left out", lines);
+}
+
+bool report_progress(struct report *report, const struct stats_board *board)
+{
+	struct stats_total total;
+	uint64_t now = 0;
+
+	stats_total(board, &total);
+	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
+		now += total.counters[i];
+	if (now == report->progress)
+		return false;
+	report->progress = now;
+	return true;
+}
+
+uint64_t report_handed_over(const struct report *report, const struct stats_board *board)
+{
+	struct stats_total total;
+
+	(void) report;
+	stats_total(board, &total);
+	return total.counters[STAT_HANDED_OVER];
+}
+
+void report_clear(struct report *report)
+{
+	*report = (struct report) { 0 };
+}

@@ -1,0 +1,47 @@
+/* report.h - the statistics as the manager, the log and the metrics file get them
+ *
+ * Supervisor only. Everything comes from one stats_total() of the board.
+ */
+#ifndef ECHOD_DAEMON_REPORT_H
+#define ECHOD_DAEMON_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+#include "echo/stats.h"
+
+struct report {
+	struct stats_total last;  /* what was told last */
+	char trouble[256];        /* the last one, or "" */
+	bool metrics_failed;      /* and was told */
+	uint64_t log_lost;        /* told so far */
+	uint64_t progress;        /* at the last report_progress() */
+};
+
+/* Send STATUS=, with READY=1 if `ready`; write the metrics file; log the statistics line. Unless
+ * `ready`, only where something has changed since the last time. */
+void report_refresh(struct report *report, const struct stats_board *board, const struct conf *conf,
+                    unsigned workers, bool ready);
+
+/* Log the statistics line now. */
+void report_log(struct report *report, const struct stats_board *board);
+
+/* The last metrics file and statistics line of this process. */
+void report_final(struct report *report, const struct stats_board *board, const struct conf *conf);
+
+/* Remember what went wrong last, for STATUS=; "" forgets it. */
+void report_trouble(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Tell how many lines were left out since the last call, if any. */
+void report_left_out(struct report *report, struct stats_board *board);
+
+/* Whether any byte was sent or any connection ended since the last call. */
+bool report_progress(struct report *report, const struct stats_board *board);
+
+/* Connections handed over so far. */
+uint64_t report_handed_over(const struct report *report, const struct stats_board *board);
+
+void report_clear(struct report *report);
+
+#endif

@@ -1,0 +1,194 @@
+#include <config.h>
+
+#include "daemon/sockets.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct building {
+	struct sockets *set, *have;
+	const struct conf *conf;
+	struct conf_errors *errors;
+};
+
+static struct listener *find(const struct sockets *set, const struct addr *addr, enum listener_kind kind)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->items[i].kind == kind && addr_equal(&set->items[i].addr, addr))
+			return &set->items[i];
+	return NULL;
+}
+
+static const char *explain(int error)
+{
+	switch (error) {
+	case EADDRINUSE:
+		return "the address is in use; stop who uses it (ss -lnp tells) or choose another port";
+	case EACCES:
+	case EPERM:
+		return "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket needs a directory "
+		       "that may be written to";
+	case EADDRNOTAVAIL:
+		return "the address is not one of this host's";
+	case EEXIST:
+		return "a file that is no socket stands there; remove it or choose another path";
+	case ENOENT:
+		return "no such directory";
+	case EAFNOSUPPORT:
+		return "this host does not have this address family";
+	default:
+		return strerror(error);
+	}
+}
+
+/* Two addresses of which one is the wildcard cannot be listened on at the same time, unless
+ * both sockets agree. While a reload has both, the older one is asked to. */
+static int open_beside(struct listener *listener, const struct building *building, enum listener_kind kind,
+                       const struct addr *addr)
+{
+	int r = listener_open(listener, kind, addr, (int) building->conf->backlog, false);
+	bool asked = false;
+
+	if (r != -EADDRINUSE || addr->sa.sa_family == AF_UNIX)
+		return r;
+	for (size_t i = 0; i < building->have->count; i++) {
+		const struct listener *other = &building->have->items[i];
+
+		if (other->kind == kind && addr_port(&other->addr) == addr_port(addr) && other->addr.sa.sa_family != AF_UNIX)
+			asked |= listener_share_port(other, true) == 0;
+	}
+	if (!asked)
+		return r;
+	r = listener_open(listener, kind, addr, (int) building->conf->backlog, true);
+	for (size_t i = 0; i < building->have->count; i++)
+		(void) listener_share_port(&building->have->items[i], false);
+	return r;
+}
+
+static int add(struct building *building, enum listener_kind kind, const struct addr *addr)
+{
+	struct listener *have = find(building->have, addr, kind), *items;
+	struct sockets *set = building->set;
+	char text[ADDR_TEXT_MAX];
+	int r = 0;
+
+	items = reallocarray(set->items, set->count + 1, sizeof *items);
+	if (!items)
+		return -ENOMEM;
+	set->items = items;
+	if (have) {
+		have->keep = true;
+		items[set->count] = *have;
+		(void) listener_set_backlog(have, (int) building->conf->backlog);
+	} else {
+		r = open_beside(&items[set->count], building, kind, addr);
+	}
+	if (r < 0) {
+		conf_errors_add(building->errors, "cannot listen on %s (%s): %s", addr_print(addr, text),
+		                kind == LISTENER_STREAM ? "tcp" : "udp", explain(-r));
+		return r;
+	}
+	items[set->count++].keep = have != NULL;
+	return 0;
+}
+
+static int add_for_protocols(struct building *building, const struct addr *addr)
+{
+	int r = 0;
+
+	if (building->conf->tcp || addr->sa.sa_family == AF_UNIX)
+		r = add(building, LISTENER_STREAM, addr);
+	if (r == 0 && building->conf->udp && addr->sa.sa_family != AF_UNIX)
+		r = add(building, LISTENER_DATAGRAM, addr);
+	return r;
+}
+
+static int add_wildcard(struct building *building, uint16_t port)
+{
+	struct addr any4 = { .in = { .sin_family = AF_INET, .sin_port = htons(port) }, .len = sizeof any4.in };
+	struct addr any6 = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) }, .len = sizeof any6.in6 };
+	int r = add_for_protocols(building, &any4);
+
+	if (r == 0 && listener_ipv6_available())
+		r = add_for_protocols(building, &any6);
+	return r;
+}
+
+static void forget(struct sockets *set)
+{
+	free(set->items);
+	*set = (struct sockets) { 0 };
+}
+
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors)
+{
+	struct building building = { .set = set, .have = have, .conf = conf, .errors = errors };
+	int r = 0;
+
+	*set = (struct sockets) { 0 };
+	for (size_t i = 0; i < have->count; i++)
+		have->items[i].keep = false;
+	for (size_t i = 0; r == 0 && i < conf->listen_count; i++) {
+		const struct conf_listen *listen = &conf->listen[i];
+
+		r = listen->wildcard ? add_wildcard(&building, addr_port(&listen->addr))
+		                     : add_for_protocols(&building, &listen->addr);
+	}
+	if (r < 0)
+		sockets_abandon(set);
+	return r;
+}
+
+void sockets_commit(struct sockets *have)
+{
+	for (size_t i = 0; i < have->count; i++)
+		if (!have->items[i].keep)
+			listener_close(&have->items[i]);
+	forget(have);
+}
+
+void sockets_abandon(struct sockets *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (!set->items[i].keep)
+			listener_close(&set->items[i]);
+	forget(set);
+}
+
+void sockets_close(struct sockets *set, bool unlink_paths)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		if (!unlink_paths)
+			set->items[i].adopted = true;
+		listener_close(&set->items[i]);
+	}
+	forget(set);
+}
+
+int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		const struct listener *listener = &set->items[i];
+
+		if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted &&
+		    lchown(listener->addr.un.sun_path, uid, gid) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+char *sockets_print(const struct sockets *set, char *text, size_t size)
+{
+	char addr[ADDR_TEXT_MAX];
+	size_t at = 0;
+
+	*text = '\0';
+	for (size_t i = 0; i < set->count && at < size; i++)
+		at += (size_t) snprintf(text + at, size - at, "%s%s%s", i > 0 ? ", " : "", addr_print(&set->items[i].addr, addr),
+		                        set->items[i].kind == LISTENER_DATAGRAM ? " (udp)" : "");
+	return text;
+}

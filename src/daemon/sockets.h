@@ -1,0 +1,43 @@
+/* sockets.h - the set of listeners a configuration asks for
+ *
+ * Supervisor only. Listeners are shared by workers and by successive crews: a reload keeps
+ * those that the new configuration names too and opens only what is new; what nobody names any more
+ * is closed when the reload has succeeded.
+ */
+#ifndef ECHOD_DAEMON_SOCKETS_H
+#define ECHOD_DAEMON_SOCKETS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "conf/conf.h"
+#include "net/listener.h"
+
+struct sockets {
+	struct listener *items;
+	size_t count;
+};
+
+/* Fill `*set` with a listener for every address and protocol of `conf`, in order: taken from
+ * `have` where it is there already (those are marked `keep` in `have` and remain its own until
+ * sockets_commit()), opened otherwise. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors);
+
+/* The new set `set` has replaced `have`: close what only `have` has. `have` is empty afterwards. */
+void sockets_commit(struct sockets *have);
+
+/* The new set is not wanted after all: close what only `set` has. `set` is empty afterwards. */
+void sockets_abandon(struct sockets *set);
+
+/* Close all of them. `unlink_paths` false: leave the files of unix listeners alone, their sockets
+ * live on elsewhere. */
+void sockets_close(struct sockets *set, bool unlink_paths);
+
+/* Give the files of unix listeners opened here to `uid` and `gid` (-1: unchanged). 0 or -errno. */
+int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid);
+
+/* Write the addresses as "0.0.0.0:7, [::]:7 (udp)" into `text`, always terminated. Returns it. */
+char *sockets_print(const struct sockets *set, char *text, size_t size);
+
+#endif

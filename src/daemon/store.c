@@ -1,0 +1,174 @@
+#include <config.h>
+
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/notify.h"
+
+#define NAME_OURS "echod-"
+#define NAME_INBOX "echod-queue-in"
+#define NAME_OUTBOX "echod-queue-out"
+#define NAME_STREAM "echod-stream-"
+#define NAME_DATAGRAM "echod-datagram-"
+
+#define BUS_TIMEOUT (2 * USEC_PER_SEC)
+
+static bool starts_with(const char *text, const char *prefix)
+{
+	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static int append(struct sockets *set, const struct listener *listener)
+{
+	struct listener *items = reallocarray(set->items, set->count + 1, sizeof *items);
+
+	if (!items)
+		return -ENOMEM;
+	set->items = items;
+	items[set->count++] = *listener;
+	return 0;
+}
+
+static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
+{
+	bool ours = starts_with(name, NAME_OURS);
+	struct listener listener;
+	int r = listener_adopt(&listener, fd, ours ? "" : name);
+
+	if (r < 0) {
+		conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
+		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
+		close(fd);
+		/* what we stored is no reason not to start; a socket unit's mistake is */
+		return ours ? 0 : -ENOTSOCK;
+	}
+	if (ours) {
+		listener.adopted = false; /* opened here once, so its file is ours to remove */
+		listener_note_file(&listener);
+	}
+	return append(ours ? &store->kept : &store->activated, &listener);
+}
+
+int store_collect(struct store *store, struct conf_errors *errors)
+{
+	char **names = NULL;
+	int count, r = 0;
+
+	*store = (struct store) { .inbox = -1, .outbox = -1 };
+	count = sd_listen_fds_with_names(1, &names);
+	for (int i = 0; i < count; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+
+		if (r == 0 && !strcmp(names[i], NAME_INBOX) && store->inbox < 0)
+			store->inbox = fd;
+		else if (r == 0 && !strcmp(names[i], NAME_OUTBOX) && store->outbox < 0)
+			store->outbox = fd;
+		else if (r == 0)
+			r = collect_listener(store, fd, names[i], errors);
+		free(names[i]);
+	}
+	free(names);
+	return count < 0 ? count : r;
+}
+
+unsigned store_descriptors(const struct store *store, int fds[], unsigned most)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < store->activated.count && count < most; i++)
+		fds[count++] = store->activated.items[i].fd;
+	for (size_t i = 0; i < store->kept.count && count < most; i++)
+		fds[count++] = store->kept.items[i].fd;
+	if (store->inbox >= 0 && count < most)
+		fds[count++] = store->inbox;
+	if (store->outbox >= 0 && count < most)
+		fds[count++] = store->outbox;
+	return count;
+}
+
+/* FDNAME may hold anything printable but a colon. */
+static char *listener_name(const struct listener *listener, char name[static 256])
+{
+	char addr[ADDR_TEXT_MAX];
+
+	snprintf(name, 256, "%s%s", listener->kind == LISTENER_STREAM ? NAME_STREAM : NAME_DATAGRAM,
+	         addr_print(&listener->addr, addr));
+	for (char *c = name; *c; c++)
+		if (*c == ':')
+			*c = '_';
+	return name;
+}
+
+void store_keep(const struct sockets *set, int inbox, int outbox)
+{
+	char name[256];
+
+	for (size_t i = 0; i < set->count; i++)
+		if (!set->items[i].adopted)
+			notify_store(listener_name(&set->items[i], name), set->items[i].fd, false);
+	notify_store(NAME_INBOX, inbox, false);
+	notify_store(NAME_OUTBOX, outbox, false);
+}
+
+void store_forget(const struct sockets *set)
+{
+	char name[256];
+
+	for (size_t i = 0; i < set->count; i++)
+		if (!set->items[i].adopted)
+			notify_unstore(listener_name(&set->items[i], name));
+}
+
+void store_forget_queue(void)
+{
+	notify_unstore(NAME_INBOX);
+	notify_unstore(NAME_OUTBOX);
+}
+
+/* The object path of this service's job, to be freed; NULL where there is none. */
+static char *job_path(sd_bus *bus)
+{
+	sd_bus_message *reply = NULL, *property = NULL;
+	const char *unit, *path;
+	char *job = NULL;
+	uint32_t id = 0;
+
+	if (sd_bus_call_method(bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+	                       "org.freedesktop.systemd1.Manager", "GetUnitByPID", NULL, &reply, "u",
+	                       (uint32_t) getpid()) >= 0 &&
+	    sd_bus_message_read(reply, "o", &unit) >= 0 &&
+	    sd_bus_get_property(bus, "org.freedesktop.systemd1", unit, "org.freedesktop.systemd1.Unit", "Job", NULL,
+	                        &property, "(uo)") >= 0 &&
+	    sd_bus_message_read(property, "(uo)", &id, &path) >= 0 && id != 0)
+		job = strdup(path);
+	sd_bus_message_unref(property);
+	sd_bus_message_unref(reply);
+	return job;
+}
+
+bool store_restart_pending(void)
+{
+	char *job = NULL, *type = NULL;
+	bool restart = false;
+	sd_bus *bus = NULL;
+
+	if (notify_enabled() && sd_bus_open_system(&bus) >= 0) {
+		sd_bus_set_method_call_timeout(bus, BUS_TIMEOUT);
+		job = job_path(bus);
+		if (job && sd_bus_get_property_string(bus, "org.freedesktop.systemd1", job, "org.freedesktop.systemd1.Job",
+		                                      "JobType", NULL, &type) >= 0)
+			restart = strstr(type, "restart") != NULL;
+	}
+	free(type);
+	free(job);
+	sd_bus_flush_close_unref(bus);
+	return restart;
+}

@@ -1,0 +1,803 @@
+#include <config.h>
+
+#include "daemon/supervisor.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "daemon/crew.h"
+#include "daemon/daemonize.h"
+#include "daemon/pidfile.h"
+#include "daemon/privileges.h"
+#include "daemon/report.h"
+#include "models/handover.h"
+#include "models/model.h"
+
+/* Slots for the workers of three crews at a time at the most that `workers` allows: the one at
+ * work, its successor, and a predecessor that still drains. Only used ones cost memory. */
+#define SLOTS (3 * (100000 + 2))
+
+/* How long a new crew may take until every worker accepts. */
+#define RAISE_TIMEOUT (30 * USEC_PER_SEC)
+
+/* Log records of workers written before other events get their turn. */
+#define RELAY_BATCH 256
+
+/* How often to look for lines that were left out, while lines come at all. */
+#define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
+
+/* While draining makes progress, the manager is asked for so much patience, that often. */
+#define EXTEND_STEP (2 * USEC_PER_SEC)
+
+enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
+
+struct supervisor {
+	const struct options *options;
+	struct privileges privileges;
+	enum phase phase;
+	struct list crews;            /* all that have processes, the youngest last */
+	struct crew *current, *next;  /* next: being raised by a start or a reload */
+	struct sockets sockets, next_sockets;
+	bool activated;               /* sockets come from a socket unit */
+	bool reload_again;            /* a SIGHUP came while one was under way */
+	struct crew_ground ground;
+	int signals, relay;
+	int pidfile;
+	char *pidfile_path;
+	int status;                   /* exit status */
+	bool stop_now;                /* second SIGTERM */
+	bool keep;                    /* stopping: connections go into the descriptor store */
+	struct report report;
+	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
+	int64_t watchdog_usec;
+};
+
+static void start_failed(struct supervisor *supervisor, int status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void start_failed(struct supervisor *supervisor, int status, const char *format, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	log_event(LOG_ERR, EVENT_START_FAILED, "%s", text);
+	notify_send("STATUS=Cannot start: %s", text);
+	supervisor->status = status;
+}
+
+/* --- log ------------------------------------------------------------------------------- */
+
+static void open_log(const struct conf *conf, bool foreground)
+{
+	static const enum log_sink sinks[] = {
+		[CONF_LOG_JOURNAL] = LOG_SINK_JOURNAL,
+		[CONF_LOG_SYSLOG] = LOG_SINK_SYSLOG,
+		[CONF_LOG_STDERR] = LOG_SINK_STDERR,
+	};
+	enum log_sink sink = sinks[conf->log_target];
+
+	if (conf->log_target == CONF_LOG_AUTO)
+		sink = log_journal_listens() ? LOG_SINK_JOURNAL : foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
+	/* a daemon has a standard error only until it has started, and uses it only for trouble */
+	log_open(sink, sink == LOG_SINK_STDERR && !foreground ? LOG_WARNING : conf->log_level);
+}
+
+static void log_errors(const struct conf_errors *errors, enum event event)
+{
+	for (size_t i = 0; i < errors->count; i++)
+		log_event(LOG_ERR, event, "%s", errors->lines[i]);
+}
+
+/* --- start ----------------------------------------------------------------------------- */
+
+static int raise_nofile(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return -errno;
+	limit.rlim_cur = limit.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+}
+
+static int open_signals(struct supervisor *supervisor)
+{
+	static const int wanted[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
+	sigset_t set;
+
+	/* whoever started us may have ignored or blocked any of them */
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+		signal(wanted[i], SIG_DFL);
+		sigaddset(&set, wanted[i]);
+	}
+	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
+		return -errno;
+	signal(SIGPIPE, SIG_IGN);
+	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return supervisor->signals < 0 ? -errno : 0;
+}
+
+static int open_relay(struct supervisor *supervisor)
+{
+	int ends[2], size = 4 << 20;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+		return -errno;
+	(void) setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	supervisor->relay = ends[0];
+	supervisor->ground.log_relay = ends[1];
+	return 0;
+}
+
+static uint32_t power_of_two(uint64_t least)
+{
+	uint32_t n = 1024;
+
+	while (n < least && n < 1U << 30)
+		n *= 2;
+	return n;
+}
+
+/* What all crews stand on. */
+static int lay_ground(struct supervisor *supervisor, struct store *store)
+{
+	struct crew_ground *ground = &supervisor->ground;
+	struct rlimit limit = { .rlim_max = 1024 };
+	int r;
+
+	(void) getrlimit(RLIMIT_NOFILE, &limit);
+	ground->board = stats_board_make(SLOTS);
+	ground->admission = admission_make(SLOTS, power_of_two(4 * (limit.rlim_max < 1 << 24 ? limit.rlim_max : 1 << 24)));
+	if (!ground->board || !ground->admission)
+		return -errno;
+	log_count_lost(&ground->board->retired[STAT_LOG_LOST]);
+	if (store->inbox >= 0 && store->outbox >= 0) {
+		ground->inbox = store->inbox;
+		ground->outbox = store->outbox;
+		r = 0;
+	} else {
+		r = handover_pair(&ground->inbox, &ground->outbox);
+	}
+	supervisor->watchdog_usec = (int64_t) notify_watchdog_usec();
+	ground->beat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
+	if (r == 0)
+		r = open_relay(supervisor);
+	return r;
+}
+
+/* The socket unit decides what is listened on; tell once where the file says otherwise. */
+static void tell_mismatch(const struct supervisor *supervisor, const struct conf *conf)
+{
+	char have[512];
+	bool same = true;
+
+	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT && conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
+		return;
+	for (size_t i = 0; i < supervisor->sockets.count; i++) {
+		const struct listener *listener = &supervisor->sockets.items[i];
+		bool found = false;
+
+		for (size_t j = 0; j < conf->listen_count; j++)
+			found |= addr_equal(&listener->addr, &conf->listen[j].addr) ||
+			         (conf->listen[j].wildcard && addr_port(&listener->addr) == addr_port(&conf->listen[j].addr));
+		same &= found;
+	}
+	if (!same)
+		log_event(LOG_NOTICE, EVENT_LISTENERS_DIFFER,
+		          "Serving the sockets passed by the service manager (%s); listen and port of %s differ and are not used",
+		          sockets_print(&supervisor->sockets, have, sizeof have), conf->path);
+}
+
+static int exit_status_of_bind(int r)
+{
+	return r == -EACCES || r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
+}
+
+static int open_sockets(struct supervisor *supervisor, const struct conf *conf, struct store *store)
+{
+	struct conf_errors errors = { 0 };
+	int r = 0;
+
+	supervisor->activated = store->activated.count > 0;
+	if (supervisor->activated) {
+		supervisor->sockets = store->activated;
+		tell_mismatch(supervisor, conf);
+	} else {
+		r = sockets_open(&supervisor->sockets, conf, &store->kept, &errors);
+	}
+	if (r < 0) {
+		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.lines[0] : strerror(-r));
+	} else {
+		for (size_t i = 0; i < store->kept.count; i++) {
+			struct sockets one = { .items = &store->kept.items[i], .count = 1 };
+
+			if (!store->kept.items[i].keep)
+				store_forget(&one);
+		}
+		sockets_commit(&store->kept);
+	}
+	conf_errors_clear(&errors);
+	return r;
+}
+
+static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
+{
+	if (supervisor->options->foreground || !*conf->pidfile)
+		return 0;
+	supervisor->pidfile = pidfile_open(conf->pidfile);
+	if (supervisor->pidfile >= 0) {
+		supervisor->pidfile_path = strdup(conf->pidfile);
+		return supervisor->pidfile_path ? 0 : -ENOMEM;
+	}
+	if (supervisor->pidfile == -EWOULDBLOCK)
+		start_failed(supervisor, EX_UNAVAILABLE, "another daemon runs already: process %d holds the lock of %s",
+		             (int) pidfile_read(conf->pidfile), conf->pidfile);
+	else
+		start_failed(supervisor, supervisor->pidfile == -EACCES ? EX_NOPERM : EX_OSERR,
+		             "cannot write pidfile %s: %s", conf->pidfile, strerror(-supervisor->pidfile));
+	return -EIO;
+}
+
+/* Files that were made as root can be removed only by root: leave somebody who does it. */
+static int leave_janitor(struct supervisor *supervisor)
+{
+	const char **paths = calloc(supervisor->sockets.count + 1, sizeof *paths);
+	size_t count = 0;
+	int r = 0;
+
+	if (!paths)
+		return -ENOMEM;
+	for (size_t i = 0; i < supervisor->sockets.count; i++) {
+		const struct listener *listener = &supervisor->sockets.items[i];
+
+		if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted)
+			paths[count++] = listener->addr.un.sun_path;
+	}
+	if (supervisor->pidfile_path)
+		paths[count++] = supervisor->pidfile_path;
+	if (count > 0)
+		r = privileges_leave_janitor(paths, count);
+	free(paths);
+	return r;
+}
+
+static int drop_privileges(struct supervisor *supervisor, const struct conf *conf)
+{
+	struct privileges *privileges = &supervisor->privileges;
+	int r = privileges_find(privileges, conf->user, conf->group);
+
+	if (r == 0 && geteuid() != 0 && (*conf->user || *conf->group)) {
+		bool other = (privileges->uid != (uid_t) -1 && privileges->uid != geteuid()) ||
+		             (privileges->gid != (gid_t) -1 && privileges->gid != getegid());
+
+		if (other) {
+			start_failed(supervisor, EX_NOPERM, "only root can become user \"%s\" and group \"%s\"; start as root, "
+			             "or remove user and group from %s", conf->user, conf->group, conf->path);
+			return -EPERM;
+		}
+		return 0;
+	}
+	if (r == 0 && privileges->uid == (uid_t) -1 && privileges->gid == (gid_t) -1)
+		return 0;
+	if (r == 0)
+		r = sockets_chown(&supervisor->sockets, privileges->uid, privileges->gid);
+	if (r == 0)
+		r = leave_janitor(supervisor);
+	if (r == 0)
+		r = privileges_drop(privileges);
+	if (r < 0)
+		start_failed(supervisor, EX_NOPERM, "cannot become user \"%s\" and group \"%s\": %s", conf->user, conf->group,
+		             strerror(-r));
+	return r;
+}
+
+/* Everything up to the first crew. Takes `conf` over. Returns 0 or -errno with the status set. */
+static int supervisor_start(struct supervisor *supervisor, struct conf *conf, struct store *store)
+{
+	int r;
+
+	(void) raise_nofile();
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	r = open_signals(supervisor);
+	if (r == 0)
+		r = lay_ground(supervisor, store);
+	if (r < 0)
+		start_failed(supervisor, EX_OSERR, "cannot start: %s", strerror(-r));
+	if (r == 0)
+		r = open_pidfile(supervisor, conf);
+	if (r == 0)
+		r = open_sockets(supervisor, conf, store);
+	if (r == 0)
+		r = drop_privileges(supervisor, conf);
+	if (r < 0) {
+		conf_free(conf);
+		return r;
+	}
+	r = crew_raise(&supervisor->next, conf, &supervisor->sockets, &supervisor->ground, &supervisor->crews);
+	if (r < 0) {
+		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", strerror(-r));
+		return r;
+	}
+	list_append(&supervisor->crews, &supervisor->next->link);
+	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
+	return 0;
+}
+
+/* --- what the manager and the log are told --------------------------------------------- */
+
+static void refresh(struct supervisor *supervisor, bool ready)
+{
+	report_refresh(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+	               supervisor->current->workers, ready);
+}
+
+static void set_stats_timer(struct supervisor *supervisor)
+{
+	unsigned interval = supervisor->current->conf->stats_interval;
+
+	supervisor->stats_at = interval == 0 ? INT64_MAX : clock_usec() + (int64_t) interval * USEC_PER_SEC;
+}
+
+static void keep_in_store(const struct supervisor *supervisor)
+{
+	if (!notify_enabled())
+		return;
+	if (supervisor->current->conf->keep_connections) {
+		store_keep(&supervisor->sockets, supervisor->ground.inbox, supervisor->ground.outbox);
+	} else {
+		store_forget(&supervisor->sockets);
+		store_forget_queue();
+	}
+}
+
+static void tell_serving(struct supervisor *supervisor, enum event event, const char *what)
+{
+	char sockets[512];
+
+	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
+	          supervisor->current->workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
+}
+
+static void started(struct supervisor *supervisor)
+{
+	supervisor->current = supervisor->next;
+	supervisor->next = NULL;
+	supervisor->phase = PHASE_SERVING;
+	tell_serving(supervisor, EVENT_READY, "Ready");
+	keep_in_store(supervisor);
+	if (!supervisor->options->foreground)
+		notify_send("MAINPID=%d", (int) getpid());
+	refresh(supervisor, true);
+	set_stats_timer(supervisor);
+	log_also_stderr(false);
+	daemonize_report(0);
+	if (supervisor->watchdog_usec > 0)
+		supervisor->watchdog_at = clock_usec() + supervisor->watchdog_usec / 2;
+}
+
+/* --- reload ---------------------------------------------------------------------------- */
+
+static void reload_failed(struct supervisor *supervisor, const char *why)
+{
+	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, the running configuration stays: %s", why);
+	report_trouble(&supervisor->report, "reload failed: %s", why);
+	refresh(supervisor, true);
+}
+
+/* What a running daemon cannot change. */
+static void tell_not_applied(const struct conf *old, const struct conf *new)
+{
+	if (strcmp(old->user, new->user) != 0 || strcmp(old->group, new->group) != 0)
+		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: user and group are not applied by a reload; restart to apply them",
+		          new->path);
+	if (strcmp(old->pidfile, new->pidfile) != 0)
+		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: pidfile is not applied by a reload; restart to apply it",
+		          new->path);
+}
+
+static void reload_rejected(struct supervisor *supervisor, struct conf *conf, struct conf_errors *errors)
+{
+	char why[512];
+
+	log_errors(errors, EVENT_CONFIG_WRONG);
+	snprintf(why, sizeof why, "%s%s", errors->count > 0 ? errors->lines[0] : "out of memory",
+	         errors->count > 1 ? " (and more)" : "");
+	reload_failed(supervisor, why);
+	conf_errors_clear(errors);
+	conf_free(conf);
+}
+
+static void reload_begin(struct supervisor *supervisor)
+{
+	struct conf_errors errors = { 0 };
+	struct conf *conf = NULL;
+	int r;
+
+	notify_reloading();
+	supervisor->reload_again = false;
+	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, &errors);
+	if (r == 0)
+		r = model_check(conf, &errors);
+	if (r == 0 && !supervisor->activated)
+		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
+	if (r < 0) {
+		reload_rejected(supervisor, conf, &errors);
+		return;
+	}
+	tell_not_applied(supervisor->current->conf, conf);
+	r = crew_raise(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
+	               &supervisor->ground, &supervisor->crews);
+	if (r < 0) {
+		supervisor->next = NULL;
+		sockets_abandon(&supervisor->next_sockets);
+		reload_failed(supervisor, strerror(-r));
+		return;
+	}
+	list_append(&supervisor->crews, &supervisor->next->link);
+	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
+}
+
+/* Order a crew to end within its drain-timeout. */
+static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
+{
+	int64_t now = clock_usec();
+
+	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) crew->conf->drain_timeout * USEC_PER_SEC);
+}
+
+static void forget_closed_in_store(struct supervisor *supervisor)
+{
+	for (size_t i = 0; i < supervisor->sockets.count; i++) {
+		struct sockets one = { .items = &supervisor->sockets.items[i], .count = 1 };
+
+		if (!supervisor->sockets.items[i].keep && notify_enabled())
+			store_forget(&one);
+	}
+}
+
+/* How long an old crew waits for its successor to make room in the queue. */
+#define HAND_OVER_WAIT (10 * USEC_PER_SEC)
+
+static void reload_done(struct supervisor *supervisor)
+{
+	struct crew *old = supervisor->current;
+
+	supervisor->current = supervisor->next;
+	supervisor->next = NULL;
+	if (!supervisor->activated) {
+		forget_closed_in_store(supervisor);
+		sockets_commit(&supervisor->sockets);
+		supervisor->sockets = supervisor->next_sockets;
+		supervisor->next_sockets = (struct sockets) { 0 };
+	}
+	open_log(supervisor->current->conf, supervisor->options->foreground);
+	stop_crew(old, true, HAND_OVER_WAIT);
+	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
+	keep_in_store(supervisor);
+	report_trouble(&supervisor->report, "%s", "");
+	refresh(supervisor, true);
+	set_stats_timer(supervisor);
+}
+
+/* The crew being raised will not become ready. */
+static void raise_failed(struct supervisor *supervisor, const char *why)
+{
+	struct crew *crew = supervisor->next;
+
+	supervisor->next = NULL;
+	/* what it may have accepted already goes back into the queue */
+	stop_crew(crew, supervisor->phase == PHASE_SERVING, 0);
+	if (supervisor->phase == PHASE_STARTING) {
+		crew_kill(crew);
+		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
+		supervisor->phase = PHASE_STOPPING;
+		return;
+	}
+	sockets_abandon(&supervisor->next_sockets);
+	reload_failed(supervisor, why);
+}
+
+static void tend_next(struct supervisor *supervisor, int64_t now)
+{
+	struct crew *next = supervisor->next;
+
+	if (!next)
+		return;
+	if (crew_ready(next)) {
+		if (supervisor->phase == PHASE_STARTING)
+			started(supervisor);
+		else
+			reload_done(supervisor);
+	} else if (next->failed) {
+		raise_failed(supervisor, "a new worker ended before it was ready; the lines before tell why");
+	} else if (now >= supervisor->raise_until) {
+		raise_failed(supervisor, "the new workers did not become ready in time");
+	}
+	if (!supervisor->next && supervisor->reload_again && supervisor->phase == PHASE_SERVING)
+		reload_begin(supervisor);
+}
+
+/* --- stop ------------------------------------------------------------------------------ */
+
+static void stop_begin(struct supervisor *supervisor)
+{
+	bool serving = supervisor->phase == PHASE_SERVING;
+
+	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_restart_pending();
+	supervisor->phase = PHASE_STOPPING;
+	notify_send("STOPPING=1\nSTATUS=%s", supervisor->keep ? "Handing connections to the next process"
+	                                                      : "Sending what is owed to clients");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
+	                                                             : "Stopping: sending what is owed");
+	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		stop_crew(LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+	supervisor->next = NULL;
+	supervisor->stats_at = INT64_MAX;
+	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
+}
+
+static void stop_now(struct supervisor *supervisor)
+{
+	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
+	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		crew_kill(LIST_ENTRY(at, struct crew, link));
+}
+
+static void on_terminate(struct supervisor *supervisor)
+{
+	if (supervisor->phase == PHASE_STOPPING)
+		stop_now(supervisor);
+	else
+		stop_begin(supervisor);
+}
+
+/* --- events ---------------------------------------------------------------------------- */
+
+/* A child ended. Orphans of an acceptor that was killed come here too. */
+static void reap(struct supervisor *supervisor)
+{
+	struct stats_board *board = supervisor->ground.board;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		bool known = false;
+
+		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
+			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
+		for (uint32_t i = 0; !known && i < atomic_load(&board->slots_used); i++)
+			if (atomic_load(&board->slots[i].pid) == pid)
+				worker_lost(board, supervisor->ground.admission, &board->slots[i], status);
+		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
+			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
+	}
+}
+
+static void on_signals(struct supervisor *supervisor)
+{
+	struct signalfd_siginfo info;
+
+	while (read(supervisor->signals, &info, sizeof info) == sizeof info) {
+		switch (info.ssi_signo) {
+		case SIGTERM:
+		case SIGINT:
+			on_terminate(supervisor);
+			break;
+		case SIGHUP:
+			if (supervisor->phase == PHASE_SERVING && !supervisor->next)
+				reload_begin(supervisor);
+			else
+				supervisor->reload_again = true;
+			break;
+		case SIGUSR1:
+			report_log(&supervisor->report, supervisor->ground.board);
+			break;
+		case SIGCHLD:
+			reap(supervisor);
+			break;
+		}
+	}
+}
+
+static void on_relay(struct supervisor *supervisor)
+{
+	if (log_relay_receive(supervisor->relay, RELAY_BATCH) > 0 && supervisor->left_out_at == INT64_MAX)
+		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
+}
+
+static bool all_alive(struct supervisor *supervisor)
+{
+	bool alive = true;
+
+	/* each is asked, even after one said no: the answer counts from the last question */
+	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		alive &= crew_alive(LIST_ENTRY(at, struct crew, link));
+	return alive;
+}
+
+static void on_timers(struct supervisor *supervisor, int64_t now)
+{
+	if (now >= supervisor->watchdog_at) {
+		if (all_alive(supervisor))
+			notify_send("WATCHDOG=1");
+		supervisor->watchdog_at = now + supervisor->watchdog_usec / 2;
+	}
+	if (now >= supervisor->stats_at && supervisor->phase == PHASE_SERVING) {
+		refresh(supervisor, false);
+		set_stats_timer(supervisor);
+	}
+	if (now >= supervisor->left_out_at) {
+		report_left_out(&supervisor->report, supervisor->ground.board);
+		supervisor->left_out_at = INT64_MAX;
+	}
+	if (now >= supervisor->extend_at) {
+		if (report_progress(&supervisor->report, supervisor->ground.board))
+			notify_send("EXTEND_TIMEOUT_USEC=%d", EXTEND_STEP);
+		supervisor->extend_at = now + EXTEND_STEP / 2;
+	}
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Replace lost processes, let go of crews that are gone. Returns when to look again. */
+static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
+{
+	int64_t next_time = INT64_MAX;
+	struct list *at, *next;
+
+	for (at = supervisor->crews.next; at != &supervisor->crews; at = next) {
+		struct crew *crew = LIST_ENTRY(at, struct crew, link);
+
+		next = at->next;
+		next_time = earlier(next_time, crew_tend(crew, now));
+		if (!crew->stopping || !crew_gone(crew))
+			continue;
+		list_remove(&crew->link);
+		if (crew == supervisor->current)
+			continue; /* its configuration is still needed: freed at the end */
+		crew_free(crew);
+	}
+	return next_time;
+}
+
+static int64_t next_timer(const struct supervisor *supervisor)
+{
+	int64_t next = earlier(supervisor->watchdog_at, supervisor->stats_at);
+
+	next = earlier(next, earlier(supervisor->left_out_at, supervisor->extend_at));
+	return supervisor->next ? earlier(next, supervisor->raise_until) : next;
+}
+
+static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
+{
+	struct pollfd fds[] = {
+		{ .fd = supervisor->signals, .events = POLLIN },
+		{ .fd = supervisor->relay, .events = POLLIN },
+		{ .fd = supervisor->next ? supervisor->next->ready_out : -1, .events = POLLIN },
+	};
+	int64_t now = clock_usec();
+
+	if (poll(fds, 3, clock_poll_timeout(earlier(next_timer(supervisor), crews_at), now)) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (fds[1].revents)
+		on_relay(supervisor);
+	if (fds[2].revents)
+		crew_note_ready(supervisor->next);
+	if (fds[0].revents)
+		on_signals(supervisor);
+	return 0;
+}
+
+static void supervisor_loop(struct supervisor *supervisor)
+{
+	int64_t crews_at = INT64_MAX;
+
+	while (!(supervisor->phase == PHASE_STOPPING && list_empty(&supervisor->crews))) {
+		int r = wait_for_events(supervisor, crews_at);
+		int64_t now = clock_usec();
+
+		if (r < 0) {
+			log_event(LOG_ERR, EVENT_INTERNAL, "poll: %s", strerror(-r));
+			supervisor->status = EX_OSERR;
+			stop_now(supervisor);
+			return;
+		}
+		on_timers(supervisor, now);
+		tend_next(supervisor, now);
+		crews_at = tend_crews(supervisor, now);
+	}
+	(void) log_relay_receive(supervisor->relay, INT32_MAX);
+}
+
+/* Connections that still wait in the queue for a successor that will not come. */
+static void close_waiting(struct supervisor *supervisor)
+{
+	unsigned count = handover_end_waiting(supervisor->ground.inbox);
+
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were closed", count);
+}
+
+static void supervisor_finish(struct supervisor *supervisor)
+{
+	bool keep = supervisor->keep && !supervisor->stop_now;
+
+	if (!keep) {
+		close_waiting(supervisor);
+		/* the manager would let go of them only after this process has ended */
+		store_forget(&supervisor->sockets);
+		store_forget_queue();
+	} else {
+		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
+		          report_handed_over(&supervisor->report, supervisor->ground.board));
+	}
+	report_left_out(&supervisor->report, supervisor->ground.board);
+	if (supervisor->current)
+		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
+	sockets_close(&supervisor->sockets, !keep);
+	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
+	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
+	if (notify_enabled())
+		notify_barrier(5 * USEC_PER_SEC);
+	log_count_lost(NULL);
+	crew_free(supervisor->current);
+	report_clear(&supervisor->report);
+	stats_board_free(supervisor->ground.board);
+	admission_free(supervisor->ground.admission);
+	free(supervisor->pidfile_path);
+	close(supervisor->signals);
+	close(supervisor->relay);
+	close(supervisor->ground.log_relay);
+	close(supervisor->ground.inbox);
+	close(supervisor->ground.outbox);
+}
+
+int supervisor_run(struct conf *conf, const struct options *options, struct store *store)
+{
+	struct supervisor supervisor = {
+		.options = options,
+		.signals = -1,
+		.relay = -1,
+		.pidfile = -1,
+		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1 },
+		.raise_until = INT64_MAX,
+		.watchdog_at = INT64_MAX,
+		.stats_at = INT64_MAX,
+		.left_out_at = INT64_MAX,
+		.extend_at = INT64_MAX,
+	};
+
+	list_init(&supervisor.crews);
+	log_also_stderr(true);
+	open_log(conf, options->foreground);
+	log_event(LOG_INFO, EVENT_STARTED, "echod %s starts with %s", PACKAGE_VERSION, conf->path);
+	if (supervisor_start(&supervisor, conf, store) == 0)
+		supervisor_loop(&supervisor);
+	supervisor_finish(&supervisor);
+	if (supervisor.status != 0)
+		daemonize_report(supervisor.status);
+	return supervisor.status;
+}

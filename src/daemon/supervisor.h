@@ -1,0 +1,17 @@
+/* supervisor.h - the process that raises, watches, replaces and stops the crews
+ *
+ * One thread, one poll(2) over a signalfd, the workers' log relay and the pipes of the crews.
+ * It serves no connection itself and, once started, blocks nowhere else.
+ */
+#ifndef ECHOD_DAEMON_SUPERVISOR_H
+#define ECHOD_DAEMON_SUPERVISOR_H
+
+#include "conf/conf.h"
+#include "conf/options.h"
+#include "daemon/store.h"
+
+/* Run the daemon under `conf`, which it takes over: bind, drop privileges, raise the first crew,
+ * serve until a signal ends it. `store`: what the service manager passed. Returns the exit status (sysexits(3)). */
+int supervisor_run(struct conf *conf, const struct options *options, struct store *store);
+
+#endif
