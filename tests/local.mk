@@ -1,4 +1,4 @@
-# Tests speak TAP, so that "make check" counts each one. More about them: tests/README.md.
+# Tests speak TAP, so that "make check" counts each one.
 #
 #   make check                                          everything
 #   make check TESTS=tests/unit/test_conn               one unit test program
@@ -9,7 +9,6 @@
 unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_conf \
-	tests/unit/test_conn \
 	tests/unit/test_names \
 	tests/unit/test_network \
 	tests/unit/test_options
