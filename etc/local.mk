@@ -22,6 +22,7 @@ uninstall-conf:
 	elif test -e "$(DESTDIR)$(sysconfdir)/echod.conf"; then \
 		echo "keeping the edited $(DESTDIR)$(sysconfdir)/echod.conf"; \
 	fi
+	-@rmdir "$(DESTDIR)$(docdir)/examples" "$(DESTDIR)$(docdir)" 2>/dev/null || :
 
 # Shell completion, where bash and zsh look below each prefix.
 bashcompletiondir = $(datadir)/bash-completion/completions

@@ -37,7 +37,7 @@ fuzz: $(fuzzers)
 else
 fuzz:
 	@$(MKDIR_P) fuzz-build
-	@cd fuzz-build && { test -f Makefile || $(abs_srcdir)/configure -q --enable-fuzzing CC='$(FUZZ_CC)' CFLAGS='-O1 -g'; }
+	@cd fuzz-build && { test -f Makefile || $(configure_below) -q --enable-fuzzing CC='$(FUZZ_CC)' CFLAGS='-O1 -g'; }
 	@cd fuzz-build && $(MAKE) $(AM_MAKEFLAGS) fuzz
 endif
 .PHONY: fuzz
