@@ -357,6 +357,9 @@ static void set_options(int fd)
 	(void) setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof on);
 	(void) setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on, sizeof on);
 	(void) setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
+	/* of an adopted socket: nobody would take the errors from their queue, nor is a broadcast ever sent */
+	(void) setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof off);
+	(void) setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &off, sizeof off);
 	(void) setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &off, sizeof off);
 }
 
