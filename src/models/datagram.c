@@ -330,6 +330,8 @@ static bool batch_turn(struct datagram *datagram, int fd, bool is_unix)
 		if (count > 0)
 			answer_make(batch, answers++, from, count);
 	}
+	/* who has an answer may look up that its question was counted */
+	batch_publish(batch, datagram->worker->slot);
 	batch_send(batch, fd, answers);
 	batch_publish(batch, datagram->worker->slot);
 	return n == BATCH;
