@@ -42,6 +42,10 @@ libechod_a_SOURCES = \
 	src/conf/schema.h \
 	src/echo/conn.c \
 	src/echo/conn.h \
+	src/echo/dgram.c \
+	src/echo/dgram.h \
+	src/echo/meter.c \
+	src/echo/meter.h \
 	src/echo/state.c \
 	src/echo/state.h \
 	src/echo/stats.c \

@@ -9,6 +9,8 @@
 unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_conf \
+	tests/unit/test_datagram \
+	tests/unit/test_dgram \
 	tests/unit/test_names \
 	tests/unit/test_network \
 	tests/unit/test_options
