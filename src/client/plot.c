@@ -16,8 +16,6 @@
 #define TOOL "gnuplot"
 #define POINTS 400
 
-extern char **environ;
-
 int plot_check(void)
 {
 	const char *path = getenv("PATH");
