@@ -42,8 +42,6 @@ libechod_a_SOURCES = \
 	src/conf/schema.h \
 	src/echo/conn.c \
 	src/echo/conn.h \
-	src/echo/dgram.c \
-	src/echo/dgram.h \
 	src/echo/state.c \
 	src/echo/state.h \
 	src/echo/stats.c \
@@ -57,7 +55,6 @@ libechod_a_SOURCES = \
 	src/models/intake.c \
 	src/models/intake.h \
 	src/models/loop.c \
-	src/models/loop.h \
 	src/models/model.c \
 	src/models/model.h \
 	src/models/ready_epoll.c \
@@ -78,15 +75,21 @@ libechod_a_SOURCES = \
 	src/daemon/crew.h \
 	src/daemon/daemonize.c \
 	src/daemon/daemonize.h \
+	src/daemon/pidfile.c \
+	src/daemon/pidfile.h \
 	src/daemon/privileges.c \
 	src/daemon/privileges.h \
+	src/daemon/report.c \
+	src/daemon/report.h \
+	src/daemon/sockets.c \
+	src/daemon/sockets.h \
 	src/daemon/store.c \
 	src/daemon/store.h \
 	src/daemon/supervisor.c \
 	src/daemon/supervisor.h
 
 if HAVE_LIBURING
-libechod_a_SOURCES += src/models/uring.c
+libechod_a_SOURCES += src/models/uring_stub.c
 else
 libechod_a_SOURCES += src/models/uring_stub.c
 endif

@@ -1,22 +1,36 @@
-# Units (made from .in), system users and the message catalog. systemd reads all three below
-# /usr/lib and /usr/local/lib alike, so they follow the prefix.
+# Units and the message catalog. systemd reads both below /usr/lib and /usr/local/lib alike, so they
+# follow the prefix. There is no user to make: the services run under a dynamic one.
 
-systemd_units =
-sysusersdir = $(prefix)/lib/sysusers.d
-catalogdir = $(prefix)/lib/systemd/catalog
-dist_sysusers_DATA =
-dist_catalog_DATA =
+# Two variants of one text, with some lines of their own.
+systemd_services = \
+	systemd/echod.service \
+	systemd/echod-activated.service
 
-systemd_units += systemd/echod.service
-
-EXTRA_DIST += \
-	systemd/echod.service.in
-
-systemd/echod.service: systemd/echod.service.in FORCE
+$(systemd_services): systemd/echod.service.in FORCE
 	$(AM_V_at)$(substitute_to)
 
-noinst_DATA = $(systemd_units)
+dist_noinst_DATA = systemd/echod.socket
+noinst_DATA = $(systemd_services)
 if HAVE_SYSTEMDSYSTEMUNITDIR
-nodist_systemdsystemunit_DATA = $(systemd_units)
+nodist_systemdsystemunit_DATA = \
+	$(systemd_services) \
+	systemd/echod.socket
 endif
-CLEANFILES += $(systemd_units)
+
+catalogdir = $(prefix)/lib/systemd/catalog
+dist_catalog_DATA = systemd/echod.catalog
+
+# Not a unit of its own, and not for every version of systemd: for the operator to copy.
+examplesdir = $(docdir)/examples
+nodist_examples_DATA = systemd/notify-reload.conf
+
+systemd/notify-reload.conf: systemd/notify-reload.conf.in FORCE
+	$(AM_V_at)$(substitute_to)
+
+EXTRA_DIST += \
+	systemd/echod.service.in \
+	systemd/notify-reload.conf.in
+
+CLEANFILES += \
+	$(systemd_services) \
+	systemd/notify-reload.conf

@@ -40,6 +40,9 @@ static const char *const protocol_names[] = { "tcp", "udp", NULL };
 /* ---- errors ---- */
 
 static void errors_vadd(struct conf_errors *errors, const char *format, va_list args)
+	__attribute__((format(printf, 2, 0)));
+
+static void errors_vadd(struct conf_errors *errors, const char *format, va_list args)
 {
 	char **lines = errors->lines, *line;
 
@@ -107,7 +110,14 @@ static void tell_confuse(cfg_t *cfg, const char *format, va_list args)
 
 static void tell_confuse(cfg_t *cfg, const char *format, va_list args)
 {
-	mistakes_vadd(confuse_mistakes, (unsigned) cfg->line, format, args);
+	char *text;
+
+	if (vasprintf(&text, format, args) < 0) {
+		confuse_mistakes->lost = true;
+		return;
+	}
+	mistakes_add(confuse_mistakes, (unsigned) cfg->line, "libconfuse: %s", text);
+	free(text);
 }
 
 /* Every key is a string to libconfuse: its own numbers take "010" for 8, "" for 0 and any long. */
@@ -130,7 +140,8 @@ static cfg_t *make_schema(void)
 	return cfg_init(options, CFGF_NONE);
 }
 
-/* Parse `text`, which holds no mistake of form any more as far as the scan can tell. */
+/* Parse `text`, which holds no mistake of form any more as far as the scan can tell. Returns 0, or
+ * -EINVAL after telling that libconfuse sees it otherwise, or -ENOMEM; there are no values then. */
 static int parse(struct reader *reader, const char *text)
 {
 	size_t before = reader->mistakes.count;
@@ -145,10 +156,11 @@ static int parse(struct reader *reader, const char *text)
 	r = cfg_parse_buf(reader->cfg, text);
 	confuse_mistakes = NULL;
 
-	if (reader->mistakes.count == before &&
-	    (r != CFG_SUCCESS || strcmp(cfg_getstr(reader->cfg, SENTINEL), "reached") != 0))
-		mistakes_add(&reader->mistakes, 0, "libconfuse does not understand the file as a whole");
-	return 0;
+	if (r == CFG_SUCCESS && strcmp(cfg_getstr(reader->cfg, SENTINEL), "reached") == 0)
+		return 0;
+	if (reader->mistakes.count == before)
+		mistakes_add(&reader->mistakes, 0, "libconfuse: the file cannot be read to its end");
+	return -EINVAL;
 }
 
 /* ---- values ---- */
@@ -266,14 +278,14 @@ static void strings_of(struct reader *reader, enum conf_key key, struct conf_str
 		reader->mistakes.lost = true;
 		return;
 	}
-	for (; strings->count < count; strings->count++) {
-		char *copy = strdup(cfg_getnstr(reader->cfg, schema[key].name, (unsigned) strings->count));
+	for (unsigned i = 0; i < count; i++) {
+		char *copy = strdup(cfg_getnstr(reader->cfg, schema[key].name, i));
 
 		if (!copy) {
 			reader->mistakes.lost = true;
 			return;
 		}
-		strings->items[strings->count] = copy;
+		strings->items[strings->count++] = copy;
 	}
 }
 
@@ -380,28 +392,25 @@ static void check_listen(struct reader *reader, const size_t *texts)
 static void read_listen(struct reader *reader)
 {
 	struct conf *conf = reader->conf;
-	size_t *texts, count;
+	const struct conf_strings *strings = &conf->listen_text;
+	size_t *texts; /* which of them each entry was read from */
 	const char *why;
 
 	strings_of(reader, CONF_LISTEN, &conf->listen_text);
-	count = conf->listen_text.count;
-	if (count == 0) {
+	if (strings->count == 0) {
 		blame(reader, CONF_LISTEN, "the list is empty; it must hold \"*\" or an address at least");
 		return;
 	}
-	conf->listen = calloc(count, sizeof(*conf->listen));
-	texts = calloc(count, sizeof(*texts));
-	if (!conf->listen || !texts) {
+	conf->listen = calloc(strings->count, sizeof(*conf->listen));
+	texts = calloc(strings->count, sizeof(*texts));
+	if (!conf->listen || !texts)
 		reader->mistakes.lost = true;
-		free(texts);
-		return;
-	}
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; conf->listen && texts && strings->items[i]; i++) {
 		struct conf_listen *entry = &conf->listen[conf->listen_count];
 
 		*entry = (struct conf_listen) { 0 };
-		if (listen_parse(entry, conf->listen_text.items[i], conf->port, &why) < 0) {
-			blame_text(reader, CONF_LISTEN, conf->listen_text.items[i], why);
+		if (listen_parse(entry, strings->items[i], conf->port, &why) < 0) {
+			blame_text(reader, CONF_LISTEN, strings->items[i], why);
 			continue;
 		}
 		texts[conf->listen_count++] = i;
@@ -538,10 +547,10 @@ int conf_read_text(struct conf **conf, const char *name, const char *text, size_
 		goto out;
 	scan_text(copy, length, reader.keys, &reader.mistakes);
 	memcpy(copy + length, SENTINEL_LINE, sizeof(SENTINEL_LINE));
-	if (parse(&reader, copy) < 0) {
-		reader.mistakes.lost = true;
+	r = parse(&reader, copy);
+	reader.mistakes.lost |= r == -ENOMEM;
+	if (r < 0)
 		goto out;
-	}
 	note_origins(&reader);
 	read_values(&reader);
 	read_numbers(&reader);

@@ -6,12 +6,12 @@
 #ifndef ECHOD_CONF_MISTAKES_H
 #define ECHOD_CONF_MISTAKES_H
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
 struct mistake {
 	unsigned line; /* 0: the file as a whole */
+	size_t number; /* how many were found before */
 	char *text;
 };
 
@@ -26,10 +26,9 @@ struct conf_errors;
 
 void mistakes_add(struct mistakes *mistakes, unsigned line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-void mistakes_vadd(struct mistakes *mistakes, unsigned line, const char *format, va_list args)
-	__attribute__((format(printf, 3, 0)));
 
-/* Move all to `errors`, in the order of their lines, each as "NAME:LINE: text". Returns 0 if there
+/* Move all to `errors`, in the order of their lines, each as "NAME:LINE: text"; past the first thousand,
+ * only how many more there are. Returns 0 if there
  * were none, -EINVAL if there were, -ENOMEM if any was lost. */
 int mistakes_tell(struct mistakes *mistakes, const char *name, struct conf_errors *errors);
 

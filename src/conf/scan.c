@@ -29,11 +29,14 @@ struct scan {
 	unsigned line;
 	unsigned section_line; /* of the outermost "{" that was opened as a section and not closed yet */
 	unsigned sections;     /* how many are open */
+	bool cut;              /* a comment without an end took the rest: nothing else there is missing */
 	struct scan_key *keys;
 	struct mistakes *mistakes;
 };
 
 static const char *const key_value_form = "a setting is written KEY = VALUE";
+static const char *const why_variable =
+	"has \"${\" without a variable; write \"${NAME}\", or \"\\${\" for the characters themselves";
 
 /* ---- tokens ---- */
 
@@ -85,7 +88,8 @@ static void read_string(struct scan *scan, struct token *token)
 		if (*at == '\0' || *at == '\n' || (*at == '\\' && (at[1] == '\n' || at[1] == '\0'))) {
 			token->problem = mark == '"' ? "is a string without its closing \" on the same line"
 			                             : "is a string without its closing ' on the same line";
-			break;
+			scan->at += *at == '\\';
+			return;
 		}
 		scan->at = at + 1;
 		if (*at == '\\') {
@@ -99,12 +103,10 @@ static void read_string(struct scan *scan, struct token *token)
 			if (end)
 				scan->at = end;
 			else
-				token->problem = "has \"${\" without a variable; write \"${NAME}\", or \"\\${\" "
-				                 "for the characters themselves";
+				token->problem = why_variable;
 		}
 	}
-	if (*scan->at == mark)
-		scan->at++;
+	scan->at++;
 }
 
 static void read_word(struct scan *scan, struct token *token)
@@ -113,10 +115,10 @@ static void read_word(struct scan *scan, struct token *token)
 	if (scan->at[0] == '$' && scan->at[1] == '{') {
 		char *end = variable_end(scan->at, &token->problem);
 
-		if (end) {
-			scan->at = end;
-			return;
-		}
+		if (!end)
+			token->problem = why_variable;
+		scan->at = end ? end : scan->at + strcspn(scan->at, " \t\r\n,=\"'");
+		return;
 	}
 	while (is_word_char(*scan->at))
 		scan->at++;
@@ -231,25 +233,31 @@ static char *show_name(char out[static QUOTE_MAX], const struct token *name)
 	return key >= 0 ? strcpy(out, schema[key].name) : quote(out, name->start, (size_t) (name->end - name->start));
 }
 
+/* The text of a token for a message, without the quotes of the file. */
 static char *show(char out[static QUOTE_MAX], const struct token *token)
 {
-	/* The reader of the message takes the quotes around it for those of the file. */
-	if (token->kind == TOKEN_END)
-		return strcpy(out, "the end of the file");
-	if (token->kind == TOKEN_STRING)
-		return quote(out, token->start + 1, (size_t) (token->end - token->start) - 2);
-	return quote(out, token->start, (size_t) (token->end - token->start));
+	const char *start = token->start, *end = token->end;
+
+	if (*start == '"' || *start == '\'') {
+		end -= end > start + 1 && end[-1] == *start;
+		start++;
+	}
+	return quote(out, start, (size_t) (end - start));
 }
 
 /* Tell what is wrong with a broken token, inside the statement `name` or outside of any (NULL). */
 static void tell_broken(struct scan *scan, const struct token *name, const struct token *token)
 {
 	char shown[QUOTE_MAX], named[QUOTE_MAX];
-	bool comment = strncmp(token->start, "/*", 2) == 0;
 
-	/* The line is that of the key; but nobody would look there for a comment. */
-	mistakes_add(scan->mistakes, name && !comment ? name->line : token->line, "%s%s%s %s",
-	             name ? show_name(named, name) : "", name ? ": " : "", show(shown, token), token->problem);
+	if (strncmp(token->start, "/*", 2) == 0)
+		scan->cut = true;
+	/* The line is that of the key; but nobody would look there for the end of a comment. */
+	if (name && !scan->cut)
+		mistakes_add(scan->mistakes, name->line, "%s: %s %s", show_name(named, name), show(shown, token),
+		             token->problem);
+	else
+		mistakes_add(scan->mistakes, token->line, "%s %s", show(shown, token), token->problem);
 }
 
 /* Tell that something else than `token` was to be expected in the statement `name`. */
@@ -288,6 +296,8 @@ static bool read_list(struct scan *scan, const struct token *name)
 		struct token token = peek(scan);
 
 		if (at_statement(scan)) {
+			if (scan->cut)
+				return false;
 			mistakes_add(scan->mistakes, name->line, "%s: the list is never closed; end it with }",
 			             show_name(named, name));
 			return false;
@@ -474,7 +484,7 @@ void scan_text(char *text, size_t length, struct scan_key keys[static CONF_KEYS]
 	memset(keys, 0, CONF_KEYS * sizeof(*keys));
 	while ((token = take(&scan)).kind != TOKEN_END)
 		read_statement(&scan, &token);
-	if (scan.sections > 0)
+	if (scan.sections > 0 && !scan.cut)
 		mistakes_add(mistakes, scan.section_line, "the section that begins here is never closed; %s",
 		             key_value_form);
 }

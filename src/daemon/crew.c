@@ -126,12 +126,14 @@ static int run_datagrams(const struct crew *crew, const struct crew_process *pro
 	return datagram_run(&worker);
 }
 
-static void close_others(const struct crew *crew)
+static int close_others(const struct crew *crew)
 {
 	size_t listeners = crew->sockets.count;
-	int keep[listeners + 6];
+	int *keep = calloc(listeners + 6, sizeof *keep);
 	unsigned count = 0;
 
+	if (!keep)
+		return -ENOMEM;
 	for (size_t i = 0; i < listeners; i++)
 		keep[count++] = crew->sockets.items[i].fd;
 	keep[count++] = crew->stop_out;
@@ -141,18 +143,20 @@ static void close_others(const struct crew *crew)
 	keep[count++] = crew->ground->log_relay;
 	keep[count++] = admission_room_fd(crew->ground->admission);
 	daemonize_close_others(keep, count);
+	free(keep);
+	return 0;
 }
 
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process)
 {
 	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
-	int r;
+	int r = close_others(crew);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	close_others(crew);
 	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);
-	r = process->datagrams ? run_datagrams(crew, process) : run_threads(crew, process);
+	if (r == 0)
+		r = process->datagrams ? run_datagrams(crew, process) : run_threads(crew, process);
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
 	/* not exit(): what the supervisor registered and buffered is not this process's to do again */

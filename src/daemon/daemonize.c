@@ -21,20 +21,17 @@ static int compare_fds(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-void daemonize_close_others(const int keep[], unsigned count)
+void daemonize_close_others(int keep[], unsigned count)
 {
 	unsigned next = STDERR_FILENO + 1;
-	int sorted[count + 1];
 
-	for (unsigned i = 0; i < count; i++)
-		sorted[i] = keep[i];
-	qsort(sorted, count, sizeof *sorted, compare_fds);
+	qsort(keep, count, sizeof *keep, compare_fds);
 	for (unsigned i = 0; i < count; i++) {
-		if (sorted[i] < (int) next)
+		if (keep[i] < (int) next)
 			continue;
-		if ((unsigned) sorted[i] > next)
-			close_range(next, (unsigned) sorted[i] - 1, 0);
-		next = (unsigned) sorted[i] + 1;
+		if ((unsigned) keep[i] > next)
+			close_range(next, (unsigned) keep[i] - 1, 0);
+		next = (unsigned) keep[i] + 1;
 	}
 	close_range(next, UINT_MAX, 0);
 }

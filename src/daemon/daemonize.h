@@ -5,8 +5,8 @@
 #ifndef ECHOD_DAEMON_DAEMONIZE_H
 #define ECHOD_DAEMON_DAEMONIZE_H
 
-/* Close every descriptor above 2 but the `count` at `keep`. */
-void daemonize_close_others(const int keep[], unsigned count);
+/* Close every descriptor above 2 but the `count` at `keep`, which is sorted on the way. */
+void daemonize_close_others(int keep[], unsigned count);
 
 /* Fork into the background: returns in the daemon, 0, or -errno in the caller's process where
  * it could not fork. The original process stays until daemonize_report() and then exits with

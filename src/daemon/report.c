@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,11 +71,12 @@ void report_log(struct report *report, const struct stats_board *board)
 
 static int metrics_write(const struct stats_total *total, const char *path)
 {
-	char temporary[strlen(path) + 8];
+	char temporary[PATH_MAX];
 	int fd, error;
 	FILE *out;
 
-	snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
+	if (snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= (int) sizeof temporary)
+		return -ENAMETOOLONG;
 	fd = mkstemp(temporary);
 	if (fd < 0)
 		return -errno;

@@ -255,9 +255,12 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 /* Files that were made as root can be removed only by root: leave somebody who does it. */
 static int leave_janitor(struct supervisor *supervisor)
 {
-	const char *paths[supervisor->sockets.count + 1];
+	const char **paths = calloc(supervisor->sockets.count + 1, sizeof *paths);
 	size_t count = 0;
+	int r = 0;
 
+	if (!paths)
+		return -ENOMEM;
 	for (size_t i = 0; i < supervisor->sockets.count; i++) {
 		const struct listener *listener = &supervisor->sockets.items[i];
 
@@ -266,7 +269,10 @@ static int leave_janitor(struct supervisor *supervisor)
 	}
 	if (supervisor->pidfile_path)
 		paths[count++] = supervisor->pidfile_path;
-	return count > 0 ? privileges_leave_janitor(paths, count) : 0;
+	if (count > 0)
+		r = privileges_leave_janitor(paths, count);
+	free(paths);
+	return r;
 }
 
 static int drop_privileges(struct supervisor *supervisor, const struct conf *conf)

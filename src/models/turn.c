@@ -153,8 +153,11 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 	struct span span = conn_landing(&session->conn, turn->scratch, turn->limit);
 	ssize_t n;
 
-	if (span.size == 0)
+	if (span.size == 0) {
+		/* no memory for more: once something is sent there is */
+		session->choked = conn_owed_total(&session->conn) > 0;
 		return false;
+	}
 	n = recv(session->watch.fd, span.data, span.size, MSG_DONTWAIT);
 	if (n <= 0) {
 		receive_ended(session, n);
@@ -223,10 +226,8 @@ static bool send_owed(struct turn *turn, struct session *session)
 
 	if (conn->piped > 0) {
 		n = splice(session->pipe->out, NULL, session->watch.fd, NULL, conn->piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-		if (n > 0) {
+		if (n > 0)
 			conn_pipe_sent(conn, (size_t) n);
-			session->choked = false;
-		}
 	} else {
 		size_t owed = conn_owed(conn, &data);
 
@@ -236,6 +237,7 @@ static bool send_owed(struct turn *turn, struct session *session)
 	}
 	if (n > 0) {
 		turn->tally->echoed += (uint64_t) n;
+		session->choked = false;
 		return true;
 	}
 	if (n < 0 && !is_again(errno))

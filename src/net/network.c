@@ -77,11 +77,11 @@ int network_parse(struct network *network, const char *text, const char **why)
 
 	for (int i = 0; i < 16; i++) {
 		int kept = prefix - 8 * i;
-		uint8_t host_bits = kept >= 8 ? 0 : kept <= 0 ? 0xff : (uint8_t) (0xff >> kept);
+		int host_bits = kept >= 8 ? 0 : kept <= 0 ? 0xff : 0xff >> kept;
 
 		if (network->first[i] & host_bits)
 			return refuse(why, why_bits);
-		network->last[i] = network->first[i] | host_bits;
+		network->last[i] = (uint8_t) (network->first[i] | host_bits);
 	}
 	return 0;
 }

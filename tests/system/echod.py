@@ -1,0 +1,439 @@
+"""The daemon under test: found, configured, started, looked at and stopped."""
+
+import os
+import pathlib
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import peer
+import proc
+from notify import Notify
+
+EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_NOPERM, EX_CONFIG = 0, 64, 66, 69, 71, 77, 78
+
+# The names that `model` takes, and of which kind each is:
+#   pool   a connection has its worker to itself until it ends, and there are `workers` of them
+#   loops  `workers` event loops share all connections
+SERIAL = ("iterative", "prefork", "prethread")
+SPAWN = ("process", "thread")
+LOOPS = ("select", "poll", "epoll", "io_uring")
+MODELS = ("iterative", "process", "prefork", "thread", "prethread", "select", "poll", "epoll", "io_uring")
+PROCESSES = ("process", "prefork")  # the workers are processes; threads of one process otherwise
+
+KEYS = ("model", "workers", "port", "listen", "protocols", "backlog", "max-connections", "max-per-source",
+        "idle-timeout", "drain-timeout", "buffer-size", "allow", "deny", "user", "group", "pidfile", "log-target",
+        "log-level", "log-connections", "stats-interval", "keep-connections", "udp-rate", "udp-trusted",
+        "metrics-file")
+
+START_TIMEOUT = 30.0  # generous: the machine may be busy and the build sanitized
+
+
+def find(name):
+    """The path of a program: from the environment (ECHOD, ECHOC) or from a build in the usual places."""
+    given = os.environ.get(name.upper())
+    if given:
+        path = pathlib.Path(given).absolute()
+        return str(path) if os.access(path, os.X_OK) else None
+    top = pathlib.Path(__file__).resolve().parents[2]
+    places = [pathlib.Path.cwd(), pathlib.Path.cwd().parent, top, *sorted(top.glob("build*"))]
+    for place in places:
+        for path in (place / "src" / name, place / name):
+            if path.is_file() and os.access(path, os.X_OK):
+                return str(path)
+    return None
+
+
+ECHOD = find("echod")
+SANITIZED = bool(ECHOD) and any(mark in proc.read(ECHOD) for mark in (b"__asan_init", b"__tsan_init"))
+
+SANITIZER_REPORT = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|SUMMARY: \w+Sanitizer|runtime error:")
+CRASH = re.compile(r"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|\bsignal (4|6|7|8|11)\b|[Aa]ssertion .*failed|core dumped")
+
+
+def run(*args, timeout=START_TIMEOUT, **more):
+    """Run echod to its end; a CompletedProcess with text."""
+    return subprocess.run([ECHOD, *map(str, args)], capture_output=True, text=True, timeout=timeout,
+                          stdin=subprocess.DEVNULL, **more)
+
+
+def models():
+    """What --list-models says: {name: None, or the reason why it cannot run here}."""
+    result = run("--list-models")
+    assert result.returncode == EX_OK, f"--list-models: {result.stderr}"
+    table = {}
+    for line in result.stdout.splitlines():
+        name = line.split()[0] if line.split() else ""
+        if name in MODELS:
+            refusal = re.search(r"(?:\s{2,}|\t|\|\s*)(no\b.*|not\b.*|cannot\b.*|unavailable\b.*)", line)
+            table[name] = refusal.group(1) if refusal else None
+    return table
+
+
+def conf_value(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return "{" + ", ".join(map(conf_value, value)) + "}"
+    return '"%s"' % value
+
+
+def conf_text(**keys):
+    """echod.conf from keyword arguments, in their order; `max_connections` stands for `max-connections`."""
+    return "".join(f"{key.replace('_', '-')} = {conf_value(value)}\n" for key, value in keys.items())
+
+
+def parse_dump(text):
+    """What -T printed, as {key: text of the value}, each key exactly once; comments skipped."""
+    found = {}
+    text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
+    for key, value in re.findall(r"^\s*([a-z-]+)\s*=\s*(\{[^}]*\}|\"[^\"]*\"|[^\s#]+)", text, flags=re.M):
+        assert key not in found, f"{key} twice in\n{text}"
+        found[key] = value
+    return found
+
+
+_taken = set()
+
+
+def free_port():
+    """A port nobody uses. From below the range of outgoing connections, so none of those can take it meanwhile."""
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(10000 + worker % 8 * 2500, 12500 + worker % 8 * 2500)
+        if port in _taken:
+            continue
+        try:
+            for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                with socket.socket(family) as sock:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    sock.bind((host, port))
+                    sock.listen(1)
+        except OSError as error:
+            if family == socket.AF_INET6 and error.errno in (97, 99):  # no IPv6 here
+                pass
+            else:
+                continue
+        _taken.add(port)
+        return port
+    raise AssertionError("no free port")
+
+
+def have_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+def default_workers(model):
+    """Small pools: sixty-four processes a test would only be slow."""
+    return {"prefork": 4, "prethread": 4}.get(model, 0)
+
+
+class Daemon:
+    """One echod, started by the fixture `start`, which also sees to its end.
+
+    Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the one loopback
+    port the daemon gets otherwise. `args` go on the command line, `env` into the environment (None removes).
+    """
+
+    _started = set()  # whose exit statuses belong to a Popen
+
+    def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
+                 text=None, program=None, umask=-1, cwd=None, stderr=None, **keys):
+        self.directory = pathlib.Path(tempfile.mkdtemp(dir=directory))
+        self.directory.chmod(0o755)
+        self.config = self.directory / "echod.conf"
+        self.stderr_path = self.directory / "stderr"
+        self.notify = Notify()
+        self.tag = b"ECHOD_TEST=" + secrets.token_hex(8).encode()
+        self.returncode = None
+        self.crash_expected = False
+        self.expect = EX_OK
+        self.port = None
+        if text is None:
+            self.keys = self._defaults(model, keys)
+            text = conf_text(**self.keys)
+        else:
+            self.keys = {}
+        self.config.write_text(text)
+
+        environment = {**os.environ, "NOTIFY_SOCKET": self.notify.address, "LC_ALL": "C.UTF-8"}
+        key, _, value = self.tag.decode().partition("=")
+        environment[key] = value
+        for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            environment.pop(name, None)
+        for name, value in (env or {}).items():
+            if value is None:
+                environment.pop(name, None)
+            else:
+                environment[name] = value
+
+        command = [*wrap, program or ECHOD, *([] if daemonize else ["-n"]), "-c", str(self.config), *map(str, args)]
+        self.daemonize = daemonize
+        self._stderr = open(self.stderr_path, "wb") if stderr is None else stderr
+        self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
+                                      env=environment, pass_fds=pass_fds, umask=umask, cwd=cwd or self.directory,
+                                      start_new_session=True)
+        self.pid = self.popen.pid
+        self._started.add(self.pid)
+        if stderr is None:
+            self._stderr.close()
+
+    def _defaults(self, model, given):
+        keys = {}
+        if model:
+            keys["model"] = model
+            keys["workers"] = default_workers(model)
+        keys["listen"] = ["127.0.0.1"]
+        keys["drain-timeout"] = 5
+        keys["log-target"] = "stderr"
+        keys["pidfile"] = str(self.directory / "echod.pid")
+        keys.update((key.replace("_", "-"), value) for key, value in given.items())
+        if "port" not in keys:
+            keys["port"] = free_port()
+        self.port = keys["port"]
+        return {key: value for key, value in keys.items() if value is not None}
+
+    # Starting
+
+    def wait_ready(self, timeout=START_TIMEOUT):
+        message = self.notify.wait("READY=1", timeout=timeout, given_up=self._gone)
+        if self.daemonize:
+            self.returncode_of_parent = self.popen.wait(timeout)
+            assert self.returncode_of_parent == EX_OK, f"the parent exited {self.popen.returncode}: {self.log()}"
+            self.pid = message.pid
+        return self
+
+    def _gone(self):
+        if self.daemonize and self.popen.poll() == 0:
+            return None
+        if self.popen.poll() is not None:
+            return f"echod exited {self.popen.returncode}; it said:\n{self.log()}"
+        return None
+
+    def fails(self, status, timeout=START_TIMEOUT):
+        """It must not start; its exit status is `status`. Returns what it said."""
+        self.failed(timeout)
+        assert self.returncode == status, f"exit {self.returncode} instead of {status}:\n{self.log()}"
+        assert not self.notify.all("READY"), "READY=1 before the failure"
+        return self.log()
+
+    def failed(self, timeout=START_TIMEOUT):
+        """Wait for the end of a start that must fail, with whatever status. Returns what it said."""
+        try:
+            self.returncode = self.expect = self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it runs, although it should have refused to:\n{self.log()}") from None
+        assert self.returncode != 0, f"it exited 0:\n{self.log()}"
+        return self.log()
+
+    # Looking
+
+    @property
+    def address(self):
+        return ("127.0.0.1", self.port)
+
+    def connect(self, **more):
+        return peer.connect(self.address, **more)
+
+    def visit(self, message=b"hello, echo"):
+        peer.visit(self.address, message)
+
+    def log(self):
+        """What it wrote to standard error; nothing where the test has given it another one."""
+        return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
+
+    def wait_log(self, pattern, since=0, timeout=10.0):
+        """The match of a regular expression in the log after `since` characters."""
+        regex = re.compile(pattern, re.M)
+        return proc.until(lambda: regex.search(self.log()[since:]),
+                          lambda: f"log line /{pattern}/ in:\n{self.log()[since:]}", timeout)
+
+    def lines_about(self, text, since=0):
+        """Log lines with `text`, which no digit follows (so that a port matches whole)."""
+        regex = re.compile(re.escape(text) + r"(?!\d)")
+        return [line for line in self.log()[since:].splitlines() if regex.search(line)]
+
+    def connection_line(self, endpoint, reason, timeout=10.0):
+        """The one line about the connection of `endpoint`, which ends for `reason`."""
+        lines = proc.until(lambda: self.lines_about(endpoint), lambda: f"a line about {endpoint} in:\n{self.log()}",
+                           timeout)
+        assert len(lines) == 1, lines
+        assert re.search(rf"\b{reason}\b", lines[0]), f"no reason {reason!r} in: {lines[0]}"
+        return lines[0]
+
+    def tree(self):
+        return proc.tree(self.pid)
+
+    def workers(self):
+        """The pids of the supervisor's children."""
+        return [stat.pid for stat in proc.children(self.pid) if stat.state != "Z"]
+
+    def descriptors(self):
+        return sum(len(proc.descriptors(stat.pid)) for stat in self.tree())
+
+    def memory(self):
+        return sum(proc.memory(stat.pid) for stat in self.tree())
+
+    def cpu(self):
+        return sum(stat.cpu for stat in self.tree())
+
+    def settled(self, processes, timeout=15.0):
+        """Wait until the tree is exactly so many living processes, none of them a zombie."""
+        def counts():
+            tree = self.tree()
+            return len(tree) == processes and all(stat.state != "Z" for stat in tree)
+        return proc.until(counts, lambda: f"{processes} processes, there are "
+                          f"{[(s.pid, s.ppid, s.state) for s in self.tree()]}", timeout)
+
+    # Acting
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def configure(self, **changes):
+        """Rewrite the file with changed keys; the daemon is not told yet."""
+        for key, value in changes.items():
+            key = key.replace("_", "-")
+            if value is None:
+                self.keys.pop(key, None)
+            else:
+                self.keys[key] = value
+        self.config.write_text(conf_text(**self.keys))
+
+    def hup(self, timeout=START_TIMEOUT):
+        """SIGHUP, and wait for the end of the reload. Returns the two messages."""
+        since = self.notify.mark()
+        self.signal(signal.SIGHUP)
+        reloading = self.notify.wait("RELOADING=1", since=since, timeout=timeout, given_up=self._gone)
+        at = self.notify.messages.index(reloading)
+        ready = self.notify.wait("READY=1", since=at, timeout=timeout, given_up=self._gone)
+        return reloading, ready
+
+    def reload(self, **changes):
+        """Change keys of the file and reload, which must succeed."""
+        if "model" in changes and "workers" not in changes:
+            changes["workers"] = default_workers(changes["model"])
+        since = len(self.log())
+        self.configure(**changes)
+        messages = self.hup()
+        if "port" in changes:
+            self.port = changes["port"]
+        assert not re.search(r"echod\.conf:\d+:", self.log()[since:]), f"the reload failed:\n{self.log()[since:]}"
+        return messages
+
+    def term(self):
+        self.signal(signal.SIGTERM)
+
+    def wait_exit(self, timeout=15.0):
+        """Wait for the end; the exit status, negative for a signal."""
+        if self.returncode is None:
+            if self.daemonize:
+                self.returncode = self._wait_adopted(timeout)
+            else:
+                try:
+                    self.returncode = self.popen.wait(timeout)
+                except subprocess.TimeoutExpired:
+                    raise AssertionError(f"still there after {timeout} s; log:\n{self.log()}") from None
+        return self.returncode
+
+    def _wait_adopted(self, timeout):
+        """A daemon is our child since its parent left: proc.become_subreaper()."""
+        def reaped():
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            return pid and (os.waitstatus_to_exitcode(status),)
+        return proc.until(reaped, "the daemon's end", timeout)[0]
+
+    def stop(self, timeout=None):
+        """SIGTERM; it must exit 0 within drain-timeout and leave no process behind. Returns the seconds it took."""
+        began = time.monotonic()
+        self.term()
+        status = self.wait_exit(timeout or self.keys.get("drain-timeout", 10) + 10)
+        took = time.monotonic() - began
+        assert status == self.expect, f"exit {status} instead of {self.expect}:\n{self.log()}"
+        left = proc.tagged(self.tag)
+        assert not left, f"processes left behind: {left}"
+        return took
+
+    def close(self):
+        """The end of the test: stop it if that has not been done, and check that it behaved."""
+        try:
+            if self.returncode is None:
+                if self.daemonize and self.popen.poll() is None:
+                    self.popen.wait(START_TIMEOUT)
+                if not self.daemonize and self.popen.poll() is not None:
+                    raise AssertionError(f"echod exited {self.popen.returncode} by itself:\n{self.log()}")
+                if self.daemonize and self.pid == self.popen.pid:
+                    self.returncode = self.popen.returncode  # it never became ready, or nobody asked
+                else:
+                    self.stop()
+            self._check_log()
+            proc.until(lambda: not proc.tagged(self.tag),
+                       lambda: f"processes left behind: {proc.tagged(self.tag)}", 5)
+        finally:
+            self._clean()
+
+    def _check_log(self):
+        log = self.log()
+        assert not SANITIZER_REPORT.search(log), f"sanitizer report:\n{log}"
+        if not self.crash_expected:
+            assert not CRASH.search(log), f"a process of the daemon crashed:\n{log}"
+
+    def _clean(self):
+        for pid in proc.tagged(self.tag):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait(10)
+        for stat in proc.children(os.getpid()):  # orphans which became our children
+            if stat.state == "Z" and stat.pid not in self._started:
+                os.waitpid(stat.pid, os.WNOHANG)
+        self.notify.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def as_nobody():
+    """A command prefix that becomes an unprivileged user without any capability."""
+    return [shutil.which("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all",
+            "--inh-caps=-all", "--no-new-privs"]
+
+
+# The exec wrapper that passes listening sockets as systemd does: file descriptors 3 and up, and our own pid.
+ACTIVATE = """
+import os, sys
+fds = [int(fd) for fd in sys.argv[1].split(",")]
+high = [os.dup(fd) for fd in fds]
+while min(high) < 3 + len(fds):
+    high = [os.dup(fd) for fd in high]
+for number, fd in enumerate(high):
+    os.dup2(fd, 3 + number, inheritable=True)
+os.environ["LISTEN_FDS"] = str(len(fds))
+os.environ["LISTEN_PID"] = str(os.getpid())
+if sys.argv[2]:
+    os.environ["LISTEN_FDNAMES"] = sys.argv[2]
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+def activated(sockets, names=""):
+    """`wrap` and `pass_fds` for Daemon, to start it with these sockets as systemd would."""
+    fds = [sock.fileno() for sock in sockets]
+    return {"wrap": [sys.executable, "-I", "-c", ACTIVATE, ",".join(map(str, fds)), names], "pass_fds": fds}

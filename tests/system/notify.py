@@ -1,0 +1,93 @@
+"""The service manager's end of NOTIFY_SOCKET."""
+
+import array
+import os
+import secrets
+import socket
+import struct
+import threading
+import time
+
+
+class Message(dict):
+    """One datagram: its assignments; `time` is monotonic, `pid` the sender's, `fds` what came along."""
+
+    def __init__(self, text, pid, fds):
+        super().__init__(line.partition("=")[::2] for line in text.splitlines())
+        self.text, self.pid, self.fds, self.time = text, pid, fds, time.monotonic()
+
+
+class Notify:
+    """Collects every message in the order of arrival."""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        name = f"echod-test-{os.getpid()}-{secrets.token_hex(6)}"
+        self.sock.bind("\0" + name)
+        self.address = "@" + name
+        self.messages = []
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def _receive(self):
+        fds = array.array("i")
+        while True:
+            text, ancillary, _, _ = self.sock.recvmsg(65536, 8192)
+            if text == b"close":
+                return
+            pid, fds = 0, []
+            for level, kind, content in ancillary:
+                if kind == socket.SCM_CREDENTIALS:
+                    pid = struct.unpack("iII", content[:12])[0]
+                elif kind == socket.SCM_RIGHTS:
+                    fds = array.array("i", content[:len(content) // 4 * 4]).tolist()
+            message = Message(text.decode(), pid, fds)
+            if "FDSTORE" not in message:  # a barrier waits for the close
+                for fd in fds:
+                    os.close(fd)
+                message.fds = []
+            with self._changed:
+                self.messages.append(message)
+                self._changed.notify_all()
+
+    def mark(self):
+        """A place in the order of messages from which wait() can look."""
+        return len(self.messages)
+
+    def wait(self, *assignments, since=0, timeout=10.0, given_up=lambda: None):
+        """The first message after `since` which has all of the `assignments` ("READY=1", or "STATUS" for any value).
+
+        `given_up` is asked from time to time: a text means there is no point in waiting on.
+        """
+        def fits(message):
+            return all(message.get(key) == value if equals else key in message
+                       for key, equals, value in (a.partition("=") for a in assignments))
+
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for message in self.messages[since:]:
+                    if fits(message):
+                        return message
+                left = deadline - time.monotonic()
+                why = given_up()
+                if why or left <= 0:
+                    seen = "\n".join(repr(m.text) for m in self.messages[since:])
+                    raise AssertionError(f"no {' '.join(assignments)}: {why or f'not within {timeout} s'}; "
+                                         f"messages:\n{seen}")
+                self._changed.wait(min(left, 0.05))
+
+    def all(self, key, since=0):
+        return [message for message in self.messages[since:] if key in message]
+
+    def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect("\0" + self.address[1:])
+            sock.send(b"close")
+        self._thread.join(5)
+        for message in self.messages:
+            for fd in message.fds:
+                os.close(fd)
+        self.sock.close()

@@ -1,0 +1,143 @@
+"""What /proc knows about the processes of a daemon under test."""
+
+import ctypes
+import os
+import resource
+import time
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def until(condition, what, timeout=10.0):
+    """Poll `condition` until it holds; its value is returned. The deadline is a failure."""
+    deadline = time.monotonic() + timeout
+    pause = 0.002
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def become_subreaper():
+    """Orphans of a daemon become our children: none can hide, and a daemonized one can be waited for."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def raise_nofile():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class Stat:
+    """The fields of /proc/PID/stat that the tests look at."""
+
+    def __init__(self, pid):
+        fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        self.pid = pid
+        self.state = fields[0].decode()
+        self.ppid, self.pgrp, self.session, self.tty = (int(f) for f in fields[1:5])
+        self.cpu = (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def stats():
+    """Every process there is, by pid."""
+    table = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                table[int(name)] = Stat(int(name))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    return table
+
+
+def tree(root):
+    """The Stat of `root` and of all its descendants, root first; empty when it is gone."""
+    table = stats()
+    if root not in table:
+        return []
+    children = {}
+    for stat in table.values():
+        children.setdefault(stat.ppid, []).append(stat)
+    found = [table[root]]
+    for stat in found:
+        found.extend(sorted(children.get(stat.pid, []), key=lambda s: s.pid))
+    return found
+
+
+def children(pid):
+    return [stat for stat in stats().values() if stat.ppid == pid]
+
+
+def alive(pid):
+    try:
+        return Stat(pid).state not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def threads(pid):
+    """The number of threads of a process, without those the kernel adds for io_uring."""
+    count = 0
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            count += not read(f"/proc/{pid}/task/{tid}/comm").startswith(b"iou-")
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return count
+
+
+def descriptors(pid):
+    """Descriptor numbers and what they refer to."""
+    found = {}
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+            except FileNotFoundError:
+                pass
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def status(pid):
+    """/proc/PID/status as a dict."""
+    lines = read(f"/proc/{pid}/status").decode().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def memory(pid):
+    """Bytes of memory this process has to itself, its share of what it has in common included."""
+    try:
+        for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+def tagged(tag):
+    """Living processes that have `tag` in the environment they were started with, wherever they hide."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if tag in read(f"/proc/{name}/environ"):
+                    found.append(int(name))
+            except OSError:
+                pass
+    return [pid for pid in found if alive(pid)]

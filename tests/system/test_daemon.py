@@ -1,0 +1,245 @@
+"""echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import echod
+import peer
+import proc
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+
+
+def pidfile(daemon):
+    return daemon.keys["pidfile"]
+
+
+def test_parent_returns_when_the_daemon_accepts(launch, model):
+    daemon = launch(model, daemonize=True)
+    assert daemon.popen.wait(echod.START_TIMEOUT) == 0, daemon.log()
+    daemon.visit()  # without waiting for anything else
+    daemon.wait_ready()
+    assert not daemon.log(), "a successful start says nothing on the terminal"
+    with open(pidfile(daemon)) as file:
+        assert file.read() == f"{daemon.pid}\n"
+    daemon.stop()
+    assert not os.path.exists(pidfile(daemon)), "the pid file is left behind"
+
+
+def test_parent_passes_on_the_failure(launch):
+    """The reason on the terminal, its exit status from the parent, and no pid file."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        daemon = launch(daemonize=True, port=port)
+        said = daemon.fails(echod.EX_UNAVAILABLE)
+    assert f"127.0.0.1:{port}" in said
+    assert len([line for line in said.splitlines() if str(port) in line]) == 1, f"said more than once:\n{said}"
+    assert not os.path.exists(pidfile(daemon))
+
+
+def test_parent_passes_on_a_bad_configuration(launch):
+    daemon = launch(daemonize=True, text="port = 0\n")
+    assert f"{daemon.config}:1:" in daemon.fails(echod.EX_CONFIG)
+
+
+def test_detached(start, model):
+    """No terminal, no session to lead, / as working directory, descriptors 0 to 2 on /dev/null, no other inherited."""
+    leak, end = os.pipe()
+    try:
+        daemon = start(model, daemonize=True, pass_fds=(leak,), umask=0o137)
+        daemon.visit()
+        leaked = os.readlink(f"/proc/self/fd/{leak}")
+        for stat in daemon.tree():
+            assert stat.tty == 0
+            assert os.readlink(f"/proc/{stat.pid}/cwd") == "/"
+            fds = proc.descriptors(stat.pid)
+            assert [fds.get(fd) for fd in range(3)] == ["/dev/null"] * 3
+            assert leaked not in fds.values(), "an inherited descriptor is still open"
+            assert proc.status(stat.pid)["Umask"] in ("0000", "0022", "0027", "0077"), "the umask is the parent's"
+        leader = daemon.tree()[0]
+        assert leader.session not in (leader.pid, os.getsid(0), daemon.popen.pid)
+        assert leader.ppid == os.getpid()  # an orphan: these tests are its reaper
+    finally:
+        os.close(leak)
+        os.close(end)
+
+
+def test_main_pid_is_told(start):
+    daemon = start(daemonize=True)
+    assert daemon.notify.wait("MAINPID")["MAINPID"] == str(daemon.pid)
+
+
+def test_second_daemon_is_refused_by_the_pid_file(start, launch):
+    first = start(daemonize=True)
+    second = launch(daemonize=True, pidfile=pidfile(first))
+    said = second.failed()
+    assert second.returncode not in (0, None)
+    assert pidfile(first) in said and str(first.pid) in said, said
+    first.visit()
+    with open(pidfile(first)) as file:
+        assert file.read() == f"{first.pid}\n"
+
+
+def test_stale_pid_file_is_taken_over(start, debris):
+    path = os.path.join(debris, "stale.pid")
+    with open(path, "w") as file:
+        file.write("4194303 and some rubbish\n")
+    daemon = start(daemonize=True, pidfile=path)
+    with open(path) as file:
+        assert file.read() == f"{daemon.pid}\n"
+
+
+def test_pid_file_after_a_crash_is_taken_over(start):
+    first = start(daemonize=True)
+    first.expect = -signal.SIGKILL
+    first.signal(signal.SIGKILL)
+    first.wait_exit()
+    proc.until(lambda: not proc.tagged(first.tag), "the end of its workers")
+    assert os.path.exists(pidfile(first))
+    second = start(daemonize=True, pidfile=pidfile(first))
+    with open(pidfile(first)) as file:
+        assert file.read() == f"{second.pid}\n"
+
+
+def test_pid_file_that_cannot_be_written(launch, debris):
+    daemon = launch(daemonize=True, pidfile=os.path.join(debris, "nowhere", "echod.pid"))
+    said = daemon.failed()
+    assert daemon.returncode not in (0, None)
+    assert "nowhere" in said
+    assert peer.refused(daemon.address)
+
+
+def test_no_pid_file(start):
+    daemon = start(daemonize=True, pidfile="")
+    daemon.visit()
+
+
+def test_foreground_writes_no_pid_file(start):
+    daemon = start()
+    assert not os.path.exists(pidfile(daemon))
+
+
+def test_pid_file_is_not_writable_by_others(start):
+    daemon = start(daemonize=True, umask=0)
+    assert os.stat(pidfile(daemon)).st_mode & 0o022 == 0
+
+
+def test_reload_of_a_relative_path(start):
+    """-c may be relative to where echod was started, although the daemon has gone to /."""
+    daemon = start(daemonize=True, args=["-c", "echod.conf"])
+    daemon.configure(port=echod.free_port())
+    daemon.hup()
+    peer.visit(("127.0.0.1", daemon.keys["port"]))
+
+
+def test_reload_and_stop(start, model):
+    daemon = start(model, daemonize=True)
+    stream = peer.Stream(daemon.address)
+    stream.progress()
+    daemon.hup()
+    stream.progress()
+    stream.finish()
+    daemon.visit()
+    daemon.stop()
+
+
+def test_started_with_closed_descriptors(launch):
+    """0, 1 and 2 closed by whoever started it: no socket of ours ends up there."""
+    daemon = launch(daemonize=True, wrap=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
+    assert daemon.popen.wait(echod.START_TIMEOUT) == 0
+    daemon.wait_ready()
+    daemon.visit()
+    for stat in daemon.tree():
+        fds = proc.descriptors(stat.pid)
+        assert [fds.get(fd) for fd in range(3)] == ["/dev/null"] * 3
+
+
+def test_started_with_signals_blocked_and_ignored(start):
+    """As some shells and nohup leave them: a stop and a reload work all the same."""
+    block = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals());"
+             "signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+             "os.execv(sys.argv[1], sys.argv[1:])")
+    for model in ("epoll", "process"):
+        daemon = start(model, wrap=[sys.executable, "-I", "-c", block])
+        for _ in range(5):
+            daemon.visit()
+        daemon.settled(2)
+        daemon.hup()
+        daemon.visit()
+        daemon.stop()
+
+
+# user and group
+
+@root
+def test_user_and_group_are_dropped(start, model, visible):
+    """In every process, the supplementary groups too, after the privileged port was bound."""
+    daemon = start(model, program=visible, user="nobody", port=echod.free_port(), pidfile="",
+                   wrap=["setpriv", "--groups=0,1,2"])
+    daemon.visit()
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        for stat in daemon.tree():
+            status = proc.status(stat.pid)
+            assert status["Uid"].split() == ["65534"] * 4, f"{stat.pid} is {status['Uid']}"
+            assert "0" not in status["Gid"].split()
+            assert not {"0", "1", "2"} & set(status["Groups"].split())
+            assert int(status["CapEff"], 16) & ~(1 << 10) == 0, f"capabilities {status['CapEff']} are left"
+
+
+@root
+def test_group_alone_and_group_with_user(start, visible):
+    group = subprocess.run(["getent", "group", "daemon"], capture_output=True, text=True).stdout.split(":")
+    if len(group) < 3:
+        pytest.skip("no group daemon")
+    daemon = start("epoll", program=visible, user="nobody", group="daemon", pidfile="")
+    for stat in daemon.tree():
+        assert proc.status(stat.pid)["Gid"].split() == [group[2]] * 4
+
+
+@root
+def test_privileged_port_with_dropped_user(start, visible):
+    """Port below 1024 bound as root, served as nobody; the connection after the drop included."""
+    port = next(p for p in range(1023, 600, -1) if bindable(p))
+    daemon = start("epoll", program=visible, user="nobody", port=port, pidfile="")
+    daemon.visit()
+    reloading, ready = daemon.hup()
+    daemon.visit()
+
+
+def bindable(port):
+    try:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+        return True
+    except OSError:
+        return False
+
+
+@root
+def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
+    daemon = start(daemonize=True, program=visible, user="nobody")
+    with open(pidfile(daemon)) as file:
+        assert file.read() == f"{daemon.pid}\n"
+    daemon.stop()
+    if os.path.exists(pidfile(daemon)):  # the directory is root's: at least it must not name a process any more
+        with open(pidfile(daemon)) as file:
+            assert file.read() == ""
+
+
+def test_user_without_root_is_told(launch, visible):
+    """Who cannot become somebody else says so; it does not go on as who it is."""
+    if os.geteuid() == 0:
+        daemon = launch(program=visible, wrap=echod.as_nobody(), user="daemon", pidfile="")
+    else:
+        daemon = launch(user="nobody", pidfile="")
+    said = daemon.failed()
+    assert daemon.returncode in (echod.EX_NOPERM, echod.EX_CONFIG)
+    assert "user" in said

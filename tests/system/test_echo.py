@@ -1,0 +1,345 @@
+"""What a client gets: the same bytes, in order, all of them, in every model."""
+
+import random
+import socket
+import time
+
+import pytest
+
+import echod
+import peer
+import proc
+
+SIZES = (1, 64, 1024, 65536, 1048576)
+
+
+def test_every_byte_comes_back(start, model):
+    daemon = start(model)
+    daemon.visit(b"")
+    for size in SIZES:
+        daemon.visit(peer.data(size))
+
+
+def test_one_connection_carries_many_messages(start, model):
+    daemon = start(model)
+    chance = random.Random(2)
+    with daemon.connect() as sock:
+        for _ in range(300):
+            peer.echo(sock, peer.data(65536)[:chance.choice((1, 2, 63, 64, 1000, 1460, 4096, 16384, 65535))])
+        peer.finish(sock)
+
+
+def test_chunks_of_random_size(start, model):
+    """The sender's cuts, its pauses for the answer and the reader's cuts are all at random."""
+    daemon = start(model, buffer_size=4096)
+    chance = random.Random(3)
+    message = peer.data(400000)
+    with daemon.connect() as sock:
+        sent = received = 0
+        back = bytearray()
+        while received < len(message):
+            if sent < len(message) and sent - received < 200000 and chance.random() < 0.6:
+                size = chance.choice((1, 7, 100, 1460, 4096, 4097, 30000))
+                sock.sendall(message[sent:sent + size])
+                sent = min(sent + size, len(message))
+            elif sent > received:
+                piece = sock.recv(chance.choice((1, 10, 1000, 65536)))
+                assert piece, "closed early"
+                back += piece
+                received += len(piece)
+        peer.same(back, message)
+        peer.finish(sock)
+
+
+def test_half_close_is_answered_in_full(start, model):
+    """What came before our FIN comes back before the server's."""
+    daemon = start(model)
+    message = peer.data(1048576)
+    for size in (1, 65536, len(message)):
+        with daemon.connect(rcvbuf=16384) as sock:
+            writer = peer.Writer(sock, message[:size], half_close=True)
+            peer.same(peer.receive_all(sock), message[:size])
+            writer.finish()
+
+
+def test_fin_with_the_last_byte(start, model):
+    """Connect, send and half-close before the server has had a chance to look."""
+    daemon = start(model)
+    for _ in range(50):
+        with daemon.connect() as sock:
+            sock.sendall(b"x" * 100)
+            sock.shutdown(socket.SHUT_WR)
+            peer.same(peer.receive_all(sock), b"x" * 100)
+
+
+@pytest.mark.timeout(240)
+def test_full_duplex_stream_of_64_mib(start, model):
+    daemon = start(model)
+    message = peer.data(64 << 20)
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        peer.echo(sock, message)
+        peer.finish(sock)
+    line = daemon.connection_line(endpoint, "eof")
+    assert str(len(message)) in line, line
+
+
+def test_small_buffer_carries_a_large_stream(start, model):
+    daemon = start(model, buffer_size=512)
+    with daemon.connect() as sock:
+        peer.echo(sock, peer.data(2 << 20))
+        peer.finish(sock)
+
+
+def test_one_byte_at_a_time(start, model):
+    daemon = start(model)
+    with daemon.connect() as sock:
+        for byte in peer.data(500):
+            peer.echo(sock, bytes([byte]))
+        for byte in peer.data(500):  # without waiting for each
+            sock.sendall(bytes([byte]))
+        peer.same(peer.receive(sock, 500), peer.data(500))
+        peer.finish(sock)
+
+
+def test_urgent_data_does_not_disturb(start, model):
+    """Whether the urgent byte counts as part of the stream or not, the rest comes back."""
+    daemon = start(model)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"before")
+        sock.send(b"!", socket.MSG_OOB)
+        sock.sendall(b"after")
+        back = peer.receive(sock, 5)
+        assert back in (b"after", b"!afte"), back
+        sock.shutdown(socket.SHUT_WR)
+        assert b"".join((back, peer.receive_all(sock))) in (b"after", b"!after")
+    daemon.visit()
+
+
+def bystanders(model, others):
+    """The configuration with which `others` clients do not keep a good one waiting; None where that cannot be."""
+    if model == "iterative":
+        return None
+    return {"workers": others + 1} if model in echod.SERIAL else {}
+
+
+def test_peer_that_never_reads_holds_up_nobody(start, model):
+    """Its bytes are bounded, it costs no CPU, and others are served meanwhile."""
+    deaf = 1 if model == "iterative" else 6
+    daemon = start(model, buffer_size=65536, idle_timeout=0, **(bystanders(model, deaf) or {}))
+    daemon.visit(peer.data(1048576))
+    before = daemon.memory()
+    socks = [daemon.connect(rcvbuf=65536, sndbuf=65536) for _ in range(deaf)]
+    try:
+        stuffed = [peer.stuff(sock) for sock in socks]
+        kernel = sum(int(proc.read(f"/proc/sys/net/ipv4/tcp_{name}").split()[2]) for name in ("rmem", "wmem"))
+        assert max(map(len, stuffed)) < 2 * kernel + (1 << 20), "more than the socket buffers and buffer-size took these bytes"
+        if not echod.SANITIZED:
+            each = (daemon.memory() - before) / deaf
+            assert each < 65536 + (1 << 20), f"{each:.0f} bytes of memory for each of them"
+        cpu = daemon.cpu()
+        if model == "iterative":
+            time.sleep(1)  # the length of the measurement
+        else:
+            end = time.monotonic() + 1
+            for _ in range(5):
+                daemon.visit(b"served meanwhile")
+            time.sleep(max(0, end - time.monotonic()))
+        used = daemon.cpu() - cpu
+        assert used <= 0.08, f"{used} s of CPU in a second for peers that do nothing"
+        for sock, sent in zip(socks, stuffed):  # and when they read after all, every byte is there
+            sock.shutdown(socket.SHUT_WR)
+            peer.same(peer.receive_all(sock), sent)
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def test_peer_that_never_reads_is_closed_when_idle(start, model):
+    daemon = start(model, idle_timeout=1)
+    with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
+        peer.stuff(sock)
+        daemon.connection_line(peer.endpoint(sock), "idle")
+        assert peer.ended(sock)
+    daemon.visit()
+
+
+def test_silent_connection_is_closed_when_idle(start, model):
+    daemon = start(model, idle_timeout=1)
+    with daemon.connect() as sock:
+        began = time.monotonic()
+        assert sock.recv(1) == b"", "an idle connection ends with FIN"
+        took = time.monotonic() - began
+        assert 0.9 <= took < 4, f"closed after {took} s instead of 1 s"
+        daemon.connection_line(peer.endpoint(sock), "idle")
+    daemon.visit()
+
+
+def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
+    """It has said all it wanted to say, and never takes the answer."""
+    daemon = start(model, idle_timeout=1)
+    with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
+        peer.stuff(sock)
+        sock.shutdown(socket.SHUT_WR)
+        daemon.connection_line(peer.endpoint(sock), "idle")
+    daemon.visit()
+
+
+def test_connection_in_use_is_not_idle(start, model):
+    """Single bytes that come more often than the time-out keep it open well beyond it."""
+    daemon = start(model, idle_timeout=1)
+    with daemon.connect() as sock:
+        for _ in range(6):
+            peer.echo(sock, b".")
+            time.sleep(0.4)
+        peer.finish(sock)
+
+
+def test_idle_timeout_zero_means_never(start, model):
+    daemon = start(model, idle_timeout=0)
+    with daemon.connect() as sock:
+        assert peer.silent(sock, 1.5)
+        peer.echo(sock, b"still here")
+        peer.finish(sock)
+
+
+def test_resets_at_every_stage(start, model):
+    """The service goes on, and each costs one line of the log at most."""
+    daemon = start(model)
+    endpoints = []
+
+    def abandon(sock):
+        endpoints.append(peer.endpoint(sock))
+        peer.reset(sock)
+
+    for _ in range(8):
+        abandon(daemon.connect())  # at once
+        sock = daemon.connect()
+        peer.echo(sock, b"hello")
+        abandon(sock)  # after a message
+        sock = daemon.connect()
+        sock.sendall(peer.data(65536))
+        abandon(sock)  # with the answer under way
+        sock = daemon.connect()
+        sock.shutdown(socket.SHUT_WR)
+        abandon(sock)  # after a half-close
+    sock = daemon.connect(rcvbuf=16384)
+    peer.stuff(sock, 0.1)
+    abandon(sock)  # with everything full
+    sock = daemon.connect()
+    sock.sendall(peer.data(65536))
+    endpoints.append(peer.endpoint(sock))
+    sock.close()  # gone without having read: the answer meets a RST
+    daemon.visit(peer.data(65536))
+    daemon.stop()
+    for endpoint in endpoints:
+        assert len(daemon.lines_about(endpoint)) <= 1, daemon.lines_about(endpoint)
+
+
+def test_reset_is_the_reason_in_the_log(start, model):
+    daemon = start(model)
+    sock = daemon.connect()
+    endpoint = peer.endpoint(sock)
+    peer.echo(sock, b"hello")
+    peer.reset(sock)
+    daemon.connection_line(endpoint, "reset")
+
+
+def crowd_size():
+    return 100 if echod.SANITIZED else 1000
+
+
+@pytest.mark.models("process", "thread", "poll", "epoll", "io_uring")
+@pytest.mark.timeout(180)
+def test_a_thousand_clients_at_once(start, model):
+    daemon = start(model, log_connections=False)
+    crowd = []
+    try:
+        for _ in range(crowd_size()):
+            crowd.append(daemon.connect(timeout=60))
+        for _ in range(2):
+            for number, sock in enumerate(crowd):
+                sock.sendall(b"I am number %d" % number)
+            for number, sock in enumerate(crowd):
+                message = b"I am number %d" % number
+                assert peer.receive(sock, len(message)) == message
+    finally:
+        for sock in crowd:
+            sock.close()
+    daemon.settled(2)
+
+
+@pytest.mark.models("iterative", "prefork", "prethread", "select")
+def test_clients_beyond_the_workers_wait_and_are_served(start, model):
+    """Forty at once, each content to wait for those before it."""
+    daemon = start(model, workers=1 if model == "iterative" else 3)
+    crowd = [daemon.connect() for _ in range(40)]
+    for number, sock in enumerate(crowd):
+        sock.sendall(b"I am number %d" % number)
+        sock.shutdown(socket.SHUT_WR)
+    for number, sock in enumerate(crowd):
+        assert peer.receive_all(sock) == b"I am number %d" % number
+        sock.close()
+
+
+def test_500_visits_leave_nothing_behind(start, model):
+    """No descriptor, no process, no zombie, no thread."""
+    daemon = start(model, log_connections=False)
+    for _ in range(30):
+        daemon.visit()
+    base = len(daemon.workers()) + 1
+    daemon.settled(base)
+    descriptors = daemon.descriptors()
+    threads = sum(proc.threads(pid) for pid in daemon.workers())
+    for number in range(500):
+        daemon.visit(b"visit %d" % number)
+    daemon.settled(base)
+    proc.until(lambda: daemon.descriptors() <= descriptors,
+               lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
+    proc.until(lambda: sum(proc.threads(pid) for pid in daemon.workers()) <= threads, f"no more than {threads} threads")
+
+
+def test_storm_of_connects_and_closes(start, model):
+    """Three hundred connections that say nothing and go, in one burst; a good client does not notice."""
+    daemon = start(model)
+    for _ in range(10):
+        for sock in [daemon.connect() for _ in range(30)]:
+            sock.close()
+        daemon.visit()
+
+
+def test_idling_takes_no_cpu(start, model):
+    daemon = start(model)
+    daemon.visit()
+    quiet = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
+    try:
+        for sock in quiet:
+            peer.echo(sock, b"hello")
+        before = daemon.cpu()
+        time.sleep(1.5)  # the length of the measurement
+        used = daemon.cpu() - before
+        assert used <= 0.03, f"{used} s of CPU in 1.5 s of idling"
+    finally:
+        for sock in quiet:
+            sock.close()
+
+
+def test_slow_reader_gets_everything(start, model):
+    """A reader with a tiny window and pauses."""
+    daemon = start(model)
+    message = peer.data(300000)
+    with daemon.connect(rcvbuf=4096) as sock:
+        writer = peer.Writer(sock, message, half_close=True)
+        peer.same(peer.receive_all(sock, pause=0.002, step=4096), message)
+        writer.finish()
+
+
+def test_many_streams_at_once(start, model):
+    """Verified streams side by side; in the pools, as many as there are workers."""
+    count = 1 if model == "iterative" else 4
+    daemon = start(model)
+    streams = [peer.Stream(daemon.address, seed=20 + number) for number in range(count)]
+    for stream in streams:
+        stream.progress(1 << 20)
+    for stream in streams:
+        stream.finish()

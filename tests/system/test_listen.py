@@ -1,0 +1,299 @@
+"""Where echod listens, and what it says when it cannot."""
+
+import os
+import re
+import socket
+import stat
+
+import pytest
+
+import echod
+import peer
+import proc
+
+ipv6 = pytest.mark.skipif(not echod.have_ipv6(), reason="no IPv6 on this host")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+
+
+def listener(address, family=socket.AF_INET):
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(address)
+    sock.listen(128)
+    return sock
+
+
+def test_ipv4(start, model):
+    daemon = start(model, listen=["127.0.0.1"])
+    daemon.visit()
+    assert peer.refused(("127.0.0.2", daemon.port))
+
+
+@ipv6
+def test_ipv6(start, model):
+    daemon = start(model, listen=["::1"])
+    peer.visit(("::1", daemon.port))
+    assert peer.refused(("127.0.0.1", daemon.port))
+    with peer.connect(("::1", daemon.port)) as sock:
+        endpoint = peer.endpoint(sock)
+        peer.finish(sock)
+    daemon.connection_line(endpoint, "eof")
+
+
+@ipv6
+def test_star_is_both(start, model):
+    daemon = start(model, listen=["*"])
+    peer.visit(("127.0.0.1", daemon.port))
+    peer.visit(("127.0.0.3", daemon.port))
+    peer.visit(("::1", daemon.port))
+    with daemon.connect() as sock:  # the peer is written as IPv4, not as an IPv4-mapped address
+        endpoint = peer.endpoint(sock)
+        peer.finish(sock)
+    assert "::ffff" not in daemon.connection_line(endpoint, "eof")
+
+
+@ipv6
+def test_one_port_on_ipv4_and_ipv6_separately(start):
+    daemon = start(listen=["127.0.0.1", "::1"])
+    daemon.visit()
+    peer.visit(("::1", daemon.port))
+
+
+@ipv6
+def test_wildcards_of_both_families_side_by_side(start):
+    """The IPv6 wildcard address takes IPv6 alone, so both may have the same port."""
+    daemon = start(listen=["0.0.0.0", "::"])
+    daemon.visit()
+    peer.visit(("::1", daemon.port))
+
+
+def test_several_addresses_with_ports_of_their_own(start, model):
+    first, second, third = (echod.free_port() for _ in range(3))
+    start(model, port=first, listen=["127.0.0.1", f"127.0.0.1:{second}", f"127.0.0.2:{third}"])
+    for address in ("127.0.0.1", first), ("127.0.0.1", second), ("127.0.0.2", third):
+        peer.visit(address, b"to %d" % address[1])
+    assert peer.refused(("127.0.0.2", first))
+
+
+@ipv6
+def test_bracketed_ipv6_with_port(start):
+    port = echod.free_port()
+    start(listen=[f"[::1]:{port}"])
+    peer.visit(("::1", port))
+
+
+def test_every_listener_is_served_while_another_is_busy(start, model):
+    """Fairness: a stream of visits to one address does not starve another."""
+    second = echod.free_port()
+    daemon = start(model, listen=["127.0.0.1", f"127.0.0.1:{second}"])
+    for _ in range(20):
+        daemon.visit()
+        peer.visit(("127.0.0.1", second))
+
+
+# Unix sockets
+
+def test_unix_socket(start, model, debris):
+    path = f"{debris}/echo.sock"
+    daemon = start(model, listen=[f"unix:{path}", "127.0.0.1"])
+    peer.visit(path, peer.data(1048576))
+    daemon.visit()
+    mode = os.stat(path).st_mode
+    assert stat.S_ISSOCK(mode)
+    daemon.stop()
+    assert not os.path.exists(path), "the socket's file is left behind"
+
+
+def test_unix_socket_has_the_same_permissions_whatever_the_umask(start, debris):
+    """For its owner and group, whoever happened to start echod."""
+    modes = set()
+    for umask in (0, 0o022, 0o077):
+        path = f"{debris}/echo-{umask}.sock"
+        start(listen=[f"unix:{path}"], umask=umask)
+        modes.add(stat.S_IMODE(os.stat(path).st_mode))
+    assert len(modes) == 1, [oct(mode) for mode in modes]
+    assert modes == {0o660}
+
+
+def test_stale_unix_socket_is_replaced(start, debris):
+    path = f"{debris}/echo.sock"
+    listener(path, socket.AF_UNIX).close()
+    assert os.path.exists(path)
+    start(listen=[f"unix:{path}"])
+    peer.visit(path)
+
+
+def test_stale_unix_socket_after_a_crash_is_replaced(start, debris):
+    path = f"{debris}/echo.sock"
+    first = start(listen=[f"unix:{path}"])
+    first.expect = -9
+    first.signal(9)
+    assert first.wait_exit() == -9
+    proc.until(lambda: not proc.tagged(first.tag), "the end of its workers")
+    assert os.path.exists(path)
+    start(listen=[f"unix:{path}"])
+    peer.visit(path)
+
+
+def test_live_unix_socket_is_refused(start, launch, debris):
+    """The second daemon says so, and the first keeps its socket."""
+    path = f"{debris}/echo.sock"
+    start(listen=[f"unix:{path}"])
+    said = launch(listen=[f"unix:{path}"]).fails(echod.EX_UNAVAILABLE)
+    assert path in said
+    peer.visit(path)
+
+
+def test_file_that_is_no_socket_is_not_touched(launch, debris):
+    path = f"{debris}/precious"
+    with open(path, "w") as file:
+        file.write("data")
+    said = launch(listen=[f"unix:{path}"]).fails(echod.EX_UNAVAILABLE)
+    assert path in said
+    with open(path) as file:
+        assert file.read() == "data"
+
+
+def test_unix_socket_in_a_missing_directory(launch, debris):
+    path = f"{debris}/nowhere/echo.sock"
+    daemon = launch(listen=[f"unix:{path}"])
+    assert path in daemon.failed()
+    assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_OSERR, echod.EX_NOPERM)
+
+
+# What goes wrong
+
+def test_taken_port(launch):
+    """69, and the message names the address."""
+    port = echod.free_port()
+    with listener(("127.0.0.1", port)):
+        said = launch(port=port).fails(echod.EX_UNAVAILABLE)
+    assert f"127.0.0.1:{port}" in said, said
+
+
+def test_second_daemon_on_the_same_port(start, launch, model):
+    first = start(model)
+    said = launch(model, port=first.port).fails(echod.EX_UNAVAILABLE)
+    assert str(first.port) in said
+    first.visit()
+
+
+def test_one_taken_port_among_several(launch):
+    """All or nothing."""
+    port, other = echod.free_port(), echod.free_port()
+    with listener(("127.0.0.1", port)):
+        said = launch(listen=[f"127.0.0.1:{other}", f"127.0.0.1:{port}"]).fails(echod.EX_UNAVAILABLE)
+    assert f"127.0.0.1:{port}" in said, said
+    assert peer.refused(("127.0.0.1", other))
+
+
+def test_address_of_another_host(launch):
+    said = launch(listen=["192.0.2.77"]).fails(echod.EX_UNAVAILABLE)
+    assert "192.0.2.77" in said
+
+
+@root
+def test_privileged_port_without_privilege(launch, visible):
+    """77, and a hint what to do."""
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+        if int(file.read()) <= 7:
+            pytest.skip("port 7 needs no privilege here")
+    said = launch(port=7, listen=["127.0.0.1"], program=visible, wrap=echod.as_nobody()).fails(echod.EX_NOPERM)
+    assert "127.0.0.1:7" in said, said
+
+
+@root
+def test_unprivileged_user_serves_a_high_port(start, visible, model):
+    daemon = start(model, program=visible, wrap=echod.as_nobody())
+    daemon.visit()
+
+
+def test_port_in_time_wait_can_be_taken_again(start):
+    """A restart need not wait for the connections which the first one closed itself."""
+    first = start()
+    socks = [first.connect() for _ in range(5)]
+    for sock in socks:
+        peer.echo(sock, b"hello")
+    first.stop()
+    for sock in socks:
+        assert peer.ended(sock)
+        sock.close()
+    start(port=first.port).visit()
+
+
+# Sockets passed by the service manager
+
+def test_activation_replaces_listen_and_port(start, model, debris):
+    port, unused = echod.free_port(), echod.free_port()
+    path = f"{debris}/passed.sock"
+    passed = [listener(("127.0.0.1", port)), listener(path, socket.AF_UNIX)]
+    daemon = start(model, port=unused, **echod.activated(passed, "net:local"))
+    for sock in passed:
+        sock.close()
+    peer.visit(("127.0.0.1", port), peer.data(65536))
+    peer.visit(path, peer.data(65536))
+    assert peer.refused(("127.0.0.1", unused)), "the file's port is served too"
+    daemon.stop()
+    assert os.path.exists(path), "the manager's socket file is not ours to remove"
+
+
+def test_activation_without_names(start):
+    port = echod.free_port()
+    with listener(("127.0.0.1", port)) as passed:
+        start(**echod.activated([passed]))
+    peer.visit(("127.0.0.1", port))
+
+
+@ipv6
+def test_activation_with_ipv6(start):
+    port = echod.free_port()
+    with listener(("::1", port), socket.AF_INET6) as passed:
+        start(**echod.activated([passed], "six"))
+    peer.visit(("::1", port))
+
+
+def test_activation_in_a_blocking_socket(start, model):
+    """The manager's sockets may be blocking; a client that is gone before accept must not hold up the others."""
+    port = echod.free_port()
+    with listener(("127.0.0.1", port)) as passed:
+        passed.setblocking(True)
+        start(model, **echod.activated([passed]))
+    for _ in range(20):
+        peer.reset(peer.connect(("127.0.0.1", port)))
+    peer.visit(("127.0.0.1", port))
+
+
+def test_activation_mismatch_is_told(start):
+    """The unit's socket is on another port than the file says: one line names both."""
+    port = echod.free_port()
+    with listener(("127.0.0.1", port)) as passed:
+        daemon = start(**echod.activated([passed]))
+    assert re.search(rf"\b{port}\b", daemon.log()), daemon.log()
+
+
+def test_activation_for_another_process_is_ignored(start):
+    """LISTEN_PID of somebody else: the variables were not meant for us."""
+    daemon = start(env={"LISTEN_FDS": "1", "LISTEN_PID": "1"})
+    daemon.visit()
+
+
+def test_activation_with_something_unusable(launch, debris):
+    """A passed descriptor that is no listening socket is refused, not served by luck."""
+    with open(f"{debris}/file", "w") as file:
+        daemon = launch(**echod.activated([file]))
+        said = daemon.failed()
+    assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_CONFIG, echod.EX_OSERR), said
+    assert said.strip()
+
+
+def test_activated_connections_survive_a_reload(start):
+    """Passed sockets stay in use, whatever the file says now."""
+    port = echod.free_port()
+    with listener(("127.0.0.1", port)) as passed:
+        daemon = start("epoll", **echod.activated([passed]))
+    stream = peer.Stream(("127.0.0.1", port))
+    stream.progress()
+    daemon.reload(model="thread")
+    peer.visit(("127.0.0.1", port))
+    stream.progress()
+    stream.finish()

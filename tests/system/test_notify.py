@@ -1,0 +1,178 @@
+"""What the service manager is told, and the watchdog."""
+
+import os
+import signal
+import time
+
+import peer
+import proc
+
+
+def test_ready_means_that_it_accepts(start, model):
+    daemon = start(model)
+    daemon.visit()
+    ready = daemon.notify.wait("READY=1")
+    status = daemon.notify.wait("STATUS")["STATUS"]
+    assert model in status, status
+    assert ready.pid == daemon.pid
+    assert not daemon.notify.all("MAINPID"), "it did not fork: the manager knows its pid"
+
+
+def test_every_message_is_from_the_main_process(start, model):
+    """Units with NotifyAccess=main drop all others."""
+    daemon = start(model, env={"WATCHDOG_USEC": "300000"})
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        daemon.notify.wait("WATCHDOG=1")
+        daemon.hup()
+    daemon.stop()
+    assert {message.pid for message in daemon.notify.messages} == {daemon.pid}
+
+
+def test_no_notify_socket(launch):
+    """Started by hand it works without."""
+    daemon = launch(env={"NOTIFY_SOCKET": None})
+    proc.until(lambda: not peer.refused(daemon.address), "a listener")
+    daemon.visit()
+    daemon.stop()
+
+
+def test_broken_notify_socket(launch):
+    """A manager that cannot be reached does not matter."""
+    daemon = launch(env={"NOTIFY_SOCKET": "/nonexistent/notify"})
+    proc.until(lambda: not peer.refused(daemon.address), "a listener")
+    daemon.visit()
+    daemon.stop()
+
+
+def test_reload_is_told_in_one_message_with_the_monotonic_time(start, model):
+    daemon = start(model)
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    reloading, ready = daemon.hup()
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert before <= int(reloading["MONOTONIC_USEC"]) <= after
+    assert "READY" not in reloading
+    daemon.visit()
+
+
+def test_failed_reload_is_told_in_the_status(start):
+    daemon = start()
+    good = daemon.notify.wait("STATUS")["STATUS"]
+    daemon.config.write_text("port = 0\n")
+    _, ready = daemon.hup()
+    since = daemon.notify.messages.index(ready)
+    bad = daemon.notify.wait("STATUS", since=since)["STATUS"]
+    assert bad != good
+    daemon.configure()
+    _, ready = daemon.hup()
+    since = daemon.notify.messages.index(ready)
+    assert daemon.notify.wait("STATUS", since=since)["STATUS"] != bad, "the old failure is still told"
+
+
+def test_status_follows_the_model(start):
+    daemon = start("poll")
+    assert "poll" in daemon.notify.wait("STATUS")["STATUS"]
+    _, ready = daemon.reload(model="thread")
+    assert "thread" in daemon.notify.wait("STATUS", since=daemon.notify.messages.index(ready))["STATUS"]
+
+
+def test_status_is_refreshed_with_the_counts(start, model):
+    daemon = start(model, stats_interval=1)
+    since = daemon.notify.mark()
+    daemon.visit(b"x" * 4711)
+    proc.until(lambda: any("1" in message["STATUS"] for message in daemon.notify.all("STATUS", since)),
+               "a new STATUS after a second", 6)
+
+
+def test_status_is_not_repeated_when_nothing_happened(start):
+    daemon = start("epoll", stats_interval=1)
+    daemon.visit()
+    daemon.notify.wait("STATUS", since=1, timeout=6)
+    since = daemon.notify.mark()
+    time.sleep(2.5)  # two intervals without an event
+    assert len(daemon.notify.all("STATUS", since)) <= 1, [m.text for m in daemon.notify.messages[since:]]
+
+
+def test_stopping(start, model):
+    daemon = start(model)
+    since = daemon.notify.mark()
+    daemon.stop()
+    assert daemon.notify.all("STOPPING", since)
+    assert not daemon.notify.all("READY", since)
+
+
+def test_stop_is_extended_while_it_drains(start):
+    """As long as bytes move the manager is asked for patience."""
+    daemon = start("epoll", drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    message = daemon.notify.wait("EXTEND_TIMEOUT_USEC")
+    assert int(message["EXTEND_TIMEOUT_USEC"]) > 0
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+
+
+# Watchdog
+
+def fed(daemon, times, since):
+    return len(daemon.notify.all("WATCHDOG", since)) >= times
+
+
+def test_watchdog_is_fed(start, model):
+    """Also while every worker is idle, and while one is busy with a client that is silent."""
+    daemon = start(model, env={"WATCHDOG_USEC": "400000"})
+    since = daemon.notify.mark()
+    proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 three times", 4)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        since = daemon.notify.mark()
+        proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 with a silent client", 4)
+    gaps = [b.time - a.time for a, b in zip(daemon.notify.all("WATCHDOG"), daemon.notify.all("WATCHDOG")[1:])]
+    assert max(gaps) < 2, gaps
+
+
+def test_watchdog_with_a_client_that_never_reads(start, model):
+    """A worker that cannot send is not a worker that hangs."""
+    daemon = start(model, env={"WATCHDOG_USEC": "400000"})
+    with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
+        peer.stuff(sock)
+        since = daemon.notify.mark()
+        proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times", 5)
+
+
+def test_watchdog_is_off_unless_asked_for(start):
+    daemon = start("epoll")
+    daemon.visit()
+    daemon.hup()
+    assert not daemon.notify.all("WATCHDOG")
+
+
+def test_watchdog_starves_when_a_worker_is_stopped(start, model):
+    """One worker without a sign of life is enough; when it goes on, so does the watchdog."""
+    daemon = start(model, env={"WATCHDOG_USEC": "400000"})
+    since = daemon.notify.mark()
+    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1", 4)
+    worker = daemon.workers()[-1]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2,
+                   "three missed feedings", 8)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    since = daemon.notify.mark()
+    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1 again", 5)
+    daemon.visit()
+
+
+def test_watchdog_over_a_reload(start):
+    """The new crew is watched, the old one, which has ended or still serves, does not starve it."""
+    daemon = start("epoll", env={"WATCHDOG_USEC": "400000"})
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        for model in "thread", "process", "prefork", "epoll":
+            daemon.reload(model=model)
+            since = daemon.notify.mark()
+            proc.until(lambda: fed(daemon, 3, since), f"WATCHDOG=1 in {model}", 5)
+        peer.echo(sock, b"still here")

@@ -1,0 +1,320 @@
+"""SIGHUP: everything may change, and no client notices."""
+
+import os
+import re
+import signal
+import socket
+import threading
+
+import pytest
+
+import echod
+import peer
+import proc
+
+
+@pytest.mark.timeout(180)
+def test_from_this_model_to_every_other(request, start, model):
+    """A verified stream is in flight across each change, and is finished under the next model.
+
+    The walk goes from `model` to each other one and back, so that all parameters together are all ordered pairs.
+    """
+    daemon = start(model)
+    refusals = echod.models()
+    for other in [name for name in echod.MODELS if name != model and not refusals.get(name)]:
+        for change in other, model:
+            stream = peer.Stream(daemon.address, seed=40)
+            stream.progress(200000)
+            daemon.reload(model=change)
+            stream.progress(200000)
+            stream.finish()
+            daemon.visit(b"served by " + change.encode())
+    daemon.settled(len(daemon.workers()) + 1)
+
+
+def test_idle_and_half_closed_connections_live_on(start, model):
+    """One that waits, and one that has half-closed with its answer still under way."""
+    target = "epoll" if model != "epoll" else "thread"
+    daemon = start(model, **({"workers": 3} if model in ("prefork", "prethread") else {}))
+    quiet = daemon.connect()
+    peer.echo(quiet, b"before")
+    slow = None
+    if model != "iterative":
+        slow = daemon.connect(rcvbuf=16384, sndbuf=16384)
+        sent = peer.stuff(slow)
+        slow.shutdown(1)
+    daemon.reload(model=target)
+    peer.echo(quiet, b"after")
+    peer.finish(quiet)
+    if slow:
+        peer.same(peer.receive_all(slow), sent)
+        slow.close()
+
+
+def test_reload_without_a_change(start, model):
+    """Twenty times, with a stream going on; nothing accumulates."""
+    daemon = start(model)
+    daemon.hup()
+    daemon.visit()
+    processes = len(daemon.workers()) + 1
+    daemon.settled(processes)
+    descriptors = daemon.descriptors()
+    stream = peer.Stream(daemon.address)
+    for _ in range(20):
+        stream.progress(10000)
+        daemon.hup()
+    stream.finish()
+    daemon.visit()
+    daemon.settled(processes)
+    proc.until(lambda: daemon.descriptors() <= descriptors,
+               lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
+
+
+def test_workers_change(start, model):
+    if model == "iterative":
+        pytest.skip("iterative has one worker always")
+    daemon = start(model, workers=2)
+    stream = peer.Stream(daemon.address)
+    stream.progress()
+    for workers in 4, 1, 3:
+        daemon.reload(workers=workers)
+        stream.progress()
+    stream.finish()
+    daemon.visit()
+    if model == "prefork":
+        daemon.settled(4)
+
+
+def test_port_change(start, model):
+    """The old port is given up, its connections live on, and the new one is served."""
+    daemon = start(model)
+    old, port = daemon.address, echod.free_port()
+    stream = peer.Stream(old)
+    stream.progress()
+    daemon.reload(port=port)
+    stream.progress()
+    assert peer.refused(old)
+    stream.finish()
+    peer.visit(("127.0.0.1", port))
+
+
+def test_listen_change(start, debris):
+    """Addresses come and go; those that stay are never refused."""
+    second, third = echod.free_port(), echod.free_port()
+    path = f"{debris}/echo.sock"
+    daemon = start(listen=["127.0.0.1", f"127.0.0.1:{second}"])
+    daemon.reload(listen=["127.0.0.1", f"127.0.0.1:{third}", f"unix:{path}"])
+    daemon.visit()
+    peer.visit(("127.0.0.1", third))
+    peer.visit(path)
+    assert peer.refused(("127.0.0.1", second))
+    daemon.reload(listen=["127.0.0.1"])
+    daemon.visit()
+    assert peer.refused(("127.0.0.1", third))
+    assert not os.path.exists(path), "the file of a socket that was given up is left behind"
+
+
+def test_between_star_and_one_address(start):
+    """The same port, first on every address, then on one, then on every one again: the sockets overlap."""
+    daemon = start(listen=["127.0.0.1"])
+    daemon.reload(listen=["*"])
+    daemon.visit()
+    peer.visit(("127.0.0.2", daemon.port))
+    daemon.reload(listen=["127.0.0.1"])
+    daemon.visit()
+    assert peer.refused(("127.0.0.2", daemon.port))
+
+
+def test_reload_refuses_nobody(start, model):
+    """Clients come and go all the time; a reload, a change of model included, is not the moment to refuse one."""
+    daemon = start(model)
+    wrong, visits, stop = [], [0], threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            try:
+                daemon.visit(b"is anybody there?")
+                visits[0] += 1
+            except Exception as error:
+                wrong.append(error)
+                return
+
+    visitor = threading.Thread(target=come_and_go, daemon=True)
+    visitor.start()
+    for change in ("epoll", model, "poll", model):
+        daemon.reload(model=change)
+        seen = visits[0]
+        proc.until(lambda: visits[0] > seen + 5 or wrong, "visits after the reload")
+    stop.set()
+    visitor.join(peer.PATIENCE)
+    assert not wrong, wrong
+    assert visits[0] > 20
+
+
+def test_backlog_of_waiting_clients_is_kept(start):
+    """Clients that wait behind an iterative worker are served by the next crew."""
+    daemon = start("iterative")
+    first = daemon.connect()
+    peer.echo(first, b"hello")
+    waiting = [daemon.connect() for _ in range(10)]
+    for number, sock in enumerate(waiting):
+        sock.sendall(b"number %d" % number)
+    daemon.reload(model="epoll")
+    for number, sock in enumerate(waiting):
+        assert peer.receive(sock, 8) == b"number %d" % number
+    peer.echo(first, b"still here")
+    peer.finish(first)
+    for sock in waiting:
+        sock.close()
+
+
+def test_time_outs_change(start):
+    """A new connection has the new time-out."""
+    daemon = start("epoll", idle_timeout=600)
+    daemon.reload(idle_timeout=1)
+    with daemon.connect() as sock:
+        assert sock.recv(1) == b""
+        daemon.connection_line(peer.endpoint(sock), "idle")
+
+
+def test_log_level_and_log_connections_change(start):
+    daemon = start("epoll", log_connections=False)
+    with daemon.connect() as sock:
+        unseen = peer.endpoint(sock)
+        peer.finish(sock)
+    daemon.reload(log_connections=True)
+    with daemon.connect() as sock:
+        seen = peer.endpoint(sock)
+        peer.finish(sock)
+    daemon.connection_line(seen, "eof")
+    assert not daemon.lines_about(unseen)
+
+
+# What is wrong changes nothing
+
+def failed_reload(daemon):
+    since = len(daemon.log())
+    reloading, ready = daemon.hup()
+    return daemon.log()[since:], ready
+
+
+def test_bad_file_changes_nothing(start, model):
+    """The error is in the log with its file and line, and in the status; the stream does not notice."""
+    daemon = start(model)
+    before = daemon.workers()
+    stream = peer.Stream(daemon.address)
+    stream.progress()
+    good = daemon.config.read_text()
+    daemon.config.write_text("model = \"poll\"\nport = 99999\nnonsense = 1\n")
+    since = len(daemon.log())
+    reloading, ready = daemon.hup()
+    daemon.wait_log(re.escape(f"{daemon.config}:2:"), since)
+    daemon.wait_log(re.escape(f"{daemon.config}:3:"), since)
+    status = daemon.notify.wait("STATUS", since=daemon.notify.messages.index(ready))
+    assert re.search(r"fail|error|wrong|mistake|invalid|not reloaded|kept", status["STATUS"], re.I), status.text
+    stream.progress()
+    assert daemon.workers() == before, "the workers were replaced"
+    daemon.config.write_text(good)
+    daemon.hup()
+    stream.progress()
+    stream.finish()
+    daemon.visit()
+
+
+def test_missing_file_changes_nothing(start):
+    daemon = start()
+    text = daemon.config.read_text()
+    daemon.config.unlink()
+    said, _ = failed_reload(daemon)
+    daemon.wait_log(re.escape(str(daemon.config)))
+    daemon.visit()
+    daemon.config.write_text(text)
+    daemon.hup()
+    daemon.visit()
+
+
+def test_taken_port_changes_nothing(start, model):
+    """Nothing of the file is applied, the model neither."""
+    daemon = start(model)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        before = daemon.workers()
+        since = len(daemon.log())
+        daemon.configure(model="poll" if model != "poll" else "epoll", workers=0, port=port)
+        daemon.hup()
+        daemon.wait_log(rf"127\.0\.0\.1:{port}", since)
+        daemon.visit()
+        assert daemon.workers() == before, "the workers were replaced"
+        # and the same file is right once the port is free
+    daemon.hup()
+    peer.visit(("127.0.0.1", port))
+    assert peer.refused(daemon.address)
+
+
+def test_impossible_combination_changes_nothing(start):
+    daemon = start("epoll", workers=4)
+    daemon.configure(model="iterative")
+    since = len(daemon.log())
+    daemon.hup()
+    daemon.wait_log("iterative", since)
+    daemon.visit()
+    daemon.configure(model="select", workers=1, max_connections=5000)
+    since = len(daemon.log())
+    daemon.hup()
+    daemon.wait_log("max-connections", since)
+    daemon.visit()
+
+
+def test_user_cannot_be_changed_and_that_is_told(start):
+    daemon = start()
+    daemon.configure(user="nobody")
+    since = len(daemon.log())
+    daemon.hup()
+    daemon.wait_log(r"\buser\b", since)
+    daemon.visit()
+
+
+def test_many_hups_at_once(start, model):
+    """A burst of signals ends in a daemon that serves, with one crew."""
+    daemon = start(model)
+    processes = len(daemon.workers()) + 1
+    since = daemon.notify.mark()
+    for _ in range(20):
+        daemon.signal(signal.SIGHUP)
+    daemon.notify.wait("RELOADING=1", since=since)
+    daemon.hup()
+    daemon.visit()
+    daemon.settled(processes)
+
+
+def test_stop_during_a_reload(start, model):
+    daemon = start(model)
+    daemon.visit()
+    daemon.signal(signal.SIGHUP)
+    daemon.stop()
+
+
+def test_reload_after_a_worker_was_killed(start, model):
+    daemon = start(model)
+    daemon.crash_expected = True
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    daemon.hup()
+    daemon.visit()
+    daemon.stop()
+
+
+def test_a_thousand_idle_connections_live_on(start):
+    """Every one of them answers after the reload."""
+    count = 100 if echod.SANITIZED else 1000
+    daemon = start("epoll", log_connections=False)
+    crowd = [daemon.connect() for _ in range(count)]
+    for sock in crowd:
+        peer.echo(sock, b"before")
+    daemon.reload(model="poll")
+    for sock in crowd:
+        peer.echo(sock, b"after")
+    for sock in crowd:
+        sock.close()
+    daemon.visit()

@@ -1,0 +1,206 @@
+"""SIGTERM and SIGINT: nothing owed is lost, nobody who owes nothing holds it up, nothing is left."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import peer
+import proc
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_without_connections(start, model, number):
+    daemon = start(model)
+    daemon.visit()
+    began = time.monotonic()
+    daemon.signal(number)
+    assert daemon.wait_exit() == 0
+    assert time.monotonic() - began < 4
+    assert not proc.tagged(daemon.tag)
+    assert daemon.notify.all("STOPPING")
+
+
+def test_what_is_owed_is_sent(start, model):
+    """A slow reader gets every byte that had reached the server, and then the end."""
+    daemon = start(model, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    rest = peer.receive_all(sock, pause=0.001, step=65536)
+    peer.same(read + rest, sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+    assert not proc.tagged(daemon.tag)
+
+
+def test_half_closed_client_gets_the_rest(start, model):
+    daemon = start(model, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    sock.shutdown(1)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    peer.same(read + peer.receive_all(sock, pause=0.001, step=65536), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+
+
+def test_idle_connections_do_not_delay_it(start, model):
+    daemon = start(model, drain_timeout=60)
+    count = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 30)
+    crowd = [daemon.connect() for _ in range(count)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    endpoints = [peer.endpoint(sock) for sock in crowd]
+    took = daemon.stop()
+    assert took < 4, f"{took} s"
+    for sock in crowd:
+        assert sock.recv(1) == b"", "an idle connection ends with FIN"
+        sock.close()
+    for endpoint in endpoints[:5]:
+        daemon.connection_line(endpoint, "drain")
+
+
+def test_a_client_in_the_backlog_does_not_delay_it(start):
+    """It was never accepted; it sees the end of the service."""
+    daemon = start("iterative", drain_timeout=60)
+    first, waiting = daemon.connect(), daemon.connect()
+    peer.echo(first, b"hello")
+    waiting.sendall(b"hello?")
+    assert daemon.stop() < 4
+    assert peer.ended(waiting)
+
+
+def test_busy_streams_are_ended_in_time(start, model):
+    """A client that never stops talking cannot keep the service from stopping."""
+    daemon = start(model, drain_timeout=2)
+    count = 1 if model == "iterative" else 3
+    streams = [peer.Stream(daemon.address) for _ in range(count)]
+    for stream in streams:
+        stream.progress()
+    began = time.monotonic()
+    daemon.term()
+    assert daemon.wait_exit() == 0
+    assert time.monotonic() - began < 6
+    for stream in streams:
+        stream.abandon()
+
+
+def test_drain_timeout_ends_what_nobody_reads(start, model):
+    daemon = start(model, drain_timeout=1)
+    sock, _, _ = peer.laden(daemon.address)
+    began = time.monotonic()
+    daemon.term()
+    assert daemon.wait_exit() == 0
+    took = time.monotonic() - began
+    assert 0.8 < took < 5, f"{took} s instead of 1 s"
+    assert not proc.tagged(daemon.tag)
+    sock.close()
+
+
+def test_drain_timeout_zero_ends_at_once(start):
+    daemon = start("epoll", drain_timeout=0)
+    sock, _, _ = peer.laden(daemon.address)
+    assert daemon.stop() < 3
+    sock.close()
+
+
+def test_nobody_new_is_accepted_while_it_drains(start, model):
+    daemon = start(model, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    proc.until(lambda: peer.refused(daemon.address), "the end of the listener")
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+
+
+def test_second_sigterm_ends_it_at_once(start, model):
+    daemon = start(model, drain_timeout=60)
+    sock, _, _ = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.popen.wait(0.3)  # it drains
+    began = time.monotonic()
+    daemon.term()
+    daemon.wait_exit()
+    assert time.monotonic() - began < 3
+    proc.until(lambda: not proc.tagged(daemon.tag), "no process left", 3)
+    sock.close()
+
+
+def test_hup_while_it_drains_is_harmless(start):
+    daemon = start("epoll", drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    daemon.signal(signal.SIGHUP)
+    daemon.signal(signal.SIGUSR1)
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+
+
+def test_stop_with_old_crews_that_still_serve(start, model):
+    """After reloads too there is one end for all."""
+    daemon = start(model)
+    socks = []
+    for _ in range(3):
+        sock = daemon.connect()
+        if model != "iterative" or not socks:
+            peer.echo(sock, b"hello")
+        socks.append(sock)
+        daemon.hup()
+    assert daemon.stop() < 8
+    for sock in socks:
+        assert peer.ended(sock)
+        sock.close()
+
+
+def test_sigterm_before_ready(launch, model):
+    """Early in the start as well, it ends without leaving anything, and not by a crash."""
+    daemon = launch(model)
+    proc.until(lambda: proc.status(daemon.pid).get("SigCgt") and daemon.popen.poll() is None, "a process")
+    daemon.term()
+    status = daemon.wait_exit()
+    assert status in (0, -signal.SIGTERM)
+    daemon.expect = status
+    proc.until(lambda: not proc.tagged(daemon.tag), "no process left")
+
+
+def test_other_signals_do_not_end_it(start, model):
+    """SIGPIPE, SIGCHLD, SIGURG, SIGWINCH and a SIGHUP to a worker."""
+    daemon = start(model)
+    for number in signal.SIGPIPE, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH:
+        for stat in daemon.tree():
+            os.kill(stat.pid, number)
+    daemon.visit()
+    assert daemon.popen.poll() is None
+
+
+def test_terminal_sends_sigint_to_every_process(start, model):
+    """Control-C in the foreground reaches the whole process group at once; what is owed is sent all the same."""
+    daemon = start(model, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    os.killpg(daemon.pid, signal.SIGINT)
+    daemon.notify.wait("STOPPING=1")
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+    assert not proc.tagged(daemon.tag)
+
+
+def test_crew_ends_when_stopped_processes_are_continued(start):
+    """A worker that is SIGSTOPped cannot drain: the stop ends in time anyway."""
+    daemon = start("prefork", workers=2, drain_timeout=1)
+    daemon.crash_expected = True
+    os.kill(daemon.workers()[0], signal.SIGSTOP)
+    began = time.monotonic()
+    daemon.term()
+    assert daemon.wait_exit() == 0
+    assert time.monotonic() - began < 8
+    assert not proc.tagged(daemon.tag)

@@ -1,0 +1,180 @@
+/* test_addr.c - socket addresses: parse, print, compare */
+#include <config.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+
+#include "net/addr.h"
+
+/* What is read, with port 7 where none is named, prints as `printed`. */
+static void reads_and_prints(void **state)
+{
+	static const struct {
+		const char *text, *printed;
+		int family;
+		uint16_t port;
+	} cases[] = {
+		{ "192.0.2.1", "192.0.2.1:7", AF_INET, 7 },
+		{ "127.0.0.1:7007", "127.0.0.1:7007", AF_INET, 7007 },
+		{ "0.0.0.0:65535", "0.0.0.0:65535", AF_INET, 65535 },
+		{ "2001:db8::7", "[2001:db8::7]:7", AF_INET6, 7 },
+		{ "2001:DB8:0:0:0:0:0:7", "[2001:db8::7]:7", AF_INET6, 7 },
+		{ "[::1]:7007", "[::1]:7007", AF_INET6, 7007 },
+		{ "[::1]", "[::1]:7", AF_INET6, 7 },
+		{ "::", "[::]:7", AF_INET6, 7 },
+		{ "2001:db8::1:7007", "[2001:db8::1:7007]:7", AF_INET6, 7 },
+		{ "fe80::1%lo", "[fe80::1%lo]:7", AF_INET6, 7 },
+		{ "[fe80::1%lo]:1", "[fe80::1%lo]:1", AF_INET6, 1 },
+		{ "fe80::1%1", "[fe80::1%lo]:7", AF_INET6, 7 },
+		{ "::ffff:192.0.2.1", "192.0.2.1:7", AF_INET, 7 },
+		{ "[::ffff:192.0.2.1]:9", "192.0.2.1:9", AF_INET, 9 },
+		{ "unix:/run/echod/echod.sock", "unix:/run/echod/echod.sock", AF_UNIX, 0 },
+		{ "unix:/with:colon", "unix:/with:colon", AF_UNIX, 0 },
+	};
+	char text[ADDR_TEXT_MAX];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct addr addr, again;
+		const char *why;
+
+		assert_int_equal(addr_parse(&addr, cases[i].text, 7, &why), 0);
+		assert_int_equal(addr.sa.sa_family, cases[i].family);
+		assert_int_equal(addr_port(&addr), cases[i].port);
+		assert_string_equal(addr_print(&addr, text), cases[i].printed);
+		/* What is printed reads back as the same. */
+		assert_int_equal(addr_parse(&again, text, 1, &why), 0);
+		assert_true(addr_equal(&addr, &again));
+		assert_int_equal(addr.len, again.len);
+	}
+}
+
+static void refuses_the_rest(void **state)
+{
+	static const char *const wrong[] = {
+		"", " ", "*", "localhost", "192.0.2", "192.0.2.1.1", "192.0.2.256", "192.0.2.01", " 192.0.2.1",
+		"192.0.2.1 ", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:07", "192.0.2.1:65536", "192.0.2.1:+7",
+		"192.0.2.1:7x", "192.0.2.1:99999999999999999999", "192.0.2.1:-1", ":7", ":", "192.0.2.1/24", "[", "[]",
+		"[]:7", "[::1", "[::1]7", "[::1]:", "[::1]:0", "[192.0.2.1]", "[192.0.2.1]:7", "2001:db8::g",
+		"::1%", "::1%no-such-interface", "fe80::1", "[fe80::1]:7", "fe80::1%0", "fe80::1%01",
+		"[::1]:7]", "[[::1]]:7", "unix:", "unix:relative", "unix:@abstract", "UNIX:/x",
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct addr addr;
+		const char *why = NULL;
+
+		if (addr_parse(&addr, wrong[i], 7, &why) == 0)
+			fail_msg("\"%s\" was taken for an address", wrong[i]);
+		assert_non_null(why);
+	}
+}
+
+static void knows_the_longest_path(void **state)
+{
+	char text[sizeof(((struct sockaddr_un *) NULL)->sun_path) + 6], printed[ADDR_TEXT_MAX];
+	struct addr addr;
+	const char *why;
+
+	(void) state;
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "unix:/", 6);
+	text[sizeof(text) - 1] = '\0'; /* one byte too long */
+	assert_true(addr_parse(&addr, text, 7, &why) < 0);
+	text[sizeof(text) - 2] = '\0';
+	assert_int_equal(addr_parse(&addr, text, 7, &why), 0);
+	assert_string_equal(addr_print(&addr, printed), text);
+}
+
+/* Peers are printed as the kernel reports them: unnamed, abstract, a path without its NUL. */
+static void prints_what_the_kernel_reports(void **state)
+{
+	struct addr addr = { .un.sun_family = AF_UNIX };
+	char text[ADDR_TEXT_MAX];
+
+	(void) state;
+	addr.len = sizeof(addr.un.sun_family);
+	assert_string_equal(addr_print(&addr, text), "unix:");
+
+	memcpy(addr.un.sun_path, "\0name", 5);
+	addr.len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 5);
+	assert_string_equal(addr_print(&addr, text), "unix:@name");
+
+	memset(addr.un.sun_path, 'p', sizeof(addr.un.sun_path));
+	addr.len = sizeof(addr.un);
+	addr_print(&addr, text);
+	assert_int_equal(strlen(text), 5 + sizeof(addr.un.sun_path));
+
+	addr = (struct addr) { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) }, .len = sizeof(addr.in6) };
+	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &addr.in6.sin6_addr), 1);
+	assert_string_equal(addr_print(&addr, text), "192.0.2.1:9");
+	assert_int_equal(addr.sa.sa_family, AF_INET6);
+
+	assert_int_equal(inet_pton(AF_INET6, "fe80::1", &addr.in6.sin6_addr), 1);
+	addr.in6.sin6_scope_id = 4000000000U; /* no such interface: its number is shown */
+	assert_string_equal(addr_print(&addr, text), "[fe80::1%4000000000]:9");
+}
+
+static void unmaps(void **state)
+{
+	struct addr addr = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) }, .len = sizeof(addr.in6) };
+	struct addr plain, before;
+	const char *why;
+
+	(void) state;
+	assert_int_equal(addr_parse(&plain, "192.0.2.1:9", 7, &why), 0);
+	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &addr.in6.sin6_addr), 1);
+	assert_false(addr_equal(&addr, &plain));
+	addr_unmap(&addr);
+	assert_true(addr_equal(&addr, &plain));
+	assert_int_equal(addr.len, sizeof(struct sockaddr_in));
+
+	before = addr;
+	addr_unmap(&addr);
+	assert_memory_equal(&addr, &before, sizeof(addr));
+	assert_int_equal(addr_parse(&addr, "2001:db8::1", 7, &why), 0);
+	before = addr;
+	addr_unmap(&addr);
+	assert_memory_equal(&addr, &before, sizeof(addr));
+}
+
+static void tells_addresses_apart(void **state)
+{
+	static const char *const different[] = {
+		"192.0.2.1:7", "192.0.2.1:8", "192.0.2.2:7", "[2001:db8::1]:7", "[2001:db8::1]:8", "[2001:db8::2]:7",
+		"[fe80::1%1]:7", "[fe80::1%2]:7", "unix:/a", "unix:/b", "unix:/aa",
+	};
+	enum { COUNT = sizeof(different) / sizeof(different[0]) };
+	struct addr addrs[COUNT];
+	const char *why;
+
+	(void) state;
+	for (size_t i = 0; i < COUNT; i++)
+		assert_int_equal(addr_parse(&addrs[i], different[i], 1, &why), 0);
+	for (size_t i = 0; i < COUNT; i++) {
+		for (size_t j = 0; j < COUNT; j++)
+			assert_int_equal(addr_equal(&addrs[i], &addrs[j]), i == j);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_and_prints),
+		cmocka_unit_test(refuses_the_rest),
+		cmocka_unit_test(knows_the_longest_path),
+		cmocka_unit_test(prints_what_the_kernel_reports),
+		cmocka_unit_test(unmaps),
+		cmocka_unit_test(tells_addresses_apart),
+	};
+
+	return cmocka_run_group_tests_name("addr", tests, NULL, NULL);
+}

@@ -1,0 +1,278 @@
+/* test_network.c - networks and the sets that look addresses up in them */
+#include <config.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+
+#include "net/addr.h"
+#include "net/network.h"
+
+static struct addr addr_of(const char *text)
+{
+	struct addr addr;
+	const char *why;
+
+	assert_int_equal(addr_parse(&addr, text, 7, &why), 0);
+	return addr;
+}
+
+static struct network network_of(const char *text)
+{
+	struct network network;
+	const char *why;
+
+	if (network_parse(&network, text, &why) < 0)
+		fail_msg("%s: %s", text, why);
+	return network;
+}
+
+static bool covers(const char *network_text, const char *addr_text)
+{
+	struct network network = network_of(network_text);
+	struct addr addr = addr_of(addr_text);
+	struct network_set set;
+	bool matched;
+
+	assert_int_equal(network_set_make(&set, &network, 1), 0);
+	matched = network_set_match(&set, &addr);
+	network_set_clear(&set);
+	assert_null(set.ranges);
+	return matched;
+}
+
+static void reads_networks(void **state)
+{
+	(void) state;
+	assert_true(covers("192.0.2.1", "192.0.2.1"));
+	assert_false(covers("192.0.2.1", "192.0.2.2"));
+	assert_false(covers("192.0.2.1", "192.0.2.0"));
+	assert_true(covers("192.0.2.0/24", "192.0.2.0"));
+	assert_true(covers("192.0.2.0/24", "192.0.2.255"));
+	assert_false(covers("192.0.2.0/24", "192.0.3.0"));
+	assert_false(covers("192.0.2.0/24", "192.0.1.255"));
+	assert_true(covers("192.0.2.128/25", "192.0.2.128"));
+	assert_false(covers("192.0.2.128/25", "192.0.2.127"));
+	assert_true(covers("0.0.0.0/0", "255.255.255.255"));
+	assert_true(covers("0.0.0.0/0", "0.0.0.0"));
+	assert_true(covers("128.0.0.0/1", "128.0.0.0"));
+	assert_true(covers("2001:db8::/32", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"));
+	assert_false(covers("2001:db8::/32", "2001:db9::"));
+	assert_true(covers("::1", "::1"));
+	assert_true(covers("::1/128", "::1"));
+	assert_true(covers("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
+	assert_true(covers("fe80::/10", "fe80::1%1"));
+}
+
+/* IPv4 is numbered inside IPv6, but neither family's networks reach into the other. */
+static void keeps_the_families_apart(void **state)
+{
+	static const char *const wide[] = { "::/0", "::/1", "::/64", "::/79", "::/80", "::fffe:0:0/95" };
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+		assert_false(covers(wide[i], "0.0.0.0"));
+		assert_false(covers(wide[i], "192.0.2.1"));
+		assert_false(covers(wide[i], "255.255.255.255"));
+		assert_true(covers(wide[i], "::fffe:ffff:ffff"));
+	}
+	assert_true(covers("::/0", "2001:db8::1"));
+	assert_true(covers("::/79", "::1:0:0:0"));
+	assert_false(covers("::/80", "::1:0:0:0"));
+	assert_false(covers("0.0.0.0/0", "::1"));
+	assert_false(covers("0.0.0.0/0", "::"));
+
+	/* The mapped notation stands for IPv4, in networks and in addresses. */
+	assert_true(covers("::ffff:0:0/96", "192.0.2.1"));
+	assert_true(covers("::ffff:192.0.2.0/120", "192.0.2.255"));
+	assert_true(covers("192.0.2.0/24", "::ffff:192.0.2.9"));
+}
+
+static void matches_mapped_addresses_unchanged(void **state)
+{
+	struct addr mapped = { .in6 = { .sin6_family = AF_INET6 }, .len = sizeof(mapped.in6) };
+	struct network network = network_of("192.0.2.0/24");
+	struct network_set set;
+
+	(void) state;
+	assert_int_equal(network_set_make(&set, &network, 1), 0);
+	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.7", &mapped.in6.sin6_addr), 1);
+	assert_true(network_set_match(&set, &mapped));
+	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.3.7", &mapped.in6.sin6_addr), 1);
+	assert_false(network_set_match(&set, &mapped));
+	network_set_clear(&set);
+}
+
+static void refuses_the_rest(void **state)
+{
+	static const char *const wrong[] = {
+		"", "/", "/8", "10", "10.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.0/+8",
+		"10.0.0.0/8 ", " 10.0.0.0/8", "10.0.0.0/8/8", "10.0.0.0/99999999999999999999", "10.0.0.0/255.0.0.0",
+		"010.0.0.0/8", "10.0.0.0:7", "*", "localhost", "2001:db8::/129", "2001:db8::/x", "[::1]", "fe80::1%1",
+		"192.0.2.1/24", "192.0.2.128/24", "2001:db8::1/32", "128.0.0.0/0", "::1/127", "unix:/x",
+		"1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa",
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct network network;
+		const char *why = NULL;
+
+		if (network_parse(&network, wrong[i], &why) == 0)
+			fail_msg("\"%s\" was taken for a network", wrong[i]);
+		assert_non_null(why);
+	}
+}
+
+static void matches_nothing_when_empty(void **state)
+{
+	struct network_set set, zeroed = { 0 };
+	struct addr addr = addr_of("192.0.2.1");
+
+	(void) state;
+	assert_int_equal(network_set_make(&set, NULL, 0), 0);
+	assert_false(network_set_match(&set, &addr));
+	assert_false(network_set_match(&zeroed, &addr));
+	network_set_clear(&set);
+	network_set_clear(&zeroed);
+}
+
+/* ---- random sets against a plain look at each network ---- */
+
+/* A network as a person would define it: family, address, bits that count. */
+struct plain {
+	int family;
+	uint8_t bytes[16];
+	unsigned prefix;
+};
+
+static uint32_t seed;
+
+/* xorshift: the same numbers on every machine, so that a failure can be repeated. */
+static uint32_t draw(uint32_t below)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 17;
+	seed ^= seed << 5;
+	return seed % below;
+}
+
+/* Few different bytes, so that networks overlap, nest and touch, and addresses meet them. */
+static void draw_bytes(uint8_t bytes[16], size_t length)
+{
+	static const uint8_t few[] = { 0, 0, 0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, 0xff };
+
+	memset(bytes, 0, 16);
+	for (size_t i = 0; i < length; i++)
+		bytes[i] = few[draw(sizeof(few))];
+}
+
+static bool plain_match(const struct plain *network, int family, const uint8_t *bytes)
+{
+	if (network->family != family)
+		return false;
+	for (unsigned bit = 0; bit < network->prefix; bit++) {
+		unsigned mask = 0x80U >> bit % 8;
+
+		if ((network->bytes[bit / 8] & mask) != (bytes[bit / 8] & mask))
+			return false;
+	}
+	return true;
+}
+
+/* An address as the sockets give it; a mapped IPv6 one is IPv4 to echod and is not drawn here. */
+static int draw_address(uint8_t bytes[16], struct addr *addr)
+{
+	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+
+	memset(addr, 0, sizeof(*addr));
+	if (draw(2) == 0) {
+		draw_bytes(bytes, 4);
+		addr->in.sin_family = AF_INET;
+		memcpy(&addr->in.sin_addr, bytes, 4);
+		return AF_INET;
+	}
+	do
+		draw_bytes(bytes, 16);
+	while (memcmp(bytes, mapped, sizeof(mapped)) == 0);
+	addr->in6.sin6_family = AF_INET6;
+	memcpy(&addr->in6.sin6_addr, bytes, 16);
+	return AF_INET6;
+}
+
+static void draw_network(struct plain *plain, struct network *network)
+{
+	char text[INET6_ADDRSTRLEN + 5], host[INET6_ADDRSTRLEN];
+	struct addr addr;
+	unsigned width;
+
+	plain->family = draw_address(plain->bytes, &addr);
+	width = plain->family == AF_INET ? 32 : 128;
+	plain->prefix = draw(4) == 0 ? width : draw(width + 1);
+	for (unsigned bit = plain->prefix; bit < width; bit++)
+		plain->bytes[bit / 8] &= (uint8_t) ~(0x80U >> bit % 8);
+	assert_non_null(inet_ntop(plain->family, plain->bytes, host, sizeof(host)));
+	snprintf(text, sizeof(text), "%s/%u", host, plain->prefix);
+	*network = network_of(text);
+}
+
+static void agrees_with_a_plain_look(void **state)
+{
+	enum { ROUNDS = 400, NETWORKS = 40, ADDRESSES = 200 };
+	unsigned hits = 0, misses = 0;
+
+	(void) state;
+	for (uint32_t round = 1; round <= ROUNDS; round++) {
+		struct plain plain[NETWORKS];
+		struct network networks[NETWORKS];
+		struct network_set set;
+		size_t count;
+
+		seed = round * 2654435761U;
+		count = draw(NETWORKS + 1);
+		for (size_t i = 0; i < count; i++)
+			draw_network(&plain[i], &networks[i]);
+		assert_int_equal(network_set_make(&set, networks, count), 0);
+		for (size_t i = 1; i < set.count; i++)
+			assert_true(memcmp(set.ranges[i - 1].last, set.ranges[i].first, 16) < 0);
+
+		for (unsigned i = 0; i < ADDRESSES; i++) {
+			uint8_t bytes[16];
+			struct addr addr;
+			int family = draw_address(bytes, &addr);
+			bool expected = false;
+
+			for (size_t j = 0; j < count; j++)
+				expected |= plain_match(&plain[j], family, bytes);
+			if (network_set_match(&set, &addr) != expected)
+				fail_msg("round %u, address %u: expected %d", round, i, expected);
+			*(expected ? &hits : &misses) += 1;
+		}
+		network_set_clear(&set);
+	}
+	/* A draw that always missed, or always hit, would have shown nothing. */
+	assert_in_range(hits, ROUNDS * ADDRESSES / 10, ROUNDS * ADDRESSES);
+	assert_in_range(misses, ROUNDS * ADDRESSES / 10, ROUNDS * ADDRESSES);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_networks),
+		cmocka_unit_test(keeps_the_families_apart),
+		cmocka_unit_test(matches_mapped_addresses_unchanged),
+		cmocka_unit_test(refuses_the_rest),
+		cmocka_unit_test(matches_nothing_when_empty),
+		cmocka_unit_test(agrees_with_a_plain_look),
+	};
+
+	return cmocka_run_group_tests_name("network", tests, NULL, NULL);
+}
