@@ -2,10 +2,13 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "conf/conf.h"
 #include "conf/options.h"
@@ -16,6 +19,14 @@
 
 /* More than systemd ever passes (FileDescriptorStoreMax and sockets). */
 #define PASSED_MAX 1024
+
+/* Whatever is opened must not become somebody's standard error. */
+static void open_missing_standard_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			_exit(EX_OSERR);
+}
 
 static void print_errors(const struct conf_errors *errors)
 {
@@ -60,12 +71,16 @@ static int read_conf(struct conf **conf, const struct options *options)
 	return status;
 }
 
-static int run_daemon(struct conf *conf, const struct options *options)
+static int run_daemon(struct conf *conf, struct options *options)
 {
+	static char path[PATH_MAX];
 	struct conf_errors errors = { 0 };
 	int passed[PASSED_MAX], r;
 	struct store store;
 
+	/* a reload reads the same file, wherever the working directory is then */
+	if (realpath(options->path, path))
+		options->path = path;
 	r = store_collect(&store, &errors);
 	print_errors(&errors);
 	conf_errors_clear(&errors);
@@ -76,12 +91,12 @@ static int run_daemon(struct conf *conf, const struct options *options)
 	if (r < 0) {
 		fprintf(stderr, "echod: cannot start: %s\n", strerror(-r));
 		conf_free(conf);
-		return EX_OSERR;
+		return r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
 	}
 	return supervisor_run(conf, options, &store);
 }
 
-static int run(const struct options *options)
+static int run(struct options *options)
 {
 	struct conf *conf = NULL;
 	int status = read_conf(&conf, options);
@@ -107,6 +122,7 @@ int main(int argc, char *argv[])
 	struct options options;
 	int status = 0;
 
+	open_missing_standard_streams();
 	if (options_parse(&options, argc, argv, model_names, stderr) < 0)
 		exit(EX_USAGE);
 	switch (options.action) {

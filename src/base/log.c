@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,8 @@
 #include <systemd/sd-journal.h>
 
 #define FIELDS_MAX 24
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
+#define SYSLOG_SOCKET "/dev/log"
 
 static const char *const event_ids[] = {
 #define X(name, id) [name] = id,
@@ -26,14 +28,34 @@ static struct {
 	int level;
 	bool also_stderr;
 	int relay; /* -1 in the supervisor */
+	int probe; /* tells whether the sink takes more; -1: none */
 	_Atomic uint64_t *lost;
-} state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1 };
+} state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1, .probe = -1 };
 
 static _Thread_local const char *own_model;
 static _Thread_local int own_worker = -1;
 
+/* A socket connected to where libc or libsystemd send records: it is writable while the
+ * receiver's queue has room (unix_dgram). -1 where nobody listens: then sending fails at once. */
+static int probe_open(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	snprintf(addr.sun_path, sizeof addr.sun_path, "%s", path);
+	if (connect(fd, (const struct sockaddr *) &addr, sizeof addr) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
 void log_open(enum log_sink sink, int level)
 {
+	if (state.probe >= 0)
+		close(state.probe);
+	state.probe = sink == LOG_SINK_STDERR ? -1 : probe_open(sink == LOG_SINK_JOURNAL ? JOURNAL_SOCKET : SYSLOG_SOCKET);
 	if (sink == LOG_SINK_SYSLOG && state.sink != sink)
 		openlog("echod", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	state.sink = sink;
@@ -42,15 +64,11 @@ void log_open(enum log_sink sink, int level)
 
 bool log_journal_listens(void)
 {
-	static const struct sockaddr_un journal = { .sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket" };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool listens;
+	int fd = probe_open(JOURNAL_SOCKET);
 
-	if (fd < 0)
-		return false;
-	listens = connect(fd, (const struct sockaddr *) &journal, sizeof journal) == 0;
-	close(fd);
-	return listens;
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }
 
 void log_also_stderr(bool on)
@@ -69,10 +87,32 @@ void log_identify(const char *model, int worker)
 	own_worker = worker;
 }
 
+void log_count_lost(_Atomic uint64_t *lost)
+{
+	state.lost = lost;
+}
+
 void log_relay_to(int fd, _Atomic uint64_t *lost)
 {
 	state.relay = fd;
 	state.lost = lost;
+}
+
+/* Whether a descriptor takes a record without making us wait. A log that is stuck must not hold
+ * up who logs: the record is lost and counted instead. */
+static bool takes_more(int fd)
+{
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
+	if (fd < 0)
+		return true;
+	return poll(&room, 1, 0) == 1;
+}
+
+static void count_lost(void)
+{
+	if (state.lost)
+		atomic_fetch_add_explicit(state.lost, 1, memory_order_relaxed);
 }
 
 static void write_stderr(int priority, const char *message)
@@ -85,8 +125,8 @@ static void write_stderr(int priority, const char *message)
 	                 priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
 
 	/* one write, so that lines of several processes do not mix */
-	if (write(STDERR_FILENO, line, (size_t) n) < 0)
-		return; /* a log that fails never stops the service */
+	if (!takes_more(STDERR_FILENO) || write(STDERR_FILENO, line, (size_t) n) < 0)
+		count_lost();
 }
 
 /* Write a finished record to where this process's log goes. */
@@ -97,10 +137,16 @@ static void record_write(const struct log_record *record, const char *message)
 
 	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
 		write_stderr(record->priority, message);
-	if (state.sink == LOG_SINK_SYSLOG)
-		syslog(record->priority, "%s", message);
-	if (state.sink != LOG_SINK_JOURNAL)
+	if (state.sink == LOG_SINK_STDERR)
 		return;
+	if (!takes_more(state.probe)) {
+		count_lost();
+		return;
+	}
+	if (state.sink == LOG_SINK_SYSLOG) {
+		syslog(record->priority, "%s", message);
+		return;
+	}
 	for (size_t at = 0; at < record->length && count < FIELDS_MAX; count++) {
 		size_t length = strlen(record->text + at);
 
@@ -112,8 +158,8 @@ static void record_write(const struct log_record *record, const char *message)
 
 static void record_relay(const struct log_record *record)
 {
-	if (send(state.relay, record->text, record->length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && state.lost)
-		atomic_fetch_add_explicit(state.lost, 1, memory_order_relaxed);
+	if (send(state.relay, record->text, record->length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		count_lost();
 }
 
 __attribute__((format(printf, 3, 0)))

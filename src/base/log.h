@@ -4,7 +4,8 @@
  * records travel as datagrams over a socket, without ever blocking, to the supervisor, which
  * writes them (log_relay_receive()). So a log that is slow or stuck holds up nobody's echo.
  * A record is a list of "FIELD=value" strings as sd_journal_sendv(3) takes them; syslog and
- * standard error get MESSAGE alone. Nothing here fails visibly: a log that cannot be written
+ * standard error get MESSAGE alone. Nothing here waits or fails visibly: a record that its target does not take at
+ * once is lost and counted; a log that cannot be written
  * never stops the service. Never called from a signal handler. Payload is never logged.
  */
 #ifndef ECHOD_BASE_LOG_H
@@ -56,6 +57,9 @@ void log_end(struct log_record *record, const char *format, ...)
 /* ECHOD_MODEL= and ECHOD_WORKER= of every record of this thread from now on; `model` must
  * stay valid; a negative `worker` leaves the field out. */
 void log_identify(const char *model, int worker);
+
+/* Count records that the sink does not take at once in `*lost`. */
+void log_count_lost(_Atomic uint64_t *lost);
 
 /* In a worker process: send records to `fd` (a SOCK_DGRAM or SOCK_SEQPACKET socket) from now on. Records
  * that do not fit are counted in `*lost`. */

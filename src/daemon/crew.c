@@ -150,8 +150,10 @@ static int close_others(const struct crew *crew)
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process)
 {
 	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
-	int r = close_others(crew);
+	int r;
 
+	daemonize_inherit();
+	r = close_others(crew);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);

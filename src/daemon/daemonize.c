@@ -94,20 +94,35 @@ int daemonize(void)
 	return chdir("/") < 0 ? -errno : 0;
 }
 
-void daemonize_report(int status)
+/* Standard error to /dev/null. */
+static void leave_terminal(void)
 {
-	unsigned char byte = (unsigned char) status;
-	int null;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	if (report_fd < 0)
-		return;
-	if (write(report_fd, &byte, 1) < 0)
-		byte = 0; /* nobody waits any more: nothing to do about it */
-	close(report_fd);
-	report_fd = -1;
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null >= 0) {
 		dup2(null, STDERR_FILENO);
 		close(null);
 	}
+}
+
+void daemonize_inherit(void)
+{
+	if (report_fd < 0)
+		return;
+	close(report_fd);
+	report_fd = -1;
+	leave_terminal();
+}
+
+void daemonize_report(int status)
+{
+	unsigned char byte = (unsigned char) status;
+
+	if (report_fd < 0)
+		return;
+	leave_terminal();
+	if (write(report_fd, &byte, 1) < 0)
+		byte = 0; /* nobody waits any more: nothing to do about it */
+	close(report_fd);
+	report_fd = -1;
 }

@@ -14,6 +14,10 @@ void daemonize_close_others(int keep[], unsigned count);
  * /dev/null from here on; standard error stays the terminal's until the report. */
 int daemonize(void);
 
+/* In a process forked from a daemon that has not reported yet: let go of the terminal and of
+ * the report, which are the daemon's alone. */
+void daemonize_inherit(void);
+
 /* Tell the waiting original process the outcome (0: ready, else an exit status), and let go of the
  * terminal. Does nothing when not daemonized or already told. */
 void daemonize_report(int status);

@@ -40,6 +40,19 @@ int pidfile_open(const char *path)
 	return -error;
 }
 
+pid_t pidfile_read(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	int pid = 0;
+
+	if (!file)
+		return 0;
+	if (fscanf(file, "%d", &pid) != 1)
+		pid = 0;
+	fclose(file);
+	return pid;
+}
+
 void pidfile_close(int fd, const char *path)
 {
 	if (fd < 0)

@@ -5,10 +5,15 @@
 #ifndef ECHOD_DAEMON_PIDFILE_H
 #define ECHOD_DAEMON_PIDFILE_H
 
+#include <sys/types.h>
+
 /* Create and lock (flock(2)) the file at `path` and write this process's id into it. Returns a
  * descriptor to be kept open for as long as the lock shall hold, or -errno: -EWOULDBLOCK where another
  * process holds the lock. */
 int pidfile_open(const char *path);
+
+/* The process that the file at `path` names; 0 where it names none. */
+pid_t pidfile_read(const char *path);
 
 /* Remove the file and let go of the lock. Where this process may no longer remove it, it is
  * emptied. `fd` below 0 is fine. */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/notify.h"
 
+#define NAME_OURS "echod-"
 #define NAME_INBOX "echod-queue-in"
 #define NAME_OUTBOX "echod-queue-out"
 #define NAME_STREAM "echod-stream-"
@@ -38,7 +39,7 @@ static int append(struct sockets *set, const struct listener *listener)
 
 static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
 {
-	bool ours = starts_with(name, NAME_STREAM) || starts_with(name, NAME_DATAGRAM);
+	bool ours = starts_with(name, NAME_OURS);
 	struct listener listener;
 	int r = listener_adopt(&listener, fd, ours ? "" : name);
 
@@ -46,10 +47,13 @@ static int collect_listener(struct store *store, int fd, const char *name, struc
 		conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
 		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
-		return 0;
+		/* what we stored is no reason not to start; a socket unit's mistake is */
+		return ours ? 0 : -ENOTSOCK;
 	}
-	if (ours)
+	if (ours) {
 		listener.adopted = false; /* opened here once, so its file is ours to remove */
+		listener_note_file(&listener);
+	}
 	return append(ours ? &store->kept : &store->activated, &listener);
 }
 

@@ -19,8 +19,8 @@ struct store {
 };
 
 /* Take over what was passed, and clear the environment of it. To be called first thing, before anything forks or
- * opens descriptors. Descriptors that are of no use are told in `errors` and closed. Returns 0
- * or -errno. */
+ * opens descriptors. Descriptors that are of no use are told in `errors` and closed. Returns 0;
+ * -ENOTSOCK where one came from a socket unit; or another -errno. */
 int store_collect(struct store *store, struct conf_errors *errors);
 
 /* The descriptors collected, to be kept open; returns their number, at most `most`. */

@@ -97,7 +97,8 @@ static void open_log(const struct conf *conf, bool foreground)
 
 	if (conf->log_target == CONF_LOG_AUTO)
 		sink = log_journal_listens() ? LOG_SINK_JOURNAL : foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
-	log_open(sink, conf->log_level);
+	/* a daemon has a standard error only until it has started, and uses it only for trouble */
+	log_open(sink, sink == LOG_SINK_STDERR && !foreground ? LOG_WARNING : conf->log_level);
 }
 
 static void log_errors(const struct conf_errors *errors, enum event event)
@@ -123,10 +124,13 @@ static int open_signals(struct supervisor *supervisor)
 	static const int wanted[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
 	sigset_t set;
 
+	/* whoever started us may have ignored or blocked any of them */
 	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+		signal(wanted[i], SIG_DFL);
 		sigaddset(&set, wanted[i]);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+	}
+	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
 		return -errno;
 	signal(SIGPIPE, SIG_IGN);
 	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -166,6 +170,7 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	ground->admission = admission_make(SLOTS, power_of_two(4 * (limit.rlim_max < 1 << 24 ? limit.rlim_max : 1 << 24)));
 	if (!ground->board || !ground->admission)
 		return -errno;
+	log_count_lost(&ground->board->retired[STAT_LOG_LOST]);
 	if (store->inbox >= 0 && store->outbox >= 0) {
 		ground->inbox = store->inbox;
 		ground->outbox = store->outbox;
@@ -245,7 +250,8 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 		return supervisor->pidfile_path ? 0 : -ENOMEM;
 	}
 	if (supervisor->pidfile == -EWOULDBLOCK)
-		start_failed(supervisor, EX_UNAVAILABLE, "another daemon runs already: it holds the lock of %s", conf->pidfile);
+		start_failed(supervisor, EX_UNAVAILABLE, "another daemon runs already: process %d holds the lock of %s",
+		             (int) pidfile_read(conf->pidfile), conf->pidfile);
 	else
 		start_failed(supervisor, supervisor->pidfile == -EACCES ? EX_NOPERM : EX_OSERR,
 		             "cannot write pidfile %s: %s", conf->pidfile, strerror(-supervisor->pidfile));
@@ -739,11 +745,15 @@ static void supervisor_finish(struct supervisor *supervisor)
 {
 	bool keep = supervisor->keep && !supervisor->stop_now;
 
-	if (!keep)
+	if (!keep) {
 		close_waiting(supervisor);
-	else
+		/* the manager would let go of them only after this process has ended */
+		store_forget(&supervisor->sockets);
+		store_forget_queue();
+	} else {
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          report_handed_over(&supervisor->report, supervisor->ground.board));
+	}
 	report_left_out(&supervisor->report, supervisor->ground.board);
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
@@ -752,6 +762,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
 	if (notify_enabled())
 		notify_barrier(5 * USEC_PER_SEC);
+	log_count_lost(NULL);
 	crew_free(supervisor->current);
 	report_clear(&supervisor->report);
 	stats_board_free(supervisor->ground.board);

@@ -124,18 +124,22 @@ static unsigned processors(void)
 	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned) CPU_COUNT(&set) : 1;
 }
 
-/* Descriptors one process of this model may use for connections; 0 where none is left. */
-static unsigned descriptors(const struct model *model, unsigned workers, size_t listeners)
+/* What RLIMIT_NOFILE can be raised to. */
+static unsigned descriptors_allowed(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1024;
+	return limit.rlim_max > 10000000 ? 10000000 : (unsigned) limit.rlim_max;
+}
+
+/* Of `all` descriptors of a process of this model, those that are left for connections. */
+static unsigned descriptors_left(const struct model *model, unsigned all, unsigned workers, size_t listeners)
 {
 	unsigned own = FDS_RESERVED + (unsigned) listeners + workers * (2 * model->pipes + 2);
-	struct rlimit limit;
-	unsigned most = 1024;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-		most = limit.rlim_max > 10000000 ? 10000000 : (unsigned) limit.rlim_max;
-	if (model->ready == &ready_select && most > FD_SETSIZE)
-		most = FD_SETSIZE;
-	return most > own ? most - own : 0;
+	return all > own ? all - own : 0;
 }
 
 unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners)
@@ -148,7 +152,10 @@ unsigned model_max_connections(const struct model *model, const struct conf *con
 		workers = model_workers(model, conf);
 	if (model->crew == MODEL_PROCESSES)
 		return workers;
-	most = descriptors(model, model->zero == MODEL_ZERO_PROCESSORS ? workers : 0, listeners);
+	most = descriptors_allowed();
+	if (model->ready == &ready_select && most > FD_SETSIZE)
+		most = FD_SETSIZE;
+	most = descriptors_left(model, most, model->zero == MODEL_ZERO_PROCESSORS ? workers : 0, listeners);
 	return most > 0 ? most : 1;
 }
 
@@ -169,6 +176,21 @@ unsigned model_workers(const struct model *model, const struct conf *conf)
 	return 1;
 }
 
+/* Every descriptor of the process counts against FD_SETSIZE, those of all loops together. */
+static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
+{
+	unsigned workers = model_workers(model, conf);
+	unsigned most = descriptors_left(model, FD_SETSIZE, workers, conf->listen_count * 2);
+
+	if (most == 0)
+		conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
+		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", workers, FD_SETSIZE);
+	else if (conf->max_connections > most)
+		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
+		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", most, FD_SETSIZE,
+		           conf->max_connections, most);
+}
+
 int model_check(const struct conf *conf, struct conf_errors *errors)
 {
 	const struct model *model = model_find(conf->model);
@@ -182,17 +204,8 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 	if (model->workers_max > 0 && conf->workers > model->workers_max)
 		conf_blame(conf, CONF_WORKERS, errors, "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose "
 		           "prefork or prethread", model->name, model->workers_max, conf->workers, model->workers_max);
-	if (model->ready == &ready_select) {
-		unsigned most = descriptors(model, model_workers(model, conf), conf->listen_count * 2);
-
-		if (most == 0)
-			conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors "
-			           "pass FD_SETSIZE (%d); set workers lower, or choose poll or epoll", conf->workers, FD_SETSIZE);
-		else if (conf->max_connections > most)
-			conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
-			           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", most, FD_SETSIZE,
-			           conf->max_connections, most);
-	}
+	if (model->ready == &ready_select)
+		check_select(model, conf, errors);
 	return errors->count > before ? -EINVAL : 0;
 }
 

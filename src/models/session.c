@@ -112,9 +112,12 @@ void session_forget(struct session *session, struct worker *worker)
 
 int64_t session_active_usec(const struct session *session, int64_t now)
 {
+	const uint32_t mask = (1U << SESSION_TICK_BITS) - 1;
 	int64_t tick = now >> SESSION_TICK_SHIFT;
+	uint32_t age = ((uint32_t) tick - session->active) & mask;
 
-	return (tick - (((uint32_t) tick - session->active) & ((1U << SESSION_TICK_BITS) - 1))) << SESSION_TICK_SHIFT;
+	/* the coarse clock that made `now` may be a tick behind the exact one */
+	return age > mask - 16 ? now : (tick - age) * (INT64_C(1) << SESSION_TICK_SHIFT);
 }
 
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now)

@@ -111,6 +111,7 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 		listener->fd = -1;
 		return r;
 	}
+	listener_note_file(listener);
 	set_options(listener);
 	return 0;
 }
@@ -156,15 +157,28 @@ int listener_set_backlog(const struct listener *listener, int backlog)
 	return listen(listener->fd, backlog) < 0 ? -errno : 0;
 }
 
+void listener_note_file(struct listener *listener)
+{
+	struct stat st;
+
+	if (listener->addr.sa.sa_family != AF_UNIX || stat(listener->addr.un.sun_path, &st) < 0)
+		return;
+	listener->device = st.st_dev;
+	listener->inode = st.st_ino;
+}
+
 void listener_close(struct listener *listener)
 {
+	struct stat st;
+
 	if (listener->fd < 0)
 		return;
 	close(listener->fd);
 	listener->fd = -1;
-	/* after the close nobody listens, unless a successor has bound the path anew meanwhile */
-	if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted && listener->addr.un.sun_path[0])
-		(void) unix_remove_stale(&listener->addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
+	if (listener->addr.sa.sa_family != AF_UNIX || listener->adopted || listener->inode == 0)
+		return;
+	if (lstat(listener->addr.un.sun_path, &st) == 0 && st.st_dev == listener->device && st.st_ino == listener->inode)
+		unlink(listener->addr.un.sun_path);
 }
 
 bool listener_ipv6_available(void)

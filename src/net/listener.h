@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "net/addr.h"
 
@@ -18,6 +19,8 @@ struct listener {
 	enum listener_kind kind;
 	struct addr addr;   /* what it is bound to */
 	bool adopted;       /* passed by the service manager: never unlinked */
+	dev_t device;       /* of the socket file of a unix listener opened here */
+	ino_t inode;
 	bool keep;          /* scratch of the supervisor while two lists are compared */
 	char name[64];      /* FDNAME of an adopted one, or "" */
 };
@@ -41,6 +44,9 @@ int listener_adopt(struct listener *listener, int fd, const char *name);
 
 /* Set the backlog of a stream listener anew (listen(2) may be called again). Returns 0 or -errno. */
 int listener_set_backlog(const struct listener *listener, int backlog);
+
+/* Remember which file a unix listener stands for, so that listener_close() removes no other. */
+void listener_note_file(struct listener *listener);
 
 /* Close it, and remove the socket file of a unix listener opened here, if it is still this
  * listener's. */

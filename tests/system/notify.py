@@ -44,10 +44,9 @@ class Notify:
                 elif kind == socket.SCM_RIGHTS:
                     fds = array.array("i", content[:len(content) // 4 * 4]).tolist()
             message = Message(text.decode(), pid, fds)
-            if "FDSTORE" not in message:  # a barrier waits for the close
-                for fd in fds:
-                    os.close(fd)
-                message.fds = []
+            for fd in fds:  # a barrier waits for the close, and a store that nobody empties would keep ports taken
+                os.close(fd)
+            message.fds = []
             with self._changed:
                 self.messages.append(message)
                 self._changed.notify_all()
