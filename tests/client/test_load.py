@@ -167,7 +167,7 @@ def test_lost_connections(engine):
 def test_silence(engine):
     with servers.Stream(servers.silent) as other:
         found = client.load("--engine", engine, "-n", 3, "-W", "300ms", *other.where, status=client.DIFFERS)
-    assert (found["echoes"], found["bytes_sent"], found["bytes_received"]) == (0, 3 * 64, 0)
+    assert (found["echoes"], found["bytes_sent"], found["bytes_received"], found["lost"]) == (0, 3 * 64, 0, 3)
 
 
 def test_udp_losses_are_counted():

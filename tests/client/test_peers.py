@@ -69,7 +69,7 @@ def start_socat(debris, port):
 def start_socat_udp(debris, port):
     if not shutil.which("socat"):
         pytest.skip("socat is not installed")
-    return ["socat", f"UDP-LISTEN:{port},bind=127.0.0.1,fork", "PIPE"], port
+    return ["socat", f"UDP4-RECVFROM:{port},bind=127.0.0.1,fork", "EXEC:cat"], port
 
 
 def start_socat_cat(debris, port):
