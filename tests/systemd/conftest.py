@@ -37,9 +37,16 @@ def bare_machine(tmp_path_factory):
         pytest.skip(f"no systemd can be booted here: {error}")
 
 
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory):
+    """A directory with what `make install` makes; for all the workers of pytest-xdist together, if there are any."""
+    base = tmp_path_factory.getbasetemp()
+    return machines.make_stage((base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "stage")
+
+
 @pytest.fixture(scope="module")
-def installed(bare_machine):
-    bare_machine.install()
+def installed(bare_machine, stage):
+    bare_machine.install(stage)
     return bare_machine
 
 
@@ -49,18 +56,15 @@ def machine(installed):
     return installed
 
 
-@pytest.fixture(scope="session")
-def unavailable():
+@pytest.fixture(scope="module")
+def unavailable(installed):
     """Why a model cannot run here, by model."""
-    import subprocess
-
-    out = subprocess.run([os.environ.get("ECHOD") or f"{machines.BUILDDIR}/echod", "--list-models"], check=True,
-                         timeout=20, stdout=subprocess.PIPE, text=True).stdout
-    return {line.split()[0]: line.rsplit("  no: ", 1)[1] for line in out.splitlines() if "  no: " in line}
+    lines = installed.run(installed.echod, "--list-models").stdout.splitlines()
+    return {line.split()[0]: line.rsplit("  no: ", 1)[1] for line in lines if "  no: " in line}
 
 
 @pytest.fixture(params=MODELS)
 def model(request, unavailable):
     if request.param in unavailable:
-        pytest.skip(unavailable[request.param])
+        pytest.skip(f"{request.param}: {unavailable[request.param]}")
     return request.param

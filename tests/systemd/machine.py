@@ -8,10 +8,10 @@ import json
 import os
 import re
 import select
-import socket
 import subprocess
 import time
 from pathlib import Path
+from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket as make_socket
 
 HERE = Path(__file__).resolve().parent
 SRCDIR = Path(os.environ.get("ECHOD_SRCDIR") or HERE.parent.parent)
@@ -20,11 +20,16 @@ BOOT = str(HERE / "boot")
 
 CLONE_NEWNET = 0x40000000
 
+ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
+               "TERM=dumb", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0", "SYSTEMD_LOG_COLOR=0"]
+
 EVENTS = dict(re.findall(r'X\(EVENT_(\w+), "([0-9a-f]{32})"\)', (SRCDIR / "src/base/event.h").read_text()))
 
 SERVICE = "echod.service"
 ACTIVATED = "echod-activated.service"
 SOCKET = "echod.socket"
+
+ERR, WARNING = 3, 4
 
 
 class CannotBoot(Exception):
@@ -52,6 +57,34 @@ def make_variable(name):
     return value
 
 
+def make(target, destdir):
+    """`make install` or the like. One at a time: make compares the units in the build with what they should be."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    with open(Path(BUILDDIR) / "config.status") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-C", BUILDDIR, target, f"DESTDIR={destdir}"], check=True, timeout=120,
+                       env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def make_stage(stage):
+    """`make install` into the directory `stage`, unless somebody has done so already."""
+    with open(f"{stage}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not Path(stage).exists():
+            make("install", f"{stage}.new")
+            os.rename(f"{stage}.new", stage)
+    return stage
+
+
+def matches(entry, fields):
+    return all(entry.get(name) == value for name, value in fields.items())
+
+
+def at_least(priority, entries):
+    """Those entries that `journalctl -p PRIORITY` would show."""
+    return [entry for entry in entries if int(entry.get("PRIORITY", 6)) <= priority]
+
+
 class Machine:
     def __init__(self, directory):
         self.directory = str(directory)
@@ -67,6 +100,8 @@ class Machine:
             raise RuntimeError(f"boot: exit status {status}: {text}")
         self.pid = int(Path(self.directory, "pid").read_text().split()[0])
         self.root = Path(f"/proc/{self.pid}/root")
+        # what `boot exec` does, without the shell
+        self.enter = ["nsenter", "-t", str(self.pid), "-a", "--", "env", "-i", *ENVIRONMENT]
         self.sockets = concurrent.futures.ThreadPoolExecutor(1, initializer=self.enter_network)
         self.sbindir = self.sysconfdir = None
 
@@ -80,7 +115,7 @@ class Machine:
 
     def run(self, *command, check=True, timeout=40, **more):
         """Run a command in the machine; its output is text."""
-        done = subprocess.run([BOOT, "exec", self.directory, *map(str, command)], timeout=timeout, text=True,
+        done = subprocess.run([*self.enter, *map(str, command)], timeout=timeout, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -91,16 +126,9 @@ class Machine:
 
     # --- what is installed -------------------------------------------------------------------
 
-    def make(self, target):
-        """`make install` or the like, into the machine. One at a time: make regenerates the units in the build."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        with open(Path(BUILDDIR) / "config.status") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            subprocess.run(["make", "-s", "-C", BUILDDIR, target, f"DESTDIR={self.root}"], check=True, timeout=120,
-                           env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def install(self):
-        self.make("install")
+    def install(self, stage):
+        """What `make install` has put into `stage`, and what the operator does after it."""
+        subprocess.run(["cp", "-a", f"{stage}/.", f"{self.root}/"], check=True, timeout=60)
         self.run("systemd-sysusers")
         self.run("journalctl", "--update-catalog")
         self.systemctl("daemon-reload")
@@ -171,14 +199,14 @@ class Machine:
             if libc.setns(namespace.fileno(), CLONE_NEWNET) < 0:
                 raise OSError(ctypes.get_errno(), "setns")
 
-    def socket(self, family, kind=socket.SOCK_STREAM):
+    def socket(self, family, kind=SOCK_STREAM):
         """A socket in the network of the machine."""
-        made = self.sockets.submit(socket.socket, family, kind).result()
+        made = self.sockets.submit(make_socket, family, kind).result()
         made.settimeout(10)
         return made
 
-    def connect(self, host="127.0.0.1", port=7, kind=socket.SOCK_STREAM):
-        made = self.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+    def connect(self, host="127.0.0.1", port=7, kind=SOCK_STREAM):
+        made = self.socket(AF_INET6 if ":" in host else AF_INET, kind)
         try:
             made.connect((host, port))
         except OSError:
@@ -186,8 +214,8 @@ class Machine:
             raise
         return made
 
-    def connect_unix(self, path, kind=socket.SOCK_STREAM):
-        made = socket.socket(socket.AF_UNIX, kind)
+    def connect_unix(self, path, kind=SOCK_STREAM):
+        made = make_socket(AF_UNIX, kind)
         made.settimeout(10)
         made.connect(str(self.path(path)))
         return made
@@ -202,44 +230,45 @@ class Machine:
     def cursor(self):
         """Where the journal ends now."""
         self.run("journalctl", "--sync")
-        return self.run("journalctl", "-q", "-n", "1", "-o", "json").stdout and \
-            json.loads(self.run("journalctl", "-q", "-n", "1", "-o", "json").stdout)["__CURSOR"]
+        return json.loads(self.run("journalctl", "-q", "-n", "1", "-o", "json").stdout)["__CURSOR"]
 
-    def journal(self, *matches, since=None):
-        """Entries, oldest first, each a dictionary of its fields."""
+    def journal(self, since=None, **fields):
+        """Entries that have all these fields, oldest first, each a dictionary."""
         self.run("journalctl", "--sync")
+        # matches beside a cursor are not left to journalctl: it would skip the first of them
         after = [f"--after-cursor={since}"] if since else []
-        out = self.run("journalctl", "-q", "-o", "json", "--all", *after, *matches).stdout
-        return [json.loads(line) for line in out.splitlines()]
+        out = self.run("journalctl", "-q", "-o", "json", "--all", *after).stdout
+        return [entry for entry in map(json.loads, out.splitlines()) if matches(entry, fields)]
 
-    def wait_journal(self, *matches, since, count=1, seconds=20):
+    def wait_journal(self, since, count=1, seconds=20, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
-        with subprocess.Popen([BOOT, "exec", self.directory, "journalctl", "-q", "-f", "-n", "all", "-o", "json",
-                               f"--after-cursor={since}", *matches], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE) as follow:
+        with subprocess.Popen([*self.enter, "journalctl", "-q", "-f", "-n", "all", "-o", "json",
+                               f"--after-cursor={since}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as follow:
             try:
-                return self.read_entries(follow.stdout.fileno(), count, time.monotonic() + seconds, matches)
+                for entry in self.read_entries(follow.stdout.fileno(), time.monotonic() + seconds):
+                    count -= matches(entry, fields)
+                    if count == 0:
+                        return entry
             finally:
                 follow.kill()
+        tail = self.run("journalctl", "-q", "-n", "30").stdout
+        raise AssertionError(f"not in the journal within {seconds} s: {fields}\n{tail}")
 
-    def read_entries(self, fd, count, end, matches):
+    @staticmethod
+    def read_entries(fd, end):
         data = b""
-        while data.count(b"\n") < count:
-            ready, _, _ = select.select([fd], [], [], max(0, end - time.monotonic()))
-            if not ready:
-                tail = self.run("journalctl", "-q", "-n", "30").stdout
-                raise AssertionError(f"the journal did not get {count} of {' '.join(matches)} in time:\n{tail}")
+        while select.select([fd], [], [], max(0, end - time.monotonic()))[0]:
             more = os.read(fd, 1 << 16)
             assert more, "journalctl ended"
-            data += more
-        return json.loads(data.splitlines()[count - 1])
+            *lines, data = (data + more).split(b"\n")
+            yield from map(json.loads, lines)
 
     def wait_event(self, name, since, **more):
-        return self.wait_journal(f"MESSAGE_ID={EVENTS[name]}", since=since, **more)
+        return self.wait_journal(since, MESSAGE_ID=EVENTS[name], **more)
 
     def wait_failed(self, result, since, unit=SERVICE, **more):
         """Wait until systemd says that the unit failed with this result."""
-        return self.wait_journal(f"UNIT={unit}", f"UNIT_RESULT={result}", since=since, **more)
+        return self.wait_journal(since, UNIT=unit, UNIT_RESULT=result, **more)
 
     def reload(self, unit=SERVICE):
         """`systemctl reload`, and wait until the new configuration is in effect."""
