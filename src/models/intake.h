@@ -44,6 +44,9 @@ void intake_retry(struct intake *intake);
 /* The body itself can take no more (`busy`), or can again. */
 void intake_busy(struct intake *intake, bool busy);
 
+/* Take one of max-connections places; false where all are taken: `waiting` now. Only while not `waiting`. */
+bool intake_place(struct intake *intake);
+
 /* A connection was accepted elsewhere (by a completion): whether this worker may keep it. Refuses, logs and
  * closes it otherwise. The place must have been taken before. */
 bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct arrival *arrival);
