@@ -261,7 +261,7 @@ static int uring_open(struct uring *uring)
 		return r;
 	ring_poll(&uring->ring, &uring->stop, false);
 	if (worker->inbox_fd >= 0)
-		ring_poll(&uring->ring, &uring->inbox, true);
+		ring_poll(&uring->ring, &uring->inbox, false);
 	doors_follow(uring);
 	return 0;
 }

@@ -163,9 +163,10 @@ void doors_event(struct uring *uring, const struct ring_event *event)
 
 void inbox_event(struct uring *uring, const struct ring_event *event)
 {
+	/* every worker is woken: one that is about to stop would take the knock with it into its grave */
 	if (event->result != -ECANCELED)
 		take_arrivals(uring, event->watch);
-	watch_again(uring, event->watch, true);
+	watch_again(uring, event->watch, false);
 }
 
 static void room_watch(struct uring *uring)
