@@ -44,8 +44,7 @@ void intake_busy(struct intake *intake, bool busy)
 	intake_update(intake);
 }
 
-/* Take one of max-connections places, or start waiting for one. */
-static bool place_taken(struct intake *intake)
+bool intake_place(struct intake *intake)
 {
 	struct worker *worker = intake->worker;
 
@@ -132,7 +131,7 @@ int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
 	struct addr addr;
 	int fd;
 
-	while (intake->open && place_taken(intake)) {
+	while (intake->open && intake_place(intake)) {
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
