@@ -68,12 +68,12 @@ static void flow_recv(struct uring *uring, struct flow *flow, size_t most, bool 
 
 static void flow_poll(struct uring *uring, struct flow *flow, unsigned want)
 {
-	uint8_t interest = (uint8_t) ((want & CONN_RECV ? WATCH_READ : 0) | (want & CONN_SEND ? WATCH_WRITE : 0));
+	unsigned interest = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 	/* one that only lingers is looked at every TICK */
 	if (interest == 0)
 		return;
-	flow->session.watch.interest = interest;
+	flow->session.watch.interest = interest & (WATCH_READ | WATCH_WRITE);
 	flow->ops |= BIT(RING_POLL);
 	ring_poll(&uring->ring, &flow->session.watch, false);
 }
