@@ -121,11 +121,11 @@ def test_listen_change(start, debris):
 
 
 def test_between_star_and_one_address(start):
-    """The same port, first on every address, then on one, then on every one again: the sockets overlap."""
+    """The same port, first on one address, then on every one, then on one again: the sockets overlap."""
     daemon = start(listen=["127.0.0.1"])
     daemon.reload(listen=["*"])
-    daemon.visit()
     peer.visit(("127.0.0.2", daemon.port))
+    daemon.visit()
     daemon.reload(listen=["127.0.0.1"])
     daemon.visit()
     given_up(("127.0.0.2", daemon.port))
