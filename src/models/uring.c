@@ -107,7 +107,7 @@ static void flow_stop(struct uring *uring, struct flow *flow)
 
 static void flow_drain_again(struct uring *uring, struct flow *flow)
 {
-	if (flow->ops == 0)
+	if (flow->op == RING_NONE)
 		flow_follow(uring, flow, conn_want(&flow->session.conn, uring->turn.limit));
 }
 
