@@ -109,9 +109,8 @@ void room_event(struct uring *uring);
 /* Let those in who knocked when no place was left, as far as there are places by now. */
 void doors_unpark(struct uring *uring);
 
-/* All doors have been cancelled for good, and somebody goes on listening: take whoever had knocked at this worker's, and with
- * them all who were parked. */
-void doors_sweep(struct uring *uring, bool knocking);
+/* Let them all in, for the end. */
+void doors_unpark_all(struct uring *uring);
 
 /* Give `watch` its place in the ring. 0 or -ENOMEM. */
 int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind);

@@ -65,12 +65,12 @@ static void flow_touch(struct uring *uring, struct flow *flow)
 
 static void flow_poll(struct uring *uring, struct flow *flow, unsigned want)
 {
-	uint8_t interest = (uint8_t) ((want & CONN_RECV ? WATCH_READ : 0) | (want & CONN_SEND ? WATCH_WRITE : 0));
+	unsigned interest = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 	/* one that only lingers is looked at every TICK */
 	if (interest == 0)
 		return;
-	flow->session.watch.interest = interest;
+	flow->session.watch.interest = interest & (WATCH_READ | WATCH_WRITE);
 	flow->op = RING_POLL;
 	ring_poll(&uring->ring, &flow->session.watch, false);
 }
@@ -140,7 +140,7 @@ static void received(struct uring *uring, struct flow *flow, const struct ring_e
 	conn_received(&flow->session.conn, ring_buffer(&uring->ring, event->buffer), n);
 	flow->buffer = event->buffer;
 	flow->lent = true;
-	flow->session.bulk = n == uring->ring.buffer_size;
+	turn_set_bulk(&uring->turn, &flow->session, n == uring->ring.buffer_size);
 	uring->worker->tally.received += n;
 	flow_touch(uring, flow);
 }
