@@ -4,6 +4,7 @@
 #include "client/load.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -293,6 +294,9 @@ static void run_watch(struct coordinator *coordinator)
 		if (!coordinator->interrupted && interrupt_seen())
 			run_stop(coordinator, ticks_now());
 	}
+	/* All connections were lost before the time was over. */
+	if (ticks_now() < atomic_load(&run->measure_to))
+		atomic_store(&run->measure_to, ticks_now());
 	if (coordinator->live_shown)
 		fputs("\r\033[K", stderr);
 }
@@ -376,7 +380,7 @@ static int run_report(struct coordinator *coordinator, const char *note)
 	for (unsigned i = 0; i < coordinator->running; i++)
 		report_worker(report, &coordinator->workers[i]);
 	if (options->mode == LOAD_STREAM)
-		report->echoes = (double) (report->bytes / options->size);
+		report->echoes = floor((double) report->bytes / (double) options->size);
 	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
 	    || (!options->udp && report->bytes_sent != report->bytes_received))
 		outcome = OUTCOME_DIFFERS;

@@ -198,6 +198,7 @@ static int epoll_run(struct worker *worker)
 	struct epoll_event wake = { .events = EPOLLIN, .data.u32 = WAKE };
 	int r = -ENOMEM;
 
+	/* cppcheck-suppress autoVariables ; reset below */
 	worker->engine = &engine;
 	engine.buffer = malloc(worker->run->buffer);
 	if (engine.buffer == NULL)
@@ -217,6 +218,7 @@ done:
 	if (engine.fd >= 0)
 		close(engine.fd);
 	free(engine.buffer);
+	worker->engine = NULL;
 	return r;
 }
 

@@ -372,6 +372,7 @@ static int uring_run(struct worker *worker)
 
 	if (r < 0)
 		return r;
+	/* cppcheck-suppress autoVariables ; reset below */
 	worker->engine = &engine;
 	engine.flows = calloc(worker->count, sizeof(*engine.flows));
 	engine.buffers = malloc(worker->count * worker->run->buffer);
@@ -398,6 +399,7 @@ done:
 	io_uring_queue_exit(&engine.ring);
 	free(engine.flows);
 	free(engine.buffers);
+	worker->engine = NULL;
 	return r;
 }
 

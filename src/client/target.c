@@ -102,7 +102,7 @@ static int find_literal(struct target *target, const struct target_wish *wish, c
 static size_t addrs_interleave(struct addr *out, const struct addrinfo *list)
 {
 	const struct addrinfo *same = list, *other = list;
-	int first = list->ai_family;
+	int first = list != NULL ? list->ai_family : AF_UNSPEC;
 	size_t count = 0;
 
 	while (same != NULL || other != NULL) {

@@ -102,8 +102,8 @@ void worker_fault(struct worker *worker, const struct flow *flow, const char *wh
 /* What this thread used of a processor, and how long it had to wait for one. */
 static void usage_read(uint64_t *cpu, uint64_t *delay)
 {
-	unsigned long long ran, waited;
 	struct timespec used;
+	char text[80], *waited = NULL;
 	FILE *file;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
@@ -112,8 +112,11 @@ static void usage_read(uint64_t *cpu, uint64_t *delay)
 	file = fopen("/proc/thread-self/schedstat", "re");
 	if (file == NULL)
 		return;
-	if (fscanf(file, "%llu %llu", &ran, &waited) == 2)
-		*delay = waited;
+	/* The time run, the time waited, and more. */
+	if (fgets(text, sizeof(text), file) != NULL)
+		waited = strchr(text, ' ');
+	if (waited != NULL)
+		*delay = strtoull(waited, NULL, 10);
 	fclose(file);
 }
 

@@ -111,8 +111,8 @@ extern const struct engine engine_epoll, engine_uring, engine_udp;
 int worker_init(struct worker *worker, struct run *run, unsigned number, unsigned first, unsigned count);
 void worker_clear(struct worker *worker);
 
-/* The thread. */
-void *worker_thread(void *worker);
+/* The thread of the worker that is its argument. */
+void *worker_thread(void *argument);
 
 /* Tell that something went wrong; the first is kept for the report. */
 void worker_fault(struct worker *worker, const struct flow *flow, const char *what, int error);

@@ -113,18 +113,18 @@ def test_text(server):
     assert shares and sum(shares) == pytest.approx(100, abs=0.01)
 
 
-# What goes wrong
+# What goes wrong. A run is over once all connections are lost, however long it was to be.
 
 def test_a_wrong_byte(engine):
     with servers.Stream(servers.corrupt(6400 + 5)) as other:
-        found = client.load("--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
+        found = client.load("-d", 60, "--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
     assert found["mismatches"] == 2
     assert "offset 6405 of its stream came back different" in found["first_error"]
 
 
 def test_a_wrong_byte_in_a_stream(engine):
     with servers.Stream(servers.corrupt(1000003)) as other:
-        found = client.load("--engine", engine, "--mode", "stream", "-n", 1, *other.where, status=client.DIFFERS)
+        found = client.load("-d", 60, "--engine", engine, "--mode", "stream", "-n", 1, *other.where, status=client.DIFFERS)
     assert found["mismatches"] == 1
     assert "offset 1000003 of its stream" in found["first_error"]
 
@@ -143,7 +143,7 @@ def test_bytes_of_another_connection(engine):
         servers.silent(connection)
 
     with servers.Stream(swapped) as other:
-        found = client.load("--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
+        found = client.load("-d", 60, "--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
     assert found["mismatches"] == 2
 
 
@@ -152,13 +152,13 @@ def test_surplus(engine):
         while data := connection.recv(65536):
             connection.sendall(data + data)
     with servers.Stream(twice) as other:
-        found = client.load("--engine", engine, "-n", 1, *other.where, status=client.DIFFERS)
+        found = client.load("-d", 60, "--engine", engine, "-n", 1, *other.where, status=client.DIFFERS)
     assert found["mismatches"] == 1
 
 
 def test_lost_connections(engine):
     with servers.Stream(servers.close_after(6400)) as other:
-        found = client.load("--engine", engine, "-n", 3, *other.where, status=client.DIFFERS)
+        found = client.load("-d", 60, "--engine", engine, "-n", 3, *other.where, status=client.DIFFERS)
     assert found["errors"] == 3
     assert found["bytes_received"] == 3 * 6400
     assert re.search("the server closed it|Connection reset|Broken pipe", found["first_error"])
