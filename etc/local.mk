@@ -34,8 +34,10 @@ uninstall-conf:
 # Shell completion, where bash and zsh look below each prefix.
 bashcompletiondir = $(datadir)/bash-completion/completions
 dist_bashcompletion_DATA = \
+	etc/completions/bash/echoc \
 	etc/completions/bash/echod
 
 zshcompletiondir = $(datadir)/zsh/site-functions
 dist_zshcompletion_DATA = \
+	etc/completions/zsh/_echoc \
 	etc/completions/zsh/_echod

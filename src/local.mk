@@ -42,6 +42,10 @@ libechod_a_SOURCES = \
 	src/conf/schema.h \
 	src/echo/conn.c \
 	src/echo/conn.h \
+	src/echo/dgram.c \
+	src/echo/dgram.h \
+	src/echo/meter.c \
+	src/echo/meter.h \
 	src/echo/state.c \
 	src/echo/state.h \
 	src/echo/stats.c \
@@ -50,6 +54,7 @@ libechod_a_SOURCES = \
 	src/models/datagram.h \
 	src/models/entrance.c \
 	src/models/entrance.h \
+	src/models/fault.h \
 	src/models/handover.c \
 	src/models/handover.h \
 	src/models/intake.c \
@@ -89,7 +94,14 @@ libechod_a_SOURCES = \
 	src/daemon/supervisor.h
 
 if HAVE_LIBURING
-libechod_a_SOURCES += src/models/uring_stub.c
+libechod_a_SOURCES += \
+	src/models/uring.c \
+	src/models/uring.h \
+	src/models/uring_door.c \
+	src/models/uring_flow.c \
+	src/models/uring_probe.c \
+	src/models/uring_ring.c \
+	src/models/uring_ring.h
 else
 libechod_a_SOURCES += src/models/uring_stub.c
 endif

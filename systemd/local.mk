@@ -1,5 +1,5 @@
-# Units and the message catalog. systemd reads both below /usr/lib and /usr/local/lib alike, so they
-# follow the prefix. There is no user to make: the services run under a dynamic one.
+# Units, the user they run as, and the message catalog. systemd reads all three below /usr/lib and
+# /usr/local/lib alike, so they follow the prefix.
 
 # Two variants of one text, with some lines of their own.
 systemd_services = \
@@ -16,6 +16,9 @@ nodist_systemdsystemunit_DATA = \
 	$(systemd_services) \
 	systemd/echod.socket
 endif
+
+sysusersdir = $(prefix)/lib/sysusers.d
+dist_sysusers_DATA = systemd/sysusers.d/echod.conf
 
 catalogdir = $(prefix)/lib/systemd/catalog
 dist_catalog_DATA = systemd/echod.catalog
@@ -34,3 +37,21 @@ EXTRA_DIST += \
 CLEANFILES += \
 	$(systemd_services) \
 	systemd/notify-reload.conf
+
+# On the running system itself systemd is told of both, so that the service can be started at once;
+# a package does this when it is installed. The user stays when the program goes: its number could be
+# on files.
+install_data_hooks += install-systemd
+uninstall_hooks += uninstall-systemd
+
+systemd_here = test -z "$(DESTDIR)" && test "`id -u`" = 0 && case "$(prefix)" in /usr|/usr/local) ;; *) false;; esac
+
+install-systemd:
+	@if $(systemd_here); then \
+		for command in "systemd-sysusers $(sysusersdir)/echod.conf" "journalctl --update-catalog"; do \
+			echo " $$command"; $$command || echo "that failed; it can be run later"; \
+		done; \
+	fi
+
+uninstall-systemd:
+	@if $(systemd_here); then journalctl --update-catalog || :; fi

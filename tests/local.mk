@@ -9,12 +9,30 @@
 unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_conf \
+	tests/unit/test_datagram \
+	tests/unit/test_dgram \
 	tests/unit/test_names \
 	tests/unit/test_network \
 	tests/unit/test_options
 
+# The same for echoc's pure parts, linked with libechoc.a.
+client_tests = \
+	tests/unit/test_flow \
+	tests/unit/test_histogram \
+	tests/unit/test_numbers \
+	tests/unit/test_pattern \
+	tests/unit/test_probes
+
+tests_unit_test_flow_LDADD = $(client_test_libs)
+tests_unit_test_histogram_LDADD = $(client_test_libs)
+tests_unit_test_numbers_LDADD = $(client_test_libs)
+tests_unit_test_pattern_LDADD = $(client_test_libs)
+tests_unit_test_probes_LDADD = $(client_test_libs)
+client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
+
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
+	tests/client.test \
 	tests/system.test
 
 if FUZZING
@@ -23,14 +41,15 @@ LDADD = $(libechod_libs) $(FUZZER_LIBS)
 else
 LDADD = $(libechod_libs) $(CMOCKA_LIBS)
 if HAVE_CMOCKA
-check_PROGRAMS += $(unit_tests)
-TESTS += $(unit_tests)
+check_PROGRAMS += $(unit_tests) $(client_tests)
+TESTS += $(unit_tests) $(client_tests)
 endif
 TESTS += $(system_suites) tests/manual.test
 endif
 
 EXTRA_DIST += \
 	$(system_suites) \
+	tests/client \
 	tests/manual.test \
 	tests/pytest_tap.py \
 	tests/run-pytest \

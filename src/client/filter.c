@@ -25,6 +25,7 @@
 #define RING_FIRST (1u << 20)       /* both powers of two: a place in the ring is a mask away */
 #define RING_MOST (1u << 30)
 #define GROW_AFTER (TICKS_SECOND / 10)
+#define SHUT_AFTER (TICKS_SECOND / 5)
 #define CLOSE_WAIT (2 * TICKS_SECOND)
 
 struct filter {
@@ -124,7 +125,10 @@ static int step_read(struct filter *filter)
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? -1 : filter_fail(filter, "standard input", errno);
-	filter->in_over = n == 0;
+	if (n == 0) {
+		filter->in_over = true;
+		filter->moved = ticks_now();
+	}
 	filter->taken += (uint64_t) n;
 	return -1;
 }
@@ -283,6 +287,19 @@ static int filter_stalled(struct filter *filter)
 	return OUTCOME_DIFFERS;
 }
 
+/* Some servers (ncat --exec is one) drop what they owe when they learn that no more will come. So that is said when all
+ * is back; or when nothing more comes back, as from a server that waits for the end before it answers. */
+static void filter_shut(struct filter *filter, uint64_t now)
+{
+	if (filter->shut || !filter->in_over || filter->sent < filter->taken)
+		return;
+	if (filter->matched < filter->taken && !filter->send_broken && now < filter->moved + SHUT_AFTER)
+		return;
+	shutdown(filter->net, SHUT_WR);
+	filter->shut = true;
+	filter->moved = now;
+}
+
 /* The time at which something must happen though nothing moves, or TICKS_NEVER. */
 static uint64_t filter_alarm(const struct filter *filter)
 {
@@ -290,6 +307,8 @@ static uint64_t filter_alarm(const struct filter *filter)
 		return TICKS_NEVER; /* the output is what is slow */
 	if (filter->in_over && filter->matched == filter->taken)
 		return filter->moved + CLOSE_WAIT;
+	if (filter->in_over && filter->sent == filter->taken && !filter->shut)
+		return filter->moved + SHUT_AFTER;
 	if (filter->options->timeout == TICKS_NEVER || (!filter->in_over && !ring_full(filter)))
 		return TICKS_NEVER;
 	return filter->moved + filter->options->timeout;
@@ -297,11 +316,13 @@ static uint64_t filter_alarm(const struct filter *filter)
 
 static int filter_turn(struct filter *filter)
 {
-	uint64_t now = ticks_now(), alarm = filter_alarm(filter), wake = alarm, grow = TICKS_NEVER;
+	uint64_t now = ticks_now(), alarm, wake, grow = TICKS_NEVER;
 	struct pollfd fds[3] = { { .fd = -1 }, { .fd = -1 }, { .fd = -1 } };
 	struct timespec wait;
 	int r = -1;
 
+	filter_shut(filter, now);
+	alarm = filter_alarm(filter);
 	if (ring_full(filter) && filter->sent == filter->taken && filter->back_end == 0 && filter->ring_size < RING_MOST)
 		grow = filter->moved + GROW_AFTER;
 	if (now >= alarm)
@@ -317,7 +338,7 @@ static int filter_turn(struct filter *filter)
 	fds[1].fd = fds[1].events != 0 ? filter->net : -1;
 	if (filter->back_end > 0)
 		fds[2] = (struct pollfd) { .fd = filter->out, .events = POLLOUT };
-	wake = grow < wake ? grow : wake;
+	wake = grow < alarm ? grow : alarm;
 	wake = progress_due(&filter->progress) < wake ? progress_due(&filter->progress) : wake;
 	if (ppoll(fds, 3, ticks_wait(&wait, now, wake), interrupt_mask()) < 0) {
 		if (errno != EINTR)
@@ -343,11 +364,6 @@ static int filter_run(struct filter *filter)
 
 	filter->moved = ticks_now();
 	for (;;) {
-		if (filter->in_over && filter->sent == filter->taken && !filter->shut) {
-			shutdown(filter->net, SHUT_WR);
-			filter->shut = true;
-			filter->moved = ticks_now();
-		}
 		if (filter->net_over && filter->back_end == 0)
 			return filter_judge(filter);
 		progress_show(&filter->progress, filter->sent, filter->matched);

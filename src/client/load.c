@@ -127,7 +127,8 @@ static int idle_open(struct coordinator *coordinator)
 		return complain(OUTCOME_USAGE, "idle connections", ENOMEM);
 	for (unsigned i = 0; i < options->idle; i++)
 		coordinator->idle[i] = -1;
-	coordinator->idle_open = opener_connect(coordinator->idle, options->idle, &options->wish, &coordinator->run.to, &error, &what);
+	coordinator->idle_open = opener_connect(coordinator->idle, options->idle, &options->wish, &coordinator->run.to, -1,
+						&error, &what);
 	if (coordinator->idle_open == options->idle)
 		return -1;
 	snprintf(text, sizeof(text), "only %u of %u idle connections could be made: %s%s", coordinator->idle_open, options->idle,
@@ -248,7 +249,7 @@ static int opening_wait(struct coordinator *coordinator)
 		coordinator->interrupted = interrupt_seen();
 	}
 	if (coordinator->interrupted)
-		return complain(OUTCOME_UNREACHED, "interrupted while connecting", 0);
+		return complain(OUTCOME_UNREACHED, "interrupted before all connections were made", 0);
 	for (unsigned i = 0; i < coordinator->count && fault == NULL; i++)
 		if (coordinator->workers[i].fault[0] != '\0')
 			fault = coordinator->workers[i].fault;
@@ -345,7 +346,7 @@ static void report_worker(struct report *report, const struct worker *worker)
 	if (report->seconds > 0) {
 		double share = cpu / report->seconds, wait = ticks_to_seconds(worker->delay) / report->seconds;
 
-		report->limited |= share + wait > LIMIT_SHARE && share > wait;
+		report->limited |= share + wait > LIMIT_SHARE;
 		if (share > report->cpu_share_highest) {
 			report->cpu_share_highest = share;
 			report->wait_share_highest = wait;

@@ -10,13 +10,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "client/interrupt.h"
 #include "client/worker.h"
 
 #define AT_ONCE 128
 
-/* Connections in the making: the first `used` of both. */
+/* Connections in the making: the first `used` of both; behind them in `fds` is what cancels. */
 struct opening {
-	struct pollfd fds[AT_ONCE];
+	struct pollfd fds[AT_ONCE + 1];
 	unsigned which[AT_ONCE];
 	unsigned used;
 };
@@ -80,10 +81,26 @@ static int opening_reap(struct opening *opening)
 	return 0;
 }
 
-unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int *error,
-			const char **what)
+/* Wait for news of those in the making. Returns 0 or -errno. */
+static int opening_wait(struct opening *opening, uint64_t timeout, int cancel)
 {
-	int limit = wish->timeout == TICKS_NEVER ? -1 : (int) (wish->timeout / 1000000);
+	struct pollfd *last = &opening->fds[opening->used];
+	struct timespec wait;
+	int r;
+
+	*last = (struct pollfd) { .fd = cancel, .events = POLLIN };
+	r = ppoll(opening->fds, opening->used + 1, timeout == TICKS_NEVER ? NULL : ticks_wait(&wait, 0, timeout),
+		  cancel < 0 ? interrupt_mask() : NULL);
+	if (r < 0 && errno != EINTR)
+		return -errno;
+	if (last->revents != 0 || (cancel < 0 && interrupt_seen()))
+		return -ECANCELED;
+	return r == 0 ? -ETIMEDOUT : r < 0 ? 0 : opening_reap(opening);
+}
+
+unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int cancel,
+			int *error, const char **what)
+{
 	struct opening opening = { .used = 0 };
 	unsigned next = 0, open = 0;
 	bool made;
@@ -101,10 +118,8 @@ unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish
 			}
 			next++;
 		}
-		if (r == 0 && opening.used > 0) {
-			r = poll(opening.fds, opening.used, limit);
-			r = r == 0 ? -ETIMEDOUT : r < 0 ? (errno == EINTR ? 0 : -errno) : opening_reap(&opening);
-		}
+		if (r == 0 && opening.used > 0)
+			r = opening_wait(&opening, wish->timeout, cancel);
 	}
 	*error = -r;
 	for (unsigned i = 0; i < opening.used; i++) {
@@ -131,7 +146,7 @@ int opener_open(struct worker *worker)
 		return -ENOMEM;
 	for (unsigned i = 0; i < worker->count; i++)
 		fds[i] = worker->flows[i].fd;
-	open = opener_connect(fds, worker->count, &run->options->wish, &run->to, &error, &what);
+	open = opener_connect(fds, worker->count, &run->options->wish, &run->to, worker->wake, &error, &what);
 	for (unsigned i = 0; i < worker->count; i++) {
 		worker->flows[i].fd = fds[i];
 		worker->flows[i].state = fds[i] >= 0 ? FLOW_OPEN : FLOW_CLOSED;

@@ -14,9 +14,10 @@ struct addr;
 int opener_open(struct worker *worker);
 
 /* Open `count` connections, their descriptors in `fds` (-1 in the ones not made; those >= 0 already are left alone).
- * Returns how many are open, all or those before the first failure; then `*error` says what it was, and
- * `*what` what could not be done (NULL: connect). */
-unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int *error,
-			const char **what);
+ * It is given up when `cancel` becomes readable; in the main thread, where that is -1, on Ctrl-C.
+ * Returns how many are open, all or those before the first failure; then `*error` says what it was (ECANCELED where it was
+ * given up), and `*what` what could not be done (NULL: connect). */
+unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int cancel,
+			int *error, const char **what);
 
 #endif

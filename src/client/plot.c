@@ -16,8 +16,6 @@
 #define TOOL "gnuplot"
 #define POINTS 400
 
-
-
 int plot_check(void)
 {
 	const char *path = getenv("PATH");

@@ -196,8 +196,14 @@ void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, ui
 	uint64_t seq = length >= NUMBER_BYTES ? number_read(probes, bytes) : 0;
 
 	*match = (struct match) { .wanted = -1, .got = -1 };
-	if (is_known(probes, seq) && length == probes->size && content_compare(probes, seq, bytes, length) == length) {
-		match_intact(probes, seq, now, match);
+	if (seq >= 1 && seq <= probes->sent && length == probes->size && content_compare(probes, seq, bytes, length) == length) {
+		if (is_known(probes, seq)) {
+			match_intact(probes, seq, now, match);
+		} else {
+			/* One of ours, so old that it is forgotten. */
+			match->verdict = VERDICT_STRAY;
+			probes->strays++;
+		}
 		return;
 	}
 	/* Cut short or drawn out, but right as far as it goes? Else look whose it was. */

@@ -147,6 +147,15 @@ static void drain_begin(struct worker *worker)
 	}
 }
 
+/* What has not come back by now is lost. */
+static void drain_give_up(struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->count; i++)
+		if (!worker->flows[i].dead)
+			tally_add(&worker->tally.lost, flow_abandon(&worker->flows[i]));
+	worker->unsettled = 0;
+}
+
 static void phase_advance(struct worker *worker)
 {
 	struct run *run = worker->run;
@@ -168,8 +177,10 @@ static void phase_advance(struct worker *worker)
 			measure_end(worker);
 		worker->phase = PHASE_OVER;
 	}
-	if (worker->phase == PHASE_DRAIN
-	    && (worker->unsettled == 0 || worker->now >= atomic_load_explicit(&run->drain_to, memory_order_relaxed)))
+	if (worker->phase == PHASE_DRAIN && worker->unsettled > 0
+	    && worker->now >= atomic_load_explicit(&run->drain_to, memory_order_relaxed))
+		drain_give_up(worker);
+	if (worker->phase == PHASE_DRAIN && worker->unsettled == 0)
 		worker->phase = PHASE_OVER;
 }
 
@@ -225,13 +236,17 @@ static uint64_t ramp_advance(struct worker *worker, void (*push)(struct worker *
 	return TICKS_NEVER;
 }
 
-/* Note all that became due. Returns when the next message will. */
+/* Note all that became due; after the end of the measuring nothing does. Returns when the next message will. */
 static uint64_t ticks_advance(struct worker *worker, void (*push)(struct worker *, struct flow *))
 {
+	uint64_t end = atomic_load_explicit(&worker->run->measure_to, memory_order_relaxed);
+
 	for (;;) {
 		struct flow *flow = &worker->flows[worker->tick % worker->count];
 		uint64_t when = tick_time(worker, worker->tick);
 
+		if (when >= end)
+			return TICKS_NEVER;
 		if (when > worker->now)
 			return when;
 		if (flow->active && !flow->dead) {
@@ -271,15 +286,16 @@ uint64_t worker_turn(struct worker *worker, void (*push)(struct worker *worker, 
 	uint64_t next = TICKS_NEVER, when;
 
 	worker->now = ticks_now();
-	phase_advance(worker);
-	if (worker->phase >= PHASE_DRAIN)
-		return atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
-	if (worker->active < worker->count)
+	if (worker->active < worker->count && worker->phase < PHASE_DRAIN)
 		next = ramp_advance(worker, push);
-	if (worker->interval > 0) {
+	/* Before the phase changes: what was due in it is begun, or at least known. */
+	if (worker->interval > 0 && worker->phase < PHASE_DRAIN) {
 		when = ticks_advance(worker, push);
 		next = when < next ? when : next;
 	}
+	phase_advance(worker);
+	if (worker->phase >= PHASE_DRAIN)
+		return atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
 	if (worker->rest_count > 0) {
 		when = rest_advance(worker, push);
 		next = when < next ? when : next;

@@ -465,12 +465,22 @@ static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
 	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) crew->conf->drain_timeout * USEC_PER_SEC);
 }
 
-static void forget_closed_in_store(struct supervisor *supervisor)
+/* Listeners that the new configuration does not name: who waits in their backlog is served,
+ * who comes later is refused, though the old crew may still have the descriptors. */
+static void shut_unnamed(struct supervisor *supervisor)
 {
+	const struct conf *conf = supervisor->current->conf;
+	struct admission admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny };
+
 	for (size_t i = 0; i < supervisor->sockets.count; i++) {
 		struct sockets one = { .items = &supervisor->sockets.items[i], .count = 1 };
 
-		if (!supervisor->sockets.items[i].keep && notify_enabled())
+		if (one.items->keep)
+			continue;
+		handover_backlog(one.items, &admission, supervisor->ground.outbox, UINT32_MAX,
+		                 &supervisor->ground.board->retired[STAT_ACCEPTED]);
+		listener_shut(one.items);
+		if (notify_enabled())
 			store_forget(&one);
 	}
 }
@@ -485,7 +495,7 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->current = supervisor->next;
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
-		forget_closed_in_store(supervisor);
+		shut_unnamed(supervisor);
 		sockets_commit(&supervisor->sockets);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
@@ -551,6 +561,9 @@ static void stop_begin(struct supervisor *supervisor)
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		stop_crew(LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+	if (!supervisor->keep)
+		for (size_t i = 0; i < supervisor->sockets.count; i++)
+			listener_shut(&supervisor->sockets.items[i]);
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;

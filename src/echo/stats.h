@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "base/ratelimit.h"
+#include "echo/meter.h"
 
 /* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
 #define STATS_COUNTERS(X) \
@@ -41,6 +42,7 @@
 	X(STAT_UDP_OWN_ADDRESS, "datagrams_dropped", "reason=\"own_address\"", "") \
 	X(STAT_UDP_NOT_UNICAST, "datagrams_dropped", "reason=\"not_unicast\"", "") \
 	X(STAT_UDP_DENIED, "datagrams_dropped", "reason=\"denied\"", "") \
+	X(STAT_UDP_LOOP, "datagrams_dropped", "reason=\"loop\"", "") \
 	X(STAT_UDP_RATE, "datagrams_dropped", "reason=\"rate\"", "") \
 	X(STAT_UDP_SEND_FAILED, "datagrams_dropped", "reason=\"send_failed\"", "") \
 	X(STAT_LOG_LOST, "log_records_lost", "", "Log records that found the way to the supervisor full")
@@ -86,6 +88,7 @@ struct stats_board {
 	struct ratelimit limit_lines;      /* max-connections reached */
 	struct stats_orders orders[STATS_CREWS];
 	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
+	struct meter datagrams;                /* udp-rate; only what is used costs memory */
 	uint32_t slots_count;
 	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
 	struct stats_slot slots[];

@@ -3,9 +3,11 @@
 #include "models/entrance.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "models/model.h"
 
 #define EVENTS_MAX 16
 
@@ -23,7 +25,7 @@ static int watch_follow(struct entrance *entrance, struct watch *watch, int fd, 
 	if (want == *have || fd < 0)
 		return 0;
 	if (want)
-		r = watch_begin(entrance, watch, fd, kind, kind != WATCH_ROOM);
+		r = watch_begin(entrance, watch, fd, kind, kind == WATCH_LISTENER);
 	else
 		ready_epoll.remove(entrance->ready, watch, false);
 	*have = want;
@@ -77,6 +79,9 @@ void entrance_close(struct entrance *entrance)
 	intake_close(&entrance->intake);
 	ready_epoll.close(entrance->ready);
 	free(entrance->listeners);
+	/* nobody is woken for us any more; for whom we were, somebody else must be */
+	if (entrance->stopping && worker_stop_order(entrance->intake.worker) == STOP_HAND_OVER)
+		intake_pass_on(&entrance->intake, UINT_MAX);
 }
 
 void entrance_busy(struct entrance *entrance, bool busy)
@@ -85,17 +90,27 @@ void entrance_busy(struct entrance *entrance, bool busy)
 	entrance_follow(entrance);
 }
 
-/* What predecessors left comes before what knocks: their clients came first. */
+/* What predecessors left comes before what knocks: their clients came first. One connection is
+ * taken; where this worker was woken for more of them, of which no other worker may know, they
+ * are passed on. */
 static int take(struct entrance *entrance, const struct watch_event *events, int n, struct arrival *arrival)
 {
+	int got = 0, knocks = 0;
+
 	for (int i = 0; i < n; i++)
-		if (events[i].watch->kind == WATCH_INBOX && intake_inherit(&entrance->intake, arrival))
-			return 1;
-	for (int i = 0; i < n; i++)
-		if (events[i].watch->kind == WATCH_LISTENER &&
-		    intake_accept(&entrance->intake, (size_t) (events[i].watch - entrance->listeners), arrival))
-			return 1;
-	return 0;
+		if (events[i].watch->kind == WATCH_INBOX && !got)
+			got = intake_inherit(&entrance->intake, arrival);
+	for (int i = 0; i < n; i++) {
+		if (events[i].watch->kind != WATCH_LISTENER)
+			continue;
+		if (!got)
+			got = intake_accept(&entrance->intake, (size_t) (events[i].watch - entrance->listeners), arrival);
+		else
+			knocks++;
+	}
+	if (knocks > 0 && entrance->intake.worker->workers > 1 && entrance->intake.worker->model->crew != MODEL_SPAWN)
+		intake_pass_on(&entrance->intake, 1);
+	return got;
 }
 
 int entrance_wait(struct entrance *entrance, struct arrival *arrival)

@@ -168,6 +168,7 @@ static int message_read(const void *message, size_t size, const int fds[], size_
 	if (r < 0)
 		conn_clear(&arrival->conn);
 	arrival->fd = fds[0];
+	arrival->foreign = true;
 	return r;
 }
 
@@ -236,5 +237,32 @@ unsigned handover_end_waiting(int inbox)
 		}
 		for (size_t i = 0; i < fd_count; i++)
 			close(fds[i]);
+	}
+}
+
+void handover_backlog(const struct listener *listener, const struct admission *admission, int outbox,
+                      unsigned most, _Atomic uint64_t *accepted)
+{
+	struct pollfd room = { .fd = outbox, .events = POLLOUT };
+	struct addr addr;
+	int fd;
+
+	while (listener->kind == LISTENER_STREAM && most-- > 0 && poll(&room, 1, 0) == 1) {
+		struct session session = { .watch = { .fd = -1 } };
+
+		addr.len = sizeof addr.un;
+		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			return;
+		peer_from_addr(&session.peer, &addr);
+		if (admission_admit(admission, &session.peer) == ADMISSION_OK) {
+			session.watch.fd = fd;
+			conn_init(&session.conn, clock_usec());
+			session_touch(&session, session.conn.since);
+			if (handover_send(outbox, &session) == 0)
+				atomic_fetch_add_explicit(accepted, 1, memory_order_relaxed);
+			admission_leave(admission, &session.peer);
+		}
+		close(fd);
 	}
 }

@@ -44,8 +44,7 @@ void intake_busy(struct intake *intake, bool busy)
 	intake_update(intake);
 }
 
-/* Take one of max-connections places, or start waiting for one. */
-static bool place_taken(struct intake *intake)
+bool intake_place(struct intake *intake)
 {
 	struct worker *worker = intake->worker;
 
@@ -113,6 +112,7 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 	verdict = admission_admit(&worker->admission, &arrival->peer);
 	if (verdict == ADMISSION_OK) {
 		arrival->fd = fd;
+		arrival->foreign = false;
 		arrival->active = clock_usec();
 		conn_init(&arrival->conn, arrival->active);
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
@@ -131,7 +131,7 @@ int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
 	struct addr addr;
 	int fd;
 
-	while (intake->open && place_taken(intake)) {
+	while (intake->open && intake_place(intake)) {
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
@@ -157,4 +157,15 @@ int intake_inherit(struct intake *intake, struct arrival *arrival)
 		r = handover_receive(intake->worker->inbox_fd, intake->worker, arrival);
 	while (r == -EBADMSG);
 	return r == 0;
+}
+
+void intake_pass_on(struct intake *intake, unsigned most)
+{
+	struct worker *worker = intake->worker;
+
+	if (worker->outbox_fd < 0)
+		return;
+	for (size_t i = 0; i < worker->listener_count; i++)
+		handover_backlog(&worker->listeners[i], &worker->admission, worker->outbox_fd, most,
+		                 &worker->slot->counters[STAT_ACCEPTED]);
 }

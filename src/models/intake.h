@@ -44,6 +44,13 @@ void intake_retry(struct intake *intake);
 /* The body itself can take no more (`busy`), or can again. */
 void intake_busy(struct intake *intake, bool busy);
 
+/* This worker has been woken for connections that it does not serve now, and nobody else may
+ * have been: send at most `most` of those who wait in each backlog into the queue, where all see them. */
+void intake_pass_on(struct intake *intake, unsigned most);
+
+/* Take one of max-connections places; false where all are taken: `waiting` now. Only while not `waiting`. */
+bool intake_place(struct intake *intake);
+
 /* A connection was accepted elsewhere (by a completion): whether this worker may keep it. Refuses, logs and
  * closes it otherwise. The place must have been taken before. */
 bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct arrival *arrival);

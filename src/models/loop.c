@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,15 +52,15 @@ static void session_end(struct loop *loop, struct session *session)
 	pool_give(&loop->pool, session);
 }
 
-static uint8_t to_interest(unsigned want)
+static unsigned to_interest(unsigned want)
 {
-	return (uint8_t) ((want & CONN_RECV ? WATCH_READ : 0) | (want & CONN_SEND ? WATCH_WRITE : 0));
+	return (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 }
 
 /* Do what `want` says: watch for it, or end. */
 static void session_follow(struct loop *loop, struct session *session, unsigned want)
 {
-	uint8_t interest = to_interest(want);
+	unsigned interest = to_interest(want);
 
 	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session))) {
 		session_end(loop, session);
@@ -67,7 +68,7 @@ static void session_follow(struct loop *loop, struct session *session, unsigned 
 	}
 	if (interest == session->watch.interest)
 		return;
-	session->watch.interest = interest;
+	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
 	if (loop->ops->change(loop->ready, &session->watch) < 0) {
 		conn_error(&session->conn, ENOMEM);
 		session_end(loop, session);
@@ -93,7 +94,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 
 	if (session) {
 		session_open(session, arrival, loop->worker);
-		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit));
+		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit)) & (WATCH_READ | WATCH_WRITE);
 		r = loop->ops->add(loop->ready, &session->watch, false);
 		if (r == 0) {
 			list_append(&loop->sessions, &session->link);
@@ -243,6 +244,8 @@ static void stop_begin(struct loop *loop)
 		loop->ops->remove(loop->ready, &loop->inbox, false);
 	datagram_unwatch(&loop->datagram);
 	intake_follow(loop);
+	if (order == STOP_HAND_OVER)
+		intake_pass_on(&loop->intake, UINT_MAX);
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 
@@ -335,7 +338,7 @@ static int loop_open(struct loop *loop)
 		return r;
 	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
 	if (r == 0 && worker->inbox_fd >= 0)
-		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, true);
+		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false);
 	if (r == 0)
 		r = datagram_open(&loop->datagram, worker);
 	if (r == 0)

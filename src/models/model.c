@@ -95,6 +95,7 @@ static const struct model models[] = {
 		.counts = "event loops",
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
+		.pipes = 32,
 		.datagrams = true,
 		.probe = uring_probe,
 		.run = uring_run,

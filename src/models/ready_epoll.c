@@ -65,7 +65,7 @@ static int ready_epoll_change(struct ready *self, struct watch *watch)
 
 static void ready_epoll_remove(struct ready *self, struct watch *watch, bool closing)
 {
-	if (!closing)
+	if (!closing || watch->foreign)
 		(void) control(self, EPOLL_CTL_DEL, watch, 0);
 }
 

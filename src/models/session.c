@@ -13,6 +13,9 @@
 #define LINES_INTERVAL (10 * USEC_PER_SEC)
 #define LINES_BURST 1000
 
+/* By so many ticks may the clock that noted a movement be ahead of the one it is compared with. */
+#define CLOCKS_APART 1000
+
 static const enum stats_counter end_counters[CONN_REASONS] = {
 	[CONN_OPEN] = STAT_ENDED_ERROR,    [CONN_EOF] = STAT_ENDED_EOF,     [CONN_RESET] = STAT_ENDED_RESET,
 	[CONN_IDLE] = STAT_ENDED_IDLE,     [CONN_LIMIT] = STAT_ENDED_LIMIT, [CONN_DENIED] = STAT_ENDED_DENIED,
@@ -24,7 +27,7 @@ void session_open(struct session *session, const struct arrival *arrival, struct
 	memset(session, 0, sizeof *session);
 	session->conn = arrival->conn;
 	session->peer = arrival->peer;
-	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION };
+	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION, .foreign = arrival->foreign };
 	list_init(&session->link);
 	session_touch(session, arrival->active);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
@@ -116,8 +119,10 @@ int64_t session_active_usec(const struct session *session, int64_t now)
 	int64_t tick = now >> SESSION_TICK_SHIFT;
 	uint32_t age = ((uint32_t) tick - session->active) & mask;
 
-	/* the coarse clock that made `now` may be a tick behind the exact one */
-	return age > mask - 16 ? now : (tick - age) * (INT64_C(1) << SESSION_TICK_SHIFT);
+	/* accepted after the caller had last looked at its clock, and in the next tick: not four years ago */
+	if (age > mask - CLOCKS_APART)
+		age = 0;
+	return (tick - age) * (INT64_C(1) << SESSION_TICK_SHIFT);
 }
 
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now)

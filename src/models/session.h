@@ -37,6 +37,7 @@ struct session {
 /* A connection just accepted or taken over: its place and source are admitted and counted. */
 struct arrival {
 	int fd;
+	bool foreign;            /* taken over: the predecessor may still have its descriptor */
 	struct conn conn;
 	struct peer peer;
 	int64_t active;          /* clock_usec() of the last movement */

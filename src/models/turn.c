@@ -34,18 +34,6 @@ static void pipe_free(struct turn *turn, struct turn_pipe *pipe)
 	turn->pipes--;
 }
 
-void turn_close(struct turn *turn)
-{
-	while (!list_empty(&turn->spare)) {
-		struct turn_pipe *pipe = LIST_ENTRY(turn->spare.next, struct turn_pipe, link);
-
-		list_remove(&pipe->link);
-		pipe_free(turn, pipe);
-	}
-	free(turn->scratch.data);
-	turn->scratch.data = NULL;
-}
-
 static struct turn_pipe *pipe_make(struct turn *turn)
 {
 	struct turn_pipe *pipe;
@@ -91,16 +79,41 @@ static void pipe_give_back(struct turn *turn, struct session *session)
 	session->pipe = NULL;
 }
 
+/* Note whether the session moves bulk. */
+static void set_bulk(struct turn *turn, struct session *session, bool bulk)
+{
+	turn->bulk += (unsigned) bulk - (unsigned) session->bulk;
+	session->bulk = bulk;
+}
+
+static void pipes_free_spare(struct turn *turn)
+{
+	while (!list_empty(&turn->spare)) {
+		struct turn_pipe *pipe = LIST_ENTRY(turn->spare.next, struct turn_pipe, link);
+
+		list_remove(&pipe->link);
+		pipe_free(turn, pipe);
+	}
+}
+
 void turn_drop_pipe(struct turn *turn, struct session *session)
 {
-	if (!session->pipe)
-		return;
-	if (session->conn.piped == 0) {
+	set_bulk(turn, session, false);
+	if (session->pipe && session->conn.piped == 0) {
 		pipe_give_back(turn, session);
-		return;
+	} else if (session->pipe) {
+		pipe_free(turn, session->pipe);
+		session->pipe = NULL;
 	}
-	pipe_free(turn, session->pipe);
-	session->pipe = NULL;
+	if (turn->bulk == 0)
+		pipes_free_spare(turn);
+}
+
+void turn_close(struct turn *turn)
+{
+	pipes_free_spare(turn);
+	free(turn->scratch.data);
+	turn->scratch.data = NULL;
 }
 
 /* Read the pipe into memory of its own. */
@@ -167,7 +180,7 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 	turn->tally->received += (uint64_t) n;
 	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
 	if (span.data == turn->scratch.data)
-		session->bulk = (size_t) n == turn->scratch.size;
+		set_bulk(turn, session, (size_t) n == turn->scratch.size);
 	return true;
 }
 
@@ -187,7 +200,7 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
 		turn->tally->received += (uint64_t) n;
-		session->bulk = (size_t) n >= room / BULK_SHARE;
+		set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
 		return 1;
 	}
 	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
@@ -195,10 +208,8 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 		session->choked = true;
 		return 0;
 	}
-	if (n < 0 && errno == EINVAL) {
-		turn_drop_pipe(turn, session);
+	if (n < 0 && errno == EINVAL)
 		return -1;
-	}
 	receive_ended(session, n);
 	return 0;
 }
@@ -213,7 +224,7 @@ static bool receive(struct turn *turn, struct session *session)
 		r = receive_to_pipe(turn, session);
 		if (r >= 0)
 			return r > 0;
-		session->bulk = false;
+		set_bulk(turn, session, false);
 	}
 	return receive_to_memory(turn, session);
 }

@@ -31,6 +31,7 @@ struct turn {
 	size_t limit;          /* buffer-size */
 	struct list spare;     /* empty pipes */
 	unsigned pipes, pipes_max;
+	unsigned bulk;         /* sessions that use pipes now; without any, none is kept */
 	struct stats_tally *tally;
 };
 
@@ -54,7 +55,7 @@ bool turn_linger(struct session *session);
 /* Start draining: echo what has arrived by now and nothing that comes later. */
 void turn_drain(struct session *session);
 
-/* The session goes away: give its pipe back, content and all. */
+/* The session goes away: its pipe is given back, content and all. */
 void turn_drop_pipe(struct turn *turn, struct session *session);
 
 /* Take what lies in the session's pipe into its own memory, so that all it owes is in memory.

@@ -20,7 +20,8 @@ struct watch {
 	uint32_t slot;       /* the back-end's */
 	uint16_t generation; /* of the slot, where the back-end uses slots again */
 	uint8_t kind;        /* enum watch_kind: what it is embedded in */
-	uint8_t interest;    /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
+	uint8_t interest : 7; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
+	uint8_t foreign : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
 };
 
 struct watch_event {
@@ -40,7 +41,7 @@ struct ready_ops {
 	/* `watch->interest` has changed. 0 or -errno. */
 	int (*change)(struct ready *ready, struct watch *watch);
 	/* Watch it no longer; before the descriptor is closed. `closing`: this process closes it at
-	 * once and nobody else holds it open, so that the kernel may forget it by itself. */
+	 * once, so that unless it is `foreign` the kernel forgets it by itself. */
 	void (*remove)(struct ready *ready, struct watch *watch, bool closing);
 	/* Wait for `timeout` ms (-1: for ever) for at most `most` events. Their number, or -errno. */
 	int (*wait)(struct ready *ready, struct watch_event *events, int most, int timeout);

@@ -157,6 +157,12 @@ int listener_set_backlog(const struct listener *listener, int backlog)
 	return listen(listener->fd, backlog) < 0 ? -errno : 0;
 }
 
+void listener_shut(const struct listener *listener)
+{
+	if (!listener->adopted && listener->kind == LISTENER_STREAM)
+		shutdown(listener->fd, SHUT_RDWR);
+}
+
 void listener_note_file(struct listener *listener)
 {
 	struct stat st;

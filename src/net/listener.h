@@ -45,6 +45,10 @@ int listener_adopt(struct listener *listener, int fd, const char *name);
 /* Set the backlog of a stream listener anew (listen(2) may be called again). Returns 0 or -errno. */
 int listener_set_backlog(const struct listener *listener, int backlog);
 
+/* Refuse new clients from now on, whoever else still has the descriptor; those in the backlog
+ * are reset. Not for adopted ones, whose owner decides. */
+void listener_shut(const struct listener *listener);
+
 /* Remember which file a unix listener stands for, so that listener_close() removes no other. */
 void listener_note_file(struct listener *listener);
 

@@ -149,24 +149,25 @@ class Daemon:
 
     Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the one loopback
     port the daemon gets otherwise. `args` go on the command line, `env` into the environment (None removes).
+    With `store` the service manager keeps descriptors for it.
     """
 
     _started = set()  # whose exit statuses belong to a Popen
 
     def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
-                 text=None, program=None, umask=-1, cwd=None, stderr=None, **keys):
+                 text=None, program=None, umask=-1, cwd=None, stderr=None, store=False, **keys):
         self.directory = pathlib.Path(tempfile.mkdtemp(dir=directory))
         self.directory.chmod(0o755)
         self.config = self.directory / "echod.conf"
         self.stderr_path = self.directory / "stderr"
-        self.notify = Notify()
+        self.notify = Notify(store)
         self.tag = b"ECHOD_TEST=" + secrets.token_hex(8).encode()
         self.returncode = None
         self.crash_expected = False
         self.expect = EX_OK
         self.port = None
         if text is None:
-            self.keys = self._defaults(model, keys)
+            self.keys = self._defaults(model, daemonize, keys)
             text = conf_text(**self.keys)
         else:
             self.keys = {}
@@ -194,14 +195,14 @@ class Daemon:
         if stderr is None:
             self._stderr.close()
 
-    def _defaults(self, model, given):
+    def _defaults(self, model, daemonize, given):
         keys = {}
         if model:
             keys["model"] = model
             keys["workers"] = default_workers(model)
         keys["listen"] = ["127.0.0.1"]
         keys["drain-timeout"] = 5
-        keys["log-target"] = "stderr"
+        keys["log-target"] = "syslog" if daemonize else "stderr"
         keys["pidfile"] = str(self.directory / "echod.pid")
         keys.update((key.replace("_", "-"), value) for key, value in given.items())
         if "port" not in keys:

@@ -18,9 +18,14 @@ class Message(dict):
 
 
 class Notify:
-    """Collects every message in the order of arrival."""
+    """Collects every message in the order of arrival.
 
-    def __init__(self):
+    With `store` it keeps descriptors as a unit with FileDescriptorStoreMax= does: under their names, until
+    FDSTOREREMOVE=1 or the end of the service. Without, they are closed at once.
+    """
+
+    def __init__(self, store=False):
+        self.store = [] if store else None  # (name, descriptor)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         name = f"echod-test-{os.getpid()}-{secrets.token_hex(6)}"
@@ -44,12 +49,28 @@ class Notify:
                 elif kind == socket.SCM_RIGHTS:
                     fds = array.array("i", content[:len(content) // 4 * 4]).tolist()
             message = Message(text.decode(), pid, fds)
-            for fd in fds:  # a barrier waits for the close, and a store that nobody empties would keep ports taken
-                os.close(fd)
-            message.fds = []
             with self._changed:
+                self._keep(message)
                 self.messages.append(message)
                 self._changed.notify_all()
+
+    def _keep(self, message):
+        if self.store is not None and message.get("FDSTORE") == "1":
+            self.store += [(message.get("FDNAME", "stored"), fd) for fd in message.fds]
+            return
+        for fd in message.fds:  # a barrier waits for this
+            os.close(fd)
+        if self.store is not None and message.get("FDSTOREREMOVE") == "1":
+            gone = [kept for kept in self.store if kept[0] == message.get("FDNAME")]
+            self.store = [kept for kept in self.store if kept not in gone]
+            for _, fd in gone:
+                os.close(fd)
+
+    def take_store(self):
+        """What a service that starts again gets: [(name, descriptor), ...], now the caller's."""
+        with self._changed:
+            taken, self.store = self.store or [], None if self.store is None else []
+        return taken
 
     def mark(self):
         """A place in the order of messages from which wait() can look."""
@@ -86,7 +107,6 @@ class Notify:
             sock.connect("\0" + self.address[1:])
             sock.send(b"close")
         self._thread.join(5)
-        for message in self.messages:
-            for fd in message.fds:
-                os.close(fd)
+        for _, fd in self.take_store():
+            os.close(fd)
         self.sock.close()

@@ -1,0 +1,292 @@
+/* uring.c - the body of io_uring: a loop over completions */
+#include <config.h>
+
+#include "models/uring.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "models/handover.h"
+#include "models/model.h"
+
+/* How often draining sessions are looked at, and cancellation is repeated. */
+#define TICK (10 * USEC_PER_MSEC)
+
+/* Completions dealt with before the clock is read again. */
+#define EVENTS_MAX 1024
+
+/* --- datagrams: what datagram.h needs of a readiness back-end ---------------------------- */
+
+static int datagram_add(struct ready *ready, struct watch *watch, bool shared)
+{
+	int r = ring_join(&ready->uring->ring, watch);
+
+	if (r == 0)
+		ring_poll(&ready->uring->ring, watch, shared);
+	return r;
+}
+
+static void datagram_remove(struct ready *ready, struct watch *watch, bool closing)
+{
+	(void) closing;
+	ring_cancel(&ready->uring->ring, watch, RING_POLL);
+	ring_leave(&ready->uring->ring, watch);
+}
+
+static int datagram_change(struct ready *ready, struct watch *watch)
+{
+	datagram_remove(ready, watch, false);
+	return datagram_add(ready, watch, true);
+}
+
+static const struct ready_ops datagram_ready = {
+	.add = datagram_add,
+	.change = datagram_change,
+	.remove = datagram_remove,
+};
+
+/* --- the end --------------------------------------------------------------------------- */
+
+/* Apply `act` to every session that is there now, though it may end or move some of them. */
+static void sessions_each(struct uring *uring, void (*act)(struct uring *, struct flow *))
+{
+	struct list all;
+
+	if (list_empty(&uring->sessions))
+		return;
+	all = uring->sessions;
+	all.next->prev = all.prev->next = &all;
+	list_init(&uring->sessions);
+	while (!list_empty(&all)) {
+		struct session *session = LIST_ENTRY(all.next, struct session, link);
+
+		list_remove(&session->link);
+		list_append(&uring->sessions, &session->link);
+		act(uring, LIST_ENTRY(session, struct flow, session));
+	}
+}
+
+static void sessions_expire(struct uring *uring)
+{
+	while (!list_empty(&uring->sessions)) {
+		struct session *session = LIST_ENTRY(uring->sessions.next, struct session, link);
+
+		if (session_idle_deadline(session, uring->worker->conf, uring->now) > uring->now)
+			return;
+		conn_end(&session->conn, CONN_IDLE);
+		flow_end(uring, LIST_ENTRY(session, struct flow, session));
+	}
+}
+
+/* Returns whether the session is gone. */
+static bool flow_hand_over(struct uring *uring, struct flow *flow)
+{
+	struct worker *worker = uring->worker;
+	int64_t until = atomic_load(&worker->orders->hand_until);
+
+	if (worker->outbox_fd < 0 || turn_empty_pipe(&uring->turn, &flow->session) < 0)
+		return false;
+	if (handover_send_wait(worker->outbox_fd, &flow->session, until) < 0)
+		return false;
+	flow_forget(uring, flow);
+	return true;
+}
+
+static void flow_drain(struct uring *uring, struct flow *flow)
+{
+	if (flow_keep(uring, flow) == 0)
+		turn_drain(&flow->session);
+	flow_turn(uring, flow, true);
+}
+
+static void flow_stop(struct uring *uring, struct flow *flow)
+{
+	if (!flow_hand_over(uring, flow))
+		flow_drain(uring, flow);
+}
+
+static void flow_drain_again(struct uring *uring, struct flow *flow)
+{
+	if (flow->ops == 0)
+		flow_follow(uring, flow, conn_want(&flow->session.conn, uring->turn.limit));
+}
+
+static void flow_cut(struct uring *uring, struct flow *flow)
+{
+	conn_end(&flow->session.conn, CONN_DRAIN);
+	flow_end(uring, flow);
+}
+
+/* The order to stop has come. What a session owes and what its peer has sent is only certain
+ * when no operation of it is in flight: so end them all first, losing nothing. */
+static void halt(struct uring *uring)
+{
+	if (!uring->halting)
+		datagram_unwatch(&uring->datagram);
+	uring->halting = true;
+	ring_cancel_all(&uring->ring);
+}
+
+static void stop_begin(struct uring *uring)
+{
+	struct worker *worker = uring->worker;
+	enum stats_stop order = worker_stop_order(worker);
+
+	uring->stopping = true;
+	uring->drain_until = atomic_load(&worker->orders->drain_until);
+	/* a client whose knock was for this worker alone may have been cancelled with its operation */
+	doors_sweep(uring, order == STOP_HAND_OVER);
+	uring->halting = false;
+	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
+}
+
+/* --- the loop -------------------------------------------------------------------------- */
+
+static void dispatch(struct uring *uring, const struct ring_event *event)
+{
+	struct watch *watch = event->watch;
+
+	switch ((enum watch_kind) watch->kind) {
+	case WATCH_SESSION:
+		flow_event(uring, event);
+		break;
+	case WATCH_LISTENER:
+		doors_event(uring, event);
+		break;
+	case WATCH_INBOX:
+		inbox_event(uring, event);
+		break;
+	case WATCH_DATAGRAM:
+		datagram_turn(&uring->datagram, watch->fd);
+		watch_again(uring, watch, true);
+		break;
+	case WATCH_ROOM:
+		room_event(uring);
+		break;
+	case WATCH_STOP:
+		uring->stop_seen = true;
+		break;
+	case WATCH_OTHER:
+		break;
+	}
+}
+
+static int64_t next_deadline(const struct uring *uring)
+{
+	int64_t deadline = uring->intake.retry_at;
+
+	if (uring->worker->next_beat < deadline)
+		deadline = uring->worker->next_beat;
+	if (uring->stopping || uring->halting)
+		return uring->now + TICK < deadline ? uring->now + TICK : deadline;
+	if (!list_empty(&uring->sessions)) {
+		struct session *oldest = LIST_ENTRY(uring->sessions.next, struct session, link);
+		int64_t idle = session_idle_deadline(oldest, uring->worker->conf, uring->now);
+
+		if (idle < deadline)
+			deadline = idle;
+	}
+	return deadline;
+}
+
+/* Returns how many completions there were. */
+static size_t harvest(struct uring *uring)
+{
+	struct ring_event event;
+	size_t n = 0;
+
+	while (n < EVENTS_MAX && ring_next(&uring->ring, &event)) {
+		n++;
+		if (event.watch)
+			dispatch(uring, &event);
+		else if (event.buffered)
+			ring_buffer_give(&uring->ring, event.buffer);
+	}
+	return n;
+}
+
+static int uring_turn(struct uring *uring)
+{
+	int r = ring_wait(&uring->ring, clock_poll_timeout(next_deadline(uring), uring->now));
+	size_t n;
+
+	if (r < 0)
+		return r;
+	uring->now = clock_coarse_usec();
+	n = harvest(uring);
+	if (uring->stop_seen && !uring->stopping) {
+		if (uring->ring.in_flight == 0 && uring->halting)
+			stop_begin(uring);
+		else if (!uring->halting || n == 0)
+			halt(uring);
+	}
+	if (uring->now >= uring->intake.retry_at)
+		intake_retry(&uring->intake);
+	doors_unpark(uring);
+	doors_follow(uring);
+	if (uring->stopping)
+		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_cut);
+	else if (!uring->halting)
+		sessions_expire(uring);
+	stats_publish(uring->worker->slot, &uring->worker->tally);
+	worker_beat(uring->worker, uring->now);
+	return 0;
+}
+
+static int uring_open(struct uring *uring)
+{
+	struct worker *worker = uring->worker;
+	int r;
+
+	uring->now = clock_coarse_usec();
+	uring->ready.uring = uring;
+	list_init(&uring->sessions);
+	list_init(&uring->ending);
+	pool_init(&uring->pool, sizeof(struct flow));
+	intake_init(&uring->intake, worker);
+	r = turn_open(&uring->turn, worker->conf->buffer_size, worker->model->pipes, &worker->tally);
+	if (r == 0)
+		r = ring_open(&uring->ring, worker->conf->buffer_size);
+	if (r == 0)
+		r = doors_make(uring);
+	if (r == 0)
+		r = watch_begin(uring, &uring->stop, worker->stop_fd, WATCH_STOP);
+	if (r == 0 && worker->inbox_fd >= 0)
+		r = watch_begin(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
+	if (r == 0)
+		r = datagram_open(&uring->datagram, worker);
+	if (r == 0)
+		r = datagram_watch(&uring->datagram, &datagram_ready, &uring->ready);
+	if (r < 0)
+		return r;
+	ring_poll(&uring->ring, &uring->stop, false);
+	if (worker->inbox_fd >= 0)
+		ring_poll(&uring->ring, &uring->inbox, false);
+	doors_follow(uring);
+	return 0;
+}
+
+static void uring_close(struct uring *uring)
+{
+	intake_close(&uring->intake);
+	datagram_close(&uring->datagram);
+	ring_close(&uring->ring);
+	turn_close(&uring->turn);
+	doors_free(uring);
+}
+
+int uring_run(struct worker *worker)
+{
+	struct uring uring = { .worker = worker };
+	int r;
+
+	uring.ring.io.ring_fd = -1;
+	r = uring_open(&uring);
+	if (r == 0) {
+		worker_ready(worker);
+		while (r == 0 && !(uring.stopping && list_empty(&uring.sessions) && list_empty(&uring.ending)))
+			r = uring_turn(&uring);
+	}
+	uring_close(&uring);
+	return r;
+}

@@ -1,0 +1,302 @@
+#include <config.h>
+
+#include "models/uring_ring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "models/fault.h"
+
+/* Operations that can be asked for between two submissions; more are submitted in parts. */
+#define ENTRIES 1024
+
+/* Completions that fit; the kernel keeps more for us if they do not (IORING_FEAT_NODROP). */
+#define COMPLETIONS 4096
+
+/* A power of two. A buffer is out from the receive to the send that follows at once, so there
+ * need to be as many as complete in one batch, not as many as there are connections. */
+#define BUFFERS 256
+#define BUFFER_MAX (64U << 10)
+#define BUFFER_GROUP 0
+
+#define CACHE_LINE 64
+#define PAGE 4096
+
+#define CHUNK_BITS 10
+#define CHUNK_SLOTS (1U << CHUNK_BITS)
+
+/* --- set-up ---------------------------------------------------------------------------- */
+
+/* From the best to what every kernel has. */
+static const unsigned setups[] = {
+	IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, /* Linux 6.1 */
+	IORING_SETUP_COOP_TASKRUN,                               /* Linux 5.19 */
+	0,
+};
+
+static int queue_open(struct io_uring *io)
+{
+	int r = -EINVAL;
+
+	for (size_t i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
+		struct io_uring_params params = {
+			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
+			.cq_entries = COMPLETIONS,
+		};
+
+		r = io_uring_queue_init_params(ENTRIES, io, &params);
+	}
+	if (r == 0)
+		(void) io_uring_register_ring_fd(io); /* saves a look-up a call, where it is known */
+	return r;
+}
+
+static void *map_pages(size_t size)
+{
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
+static int buffers_open(struct ring *ring, size_t size)
+{
+	struct io_uring_buf_reg reg = { .bgid = BUFFER_GROUP };
+
+	ring->buffer_count = fault_number("ECHOD_FAULT_URING_BUFFERS", BUFFERS);
+	ring->buffer_size = size < BUFFER_MAX ? size : BUFFER_MAX;
+	/* starting each a line further on keeps the starts from fighting for the same cache lines */
+	ring->stride = (ring->buffer_size + PAGE - 1) / PAGE * PAGE + CACHE_LINE;
+	ring->shelf_size = ring->buffer_count * sizeof(struct io_uring_buf);
+	ring->shelf = map_pages(ring->shelf_size);
+	ring->buffers = map_pages(ring->stride * ring->buffer_count);
+	if (!ring->shelf || !ring->buffers)
+		return -ENOMEM;
+	/* most messages are short: of a buffer, only the pages that are needed */
+	(void) madvise(ring->buffers, ring->stride * ring->buffer_count, MADV_NOHUGEPAGE);
+	reg.ring_addr = (uintptr_t) ring->shelf;
+	reg.ring_entries = ring->buffer_count;
+	io_uring_buf_ring_init(ring->shelf);
+	for (unsigned i = 0; i < ring->buffer_count; i++)
+		ring_buffer_give(ring, (uint16_t) i);
+	return io_uring_register_buf_ring(&ring->io, &reg, 0);
+}
+
+int ring_open(struct ring *ring, size_t buffer_size)
+{
+	int r;
+
+	memset(ring, 0, sizeof *ring);
+	ring->slots_free = RING_NO_SLOT;
+	ring->io.ring_fd = -1;
+	r = queue_open(&ring->io);
+	if (r < 0) {
+		ring->io.ring_fd = -1;
+		return r;
+	}
+	return buffers_open(ring, buffer_size);
+}
+
+void ring_close(struct ring *ring)
+{
+	if (ring->io.ring_fd >= 0)
+		io_uring_queue_exit(&ring->io);
+	if (ring->shelf)
+		munmap(ring->shelf, ring->shelf_size);
+	if (ring->buffers)
+		munmap(ring->buffers, ring->stride * ring->buffer_count);
+	for (uint32_t i = 0; i < ring->slot_chunks; i++)
+		free(ring->slots[i]);
+	free(ring->slots);
+	memset(ring, 0, sizeof *ring);
+	ring->io.ring_fd = -1;
+}
+
+void ring_buffer_give(struct ring *ring, uint16_t buffer)
+{
+	io_uring_buf_ring_add(ring->shelf, ring_buffer(ring, buffer), (unsigned) ring->buffer_size, buffer,
+	                      io_uring_buf_ring_mask(ring->buffer_count), 0);
+	io_uring_buf_ring_advance(ring->shelf, 1);
+}
+
+/* --- slots ----------------------------------------------------------------------------- */
+
+/* A free slot's entry is odd, as no pointer is, and holds the generation of the next to use it
+ * and the next free slot. */
+
+static uintptr_t *slot_entry(const struct ring *ring, uint32_t slot)
+{
+	return &ring->slots[slot >> CHUNK_BITS][slot & (CHUNK_SLOTS - 1)];
+}
+
+static uintptr_t free_entry(uint32_t next, uint16_t generation)
+{
+	return (uintptr_t) next << 32 | (uintptr_t) generation << 8 | 1;
+}
+
+_Static_assert(sizeof(uintptr_t) == 8, "an entry holds a slot and a generation");
+
+static int slots_grow(struct ring *ring)
+{
+	uintptr_t **slots = realloc(ring->slots, (ring->slot_chunks + 1) * sizeof *slots);
+
+	if (!slots)
+		return -ENOMEM;
+	ring->slots = slots;
+	slots[ring->slot_chunks] = malloc(CHUNK_SLOTS * sizeof **slots);
+	if (!slots[ring->slot_chunks])
+		return -ENOMEM;
+	ring->slot_chunks++;
+	return 0;
+}
+
+int ring_join(struct ring *ring, struct watch *watch)
+{
+	uintptr_t *entry;
+
+	if (ring->slots_free == RING_NO_SLOT) {
+		if (ring->slots_used == ring->slot_chunks * CHUNK_SLOTS && slots_grow(ring) < 0)
+			return -ENOMEM;
+		watch->slot = ring->slots_used++;
+		watch->generation = 0;
+		entry = slot_entry(ring, watch->slot);
+	} else {
+		watch->slot = ring->slots_free;
+		entry = slot_entry(ring, watch->slot);
+		watch->generation = (uint16_t) (*entry >> 8);
+		ring->slots_free = (uint32_t) (*entry >> 32);
+	}
+	*entry = (uintptr_t) watch;
+	return 0;
+}
+
+void ring_leave(struct ring *ring, struct watch *watch)
+{
+	*slot_entry(ring, watch->slot) = free_entry(ring->slots_free, (uint16_t) (watch->generation + 1));
+	ring->slots_free = watch->slot;
+	watch->slot = RING_NO_SLOT;
+}
+
+static uint64_t user_data(const struct watch *watch, enum ring_op op)
+{
+	return (uint64_t) op << 48 | (uint64_t) watch->generation << 32 | watch->slot;
+}
+
+static struct watch *ring_watch(const struct ring *ring, uint64_t data)
+{
+	uint32_t slot = (uint32_t) data;
+	struct watch *watch;
+	uintptr_t entry;
+
+	if (slot >= ring->slots_used)
+		return NULL;
+	entry = *slot_entry(ring, slot);
+	if (entry & 1)
+		return NULL;
+	watch = (struct watch *) entry;
+	return watch->generation == (uint16_t) (data >> 32) ? watch : NULL;
+}
+
+/* --- operations ------------------------------------------------------------------------ */
+
+static struct io_uring_sqe *sqe_take(struct ring *ring, uint64_t data)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->io);
+
+	if (!sqe) {
+		int r = io_uring_submit(&ring->io);
+
+		sqe = io_uring_get_sqe(&ring->io);
+		if (!sqe) {
+			ring->failed = r < 0 ? r : -EBUSY;
+			sqe = &ring->nowhere;
+		}
+	}
+	ring->in_flight++;
+	io_uring_sqe_set_data64(sqe, data);
+	return sqe;
+}
+
+void ring_poll(struct ring *ring, const struct watch *watch, bool shared)
+{
+	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_POLL));
+	unsigned events = (watch->interest & WATCH_READ ? (unsigned) POLLIN : 0) |
+	                  (watch->interest & WATCH_WRITE ? (unsigned) POLLOUT : 0) |
+	                  (shared ? (unsigned) EPOLLEXCLUSIVE : 0);
+
+	io_uring_prep_poll_add(sqe, watch->fd, events);
+}
+
+void ring_accept(struct ring *ring, const struct watch *watch)
+{
+	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_ACCEPT));
+
+	io_uring_prep_multishot_accept(sqe, watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+void ring_recv(struct ring *ring, const struct watch *watch, size_t most, bool now)
+{
+	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_RECV));
+
+	io_uring_prep_recv(sqe, watch->fd, NULL, most, 0);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = BUFFER_GROUP;
+	if (!now)
+		sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+}
+
+void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size)
+{
+	io_uring_prep_send(sqe_take(ring, user_data(watch, RING_SEND)), watch->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void ring_cancel(struct ring *ring, const struct watch *watch, enum ring_op op)
+{
+	io_uring_prep_cancel64(sqe_take(ring, (uint64_t) RING_CANCEL << 48), user_data(watch, op), 0);
+}
+
+void ring_cancel_all(struct ring *ring)
+{
+	io_uring_prep_cancel64(sqe_take(ring, (uint64_t) RING_CANCEL << 48), 0, IORING_ASYNC_CANCEL_ANY);
+}
+
+/* --- completions ----------------------------------------------------------------------- */
+
+int ring_wait(struct ring *ring, int timeout)
+{
+	struct __kernel_timespec ts = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000LL };
+	struct io_uring_cqe *cqe;
+	int r;
+
+	if (ring->failed < 0)
+		return ring->failed;
+	r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, timeout < 0 ? NULL : &ts, NULL);
+	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY ? 0 : r;
+}
+
+bool ring_next(struct ring *ring, struct ring_event *event)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head;
+
+	io_uring_for_each_cqe(&ring->io, head, cqe) {
+		*event = (struct ring_event) {
+			.watch = ring_watch(ring, cqe->user_data),
+			.op = (enum ring_op) (cqe->user_data >> 48 & 0xff),
+			.result = cqe->res,
+			.last = !(cqe->flags & IORING_CQE_F_MORE),
+			.buffered = cqe->flags & IORING_CQE_F_BUFFER,
+			.more = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY,
+			.buffer = (uint16_t) (cqe->flags >> IORING_CQE_BUFFER_SHIFT),
+		};
+		if (event->last)
+			ring->in_flight--;
+		io_uring_cq_advance(&ring->io, 1);
+		return true;
+	}
+	return false;
+}

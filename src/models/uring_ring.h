@@ -1,0 +1,102 @@
+/* uring_ring.h - an io_uring(7) instance, its receive buffers, and who waits for what in it
+ *
+ * Operations are named by the struct watch they belong to. user_data holds the watch's slot, the
+ * slot's generation and the operation, so that a completion that comes after the slot went to
+ * somebody else is recognised (ring_watch() finds nobody). A watch whose operation reads or
+ * writes the watch's own memory must keep its slot, and its descriptor, until that operation
+ * has completed; one that merely polls may leave at any time.
+ *
+ * Receives take a buffer of the ring's at the moment data are there, and the completion names
+ * it: it belongs to the body until ring_buffer_give(). Sends never wait: they are done, in
+ * part or whole or not at all, when the ring_wait() after them returns.
+ *
+ * One thread, the one that opened it. Needs liburing 2.3 and Linux 5.19; uses what newer
+ * kernels have (IORING_SETUP_DEFER_TASKRUN, 6.1) where they have it.
+ */
+#ifndef ECHOD_MODELS_URING_RING_H
+#define ECHOD_MODELS_URING_RING_H
+
+#include <liburing.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "models/watch.h"
+
+#define RING_NO_SLOT UINT32_MAX
+
+enum ring_op { RING_CANCEL, RING_POLL, RING_ACCEPT, RING_RECV, RING_SEND };
+
+struct ring {
+	struct io_uring io;
+	struct io_uring_sqe nowhere;     /* what is prepared once the ring has failed */
+	int failed;                      /* -errno of a submission that cannot be repaired */
+	unsigned in_flight;              /* operations not yet completed for good, cancellations too */
+
+	struct io_uring_buf_ring *shelf; /* free buffers, as the kernel takes them */
+	size_t shelf_size;
+	uint8_t *buffers;
+	size_t buffer_size, stride;
+	unsigned buffer_count;
+
+	uintptr_t **slots;               /* chunks of entries, each a watch or a link in the list of free ones */
+	uint32_t slot_chunks, slots_used, slots_free;
+};
+
+/* A completion, taken out of the queue. */
+struct ring_event {
+	struct watch *watch; /* NULL: it left before this came */
+	enum ring_op op;
+	int result;          /* as the system call's, or -errno */
+	bool last;           /* the operation is over; a multishot one must be made anew */
+	bool buffered;       /* `buffer` is the body's now, even where nothing was received */
+	bool more;           /* the socket had more to receive than the buffer took */
+	uint16_t buffer;
+};
+
+/* Make a ring whose receive buffers have at most `buffer_size` bytes. 0 or -errno. */
+int ring_open(struct ring *ring, size_t buffer_size);
+void ring_close(struct ring *ring);
+
+/* Give `watch` a slot, before its first operation. 0 or -ENOMEM. */
+int ring_join(struct ring *ring, struct watch *watch);
+
+/* Take it away; completions that still come find nobody. */
+void ring_leave(struct ring *ring, struct watch *watch);
+
+/* Report once when `watch->fd` is ready for `watch->interest`; `shared`: many workers wait for
+ * it and one is enough to be woken. The result is the poll(2) events. */
+void ring_poll(struct ring *ring, const struct watch *watch, bool shared);
+
+/* Accept (SOCK_NONBLOCK, SOCK_CLOEXEC) whatever comes until cancelled or an error. */
+void ring_accept(struct ring *ring, const struct watch *watch);
+
+/* Receive at most `most` bytes (0: a buffer full) once there are any; `now`: there are likely
+ * some already. */
+void ring_recv(struct ring *ring, const struct watch *watch, size_t most, bool now);
+
+/* Send what can be sent without waiting; -EAGAIN: nothing can. `data` stays until it completes. */
+void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size);
+
+/* End the operation of `watch` early: it completes with -ECANCELED if it had not completed otherwise. */
+void ring_cancel(struct ring *ring, const struct watch *watch, enum ring_op op);
+
+/* End every operation early. */
+void ring_cancel_all(struct ring *ring);
+
+/* Start what was asked for, and wait for a completion for at most `timeout` ms (-1: for ever).
+ * 0 or -errno. */
+int ring_wait(struct ring *ring, int timeout);
+
+/* Take the next completion. False: none is left. */
+bool ring_next(struct ring *ring, struct ring_event *event);
+
+static inline uint8_t *ring_buffer(const struct ring *ring, uint16_t buffer)
+{
+	return ring->buffers + buffer * ring->stride;
+}
+
+/* The kernel may fill the buffer again. */
+void ring_buffer_give(struct ring *ring, uint16_t buffer);
+
+#endif

@@ -1,0 +1,60 @@
+"""The client under test: run to its end, or started and talked to."""
+
+import json
+import os
+import signal
+import subprocess
+
+import echod
+
+ECHOC = echod.find("echoc")
+OK, DIFFERS, UNREACHED, USAGE = 0, 1, 2, 64
+LIMIT = 60.0
+
+ENGINES = ("epoll", "io_uring")
+
+
+def command(*args):
+    return [ECHOC, *map(str, args)]
+
+
+def run(*args, stdin=subprocess.DEVNULL, data=None, timeout=LIMIT, text=True, wrap=(), **more):
+    """Run echoc to its end; a CompletedProcess."""
+    if data is not None:
+        more["input"] = data
+    else:
+        more["stdin"] = stdin
+    return subprocess.run([*wrap, *command(*args)], capture_output=True, text=text, timeout=timeout, **more)
+
+
+def report(*args, status=OK, **more):
+    """Run echoc with --json; the object it printed."""
+    result = run(*args, "--json", **more)
+    assert result.returncode == status, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return json.loads(result.stdout)
+
+
+def load(*args, status=OK, **more):
+    """A short load run; its report. All bytes must be accounted for unless it is to fail."""
+    found = report("--load", "--warmup", "100ms", "-d", "300ms", *args, status=status, **more)
+    if status == OK:
+        assert found["bytes_sent"] == found["bytes_received"] > 0
+        assert found["errors"] == found["lost"] == found["mismatches"] == found["idle_lost"] == 0
+        assert found["first_error"] is None
+    return found
+
+
+def start(*args, **more):
+    more.setdefault("stdin", subprocess.PIPE)
+    return subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+def interrupt(process, timeout=LIMIT):
+    """Ctrl-C; (exit status, output, errors)."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out.decode(), err.decode()
+
+
+def have_io_uring():
+    return "io_uring (liburing)" in run("--version").stdout and os.path.exists("/proc/sys/kernel/io_uring_disabled")

@@ -1,0 +1,274 @@
+"""echoc as a filter: exact, full duplex, and loud about every fault."""
+
+import hashlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+import client
+import echod
+import servers
+
+BLOCK = os.urandom(16 << 20)
+
+
+def pieces(size):
+    """Blocks of random bytes, `size` in all, no two alike."""
+    at = 0
+    while size > 0:
+        block = BLOCK[at:] + BLOCK[:at]
+        yield block[:size]
+        size -= len(block)
+        at = (at + 4099) % len(BLOCK)
+
+
+def digest(parts):
+    found = hashlib.blake2b()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def read_all(stream):
+    while part := stream.read(1 << 20):
+        yield part
+
+
+def copy_through(size, *args):
+    """Stream `size` bytes through echoc by pipes; (exit status, whether the copy is exact, what was said)."""
+    process = client.start(*args)
+
+    def feed():
+        try:
+            for piece in pieces(size):
+                process.stdin.write(piece)
+        except BrokenPipeError:
+            pass
+        finally:
+            process.stdin.close()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    copied = digest(read_all(process.stdout))
+    feeder.join()
+    said = process.stderr.read().decode()
+    return process.wait(client.LIMIT), copied == digest(pieces(size)), said
+
+
+@pytest.mark.timeout(300)
+def test_gigabyte_through_each_model(start, model):
+    daemon = start(model, log_connections=False)
+    assert copy_through(1 << 30, "127.0.0.1", daemon.port) == (client.OK, True, "")
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 65536, 65537, 3 << 20])
+def test_files(server, debris, size):
+    source = os.path.join(debris, "in")
+    with open(source, "wb") as file:
+        file.writelines(pieces(size))
+    with open(source, "rb") as given, open(os.path.join(debris, "out"), "w+b") as copy:
+        result = subprocess.run(client.command("127.0.0.1", server.port), stdin=given, stdout=copy, stderr=subprocess.PIPE,
+                                timeout=client.LIMIT)
+        copy.seek(0)
+        assert (result.returncode, result.stderr) == (client.OK, b"")
+        assert digest(read_all(copy)) == digest(pieces(size))
+
+
+def test_unix_socket(start, debris):
+    path = os.path.join(debris, "socket")
+    start("epoll", listen=["unix:" + path])
+    assert copy_through(8 << 20, "unix:" + path) == (client.OK, True, "")
+
+
+@pytest.mark.skipif(not echod.have_ipv6(), reason="this host has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6(host):
+    with servers.Stream(servers.echo, socket.AF_INET6) as other:
+        assert client.run(host, other.port, data="six").stdout == "six"
+
+
+def test_address_with_port():
+    with servers.Stream(servers.echo) as other:
+        assert client.run(f"127.0.0.1:{other.port}", data="seven").stdout == "seven"
+
+
+def test_a_server_that_holds_all_back_does_not_block_it():
+    """More than all buffers on the way take: it must go on reading its input though nothing comes back."""
+    with servers.Stream(servers.hold) as other:
+        assert copy_through(64 << 20, *other.where) == (client.OK, True, "")
+
+
+def test_a_slow_reader_loses_nothing(server):
+    process = client.start("127.0.0.1", server.port)
+    size = 24 << 20
+    feeder = threading.Thread(target=lambda: (process.stdin.writelines(pieces(size)), process.stdin.close()))
+    feeder.start()
+    # Nobody reads: wait until the feeder has come to a stop in the full pipes, then take it all.
+    select.select([process.stdout], [], [], client.LIMIT)
+    copied = digest(read_all(process.stdout))
+    feeder.join(client.LIMIT)
+    assert process.wait(client.LIMIT) == client.OK
+    assert copied == digest(pieces(size))
+
+
+def test_the_answer_comes_while_the_input_is_open(server):
+    process = client.start("127.0.0.1", server.port)
+    for word in (b"one\n", b"two\n", b"three\n"):
+        process.stdin.write(word)
+        process.stdin.flush()
+        assert process.stdout.read(len(word)) == word
+    process.stdin.close()
+    assert process.stdout.read() == b""
+    assert process.wait(client.LIMIT) == client.OK
+
+
+@pytest.mark.parametrize("offset", [0, 1, 65535, 65536, 3000000])
+def test_the_first_wrong_byte_is_told(offset):
+    data = BLOCK[:4 << 20]
+    with servers.Stream(servers.corrupt(offset, 0x40)) as other:
+        result = client.run(*other.where, data=data, text=False)
+    assert result.returncode == client.DIFFERS
+    said = result.stderr.decode()
+    assert f"differs at byte {offset + 1} (offset {offset}, {offset:#x})" in said or offset == 0 and "(offset 0, 0)" in said
+    assert f"sent 0x{data[offset]:02x}, came back 0x{data[offset] ^ 0x40:02x}" in said
+    assert result.stdout == data[:offset]
+
+
+def test_a_server_that_closes_early():
+    with servers.Stream(servers.close_after(1000)) as other:
+        result = client.run(*other.where, data=BLOCK[:1 << 20], text=False)
+    assert result.returncode == client.DIFFERS
+    assert re.search(rb"closed the connection|the connection to .* broke", result.stderr)
+    assert re.search(rb"\b1000 bytes came back of", result.stderr)
+    assert result.stdout == BLOCK[:1000]
+
+
+def test_a_server_that_closes_while_the_input_is_open():
+    with servers.Stream(servers.close_after(5)) as other:
+        process = client.start(*other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.wait(client.LIMIT) == client.DIFFERS
+        assert b"closed the connection before the input was at its end" in process.stderr.read()
+
+
+def test_a_server_that_sends_more():
+    with servers.Stream(servers.surplus) as other:
+        result = client.run(*other.where, data="hello")
+    assert result.returncode == client.DIFFERS
+    assert "sent back more than it was sent" in result.stderr
+    assert result.stdout == "hello"
+
+
+def test_a_silent_server():
+    with servers.Stream(servers.silent) as other:
+        result = client.run("-W", "300ms", *other.where, data="hello")
+    assert result.returncode == client.DIFFERS
+    assert "nothing from" in result.stderr and "5 bytes sent, 0 came back" in result.stderr
+
+
+def test_a_server_that_does_not_close():
+    held = []
+    def serve(connection):
+        servers.echo(connection)
+        held.append(connection.dup())  # the end is never sent
+    with servers.Stream(serve) as other:
+        result = client.run(*other.where, data="hello")
+        assert (result.returncode, result.stdout) == (client.OK, "hello")
+        assert "did not close the connection" in result.stderr
+        held[0].close()
+
+
+def test_a_closed_output():
+    with servers.Stream(servers.echo) as other:
+        process = client.start(*other.where)
+        process.stdout.close()
+        process.stdin.write(b"hello")
+        process.stdin.close()
+        assert process.wait(client.LIMIT) == client.DIFFERS
+        assert b"standard output: Broken pipe" in process.stderr.read()
+
+
+def test_interrupted():
+    with servers.Stream(servers.echo) as other:
+        process = client.start(*other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.stdout.read(5) == b"hello"
+        status, _, said = client.interrupt(process)
+    assert status == client.OK
+    assert "interrupted: 5 bytes read, 5 sent, 5 came back and matched" in said
+
+
+def test_interrupted_with_bytes_owed():
+    got = threading.Semaphore(0)
+
+    def serve(connection):
+        if connection.recv(5, socket.MSG_WAITALL):
+            got.release()
+        servers.silent(connection)
+
+    with servers.Stream(serve) as other:
+        process = client.start(*other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        got.acquire()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=client.LIMIT)
+    assert process.returncode == client.DIFFERS
+    assert b"interrupted: 5 bytes read, 5 sent, 0 came back and matched" in err
+
+
+# UDP
+
+@pytest.mark.parametrize("size", [0, 1, 1199, 1200, 1201, 300000])
+def test_udp(size):
+    data = BLOCK[:size]
+    with servers.Datagram() as other:
+        result = client.run("-u", *other.where, data=data, text=False)
+    assert (result.returncode, result.stderr) == (client.OK, b"")
+    assert result.stdout == data
+
+
+def test_udp_through_echod(server):
+    result = client.run("-u", "127.0.0.1", server.port, data=BLOCK[:50000], text=False)
+    assert (result.returncode, result.stderr) == (client.OK, b"")
+    assert result.stdout == BLOCK[:50000]
+
+
+def test_udp_copy_is_exact_over_a_bad_path():
+    data = BLOCK[:60000]
+    with servers.Datagram() as other, \
+            servers.Path(other.where, loss=0.1, duplication=0.2, reordering=0.1) as path:
+        result = client.run("-u", "-W", "20", *path.where, data=data, text=False)
+        assert result.returncode == client.OK, result.stderr
+        assert result.stdout == data
+        assert path.lost > 0 and path.doubled > 0
+        assert re.search(rb"note: \d+ datagrams were lost and sent again", result.stderr)
+
+
+def test_udp_wrong_byte():
+    with servers.Datagram(lambda data, number: [data if number != 3 else data[:7] + b"\0" + data[8:]]) as other:
+        result = client.run("-u", *other.where, data=b"x" * 5000, text=False)
+    assert result.returncode == client.DIFFERS
+    assert b"differs at byte 2408 (offset 2407, 0x967): sent 0x78, came back 0x00" in result.stderr
+    assert result.stdout == b"x" * 2400
+
+
+def test_udp_cut_short():
+    with servers.Datagram(lambda data, number: [data[:1000]]) as other:
+        result = client.run("-u", *other.where, data=b"x" * 1200, text=False)
+    assert result.returncode == client.DIFFERS
+    assert b"came back from" in result.stderr and b"with 1000 bytes instead of 1200" in result.stderr
+
+
+def test_udp_nobody_there():
+    result = client.run("-u", "127.0.0.1", echod.free_port(), data="hello")
+    assert result.returncode == client.UNREACHED
+    assert "nobody answers" in result.stderr

@@ -1,0 +1,434 @@
+"""echoc --load: every mode on every engine, every byte accounted for, and nothing hidden."""
+
+import ctypes
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import struct
+import threading
+import time
+import xml.etree.ElementTree
+
+import pytest
+
+import client
+import echod
+import proc
+import servers
+
+KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", "idle", "size", "depth", "threads", "rate",
+        "warmup_seconds", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second", "bytes_sent",
+        "bytes_received", "connections_made", "latency_us", "errors", "lost", "mismatches", "duplicates", "idle_lost",
+        "unsent", "client_cpu_seconds", "client_cpu_share", "client_wait_share", "client_limited", "interrupted",
+        "first_error"}
+
+
+@pytest.mark.parametrize("more", [
+    ["-n", 1],
+    ["-n", 20, "-P", 16],
+    ["-n", 7, "-j", 3],
+    ["-n", 3, "-s", 1],
+    ["-n", 4, "-s", "1000000"],
+    ["-n", 4, "-s", "70001", "-P", 3],
+    ["-n", 300],
+], ids=lambda more: "".join(map(str, more)))
+def test_rr(server, engine, more):
+    found = client.load("--engine", engine, *more, "127.0.0.1", server.port)
+    assert found.keys() == KEYS
+    assert (found["engine"], found["mode"], found["transport"]) == (engine, "rr", "tcp")
+    assert found["connections_made"] == found["connections"]
+    assert found["echoes"] > 0
+    assert found["echoes_per_second"] == pytest.approx(found["echoes"] / found["seconds"], rel=0.001)
+    latency = found["latency_us"]
+    assert latency["count"] == found["echoes"]
+    assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p999"] <= latency["max"]
+    assert found["bytes"] <= found["bytes_sent"]
+    assert 0 < found["client_cpu_seconds"] < 2 * found["seconds"] * found["threads"]
+
+
+@pytest.mark.parametrize("more", [[], ["-P", 4], ["-s", 64]], ids=lambda more: "".join(map(str, more)))
+def test_stream(server, engine, more):
+    found = client.load("--engine", engine, "--mode", "stream", "-n", 4, *more, "127.0.0.1", server.port)
+    assert found["bytes"] > 100000
+    assert found["mb_per_second"] == pytest.approx(found["bytes"] / found["seconds"] / 1e6, rel=0.001, abs=0.001)
+    assert found["latency_us"]["count"] > 0
+
+
+def test_connect(server, engine):
+    found = client.load("--engine", engine, "--mode", "connect", "-n", 8, "127.0.0.1", server.port)
+    assert found["connections_made"] >= found["echoes"] > 0
+
+
+def test_udp(server):
+    found = client.load("-u", "-n", 5, "-P", 8, "127.0.0.1", server.port)
+    assert (found["transport"], found["engine"]) == ("udp", "epoll")
+    assert found["echoes"] > 0
+
+
+def test_udp_without_echod():
+    with servers.Datagram() as other:
+        found = client.load("-u", "-n", 5, "-P", 8, *other.where)
+        assert other.count * 64 == found["bytes_sent"]
+
+
+def test_unix(start, engine, debris):
+    path = os.path.join(debris, "socket")
+    start("epoll", listen=["unix:" + path])
+    for mode in ("rr", "stream", "connect"):
+        found = client.load("--engine", engine, "--mode", mode, "-n", 10, "unix:" + path)
+        assert found["transport"] == "unix"
+
+
+@pytest.mark.skipif(not echod.have_ipv6(), reason="this host has no IPv6")
+def test_ipv6(engine):
+    with servers.Stream(servers.echo, socket.AF_INET6) as other:
+        assert client.load("--engine", engine, "-n", 3, "::1", other.port)["address"] == f"[::1]:{other.port}"
+
+
+def test_each_model(start, model):
+    daemon = start(model, log_connections=False)
+    # A serial worker has one connection at a time: no more connections than workers.
+    connections = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 20)
+    client.load("-n", connections, "127.0.0.1", daemon.port)
+
+
+def test_warmup_is_not_counted(server):
+    found = client.report("--load", "--warmup", "1", "-d", "200ms", "-n", 2, "127.0.0.1", server.port)
+    assert found["seconds"] == pytest.approx(0.2)
+    assert found["bytes_sent"] > 2 * found["bytes"] > 0
+
+
+def test_text(server):
+    result = client.run("--load", "-d", "200ms", "--warmup", 0, "-n", 3, "127.0.0.1", server.port)
+    assert result.returncode == client.OK
+    assert re.search(r"^  echoes     [\d,]+, that is [\d,]+/s and [\d.]+ MB/s each way$", result.stdout, re.M)
+    assert re.search(r"^  bytes .* all as sent$", result.stdout, re.M)
+    assert re.search(r"^  latency    p50 .*, p90 .*, p99 .*, p99\.9 .*, max .*, mean ", result.stdout, re.M)
+    # The rows of the picture are all of it.
+    shares = [float(share) for share in re.findall(r"^ +[\d.]+ [num]?s - [\d.]+ +[num]?s? *([\d.]+) %", result.stdout, re.M)]
+    assert shares and sum(shares) == pytest.approx(100, abs=0.01)
+
+
+# What goes wrong
+
+def test_a_wrong_byte(engine):
+    with servers.Stream(servers.corrupt(6400 + 5)) as other:
+        found = client.load("--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
+    assert found["mismatches"] == 2
+    assert "offset 6405 of its stream came back different" in found["first_error"]
+
+
+def test_a_wrong_byte_in_a_stream(engine):
+    with servers.Stream(servers.corrupt(1000003)) as other:
+        found = client.load("--engine", engine, "--mode", "stream", "-n", 1, *other.where, status=client.DIFFERS)
+    assert found["mismatches"] == 1
+    assert "offset 1000003 of its stream" in found["first_error"]
+
+
+def test_bytes_of_another_connection(engine):
+    """Two connections whose echoes are swapped."""
+    together = threading.Barrier(2, timeout=30)
+    pair = []
+
+    def swapped(connection):
+        data = connection.recv(64, socket.MSG_WAITALL)
+        pair.append((connection, data))
+        together.wait()
+        other = next(c for c, _ in pair if c is not connection)
+        other.sendall(data)
+        servers.silent(connection)
+
+    with servers.Stream(swapped) as other:
+        found = client.load("--engine", engine, "-n", 2, *other.where, status=client.DIFFERS)
+    assert found["mismatches"] == 2
+
+
+def test_surplus(engine):
+    def twice(connection):
+        while data := connection.recv(65536):
+            connection.sendall(data + data)
+    with servers.Stream(twice) as other:
+        found = client.load("--engine", engine, "-n", 1, *other.where, status=client.DIFFERS)
+    assert found["mismatches"] == 1
+
+
+def test_lost_connections(engine):
+    with servers.Stream(servers.close_after(6400)) as other:
+        found = client.load("--engine", engine, "-n", 3, *other.where, status=client.DIFFERS)
+    assert found["errors"] == 3
+    assert found["bytes_received"] == 3 * 6400
+    assert re.search("the server closed it|Connection reset|Broken pipe", found["first_error"])
+
+
+def test_silence(engine):
+    with servers.Stream(servers.silent) as other:
+        found = client.load("--engine", engine, "-n", 3, "-W", "300ms", *other.where, status=client.DIFFERS)
+    assert (found["echoes"], found["bytes_sent"], found["bytes_received"], found["lost"]) == (0, 3 * 64, 0, 3)
+
+
+def test_udp_losses_are_counted():
+    answered = []
+
+    def most(data, number):
+        answered.append(number % 50 != 7)
+        return [data] if answered[-1] else []
+
+    with servers.Datagram(most) as other:
+        found = client.load("-u", "-n", 2, "-W", "100ms", *other.where, status=client.DIFFERS)
+    assert found["lost"] == answered.count(False) > 0
+    assert found["bytes_received"] == answered.count(True) * 64
+
+
+def test_udp_duplicates_are_no_fault():
+    with servers.Datagram(lambda data, number: [data, data]) as other:
+        found = client.load("-u", "-n", 2, *other.where)
+    assert found["duplicates"] > 0
+
+
+def test_nobody_there(engine):
+    port = echod.free_port()
+    result = client.run("--load", "--engine", engine, "-d", "1", "127.0.0.1", port)
+    assert result.returncode == client.UNREACHED
+    assert result.stderr == f"echoc: cannot connect to 127.0.0.1:{port} over TCP: Connection refused\n"
+
+
+def test_udp_nobody_there():
+    result = client.run("--load", "-u", "-d", "200ms", "--warmup", 0, "-W", "100ms", "127.0.0.1", echod.free_port())
+    assert result.returncode == client.UNREACHED
+    assert "nobody listens there" in result.stdout
+
+
+def test_more_connections_than_descriptors(server):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if os.geteuid() == 0:
+        pytest.skip("root may have as many descriptors as it likes")
+    result = client.run("--load", "-n", hard, "127.0.0.1", server.port)
+    assert result.returncode == client.USAGE
+    assert "descriptors" in result.stderr
+
+
+# Idle connections
+
+def test_idle_connections_are_held(server):
+    process = client.start("--load", "--idle", 200, "-n", 3, "-d", 20, "--json", "127.0.0.1", server.port)
+    proc.until(lambda: len(proc.descriptors(process.pid)) > 203, "the connections", 30)
+    status, out, err = client.interrupt(process)
+    found = json.loads(out)
+    assert status == client.OK, err
+    assert (found["idle"], found["idle_lost"], found["interrupted"]) == (200, 0, True)
+
+
+def test_idle_connections_that_are_closed(start):
+    daemon = start("epoll", idle_timeout=1)
+    found = client.report("--load", "--idle", 20, "-n", 2, "-d", "2500ms", "--warmup", 0, "127.0.0.1", daemon.port,
+                          status=client.DIFFERS)
+    assert found["idle_lost"] == 20
+    assert found["errors"] == 0
+
+
+# The open loop
+
+def test_rate_is_held(server, engine):
+    found = client.report("--load", "--engine", engine, "--rate", 500, "-d", 2, "--warmup", "200ms", "-n", 10, "127.0.0.1",
+                          server.port)
+    # What was due and could not be begun is told: on a busy machine there may be some.
+    assert found["echoes"] + found["unsent"] == pytest.approx(1000, abs=2)
+    assert found["unsent"] < 100
+
+
+def test_rate_over_threads(server):
+    found = client.report("--load", "--rate", 1000, "-d", 1, "--warmup", "100ms", "-n", 7, "-j", 3, "127.0.0.1", server.port)
+    assert found["echoes"] + found["unsent"] == pytest.approx(1000, abs=7)
+
+
+def stalled(engine, *args):
+    """A load on a server that is stopped for 200 ms once a second's worth of messages went through."""
+    half = threading.Event()
+    lock = threading.Lock()
+    counted = [0]
+    stall_over = []
+
+    def serve(connection):
+        while data := connection.recv(65536):
+            with lock:
+                counted[0] += len(data) // 64
+                if counted[0] >= 1000 and not half.is_set():
+                    half.set()
+                    time.sleep(0.2)  # this is the stall, and all others wait for the lock
+                    stall_over.append(True)
+            connection.sendall(data)
+
+    with servers.Stream(serve) as other:
+        found = client.report("--load", "--engine", engine, "-n", 10, "-d", 2, "--warmup", 0, *args, *other.where)
+    assert stall_over
+    return found
+
+
+def test_a_stall_cannot_hide_from_an_open_loop(engine):
+    """1000 messages/s, 200 ms of stall: one tenth of those due in two seconds wait, evenly from 0 to 200 ms."""
+    latency = stalled(engine, "--rate", 1000)["latency_us"]
+    assert latency["max"] >= 195000
+    assert latency["p99"] >= 170000  # of 10 % that waited, 1 % of all waited longest: 180 ms
+    assert 50000 < latency["p999"]
+
+
+def test_a_stalled_daemon_shows(start, engine):
+    """The same with SIGSTOP on every process of the daemon."""
+    daemon = start("epoll", log_connections=False)
+    process = client.start("--load", "--engine", engine, "--rate", 1000, "-n", 10, "-d", 3, "--warmup", "100ms", "--json",
+                           "127.0.0.1", daemon.port)
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 10, "the connections", 30)
+    began = daemon.cpu()
+    proc.until(lambda: daemon.cpu() > began, "some work done", 30)
+    pids = [stat.pid for stat in daemon.tree()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    time.sleep(0.2)  # the stall that is to be seen
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    stall = time.monotonic() - stopped
+    out, err = process.communicate(timeout=client.LIMIT)
+    assert process.returncode == client.OK, err
+    found = json.loads(out)
+    assert found["echoes"] + found["unsent"] == pytest.approx(3000, abs=2)
+    assert 190000 <= found["latency_us"]["max"] <= stall * 1e6 + 500000
+    assert found["latency_us"]["p99"] >= 100000  # 200 of 3000 waited: the last 30 of them over 170 ms
+
+
+def test_rate_that_cannot_be_reached():
+    """A server of 100 messages/s that is asked for 1000: latency grows to the run's length, and the rest is told."""
+    def slow(connection):
+        while data := connection.recv(64, socket.MSG_WAITALL):
+            time.sleep(0.01)  # the service time
+            connection.sendall(data)
+    with servers.Stream(slow) as other:
+        found = client.report("--load", "--rate", 1000, "-n", 1, "-d", 1, "--warmup", 0, *other.where)
+    assert found["unsent"] > 800
+    assert found["latency_us"]["max"] > 800000
+    assert found["echoes"] < 110
+
+
+def test_connect_at_a_rate(server, engine):
+    found = client.report("--load", "--engine", engine, "--mode", "connect", "--rate", 200, "-d", 1, "--warmup", 0, "-n", 10,
+                          "127.0.0.1", server.port)
+    assert found["echoes"] + found["unsent"] == pytest.approx(200, abs=2)
+    assert found["echoes"] > 100
+
+
+def test_ramp():
+    """The connections begin one after the other; all are opened at once."""
+    began = {}
+
+    def serve(connection):
+        first = connection.recv(65536)
+        began[connection] = time.monotonic()
+        connection.sendall(first)
+        servers.echo(connection)
+
+    with servers.Stream(serve) as other:
+        found = client.report("--load", "--ramp", 1, "--warmup", "100ms", "-d", "200ms", "-n", 5, *other.where)
+    times = sorted(began.values())
+    assert len(times) == 5
+    assert times[-1] - times[0] == pytest.approx(0.8, abs=0.15)
+    assert found["seconds"] == pytest.approx(0.2)
+
+
+# The client itself
+
+def test_it_says_when_it_is_the_limit(server):
+    """On one processor together with the server it never gets all it wants."""
+    cpu = min(os.sched_getaffinity(0))
+    for stat in server.tree():
+        for thread in os.listdir(f"/proc/{stat.pid}/task"):
+            os.sched_setaffinity(int(thread), {cpu})
+    found = client.load("-n", 50, "-P", 64, "-d", 1, "127.0.0.1", server.port,
+                        preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+    assert found["client_cpu_share"] + found["client_wait_share"] > 0.5
+    if found["client_cpu_share"] + found["client_wait_share"] > 0.96:
+        assert found["client_limited"]
+
+
+def test_it_is_not_the_limit_of_a_slow_server():
+    def slow(connection):
+        while data := connection.recv(65536):
+            time.sleep(0.02)  # the service time
+            connection.sendall(data)
+    with servers.Stream(slow) as other:
+        assert not client.load("-n", 2, *other.where)["client_limited"]
+
+
+def test_interrupted(server, engine):
+    process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, "127.0.0.1", server.port)
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8, "the connections", 30)
+    began = server.cpu()
+    proc.until(lambda: server.cpu() > began, "some work done", 30)
+    status, out, err = client.interrupt(process)
+    assert status == client.OK, err
+    assert "(interrupted)" in out and "all as sent" in out
+
+
+def test_interrupted_with_a_silent_server(engine):
+    with servers.Stream(servers.silent) as other:
+        process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, *other.where)
+        proc.until(lambda: other.accepted == 5, "the connections", 30)
+        began = time.monotonic()
+        status, out, _ = client.interrupt(process)
+        assert time.monotonic() - began < 10
+    assert status == client.DIFFERS
+    assert "(interrupted)" in out
+
+
+# io_uring refused
+
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+
+def refuse_io_uring():
+    """A seccomp filter as a container's: io_uring_setup(2) fails with EPERM."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = b"".join(struct.pack("=HBBI", *op) for op in [
+        (0x20, 0, 0, 0),            # load the number of the system call
+        (0x15, 0, 1, 425),          # io_uring_setup, on every architecture
+        (0x06, 0, 0, 0x00050001),   # errno EPERM
+        (0x06, 0, 0, 0x7fff0000),   # allow
+    ])
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = Filter(len(code) // 8, ctypes.addressof(buffer))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+@pytest.mark.skipif(not client.have_io_uring(), reason="no io_uring here that could be refused")
+def test_io_uring_refused(server):
+    found = client.load("-n", 3, "127.0.0.1", server.port, preexec_fn=refuse_io_uring)
+    assert found["engine"] == "epoll"
+    assert "the kernel refuses it here" in found["engine_note"]
+    result = client.run("--load", "--engine", "io_uring", "127.0.0.1", server.port, preexec_fn=refuse_io_uring)
+    assert result.returncode == client.USAGE
+    assert "--engine io_uring: the kernel refuses it here" in result.stderr and "use --engine epoll" in result.stderr
+
+
+# The picture
+
+def test_plot(server, debris):
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    path = os.path.join(debris, "it's a picture.svg")
+    result = client.run("--load", "-d", "200ms", "--warmup", 0, "-n", 3, "--plot", path, "127.0.0.1", server.port)
+    assert result.returncode == client.OK, result.stderr
+    root = xml.etree.ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert b"latency" in open(path, "rb").read()
+
+
+def test_plot_without_the_tool(server, debris):
+    result = client.run("--load", "-d", "200ms", "--plot", os.path.join(debris, "x.svg"), "127.0.0.1", server.port,
+                        env={**os.environ, "PATH": debris})
+    assert result.returncode == client.USAGE
+    assert "gnuplot draws it, and is not installed here" in result.stderr

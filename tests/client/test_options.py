@@ -1,0 +1,251 @@
+"""The command line: refusals that name what is wrong, help that fits a screen, and papers that agree."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+import client
+import echod
+import servers
+
+TOP = os.environ.get("ECHOD_SRCDIR") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.mark.parametrize("args, said", [
+    ([], "Give a HOST"),
+    ([""], "Give a HOST"),
+    (["h", "7", "8"], '"8" is one word too many'),
+    (["h", "0"], '"0" is not a port'),
+    (["h", "65536"], '"65536" is not a port'),
+    (["h", "007"], '"007" is not a port'),
+    (["127.0.0.1", "nosuchservice"], '"nosuchservice" is neither a port (1 to 65535) nor the name of a TCP service'),
+    (["127.0.0.1:7", "8"], 'names a port already, but "8" was given too'),
+    (["unix:/x", "7"], 'unix:/x has no port, but "7" was given'),
+    (["unix:x"], "absolute path"),
+    (["-u", "unix:/x"], "cannot be asked over UDP"),
+    (["-4", "::1"], "not an IPv4 address"),
+    (["-6", "127.0.0.1"], "not an IPv6 address"),
+    (["--no-such", "h"], "no-such"),
+    (["--ping", "--load", "h"], "--ping or --load, not both"),
+    (["-c", "3", "h"], "-c/--count is for --ping, not for talking"),
+    (["--ping", "-P", "3", "h"], "-P/--depth is for --load, not for --ping"),
+    (["--load", "-i", "3", "h"], "-i/--interval is for --ping, not for --load"),
+    (["--json", "h"], "--json is for --ping and --load, not for talking"),
+    (["--ping", "-c", "0", "h"], '"0" will not do: it takes a whole number from 1'),
+    (["--ping", "-c", "3x", "h"], '"3x" will not do'),
+    (["--ping", "-i", "-1", "h"], '"-1" will not do: it takes a time'),
+    (["--ping", "-s", "0", "h"], '"0" will not do: it takes 1 to'),
+    (["--ping", "-s", "1T", "h"], '"1T" will not do'),
+    (["--ping", "-u", "-s", "65508", "h"], "at most 65507 bytes"),
+    (["--ping", "-u", "-s", "3", "h"], "needs 4 bytes or more"),
+    (["--ping", "-u", "--reconnect", "h"], "UDP has no connections"),
+    (["--ping", "-Q", "64", "h"], "it takes 0 to 63 or a name"),
+    (["--ping", "--source", "localhost", "h"], "it takes an IPv4 or IPv6 address of this host"),
+    (["--ping", "--source", "127.0.0.1:5", "h"], "without a port"),
+    (["--load", "--mode", "strem", "h"], "it is one of rr, stream or connect; did you mean stream?"),
+    (["--load", "--engine", "uring", "h"], "it is one of auto, epoll or io_uring"),
+    (["--load", "-n", "0", "h"], "from 1 to"),
+    (["--load", "-n", "3", "-j", "4", "h"], "fewer connections (-n) than threads"),
+    (["--load", "-u", "--mode", "stream", "h"], "only rr can be used with -u"),
+    (["--load", "-u", "-s", "7", "h"], "needs 8 bytes or more"),
+    (["--load", "-u", "--idle", "7", "h"], "--idle is for TCP"),
+    (["--load", "-u", "--engine", "io_uring", "h"], "UDP is driven by epoll"),
+    (["--load", "--mode", "stream", "--rate", "7", "h"], "--rate counts messages"),
+    (["--load", "--mode", "connect", "-P", "7", "h"], "one message"),
+    (["--load", "-d", "0", "h"], '"0" will not do'),
+], ids=lambda value: "_".join(value) if isinstance(value, list) else "")
+def test_refused(args, said):
+    result = client.run(*args)
+    assert result.returncode == client.USAGE, result.stderr
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_help_fits_a_screen():
+    result = client.run("--help")
+    assert (result.returncode, result.stderr) == (client.OK, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) < 80
+
+
+def test_version():
+    result = client.run("-V")
+    assert result.returncode == client.OK
+    assert re.match(r"echoc \d+\.\d+\.\d+\n", result.stdout)
+    assert "epoll" in result.stdout
+
+
+# Errors of reaching somebody
+
+def test_a_name_that_is_none():
+    result = client.run("nosuchhost.invalid", data="")
+    assert result.returncode == client.UNREACHED
+    assert result.stderr.startswith("echoc: cannot look up nosuchhost.invalid: ")
+
+
+def test_refused_connection():
+    port = echod.free_port()
+    result = client.run("127.0.0.1", port)
+    assert result.returncode == client.UNREACHED
+    assert result.stderr == f"echoc: cannot connect to 127.0.0.1:{port} over TCP: Connection refused\n"
+
+
+def test_unix_socket_that_is_not_there(debris):
+    result = client.run(f"unix:{debris}/none")
+    assert result.returncode == client.UNREACHED
+    assert result.stderr == f"echoc: cannot connect to unix:{debris}/none: No such file or directory\n"
+
+
+def test_no_answer_in_time():
+    """A listener whose backlog is full answers nothing."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        result = client.run("-W", "500ms", *full.getsockname())
+    assert result.returncode == client.UNREACHED
+    assert result.stderr.endswith("no answer within 0.5 s\n")
+
+
+# Names with several addresses (RFC 8305). The names come from a hosts file of a mount namespace of the test's own.
+
+def with_hosts(hosts, *command):
+    """Run a command that sees this /etc/hosts, and whose resolver asks nothing else."""
+    script = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
+    return ["unshare", "-m", "sh", "-c", script, "sh", hosts[0], hosts[1], *map(str, command)]
+
+
+@pytest.fixture
+def hosts(debris):
+    def hosts(text):
+        files = (os.path.join(debris, "hosts"), os.path.join(debris, "nsswitch.conf"))
+        for path, content in zip(files, (text, "hosts: files\n")):
+            with open(path, "w") as file:
+                file.write(content)
+        return files
+    if os.geteuid() != 0 or not shutil.which("unshare") \
+            or subprocess.run(with_hosts(hosts(""), "true"), capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("a mount namespace of its own is not permitted here")
+    return hosts
+
+
+def test_every_address_of_a_name_is_told(hosts):
+    port = echod.free_port()
+    files = hosts("127.0.0.1 many\n127.0.0.2 many\n127.0.0.3 many\n")
+    result = subprocess.run(with_hosts(files, *client.command("many", port)), capture_output=True, text=True,
+                            timeout=client.LIMIT, stdin=subprocess.DEVNULL)
+    assert result.returncode == client.UNREACHED
+    assert result.stderr.startswith(f"echoc: cannot connect to many port {port} over TCP: ")
+    for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+        assert f"{address}:{port}: Connection refused" in result.stderr
+
+
+def test_an_address_that_refuses_is_passed_over(hosts):
+    files = hosts("127.0.0.2 many\n127.0.0.3 many\n127.0.0.1 many\n")
+    with servers.Stream(servers.echo) as other:
+        result = subprocess.run(with_hosts(files, *client.command("many", other.port)), capture_output=True, text=True,
+                                timeout=client.LIMIT, input="hello")
+    assert (result.returncode, result.stdout) == (client.OK, "hello")
+
+
+def test_an_address_that_is_silent_is_overtaken(hosts):
+    """The next address is begun after 250 ms, not after the first one's time is up."""
+    files = hosts("127.0.0.2 many\n127.0.0.1 many\n")
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with servers.Stream(servers.echo, address=("127.0.0.1", full.getsockname()[1])):
+            result = subprocess.run(with_hosts(files, *client.command("--ping", "-c", 1, "many", full.getsockname()[1])),
+                                    capture_output=True, text=True, timeout=client.LIMIT)
+    assert result.returncode == client.OK, result.stderr
+    # With the order of the hosts file kept, the winner is the second one, a stagger later.
+    assert "(127.0.0.1:" in result.stdout
+    took = float(re.search(r"connected in ([\d.]+) ms", result.stdout).group(1))
+    assert 240 <= took < 2000 or took < 100  # less where the resolver put the good one first
+
+
+# Manual, completion and program name the same options
+
+def manual_options():
+    with open(os.path.join(TOP, "man", "echoc.1")) as file:
+        text = file.read()
+    options = set()
+    for line in re.findall(r"^\.It (Fl .*)$", text, re.M):
+        options.update("-" + name for name in re.findall(r"Fl (-?[a-zA-Z0-9][a-z0-9-]*)", line))
+    return options
+
+
+def test_the_program_knows_what_the_manual_describes():
+    options = manual_options()
+    assert len(options) > 30
+    for option in sorted(options):
+        result = client.run(option, timeout=10)
+        assert "unrecognized option" not in result.stderr and "invalid option" not in result.stderr, option
+
+
+def test_completion_offers_what_the_manual_describes():
+    script = f"""
+        source {TOP}/etc/completions/bash/echoc
+        for before in --ping --load; do
+            COMP_WORDS=(echoc $before --) COMP_CWORD=2
+            _echoc
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        done
+        COMP_WORDS=(echoc --) COMP_CWORD=1; _echoc; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=20)
+    assert result.stderr == ""
+    long = {option for option in manual_options() if option.startswith("--")} | {"--ping", "--load"}
+    assert set(result.stdout.split()) == long
+    with open(os.path.join(TOP, "etc", "completions", "zsh", "_echoc")) as file:
+        text = file.read()
+    assert set(re.findall(r"--[a-z0-9]+", text)) >= long
+
+
+@pytest.mark.parametrize("words, offered", [
+    (["--load", "--mode", ""], {"rr", "stream", "connect"}),
+    (["--load", "--engine", "e"], {"epoll"}),
+    (["--load", "--mode", "=", "s"], {"stream"}),
+    (["--ping", "--dscp", "AF4"], {"AF41", "AF42", "AF43"}),
+    (["--ping", "-c", ""], set()),
+])
+def test_completion_of_values(words, offered):
+    quoted = " ".join(f"'{word}'" for word in words)
+    script = f"source {TOP}/etc/completions/bash/echoc; COMP_WORDS=(echoc {quoted}) COMP_CWORD={len(words)}; _echoc; " \
+             "printf '%s\\n' \"${COMPREPLY[@]}\""
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=20)
+    assert set(result.stdout.split()) == offered
+
+
+def manual_examples():
+    """The commands of the manual's EXAMPLES, and the configuration they begin with."""
+    with open(os.path.join(TOP, "man", "echoc.1")) as file:
+        text = file.read().split(".Sh EXAMPLES")[1].split(".Sh SEE ALSO")[0]
+    return re.findall(r"^\.Dl \$ (echoc .*)$", text, re.M)
+
+
+def test_examples_work_when_pasted(start, debris):
+    """On a port of the test's own instead of 7007, and with shorter runs."""
+    daemon = start("epoll", protocols=["tcp", "udp"], listen=["127.0.0.1"])
+    os.mkdir(os.path.join(debris, "bin"))
+    os.symlink(client.ECHOC, os.path.join(debris, "bin", "echoc"))
+    examples = manual_examples()
+    assert len(examples) >= 7
+    for example in examples:
+        if "--plot" in example and not shutil.which("gnuplot"):
+            continue
+        example = example.replace("7007", str(daemon.port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
+        example = example.replace("localhost", "127.0.0.1")
+        result = subprocess.run(["bash", "-o", "pipefail", "-c", example], capture_output=True, text=True, timeout=client.LIMIT,
+                                stdin=subprocess.DEVNULL,
+                                env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
+        assert (result.returncode, result.stderr) == (0, ""), example

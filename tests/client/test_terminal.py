@@ -1,0 +1,285 @@
+"""echoc on a terminal, as a person has it before them: by a pty of our own, and inside tmux."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import client
+import echod
+import proc
+import servers
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07")
+
+
+EDITING = "line editing: libedit" in client.run("-V").stdout
+
+
+class Terminal:
+    """echoc on a pseudo-terminal."""
+
+    def __init__(self, *args, home, **environment):
+        self.text = ""
+        env = {**os.environ, "TERM": "xterm", "HOME": home, "LC_ALL": "C.UTF-8", **environment}
+        env.pop("XDG_STATE_HOME", None)
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.execve(client.ECHOC, client.command(*args), env)
+            finally:
+                os._exit(127)
+
+    def read(self, limit):
+        ready, _, _ = select.select([self.fd], [], [], max(0, limit))
+        if not ready:
+            raise AssertionError(f"nothing more came; so far: {self.text!r}")
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # EIO: the other side is closed
+            data = b""
+        self.text += data.decode(errors="replace")
+        return data
+
+    def expect(self, pattern, timeout=20.0):
+        """Read until the pattern is in what came since the last match."""
+        deadline = time.monotonic() + timeout
+        while True:
+            match = re.search(pattern, ESCAPES.sub("", self.text))
+            if match:
+                self.text = ESCAPES.sub("", self.text)[match.end():]
+                return match
+            if not self.read(deadline - time.monotonic()):
+                raise AssertionError(f"it ended without {pattern!r}: {self.text!r}")
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        """Ctrl-D at the prompt: before it, the terminal is not in the editor's hands."""
+        if EDITING:
+            self.expect("echo> ")
+        self.type("\x04")
+
+    def wait(self, timeout=20.0):
+        deadline = time.monotonic() + timeout
+        while self.read(deadline - time.monotonic()):
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self):
+        try:
+            if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal(debris):
+    made = []
+
+    def terminal(*args, **environment):
+        made.append(Terminal(*args, home=debris, **environment))
+        return made[-1]
+
+    yield terminal
+    for one in made:
+        one.close()
+
+
+needs_editing = pytest.mark.skipif(not EDITING, reason="this echoc was built without libedit")
+
+
+@pytest.mark.parametrize("udp", [[], ["-u"]], ids=["tcp", "udp"])
+def test_lines_come_back(terminal, udp):
+    with (servers.Datagram() if udp else servers.Stream(servers.echo)) as other:
+        session = terminal(*udp, *other.where)
+        session.expect(r"what you type comes back. Ctrl-D ends it\.")
+        for line in ("hello", "", "grüße, 世界"):
+            session.type(line + "\r")
+            # Once as typed, once as it came back.
+            session.expect(re.escape(line) + r"\s*\n" + re.escape(line) + r"\s*\n")
+        session.end()
+        size = len("hello\n\ngrüße, 世界\n".encode())
+        session.expect(rf"{size} bytes sent, {size} came back and matched")
+        assert session.wait() == client.OK
+
+
+@needs_editing
+def test_editing_and_history(terminal):
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        session.expect("echo> ")
+        session.type("world\x01hello \r")  # Ctrl-A: to the start of the line
+        session.expect(r"\nhello world\r?\n")
+        session.expect("echo> ")
+        session.type("another\r")
+        session.expect(r"\nanother\r?\n")
+        session.expect("echo> ")
+        session.type("\x1b[A\x1b[A\r")  # up, up
+        session.expect(r"\nhello world\r?\n")
+        session.end()
+        assert session.wait() == client.OK
+
+
+@needs_editing
+def test_history_is_kept(terminal, debris):
+    os.makedirs(os.path.join(debris, ".local", "state"))
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        session.expect("echo> ")
+        session.type("remember me\r")
+        session.expect(r"\nremember me\r?\n")
+        session.end()
+        assert session.wait() == client.OK
+        assert "remember" in open(os.path.join(debris, ".local", "state", "echoc_history")).read()
+        session = terminal(*other.where)
+        session.expect("echo> ")
+        session.type("\x1b[A\r")
+        session.expect(r"\nremember me\r?\n")
+        session.end()
+        assert session.wait() == client.OK
+
+
+def test_a_wrong_byte_ends_it(terminal):
+    with servers.Stream(servers.corrupt(8, 0x20)) as other:
+        session = terminal(*other.where)
+        session.expect("echo> |comes back")
+        session.type("first\r")
+        session.expect(r"first\s+first")
+        session.type("second\r")
+        session.expect(r"differs at byte 9 \(offset 8, 0x8\): sent 0x63, came back 0x43")
+        assert session.wait() == client.DIFFERS
+
+
+def test_the_server_goes_away_at_the_prompt(terminal):
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        session.expect("echo> |comes back")
+        session.type("x\r")
+        session.expect(r"x\s+x")
+    session.expect("closed the connection")
+    assert session.wait() == client.DIFFERS
+
+
+def test_control_c_prints_the_summary(terminal):
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        session.expect("echo> |comes back")
+        session.type("x\r")
+        session.expect(r"x\s+x")
+        session.type("half a li\x03")
+        session.expect("2 bytes sent, 2 came back and matched")
+        assert session.wait() == client.OK
+
+
+def test_progress_line(debris, start):
+    """Standard error is a terminal, the copy a file: after a second there is a line, with what is left of a known length."""
+    source = os.path.join(debris, "in")
+    with open(source, "wb") as file:
+        file.write(os.urandom(1 << 20) * 8)
+
+    def slow(connection):
+        while data := connection.recv(262144):
+            time.sleep(0.05)  # the service time: the whole takes two seconds or so
+            connection.sendall(data)
+
+    leader, follower = pty.openpty()
+    with servers.Stream(slow) as other, open(source, "rb") as given, open(os.devnull, "wb") as out:
+        process = subprocess.Popen(client.command(*other.where), stdin=given, stdout=out, stderr=follower)
+        os.close(follower)
+        text = b""
+        while True:
+            try:
+                data = os.read(leader, 65536)
+            except OSError:
+                break
+            text += data
+        assert process.wait(client.LIMIT) == client.OK
+    os.close(leader)
+    assert re.search(rb"\r[\d.]+ MiB sent, [\d.]+ MiB back and equal, [\d.]+ [KM]iB/s, \d+ %, \d+ s left", text), text
+
+
+def test_live_line_of_load(server):
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(client.command("--load", "-n", 2, "-d", "1500ms", "--warmup", "500ms", "127.0.0.1", server.port),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower)
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:
+            break
+        text += data
+    out, _ = process.communicate(timeout=client.LIMIT)
+    os.close(leader)
+    assert process.returncode == client.OK
+    assert re.search(rb"\r +[\d.]+ s of the measurement  [\d,]+ echoes/s  [\d.]+ MB/s", text), text
+    assert b"echoes     " in out and b"\r" not in out
+
+
+# The session of a person: one tmux, three programs after each other
+
+class Tmux:
+    def __init__(self, directory):
+        self.command = ["tmux", "-S", os.path.join(directory, "tmux"), "-f", "/dev/null"]
+        environment = {**os.environ, "HOME": directory, "LC_ALL": "C.UTF-8", "PS1": "$ "}
+        environment.pop("TMUX", None)
+        subprocess.run([*self.command, "new-session", "-d", "-x", "100", "-y", "40", "sh"], check=True, env=environment,
+                       timeout=20)
+
+    def screen(self):
+        return subprocess.run([*self.command, "capture-pane", "-p", "-S", "-200"], check=True, capture_output=True, text=True,
+                              timeout=20).stdout
+
+    def keys(self, *keys):
+        subprocess.run([*self.command, "send-keys", *keys], check=True, timeout=20)
+
+    def type(self, text):
+        self.keys("-l", text)
+        self.keys("Enter")
+
+    def wait(self, pattern):
+        return proc.until(lambda: re.search(pattern, self.screen(), re.M), lambda: f"{pattern!r} on\n{self.screen()}", 30)
+
+    def close(self):
+        subprocess.run([*self.command, "kill-server"], capture_output=True, timeout=20)
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
+def test_a_session_in_tmux(debris, server):
+    tmux = Tmux(debris)
+    try:
+        where = f"127.0.0.1 {server.port}"
+        tmux.type(f"{client.ECHOC} {where}")
+        tmux.wait("Ctrl-D ends it")
+        tmux.type("is anybody there")
+        tmux.wait(r"^is anybody there$")
+        tmux.keys("C-d")
+        tmux.wait("17 bytes sent, 17 came back and matched")
+
+        tmux.type(f"{client.ECHOC} --ping -i 0.05 {where}")
+        tmux.wait(r"seq=3 time=")
+        tmux.keys("C-c")
+        tmux.wait(r"sent, \d+ received, 0% loss")
+        tmux.wait(r"rtt min/avg/max/mdev")
+
+        tmux.type(f"{client.ECHOC} --load -n 4 -d 1 --warmup 0.7 {where}; echo status=$?")
+        tmux.wait(r"s (warm-up|of the measurement) .* echoes/s")
+        tmux.wait(r"^status=0$")
+        screen = tmux.screen()
+        assert "all as sent" in screen and re.search(r"latency +p50", screen)
+        # The live line is gone once the report is there.
+        assert not re.search(r"s of the measurement ", screen)
+    finally:
+        tmux.close()

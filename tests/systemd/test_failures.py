@@ -1,0 +1,96 @@
+"""When something goes wrong: crashes, hangs, and starts that cannot succeed."""
+
+import socket
+
+import pytest
+
+from machine import ERR, SERVICE, at_least, echo, until
+
+
+def test_crash(machine, model):
+    """kill -9 of the supervisor: systemd starts it again, and no new client is refused meanwhile."""
+    machine.configure(f'model = "{model}"\n')
+    machine.systemctl("start", "echod")
+    since = machine.cursor()
+    workers = machine.children()
+    assert workers
+    machine.kill(machine.main_pid(), "KILL")
+    until(lambda: not any(machine.path(f"/proc/{pid}").exists() for pid in workers), "the workers die too")
+    with machine.connect() as client:  # waits in the backlog of the socket that systemd keeps
+        machine.wait_event("READY", since)
+        assert echo(client, b"first\n")
+    assert machine.active() == "active" and machine.show(SERVICE, "NRestarts") == "1"
+
+
+def test_worker_crash(machine, model):
+    """kill -9 of a worker process: told, replaced, and the service was never away."""
+    machine.configure(f'model = "{model}"\nworkers = 1\n')
+    machine.systemctl("start", "echod")
+    pid = machine.main_pid()
+    since = machine.cursor()
+    for worker in machine.children():
+        machine.kill(worker, "KILL")
+    machine.wait_event("WORKER_DIED", since)
+    assert machine.serves()
+    assert machine.main_pid() == pid and machine.active() == "active"
+
+
+def test_watchdog(machine, model):
+    """A worker process that hangs (SIGSTOP) starves the watchdog, and systemd starts the service anew."""
+    machine.configure(f'model = "{model}"\n')
+    machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\n")
+    machine.systemctl("start", "echod")
+    # as long as nothing hangs it is fed
+    feeding = machine.show(SERVICE, "WatchdogTimestampMonotonic")
+    until(lambda: machine.show(SERVICE, "WatchdogTimestampMonotonic") != feeding, "the watchdog is fed")
+    since = machine.cursor()
+    machine.kill(machine.children()[-1], "STOP")
+    machine.wait_failed("watchdog", since)
+    machine.wait_event("READY", since)
+    assert machine.serves()
+    assert machine.show(SERVICE, "NRestarts") == "1"
+
+
+def test_crash_loop_meets_limit(machine):
+    """A daemon that dies at once each time is given up after a while ..."""
+    machine.drop_in(SERVICE, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n")
+    since = machine.cursor()
+    machine.systemctl("start", "echod", check=False)
+    machine.wait_journal(since, MESSAGE="echod.service: Start request repeated too quickly.", seconds=40)
+    assert machine.active() == "failed"
+    assert int(machine.show(SERVICE, "NRestarts")) >= 5
+
+
+@pytest.mark.parametrize("status, conf, dropin", [
+    (78, 'model = "epol"\n', None),
+    (64, "", "--workers=many"),
+    (66, "", "-c /no/such/file"),
+])
+def test_not_restarted(machine, status, conf, dropin):
+    """What another start would not cure is not tried again."""
+    machine.configure(conf)
+    if dropin:
+        machine.drop_in(SERVICE, f"[Service]\nExecStart=\nExecStart={machine.echod} -n {dropin}\n")
+    since = machine.cursor()
+    assert machine.systemctl("start", "echod", check=False).returncode != 0
+    machine.wait_failed("exit-code", since)
+    assert machine.active() == "failed"
+    assert machine.show(SERVICE, "ExecMainStatus") == str(status)
+    assert machine.show(SERVICE, "NRestarts") == "0"
+    if status == 78:
+        entries = at_least(ERR, machine.journal(since, SYSLOG_IDENTIFIER="echod"))
+        assert f"{machine.conf_path}:1: " in entries[0]["MESSAGE"] and '"epoll"' in entries[0]["MESSAGE"]
+
+
+def test_port_taken(machine):
+    """Somebody else has the port: the reason is in the journal, and systemd tries again."""
+    taken = machine.socket(socket.AF_INET6)
+    taken.bind(("::", 7))
+    taken.listen()
+    since = machine.cursor()
+    assert machine.systemctl("start", "echod", check=False).returncode != 0
+    failed = machine.wait_event("START_FAILED", since)
+    assert "in use" in failed["MESSAGE"] and failed["PRIORITY"] == "3"
+    taken.close()
+    machine.wait_event("READY", since)
+    assert machine.serves()

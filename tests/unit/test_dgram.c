@@ -1,0 +1,423 @@
+/* test_dgram.c - which datagrams are answered, how far answers travel, and how many a second */
+#include <config.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "echo/dgram.h"
+#include "echo/meter.h"
+#include "net/addr.h"
+#include "net/network.h"
+
+#define OUTSIDE 2 /* an interface that is not the loopback */
+
+static struct addr addr_of(const char *text)
+{
+	struct addr addr;
+	const char *why;
+
+	if (addr_parse(&addr, text, 40000, &why) < 0)
+		fail_msg("%s: %s", text, why);
+	return addr;
+}
+
+static struct in6_addr bits_of(const char *text)
+{
+	struct in6_addr bits;
+
+	assert_int_equal(inet_pton(AF_INET6, text, &bits), 1);
+	return bits;
+}
+
+static struct network_set set_of(const char *text)
+{
+	struct network_set set = { 0 };
+	struct network network;
+	const char *why;
+
+	if (*text) {
+		assert_int_equal(network_parse(&network, text, &why), 0);
+		assert_int_equal(network_set_make(&set, &network, 1), 0);
+	}
+	return set;
+}
+
+/* What most cases share; a case names what it changes. */
+struct trial {
+	const char *source, *to, *local;
+	unsigned interface;
+	int hops;
+	const char *allow, *deny, *trusted;
+	enum stats_counter expected;
+};
+
+#define TO4 "::ffff:192.0.2.7"
+#define TO6 "2001:db8::7"
+#define OK DGRAM_ANSWER
+
+static void try(const struct trial *trial)
+{
+	const struct addr own[] = { addr_of("192.0.2.7:7007"), addr_of("[::]:8008"), addr_of("unix:/run/echod.dgram") };
+	struct network_set allow = set_of(trial->allow ? trial->allow : ""), deny = set_of(trial->deny ? trial->deny : "");
+	struct network_set trusted = set_of(trial->trusted ? trial->trusted : "");
+	struct dgram_rules rules = { &allow, &deny, &trusted, own, sizeof own / sizeof own[0] };
+	const char *to = trial->to ? trial->to : strchr(trial->source, '[') ? TO6 : TO4;
+	struct dgram dgram = {
+		.source = addr_of(trial->source),
+		.to = bits_of(to),
+		.local = bits_of(trial->local ? trial->local : to),
+		.interface = trial->interface ? trial->interface : OUTSIDE,
+		.hops = trial->hops ? trial->hops : 64,
+	};
+	enum stats_counter verdict = dgram_guard(&rules, &dgram);
+
+	if (verdict != trial->expected)
+		fail_msg("%s to %s: %s instead of %s", trial->source, to, verdict == OK ? "answered" : stats_labels(verdict),
+		         trial->expected == OK ? "answered" : stats_labels(trial->expected));
+	network_set_clear(&allow);
+	network_set_clear(&deny);
+	network_set_clear(&trusted);
+}
+
+static void try_all(const struct trial *trials, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		try(&trials[i]);
+}
+
+#define TRY_ALL(...) \
+	do { \
+		const struct trial trials[] = { __VA_ARGS__ }; \
+		try_all(trials, sizeof trials / sizeof trials[0]); \
+	} while (0)
+
+static void answers_ordinary_ones(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1:40000", .expected = OK },
+	        { .source = "198.51.100.1:1024", .expected = OK },
+	        { .source = "198.51.100.1:65535", .expected = OK },
+	        { .source = "198.51.100.1:2048", .expected = OK },
+	        { .source = "198.51.100.1:2050", .expected = OK },
+	        { .source = "[2001:db8:1::1]:40000", .expected = OK },
+	        { .source = "127.0.0.1:40000", .to = "::ffff:127.0.0.2", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        { .source = "[::1]:40000", .to = "::1", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        /* what came before the socket was told to report where to */
+	        { .source = "198.51.100.1:40000", .to = "::", .expected = OK },
+	        { .source = "239.1.1.1:40000", .to = "::", .expected = STAT_UDP_NOT_UNICAST });
+}
+
+static void leaves_low_ports_alone(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1:1", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "198.51.100.1:7", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "198.51.100.1:19", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "198.51.100.1:1023", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "198.51.100.1:2049", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "[2001:db8:1::1]:53", .expected = STAT_UDP_LOW_PORT },
+	        { .source = "[2001:db8:1::1]:2049", .expected = STAT_UDP_LOW_PORT });
+}
+
+static void trusts_low_ports_of_some(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1:7", .trusted = "198.51.100.0/24", .expected = OK },
+	        { .source = "198.51.100.1:2049", .trusted = "198.51.100.0/24", .expected = OK },
+	        { .source = "[2001:db8:1::1]:53", .trusted = "2001:db8::/32", .expected = OK },
+	        { .source = "198.51.101.1:7", .trusted = "198.51.100.0/24", .expected = STAT_UDP_LOW_PORT },
+	        /* with nothing but that */
+	        { .source = "198.51.100.1:7007", .trusted = "198.51.100.0/24", .expected = STAT_UDP_OWN_PORT },
+	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .deny = "198.51.100.1", .expected = STAT_UDP_DENIED },
+	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .hops = 8, .expected = STAT_UDP_LOOP },
+	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .to = "::ffff:224.0.0.1",
+	          .expected = STAT_UDP_NOT_UNICAST });
+}
+
+static void never_answers_port_0(void **state)
+{
+	struct network_set none = { 0 }, all = set_of("0.0.0.0/0");
+	struct dgram_rules rules = { &none, &none, &all, NULL, 0 };
+	struct dgram dgram = { .source = addr_of("198.51.100.1:1"), .to = bits_of(TO4), .local = bits_of(TO4), .hops = 64 };
+
+	(void) state;
+	assert_int_equal(dgram_guard(&rules, &dgram), DGRAM_ANSWER);
+	dgram.source.in.sin_port = 0;
+	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_LOW_PORT);
+	network_set_clear(&all);
+}
+
+static void knows_its_own(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1:7007", .expected = STAT_UDP_OWN_PORT },
+	        { .source = "198.51.100.1:8008", .expected = STAT_UDP_OWN_PORT },
+	        { .source = "[2001:db8:1::1]:7007", .expected = STAT_UDP_OWN_PORT },
+	        /* what it is bound to, and the address contacted, of whatever socket */
+	        { .source = "192.0.2.7:7007", .to = "::ffff:192.0.2.9", .expected = STAT_UDP_OWN_ADDRESS },
+	        { .source = "192.0.2.7:8008", .expected = STAT_UDP_OWN_ADDRESS },
+	        { .source = "[2001:db8::7]:8008", .expected = STAT_UDP_OWN_ADDRESS },
+	        /* a client on this very host */
+	        { .source = "192.0.2.7:40000", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        { .source = "unix:/run/echod.dgram", .expected = STAT_UDP_OWN_ADDRESS },
+	        { .source = "unix:/run/client", .expected = OK });
+}
+
+static void answers_no_unnamed_unix_socket(void **state)
+{
+	struct network_set none = { 0 };
+	struct dgram_rules rules = { &none, &none, &none, NULL, 0 };
+	struct dgram dgram = { .hops = -1 };
+
+	(void) state;
+	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	dgram.source.sa.sa_family = AF_UNIX;
+	dgram.source.len = sizeof(sa_family_t);
+	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	/* an abstract name is a name */
+	dgram.source.un.sun_path[1] = 'x';
+	dgram.source.len = sizeof(sa_family_t) + 2;
+	assert_int_equal(dgram_guard(&rules, &dgram), DGRAM_ANSWER);
+}
+
+static void answers_one_to_one_only(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1", .to = "::ffff:224.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1", .to = "::ffff:239.255.255.250", .local = TO4, .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1", .to = "::ffff:255.255.255.255", .expected = STAT_UDP_NOT_UNICAST },
+	        /* the kernel says that 192.0.2.255 is a broadcast by naming another local address */
+	        { .source = "198.51.100.1", .to = "::ffff:192.0.2.255", .local = TO4, .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1", .to = "::ffff:192.0.2.255", .expected = OK },
+	        { .source = "198.51.100.1", .to = "::ffff:0.0.0.0", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[2001:db8:1::1]", .to = "ff02::1", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[2001:db8:1::1]", .to = "ff05::7", .local = TO6, .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "224.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "239.1.2.3", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "223.255.255.255", .expected = OK },
+	        { .source = "240.0.0.1", .expected = OK },
+	        { .source = "255.255.255.255", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "255.255.255.254", .expected = OK },
+	        { .source = "0.0.0.0", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "0.1.2.3", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "1.0.0.0", .expected = OK },
+	        { .source = "[ff02::1]", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[::]", .expected = STAT_UDP_NOT_UNICAST });
+}
+
+static void keeps_loopback_inside(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "127.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "127.255.255.254", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "127.0.0.1", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        { .source = "[::1]", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[::1]", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        { .source = "198.51.100.1", .to = "::ffff:127.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[2001:db8:1::1]", .to = "::1", .expected = STAT_UDP_NOT_UNICAST });
+}
+
+static void obeys_the_lists(void **state)
+{
+	(void) state;
+	TRY_ALL({ .source = "198.51.100.1", .deny = "198.51.100.0/24", .expected = STAT_UDP_DENIED },
+	        { .source = "198.51.101.1", .deny = "198.51.100.0/24", .expected = OK },
+	        { .source = "198.51.100.1", .allow = "198.51.100.0/24", .expected = OK },
+	        { .source = "198.51.101.1", .allow = "198.51.100.0/24", .expected = STAT_UDP_DENIED },
+	        { .source = "198.51.100.1", .allow = "198.51.100.0/24", .deny = "198.51.100.1", .expected = STAT_UDP_DENIED },
+	        { .source = "[2001:db8:1::1]", .deny = "2001:db8:1::/48", .expected = STAT_UDP_DENIED },
+	        { .source = "unix:/run/client", .allow = "198.51.100.0/24", .expected = OK });
+}
+
+/* Between any two that keep to the rule a datagram dies, whatever TTL it was forged with. */
+static void ends_what_goes_round(void **state)
+{
+	(void) state;
+	for (int forged = 1; forged <= 255; forged++) {
+		for (int routers = 0; routers < 4; routers++) {
+			int hops = forged - routers, answers = 0;
+			struct trial last = { .source = "198.51.100.1", .hops = hops, .expected = STAT_UDP_LOOP };
+
+			if (hops < 1)
+				continue;
+			for (; hops > DGRAM_HOPS_STEP; hops = dgram_answer_hops(hops) - routers) {
+				try(&(struct trial) { .source = "198.51.100.1", .hops = hops, .expected = OK });
+				assert_in_range(dgram_answer_hops(hops), 1, DGRAM_HOPS_MAX - DGRAM_HOPS_STEP);
+				answers++;
+			}
+			assert_in_range(answers, 0, 7);
+			last.hops = hops;
+			if (hops > 0)
+				try(&last);
+		}
+	}
+}
+
+/* What leaves with 64, 128 or 255 hops, as all common systems send, is answered far away. */
+static void reaches_distant_clients(void **state)
+{
+	const int starts[] = { 64, 128, 255 };
+
+	(void) state;
+	for (size_t i = 0; i < 3; i++)
+		for (int routers = 0; routers <= 28; routers++) {
+			try(&(struct trial) { .source = "198.51.100.1", .hops = starts[i] - routers, .expected = OK });
+			assert_true(dgram_answer_hops(starts[i] - routers) >= routers);
+		}
+	assert_true(dgram_answer_hops(-1) >= 28);
+}
+
+/* --- the meter ------------------------------------------------------------------------- */
+
+#define SECOND INT64_C(1000000)
+
+static int make_meter(void **state)
+{
+	*state = mmap(NULL, sizeof(struct meter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return *state == MAP_FAILED;
+}
+
+static int free_meter(void **state)
+{
+	return munmap(*state, sizeof(struct meter));
+}
+
+static unsigned take(struct meter *meter, unsigned rate, const char *source, int64_t now, unsigned count)
+{
+	struct addr addr = addr_of(source);
+
+	return meter_take(meter, rate, &addr, now, count);
+}
+
+static void lets_the_rate_pass(void **state)
+{
+	int64_t now = 1000 * SECOND;
+
+	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1000), 100);
+	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1), 0);
+	/* all of the /24, nobody else */
+	assert_int_equal(take(*state, 100, "192.0.2.255", now, 1), 0);
+	assert_int_equal(take(*state, 100, "192.0.3.1", now, 60), 60);
+	assert_int_equal(take(*state, 100, "192.0.3.2", now, 60), 40);
+	assert_int_equal(take(*state, 100, "[2001:db8:1:2::3]", now, 100), 100);
+	assert_int_equal(take(*state, 100, "[2001:db8:1:ffff::]", now, 1), 0);
+	assert_int_equal(take(*state, 100, "[2001:db8:2::3]", now, 1), 1);
+	assert_int_equal(take(*state, 100, "unix:/a", now, 99), 99);
+	assert_int_equal(take(*state, 100, "unix:/b", now, 99), 1);
+	/* a hundredth of a second is one datagram */
+	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 100 - 1, 1), 0);
+	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 100, 2), 1);
+	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 2 + SECOND / 100, 1000), 50);
+	/* no more is saved up than a second's worth */
+	assert_int_equal(take(*state, 100, "192.0.2.1", now + 3600 * SECOND, 1000), 100);
+}
+
+static void knows_no_limit(void **state)
+{
+	assert_int_equal(take(*state, 0, "192.0.2.1", SECOND, 4000000000U), 4000000000U);
+	assert_int_equal(take(*state, 1, "192.0.2.1", SECOND, 2), 1);
+}
+
+static void keeps_every_rate(void **state)
+{
+	const unsigned rates[] = { 1, 2, 3, 7, 99, 1000, 65537, 100000, 999999, 30000001, 1000000000 };
+	int64_t now = SECOND;
+
+	for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+		uint64_t passed = 0;
+
+		now += 10 * SECOND;
+		for (int tick = 0; tick <= 1000; tick++)
+			passed += take(*state, rates[i], "192.0.2.1", now + tick * SECOND / 100, UINT32_MAX);
+		/* one second's worth at once and ten seconds of the rate */
+		assert_true(passed <= UINT64_C(11) * rates[i]);
+		assert_true(passed >= UINT64_C(11) * rates[i] * (rates[i] > 10000000 ? 9 : 100) / (rates[i] > 10000000 ? 10 : 101));
+		now += 10 * SECOND;
+	}
+}
+
+/* Whatever others send, and however many they are, nobody gets more than the rate. */
+static void lets_nobody_exceed(void **state)
+{
+	unsigned passed = 0, others = 0;
+	char text[32];
+
+	for (unsigned i = 0; i < 400000; i++) {
+		snprintf(text, sizeof text, "%u.%u.%u.1", 1 + i % 200, i / 200 % 256, i / 51200);
+		others += take(*state, 10, text, SECOND, 1);
+		passed += take(*state, 10, "223.0.2.1", SECOND, 1);
+	}
+	assert_true(passed <= 10);
+	/* and almost none of the others is disturbed, although one and a half share a cell on average */
+	assert_in_range(others, 399900, 400000);
+}
+
+/* After a reload with another rate. */
+static void follows_another_rate(void **state)
+{
+	assert_int_equal(take(*state, 1, "192.0.2.1", SECOND, 5), 1);
+	assert_int_equal(take(*state, 1000, "192.0.2.1", SECOND, 5000), 0);
+	assert_int_equal(take(*state, 1000, "192.0.2.1", 2 * SECOND, 5000), 1000);
+	assert_int_equal(take(*state, 1, "192.0.2.1", 4 * SECOND, 5), 1);
+}
+
+static void *take_much(void *meter)
+{
+	struct addr addr = addr_of("192.0.2.1");
+	uintptr_t passed = 0;
+
+	for (int i = 0; i < 20000; i++)
+		passed += meter_take(meter, 30000, &addr, SECOND, 1 + (unsigned) i % 3);
+	return (void *) passed;
+}
+
+static void counts_exactly_for_many(void **state)
+{
+	pthread_t threads[4];
+	uintptr_t passed = 0;
+	void *part;
+
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, take_much, *state), 0);
+	for (size_t i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(threads[i], &part), 0);
+		passed += (uintptr_t) part;
+	}
+	assert_int_equal(passed, 30000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(answers_ordinary_ones),
+		cmocka_unit_test(leaves_low_ports_alone),
+		cmocka_unit_test(trusts_low_ports_of_some),
+		cmocka_unit_test(never_answers_port_0),
+		cmocka_unit_test(knows_its_own),
+		cmocka_unit_test(answers_no_unnamed_unix_socket),
+		cmocka_unit_test(answers_one_to_one_only),
+		cmocka_unit_test(keeps_loopback_inside),
+		cmocka_unit_test(obeys_the_lists),
+		cmocka_unit_test(ends_what_goes_round),
+		cmocka_unit_test(reaches_distant_clients),
+		cmocka_unit_test_setup_teardown(lets_the_rate_pass, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(knows_no_limit, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(keeps_every_rate, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(lets_nobody_exceed, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(follows_another_rate, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(counts_exactly_for_many, make_meter, free_meter),
+	};
+
+	return cmocka_run_group_tests_name("dgram", tests, NULL, NULL);
+}

@@ -1,0 +1,204 @@
+/* test_probes.c - which probe an answer belongs to, and what became of it */
+#include <config.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "client/pattern.h"
+#include "client/probes.h"
+
+#define SIZE 56
+#define KEY 0xC0FFEE11
+
+static struct probes probes;
+static struct match match;
+static uint8_t bytes[2 * SIZE];
+
+static int make(void **state)
+{
+	(void) state;
+	pattern_make();
+	return probes_init(&probes, SIZE, KEY);
+}
+
+static int clear(void **state)
+{
+	(void) state;
+	probes_clear(&probes);
+	return 0;
+}
+
+/* Send `count` probes, number n at 1000 * n. */
+static void send(unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		probes_send(&probes, (probes.sent + 1) * 1000);
+}
+
+static void answer(uint64_t seq, uint64_t now)
+{
+	probes_fill(&probes, seq, bytes);
+	probes_match(&probes, bytes, SIZE, now, &match);
+}
+
+static void an_answer_is_matched(void **state)
+{
+	(void) state;
+	send(3);
+	answer(2, 2500);
+	assert_int_equal(match.verdict, VERDICT_ANSWER);
+	assert_int_equal(match.seq, 2);
+	assert_int_equal(match.rtt, 500);
+	assert_false(match.reordered);
+	assert_int_equal(probes.received, 1);
+	assert_int_equal(probes_underway(&probes), 2);
+	assert_int_equal(probes_oldest(&probes), 1);
+}
+
+static void a_second_answer_is_a_duplicate(void **state)
+{
+	(void) state;
+	send(1);
+	answer(1, 1100);
+	answer(1, 1200);
+	assert_int_equal(match.verdict, VERDICT_DUPLICATE);
+	assert_int_equal(match.rtt, 200);
+	assert_int_equal(probes.received, 1);
+	assert_int_equal(probes.duplicates, 1);
+	assert_int_equal(probes.rtt.count, 1);
+}
+
+static void an_overtaken_answer_is_reordered(void **state)
+{
+	(void) state;
+	send(4);
+	answer(3, 5000);
+	answer(1, 5000);
+	assert_true(match.reordered);
+	answer(4, 5000);
+	assert_false(match.reordered);
+	answer(2, 5000);
+	assert_true(match.reordered);
+	answer(2, 5000); /* a duplicate of a reordered one is a duplicate only */
+	assert_int_equal(probes.reordered, 2);
+}
+
+static void an_answer_after_the_time_out_is_late(void **state)
+{
+	(void) state;
+	send(2);
+	probes_give_up(&probes, 1, PROBE_OVERDUE);
+	assert_int_equal(probes_oldest(&probes), 2);
+	answer(1, 9000);
+	assert_int_equal(match.verdict, VERDICT_ANSWER);
+	assert_true(match.late);
+	assert_int_equal(probes.late, 1);
+	assert_int_equal(probes.received, 1);
+}
+
+static void each_wrong_byte_is_told_with_its_place(void **state)
+{
+	(void) state;
+	for (size_t at = 0; at < SIZE; at++) {
+		send(1);
+		probes_fill(&probes, probes.sent, bytes);
+		bytes[at] ^= 0x80;
+		probes_match(&probes, bytes, SIZE, 1, &match);
+		assert_int_equal(match.verdict, VERDICT_DIFFERS);
+		assert_int_equal(match.seq, probes.sent);
+		assert_int_equal(match.at, at);
+		assert_int_equal(match.wanted ^ match.got, 0x80);
+	}
+	assert_int_equal(probes.differing, SIZE);
+	assert_int_equal(probes.received, 0);
+}
+
+static void a_wrong_length_is_told(void **state)
+{
+	(void) state;
+	send(1);
+	probes_fill(&probes, 1, bytes);
+	probes_match(&probes, bytes, SIZE - 20, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_DIFFERS);
+	assert_int_equal(match.at, SIZE - 20);
+	assert_int_equal(match.got, -1);
+	send(1);
+	probes_fill(&probes, 2, bytes);
+	probes_match(&probes, bytes, SIZE + 1, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_DIFFERS);
+	assert_int_equal(match.at, SIZE);
+	assert_int_equal(match.wanted, -1);
+}
+
+static void what_answers_nothing_is_a_stray(void **state)
+{
+	struct probes another;
+
+	(void) state;
+	send(5);
+	memset(bytes, 0, SIZE);
+	probes_match(&probes, bytes, SIZE, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_STRAY);
+	probes_match(&probes, bytes, 0, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_STRAY);
+	/* Another run's probe of the same number. */
+	assert_int_equal(probes_init(&another, SIZE, KEY + 77777), 0);
+	probes_fill(&another, 3, bytes);
+	probes_clear(&another);
+	probes_match(&probes, bytes, SIZE, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_STRAY);
+	/* One that was never sent. */
+	probes_fill(&probes, 6, bytes);
+	probes_match(&probes, bytes, SIZE, 1, &match);
+	assert_int_equal(match.verdict, VERDICT_STRAY);
+	assert_int_equal(probes.strays, 4);
+}
+
+static void numbers_go_beyond_the_window(void **state)
+{
+	(void) state;
+	send(PROBES_WINDOW + 10);
+	answer(PROBES_WINDOW + 10, (PROBES_WINDOW + 10) * 1000 + 5);
+	assert_int_equal(match.verdict, VERDICT_ANSWER);
+	assert_int_equal(match.rtt, 5);
+	answer(11, 1);
+	assert_int_equal(match.verdict, VERDICT_ANSWER);
+	answer(10, 1); /* forgotten */
+	assert_int_equal(match.verdict, VERDICT_STRAY);
+	assert_int_equal(probes_oldest(&probes), 12);
+}
+
+static void streams_are_matched_in_order(void **state)
+{
+	(void) state;
+	send(2);
+	probes_fill(&probes, 1, bytes);
+	probes_match_stream(&probes, 1, bytes, 1010, &match);
+	assert_int_equal(match.verdict, VERDICT_ANSWER);
+	assert_int_equal(match.rtt, 10);
+	probes_match_stream(&probes, 2, bytes, 2010, &match);
+	assert_int_equal(match.verdict, VERDICT_DIFFERS);
+	assert_int_equal(match.seq, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(an_answer_is_matched, make, clear),
+		cmocka_unit_test_setup_teardown(a_second_answer_is_a_duplicate, make, clear),
+		cmocka_unit_test_setup_teardown(an_overtaken_answer_is_reordered, make, clear),
+		cmocka_unit_test_setup_teardown(an_answer_after_the_time_out_is_late, make, clear),
+		cmocka_unit_test_setup_teardown(each_wrong_byte_is_told_with_its_place, make, clear),
+		cmocka_unit_test_setup_teardown(a_wrong_length_is_told, make, clear),
+		cmocka_unit_test_setup_teardown(what_answers_nothing_is_a_stray, make, clear),
+		cmocka_unit_test_setup_teardown(numbers_go_beyond_the_window, make, clear),
+		cmocka_unit_test_setup_teardown(streams_are_matched_in_order, make, clear),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
