@@ -3,7 +3,7 @@
 
 EXTRA_DIST += etc/echod.conf
 
-install_data_hooks = install-conf
+install_data_hooks = install-conf install-man-paths
 uninstall_hooks = uninstall-conf
 
 install-conf:
@@ -15,6 +15,13 @@ install-conf:
 		echo " $(INSTALL_DATA) $(srcdir)/etc/echod.conf $(DESTDIR)$(sysconfdir)/echod.conf"; \
 		$(INSTALL_DATA) $(srcdir)/etc/echod.conf "$(DESTDIR)$(sysconfdir)/echod.conf"; \
 	fi
+
+# The manual speaks of the place where the file is.
+install-man-paths:
+	@for page in "$(DESTDIR)$(man5dir)/echod.conf.5" "$(DESTDIR)$(man8dir)/echod.8"; do \
+		$(SED) 's|/etc/echod\.conf|$(sysconfdir)/echod.conf|g' "$$page" >"$$page.tmp" && \
+		cat "$$page.tmp" >"$$page" && rm -f "$$page.tmp" || exit 1; \
+	done
 
 uninstall-conf:
 	@if cmp -s $(srcdir)/etc/echod.conf "$(DESTDIR)$(sysconfdir)/echod.conf"; then \

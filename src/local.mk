@@ -106,6 +106,10 @@ else
 libechod_a_SOURCES += src/models/uring_stub.c
 endif
 
+if COVERAGE
+libechod_a_SOURCES += tests/coverage.c
+endif
+
 libechod_libs = libechod.a $(CONFUSE_LIBS) $(SYSTEMD_LIBS) $(LIBURING_LIBS)
 
 sbin_PROGRAMS += echod

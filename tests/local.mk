@@ -79,19 +79,22 @@ check-am: echod echoc
 # configure, from a directory below this one
 configure_below = `case $(srcdir) in /*) echo $(srcdir);; *) echo ../$(srcdir);; esac`/configure
 
+# Lines and branches of the daemon and client that the tests run. A failed test does not hide them.
 if COVERAGE
-coverage: check
+coverage:
+	find . -name '*.gcda' -exec rm -f {} +
+	-$(MAKE) $(AM_MAKEFLAGS) check
 	@$(MKDIR_P) coverage
-	gcovr --root $(srcdir) --object-directory . --filter '$(abs_srcdir)/src/' \
-		--exclude-throw-branches --html-details coverage/index.html --txt coverage/summary.txt \
-		--json-summary coverage/summary.json --print-summary
+	gcovr --root $(top_srcdir) --filter '.*src/' --exclude-throw-branches --print-summary \
+		--html-details coverage/index.html --txt coverage/summary.txt --json-summary coverage/summary.json .
 	@cat coverage/summary.txt
-	@echo "coverage/index.html has every line"
+	@echo "every line: `pwd`/coverage/index.html"
 else
 coverage:
+	@command -v gcovr >/dev/null || { echo "make coverage needs gcovr (Debian: apt install gcovr)" >&2; exit 1; }
 	@$(MKDIR_P) coverage-build
-	cd coverage-build && { test -f Makefile || $(configure_below) --enable-coverage --enable-debug-faults CFLAGS='-Og -g'; }
-	cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
+	@cd coverage-build && { test -f Makefile || $(configure_below) -q --enable-coverage --enable-debug-faults CFLAGS='-Og -g'; }
+	@cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
 endif
 
 distclean-local: distclean-tests

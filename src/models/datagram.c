@@ -339,7 +339,7 @@ static bool batch_turn(struct datagram *datagram, int fd, bool is_unix)
 
 void datagram_turn(struct datagram *datagram, int fd)
 {
-	bool is_unix = false, more = true;
+	bool is_unix = false, more = datagram->batch != NULL;
 
 	for (size_t i = 0; i < datagram->count; i++)
 		if (datagram->watches[i].fd == fd)
@@ -382,7 +382,7 @@ int datagram_open(struct datagram *datagram, struct worker *worker)
 	                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (datagram->batch == MAP_FAILED) {
 		datagram->batch = NULL;
-		return -errno;
+		return -ENOMEM;
 	}
 	for (size_t i = 0; i < worker->listener_count; i++) {
 		const struct listener *listener = &worker->listeners[i];

@@ -79,8 +79,7 @@ static void pipe_give_back(struct turn *turn, struct session *session)
 	session->pipe = NULL;
 }
 
-/* Note whether the session moves bulk. */
-static void set_bulk(struct turn *turn, struct session *session, bool bulk)
+void turn_set_bulk(struct turn *turn, struct session *session, bool bulk)
 {
 	turn->bulk += (unsigned) bulk - (unsigned) session->bulk;
 	session->bulk = bulk;
@@ -98,7 +97,7 @@ static void pipes_free_spare(struct turn *turn)
 
 void turn_drop_pipe(struct turn *turn, struct session *session)
 {
-	set_bulk(turn, session, false);
+	turn_set_bulk(turn, session, false);
 	if (session->pipe && session->conn.piped == 0) {
 		pipe_give_back(turn, session);
 	} else if (session->pipe) {
@@ -180,7 +179,7 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 	turn->tally->received += (uint64_t) n;
 	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
 	if (span.data == turn->scratch.data)
-		set_bulk(turn, session, (size_t) n == turn->scratch.size);
+		turn_set_bulk(turn, session, (size_t) n == turn->scratch.size);
 	return true;
 }
 
@@ -200,7 +199,7 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
 		turn->tally->received += (uint64_t) n;
-		set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
+		turn_set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
 		return 1;
 	}
 	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
@@ -224,7 +223,7 @@ static bool receive(struct turn *turn, struct session *session)
 		r = receive_to_pipe(turn, session);
 		if (r >= 0)
 			return r > 0;
-		set_bulk(turn, session, false);
+		turn_set_bulk(turn, session, false);
 	}
 	return receive_to_memory(turn, session);
 }

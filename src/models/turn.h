@@ -47,6 +47,9 @@ void turn_close(struct turn *turn);
  * buffer. Returns what it wants next (enum conn_want). */
 unsigned turn_step(struct turn *turn, struct session *session, bool readable, int64_t now);
 
+/* Note whether the session moves bulk, as its last receive tells: for a body that received without turn_step(). */
+void turn_set_bulk(struct turn *turn, struct session *session, bool bulk);
+
 /* A draining session that wants CONN_LINGER: say FIN, throw away what still comes, and end
  * it with CONN_DRAIN once the peer's kernel has everything (or is gone). Returns true once it
  * has ended; otherwise to be called again, in 10 ms or when readable. */

@@ -4,6 +4,7 @@
 #include "models/uring.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "base/clock.h"
 #include "models/handover.h"
@@ -107,7 +108,7 @@ static void flow_stop(struct uring *uring, struct flow *flow)
 
 static void flow_drain_again(struct uring *uring, struct flow *flow)
 {
-	if (flow->ops == 0)
+	if (flow->op == RING_NONE)
 		flow_follow(uring, flow, conn_want(&flow->session.conn, uring->turn.limit));
 }
 
@@ -134,9 +135,11 @@ static void stop_begin(struct uring *uring)
 
 	uring->stopping = true;
 	uring->drain_until = atomic_load(&worker->orders->drain_until);
-	/* a client whose knock was for this worker alone may have been cancelled with its operation */
-	doors_sweep(uring, order == STOP_HAND_OVER);
+	doors_unpark_all(uring);
 	uring->halting = false;
+	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
+	if (order == STOP_HAND_OVER)
+		intake_pass_on(&uring->intake, UINT_MAX);
 	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
 }
 

@@ -4,14 +4,14 @@
  * thread for each struct uring.
  *
  * While a session's echo flows, it has a receive in flight that takes one of the ring's buffers
- * when data come, and then a send of that buffer beside the next receive: an idle session holds
- * nothing. Sends never wait in the ring: when one is cut short, or buffers have run out, or
+ * when data come, then a send of that buffer, then a receive again, never two at a time: nothing can
+ * overtake, and an idle session holds nothing. Sends never wait in the ring: when one is cut short, or buffers have run out, or
  * the data come in bulk, the session stops flowing and is polled, and then served by
  * turn_step() as the readiness bodies do, until it owes nothing. So a client that does not
  * read holds its own memory and never a buffer of the ring, and what it may have in flight is
  * the same as in every other model.
  *
- * A session goes away only after its last operation has completed: neither its slot, nor its
+ * A session goes away only after its operation has completed: neither its slot, nor its
  * descriptor, nor its memory can be somebody else's while the kernel still knows them.
  */
 #ifndef ECHOD_MODELS_URING_H
@@ -30,10 +30,9 @@
 struct flow {
 	struct session session;
 	uint16_t buffer;  /* of the ring: what is owed lies in it, while `lent` */
-	uint8_t ops;      /* in flight: 1 << enum ring_op */
+	uint8_t op;       /* enum ring_op: what is in flight; at most one is */
 	bool lent : 1;
-	bool ending : 1;  /* ended; goes away with its last operation */
-	bool halting : 1; /* its receive is being cancelled: it stops flowing */
+	bool ending : 1;  /* ended; goes away with its operation */
 	bool starved : 1; /* found no buffer: is polled once */
 };
 
@@ -110,9 +109,8 @@ void room_event(struct uring *uring);
 /* Let those in who knocked when no place was left, as far as there are places by now. */
 void doors_unpark(struct uring *uring);
 
-/* All doors have been cancelled for good, and somebody goes on listening: take whoever had knocked at this worker's, and with
- * them all who were parked. */
-void doors_sweep(struct uring *uring, bool knocking);
+/* Let them all in, for the end. */
+void doors_unpark_all(struct uring *uring);
 
 /* Give `watch` its place in the ring. 0 or -ENOMEM. */
 int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind);

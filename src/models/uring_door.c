@@ -215,13 +215,8 @@ void doors_follow(struct uring *uring)
 		room_unwatch(uring);
 }
 
-void doors_sweep(struct uring *uring, bool knocking)
+void doors_unpark_all(struct uring *uring)
 {
-	const struct worker *worker = uring->worker;
-
-	for (size_t i = 0; knocking && i < worker->listener_count; i++)
-		if (worker->listeners[i].kind == LISTENER_STREAM)
-			take_arrivals(uring, &uring->doors[i].watch);
 	unpark(uring, true);
 }
 

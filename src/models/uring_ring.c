@@ -238,15 +238,15 @@ void ring_accept(struct ring *ring, const struct watch *watch)
 	io_uring_prep_multishot_accept(sqe, watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-void ring_recv(struct ring *ring, const struct watch *watch, size_t most, bool now)
+void ring_recv(struct ring *ring, const struct watch *watch)
 {
 	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_RECV));
 
-	io_uring_prep_recv(sqe, watch->fd, NULL, most, 0);
+	io_uring_prep_recv(sqe, watch->fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = BUFFER_GROUP;
-	if (!now)
-		sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+	/* who has just been answered has seldom asked again already */
+	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 }
 
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size)
@@ -290,7 +290,6 @@ bool ring_next(struct ring *ring, struct ring_event *event)
 			.result = cqe->res,
 			.last = !(cqe->flags & IORING_CQE_F_MORE),
 			.buffered = cqe->flags & IORING_CQE_F_BUFFER,
-			.more = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY,
 			.buffer = (uint16_t) (cqe->flags >> IORING_CQE_BUFFER_SHIFT),
 		};
 		if (event->last)

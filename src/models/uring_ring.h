@@ -25,7 +25,7 @@
 
 #define RING_NO_SLOT UINT32_MAX
 
-enum ring_op { RING_CANCEL, RING_POLL, RING_ACCEPT, RING_RECV, RING_SEND };
+enum ring_op { RING_NONE, RING_CANCEL, RING_POLL, RING_ACCEPT, RING_RECV, RING_SEND };
 
 struct ring {
 	struct io_uring io;
@@ -50,7 +50,6 @@ struct ring_event {
 	int result;          /* as the system call's, or -errno */
 	bool last;           /* the operation is over; a multishot one must be made anew */
 	bool buffered;       /* `buffer` is the body's now, even where nothing was received */
-	bool more;           /* the socket had more to receive than the buffer took */
 	uint16_t buffer;
 };
 
@@ -71,9 +70,8 @@ void ring_poll(struct ring *ring, const struct watch *watch, bool shared);
 /* Accept (SOCK_NONBLOCK, SOCK_CLOEXEC) whatever comes until cancelled or an error. */
 void ring_accept(struct ring *ring, const struct watch *watch);
 
-/* Receive at most `most` bytes (0: a buffer full) once there are any; `now`: there are likely
- * some already. */
-void ring_recv(struct ring *ring, const struct watch *watch, size_t most, bool now);
+/* Receive once there is anything to be received. */
+void ring_recv(struct ring *ring, const struct watch *watch);
 
 /* Send what can be sent without waiting; -EAGAIN: nothing can. `data` stays until it completes. */
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size);

@@ -144,6 +144,8 @@ def refused(address):
         return False
     except (ConnectionRefusedError, FileNotFoundError):
         return True
+    except ConnectionResetError:  # closed while we were in the backlog
+        return False
 
 
 def reset(sock):
@@ -169,8 +171,12 @@ def silent_now(sock):
     return silent(sock, 0)
 
 
-def stuff(sock, quiet=0.3, seed=7):
-    """Send without ever reading until the path to the server and back is full. Returns what was sent."""
+def stuff(sock, quiet=0.3, seed=7, may_end=False):
+    """Send without ever reading until the path to the server and back is full. Returns what was sent.
+
+    With `may_end` the server may lose patience meanwhile: kernels find room for more bytes now and then, while
+    none moves through the server any more.
+    """
     source, sent = data(1 << 20, seed), bytearray()
     timeout = sock.gettimeout()
     sock.settimeout(0)
@@ -182,6 +188,10 @@ def stuff(sock, quiet=0.3, seed=7):
             sent += source[at:at + sock.send(source[at:at + 65536])]
         except BlockingIOError:
             pass
+        except (ConnectionResetError, BrokenPipeError):
+            if not may_end:
+                raise
+            break
     sock.settimeout(timeout)
     return bytes(sent)
 

@@ -1,5 +1,6 @@
 """What a client gets: the same bytes, in order, all of them, in every model."""
 
+import contextlib
 import random
 import socket
 import time
@@ -158,8 +159,9 @@ def test_peer_that_never_reads_holds_up_nobody(start, model):
 def test_peer_that_never_reads_is_closed_when_idle(start, model):
     daemon = start(model, idle_timeout=1)
     with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
-        peer.stuff(sock)
-        daemon.connection_line(peer.endpoint(sock), "idle")
+        endpoint = peer.endpoint(sock)
+        peer.stuff(sock, may_end=True)
+        daemon.connection_line(endpoint, "idle")
         assert peer.ended(sock)
     daemon.visit()
 
@@ -179,9 +181,11 @@ def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
     """It has said all it wanted to say, and never takes the answer."""
     daemon = start(model, idle_timeout=1)
     with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
-        peer.stuff(sock)
-        sock.shutdown(socket.SHUT_WR)
-        daemon.connection_line(peer.endpoint(sock), "idle")
+        endpoint = peer.endpoint(sock)
+        peer.stuff(sock, 0.1, may_end=True)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        daemon.connection_line(endpoint, "idle")
     daemon.visit()
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -72,15 +73,17 @@ def test_lines_are_rate_limited_with_a_count(start, model):
     """Thousands of connections do not flood the log, and what was left out is counted: the sum is right."""
     visits = 1500
     daemon = start(model)
-    endpoints = set()
+    began = time.monotonic()
     for _ in range(visits):
         with daemon.connect() as sock:
-            endpoints.add("%s:%d" % sock.getsockname())
             peer.finish(sock)
+    took = time.monotonic() - began
     daemon.stop()
     log = daemon.log()
     written = sum(1 for line in log.splitlines() if re.search(r"\beof\b", line) and "127.0.0.1:" in line)
-    assert 0 < written < visits, f"{written} lines for {visits} connections"
+    assert written > 0
+    if took < 9:  # so many in so short a time are too many; a slow machine may not get that far
+        assert written < visits, f"{written} lines for {visits} connections"
     left_out = sum(int(match) for match in
                    re.findall(r"(\d+)[^\n]*(?:left out|suppressed|omitted|not logged)", log))
     assert written + left_out == visits, f"{written} lines and {left_out} left out of {visits}"

@@ -68,3 +68,14 @@ def model(request, unavailable):
     if request.param in unavailable:
         pytest.skip(f"{request.param}: {unavailable[request.param]}")
     return request.param
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """The journal belongs to the report of a failed test."""
+    outcome = yield
+    report = outcome.get_result()
+    machine = item.funcargs.get("machine")
+    if report.when == "call" and report.failed and machine:
+        out = machine.run("journalctl", "-q", "-n", "60", "-o", "short-monotonic", "--no-hostname", check=False).stdout
+        report.sections.append(("journal", out))

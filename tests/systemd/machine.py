@@ -24,6 +24,7 @@ ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
                "TERM=dumb", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0", "SYSTEMD_LOG_COLOR=0"]
 
 EVENTS = dict(re.findall(r'X\(EVENT_(\w+), "([0-9a-f]{32})"\)', (SRCDIR / "src/base/event.h").read_text()))
+CATALOG_SUBJECTS = dict(re.findall(r"^# EVENT_(\w+)\n-- .*\nSubject: (.*)", (SRCDIR / "systemd/echod.catalog").read_text(), re.M))
 
 SERVICE = "echod.service"
 ACTIVATED = "echod-activated.service"

@@ -1,0 +1,95 @@
+"""The unit files and the catalog as text: nothing is run but systemd's own checks of them."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from machine import ACTIVATED, BUILDDIR, EVENTS, SERVICE, SOCKET, SRCDIR, make_variable
+
+CATALOG = SRCDIR / "systemd/echod.catalog"
+
+
+def unit_text(name):
+    built = f"{BUILDDIR}/systemd/{name}"
+    return (SRCDIR / "systemd/echod.socket" if name == SOCKET else type(SRCDIR)(built)).read_text()
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line and not line.startswith(("#", ";"))]
+
+
+@pytest.mark.parametrize("unit, most", [(SERVICE, 14), (ACTIVATED, 4)])
+def test_exposure(unit, most, tmp_path):
+    """systemd-analyze security: at most 1.4 for the service that binds its port, 0.4 for the other."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    # offline analysis needs a program that exists where it runs
+    text = re.sub(r"^(Exec\w+=)\S*/echod\b", r"\1/bin/true", unit_text(unit), flags=re.M)
+    (tmp_path / unit).write_text(text)
+    done = subprocess.run(["systemd-analyze", "security", "--offline=yes", f"--threshold={most}", "--no-pager", tmp_path / unit],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert score, done.stdout
+    print(unit, score[1])
+    assert done.returncode == 0 and float(score[1]) * 10 <= most, done.stdout
+
+
+def test_verify(machine):
+    """systemd-analyze verify has nothing to say about what is installed; the manual pages it names are there."""
+    done = machine.run("systemd-analyze", "--man=no", "verify", SERVICE, ACTIVATED, SOCKET)
+    assert done.stdout + done.stderr == ""
+    for page, section in re.findall(r"man:(echo[\w.]+)\((\d)\)", "".join(map(unit_text, (SERVICE, ACTIVATED, SOCKET)))):
+        assert machine.path(f"{make_variable('mandir')}/man{section}/{page}.{section}").is_file(), page
+
+
+def test_every_restriction_is_explained():
+    """Each line that takes something away says why it may: a comment stands before it, or before its group of one name."""
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    for unit in (SERVICE, ACTIVATED):
+        lines = unit_text(unit).split("[Service]")[1].split("[Install]")[0].splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith("User="))
+        for before, line in zip(lines[start:], lines[start + 1:]):
+            if not line or line.startswith("#") or before.startswith("#"):
+                continue
+            # the only lines without a comment of their own belong to the one before
+            assert (before.split("=")[0], line.split("=")[0]) in {
+                ("AmbientCapabilities", "CapabilityBoundingSet"),
+                ("PrivateIPC", "RemoveIPC"), ("PrivateNetwork", "IPAddressDeny")}, f"{unit}: {line} is not explained"
+
+
+def test_variants_agree():
+    """The two services differ in what the sockets make different and in nothing else."""
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    own, activated = set(lines_of(unit_text(SERVICE))), set(lines_of(unit_text(ACTIVATED)))
+    assert {line.split("=")[0] for line in own ^ activated} == {
+        "Description", "After", "Requires", "Conflicts", "Before", "Sockets", "AmbientCapabilities",
+        "CapabilityBoundingSet", "RestrictAddressFamilies", "PrivateNetwork", "PrivateUsers", "IPAddressDeny",
+        "WantedBy", "Also"}
+
+
+def test_catalog_has_every_event():
+    """One entry for each MESSAGE_ID of event.h and no other, named as there, with a subject and a way on."""
+    text = CATALOG.read_text()
+    entries = re.findall(r"^# EVENT_(\w+)\n-- ([0-9a-f]{32})\nSubject: ([^\n]+)\nDefined-By: echod\n"
+                         r"((?:[\w-]+: [^\n]+\n)*)\n(.+?)\n(?=\n# EVENT|\Z)",
+                         text, re.M | re.S)
+    assert {name: entry for name, entry, *_ in entries} == EVENTS
+    assert len(re.findall(r"^-- ", text, re.M)) == len(entries) == len(EVENTS) == len(set(EVENTS.values()))
+    for name, _, subject, headers, body in entries:
+        assert not subject.endswith(".") and len(subject) <= 70, name
+        assert "Documentation: man:echod" in headers, name
+        assert len(body.split("\n\n")) >= 2, f"{name}: what happened, and what to do"
+        assert all(len(line) <= 100 for line in body.splitlines()), name
+
+
+def test_catalog_fields_exist():
+    """What the catalog puts in from the journal is something that echod logs, or systemd adds."""
+    sources = "".join(path.read_text() for path in (SRCDIR / "src").rglob("*.c"))
+    for field in set(re.findall(r"@(\w+)@", CATALOG.read_text())):
+        assert field == "_SYSTEMD_UNIT" or f'"{field}"' in sources, field
