@@ -64,6 +64,9 @@ static int character_read(EditLine *line, wchar_t *character)
 
 		if (byte_wait(editor) == 0 || read(STDIN_FILENO, &byte, 1) != 1)
 			return 0;
+		/* A Ctrl-D typed ahead, while the terminal was not in the editor's hands, has become this. */
+		if (byte == '\0')
+			byte = '\004';
 		r = mbrtowc(character, &byte, 1, &state);
 		if (r == (size_t) -2)
 			continue;

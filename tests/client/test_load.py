@@ -32,7 +32,7 @@ KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", 
     ["-n", 20, "-P", 16],
     ["-n", 7, "-j", 3],
     ["-n", 3, "-s", 1],
-    ["-n", 4, "-s", "1000000"],
+    ["-n", 4, "-s", "300000"],
     ["-n", 4, "-s", "70001", "-P", 3],
     ["-n", 300],
 ], ids=lambda more: "".join(map(str, more)))
@@ -42,7 +42,7 @@ def test_rr(server, engine, more):
     assert (found["engine"], found["mode"], found["transport"]) == (engine, "rr", "tcp")
     assert found["connections_made"] == found["connections"]
     assert found["echoes"] > 0
-    assert found["echoes_per_second"] == pytest.approx(found["echoes"] / found["seconds"], rel=0.001)
+    assert found["echoes_per_second"] == pytest.approx(found["echoes"] / found["seconds"], rel=0.001, abs=0.1)
     latency = found["latency_us"]
     assert latency["count"] == found["echoes"]
     assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p999"] <= latency["max"]

@@ -176,5 +176,6 @@ def test_udp(peer):
     assert found["sent"] == 20 and found["received"] > 0
     assert found["differing"] == found["strays"] == 0
     assert result.returncode == (client.OK if found["lost"] == 0 else client.DIFFERS)
-    result = client.run("-u", *peer.where(), data=PAYLOAD[:50000], text=False, wrap=peer.wrap)
-    assert (result.returncode, result.stdout) == (client.OK, PAYLOAD[:50000])
+    result = client.run("-u", "-W", "30", *peer.where(), data=PAYLOAD[:50000], text=False, wrap=peer.wrap)
+    assert result.returncode == client.OK, result.stderr
+    assert result.stdout == PAYLOAD[:50000]

@@ -62,9 +62,6 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def end(self):
-        """Ctrl-D at the prompt: before it, the terminal is not in the editor's hands."""
-        if EDITING:
-            self.expect("echo> ")
         self.type("\x04")
 
     def wait(self, timeout=20.0):
@@ -105,6 +102,8 @@ def test_lines_come_back(terminal, udp):
         session = terminal(*udp, *other.where)
         session.expect(r"what you type comes back. Ctrl-D ends it\.")
         for line in ("hello", "", "grüße, 世界"):
+            if EDITING:
+                session.expect("echo> ")
             session.type(line + "\r")
             # Once as typed, once as it came back.
             session.expect(re.escape(line) + r"\s*\n" + re.escape(line) + r"\s*\n")
