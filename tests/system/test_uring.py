@@ -2,9 +2,11 @@
 
 import ctypes
 import errno
+import os
 import re
 import select
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -81,7 +83,7 @@ def test_clients_that_never_read(start, faults, model, buffers):
     """They hold their own share and nobody else's: the good ones go on, and get to their end."""
     daemon = start(model, workers=1, env=faults(buffers=buffers))
     good = [daemon.connect() for _ in range(5)]
-    bad = [peer.connect(daemon.address, rcvbuf=8192, sndbuf=8192) for _ in range(20)]
+    bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=65536) for _ in range(4)]
     sent = [peer.stuff(sock, quiet=0.05) for sock in bad]
     rounds(good, 20, size=5000)
     for sock in good:
@@ -131,8 +133,8 @@ def test_short_sends_go_on_where_they_stopped(start, model, buffer_size):
 def test_back_to_the_ring_after_short_sends(start, faults, model):
     """A session that could not send at times flows again afterwards, over and over."""
     daemon = start(model, workers=1, env=faults(buffers=2))
-    sock = peer.connect(daemon.address, rcvbuf=8192, sndbuf=8192)
-    for turn in range(5):
+    sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=65536)
+    for turn in range(3):
         sent = peer.stuff(sock, quiet=0.05, seed=turn)
         peer.same(peer.receive(sock, len(sent)), sent)
         rounds([sock], 10)
@@ -272,20 +274,34 @@ def test_multishot_accept_stops_for_want_of_descriptors(start, faults, model):
     for sock in socks:
         sock.sendall(b"knock")
     daemon.wait_log("others wait in the backlog")
-    served = [sock for sock in socks if not peer.silent_now(sock)]
-    assert 0 < len(served) < 120
+    proc.until(lambda: not peer.silent_now(socks[0]), "an answer to the first")
+    assert peer.silent_now(socks[-1]), "more are served than there are descriptors"
     for sock in socks:  # each that leaves makes room
         peer.same(peer.receive(sock, 5), b"knock")
         peer.finish(sock)
 
 
 def test_every_worker_gets_connections(start, model):
-    """With several workers no one of them takes all."""
+    """With several workers no one of them takes all: of what bursts of clients cost, each has its part."""
     daemon = start(model, workers=2)
-    socks = [daemon.connect() for _ in range(60)]
-    rounds(socks, 3)
-    threads = proc.threads(daemon.workers()[0])
-    assert len(threads) == 2, threads
+    tasks = f"/proc/{daemon.workers()[0]}/task"
+
+    def shared():
+        socks = [socket.socket() for _ in range(100)]
+        for sock in socks:
+            sock.setblocking(False)
+            assert sock.connect_ex(daemon.address) == errno.EINPROGRESS
+        for sock in socks:
+            sock.settimeout(peer.PATIENCE)
+            poller = select.poll()
+            poller.register(sock, select.POLLOUT)
+            assert poller.poll(peer.PATIENCE * 1000), "no connection"
+        rounds(socks, 10)
+        for sock in socks:
+            peer.finish(sock)
+        spent = sorted(int(proc.read(f"{tasks}/{tid}/schedstat").split()[0]) for tid in os.listdir(tasks))
+        return len(spent) >= 2 and spent[-2] > spent[-1] / 10
+    proc.until(shared, "work for the second worker", 30)
 
 
 # Older kernels, and those that refuse
@@ -303,7 +319,7 @@ def test_older_set_ups(start, faults, model, setup):
         peer.finish(sock)
 
 
-# A seccomp filter, loaded by what then becomes echod: io_uring_setup(2), number 425 on every architecture,
+# A seccomp filter, loaded by what then becomes echod: io_uring_setup(2), number 425 but for Alpha,
 # fails with the given error.
 FILTER = """
 import ctypes, os, struct, sys
@@ -340,7 +356,6 @@ def test_a_kernel_that_refuses(launch, seccomp, model, error, remedy):
 
 
 def test_a_refusal_in_the_list_of_models(seccomp, model):
-    import subprocess
     listed = subprocess.run([*forbidding(errno.EPERM), echod.ECHOD, "--list-models"], capture_output=True, text=True,
                             timeout=30)
     line, = (line for line in listed.stdout.splitlines() if line.startswith(model))
