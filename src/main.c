@@ -36,11 +36,8 @@ static void print_errors(const struct conf_errors *errors)
 
 static void print_version(void)
 {
-	char why[256];
-
 	printf("echod %s\n", PACKAGE_VERSION);
-	printf("Built with libconfuse, libsystemd and %s.\n",
-	       uring_probe(why, sizeof why) && strstr(why, "without liburing") ? "without liburing" : "liburing");
+	printf("Built with %s by %s.\n", ECHOD_FEATURES, ECHOD_COMPILER);
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 

@@ -8,12 +8,16 @@
 # Unit tests: one program a source file of the same name, linked with libechod.a and cmocka.
 unit_tests = \
 	tests/unit/test_addr \
+	tests/unit/test_admission \
+	tests/unit/test_base \
 	tests/unit/test_conf \
+	tests/unit/test_conn \
 	tests/unit/test_datagram \
 	tests/unit/test_dgram \
 	tests/unit/test_names \
 	tests/unit/test_network \
-	tests/unit/test_options
+	tests/unit/test_options \
+	tests/unit/test_stats
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \

@@ -63,7 +63,7 @@ void *pool_take(struct pool *pool)
 
 void pool_give(struct pool *pool, void *object)
 {
-	struct chunk *chunk = (struct chunk *) ((uintptr_t) object & ~(uintptr_t) (POOL_CHUNK - 1));
+	struct chunk *chunk = (void *) ((char *) object - ((uintptr_t) object & (POOL_CHUNK - 1)));
 
 	if (!object)
 		return;

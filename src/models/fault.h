@@ -6,14 +6,16 @@
 #ifndef ECHOD_MODELS_FAULT_H
 #define ECHOD_MODELS_FAULT_H
 
+#include <stdint.h>
+
 #ifdef ECHOD_FAULTS
 #include <stdlib.h>
 
-static inline unsigned fault_number(const char *name, unsigned otherwise)
+static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 {
 	const char *text = getenv(name);
 
-	return text ? (unsigned) strtoul(text, NULL, 10) : otherwise;
+	return text ? strtoull(text, NULL, 10) : otherwise;
 }
 #else
 #define fault_number(name, otherwise) (otherwise)

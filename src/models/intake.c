@@ -96,6 +96,8 @@ void intake_failed(struct intake *intake, int error)
 	}
 	intake->retry_at = clock_usec() + PAUSE_USEC;
 	intake_update(intake);
+	if (error == EINVAL)
+		return; /* the listener was shut down: the order to stop is on its way */
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), TROUBLE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "models/fault.h"
 #include "models/uring.h"
 
 /* Connections taken from one listener a turn, as in loop.c. */
@@ -126,7 +127,7 @@ static void accepted(struct uring *uring, int result)
 static bool is_roomy(const struct uring *uring)
 {
 	const struct worker *worker = uring->worker;
-	uint64_t spare = 2 * (uint64_t) worker->conf->backlog * worker->listener_count;
+	uint64_t spare = fault_number("ECHOD_FAULT_URING_SPARE", 2 * (uint64_t) worker->conf->backlog * worker->listener_count);
 
 	return worker->workers == 1 &&
 	       admission_places_taken(worker->admission.shared) + spare < worker->admission.max_connections;

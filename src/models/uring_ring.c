@@ -43,7 +43,7 @@ static int queue_open(struct io_uring *io)
 {
 	int r = -EINVAL;
 
-	for (size_t i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
+	for (uint64_t i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
 		struct io_uring_params params = {
 			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
 			.cq_entries = COMPLETIONS,
@@ -67,7 +67,7 @@ static int buffers_open(struct ring *ring, size_t size)
 {
 	struct io_uring_buf_reg reg = { .bgid = BUFFER_GROUP };
 
-	ring->buffer_count = fault_number("ECHOD_FAULT_URING_BUFFERS", BUFFERS);
+	ring->buffer_count = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", BUFFERS);
 	ring->buffer_size = size < BUFFER_MAX ? size : BUFFER_MAX;
 	/* starting each a line further on keeps the starts from fighting for the same cache lines */
 	ring->stride = (ring->buffer_size + PAGE - 1) / PAGE * PAGE + CACHE_LINE;

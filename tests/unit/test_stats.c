@@ -1,0 +1,124 @@
+/* test_stats.c - counters, slots and their totals; the state of a connection as a message */
+#include <config.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <sys/socket.h>
+
+#include "echo/state.h"
+#include "echo/stats.h"
+
+static void totals_survive_a_slot(void **state)
+{
+	struct stats_board *board = stats_board_make(16);
+	struct stats_tally tally = { .received = 100, .echoed = 90 };
+	struct stats_total total;
+
+	(void) state;
+	assert_non_null(board);
+	stats_slot_use(board, 3);
+	atomic_store(&board->slots[3].state, SLOT_READY);
+	atomic_store(&board->slots[3].live, 2);
+	stats_publish(&board->slots[3], &tally);
+	assert_int_equal(tally.received + tally.echoed, 0);
+	stats_total(board, &total);
+	assert_int_equal(total.counters[STAT_ECHOED], 90);
+	assert_int_equal(total.live, 2);
+	assert_int_equal(stats_slot_retire(board, &board->slots[3]), 2);
+	stats_total(board, &total);
+	assert_int_equal(total.counters[STAT_ECHOED], 90);
+	assert_int_equal(total.live, 0);
+	stats_board_free(board);
+}
+
+static void openmetrics_names_every_counter_once(void **state)
+{
+	struct stats_total total = { .live = 3 };
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	(void) state;
+	total.counters[STAT_ENDED_IDLE] = 42;
+	assert_non_null(out);
+	stats_write_openmetrics(&total, out);
+	fclose(out);
+	assert_non_null(strstr(text, "echod_connections 3\n"));
+	assert_non_null(strstr(text, "echod_connections_ended_total{reason=\"idle\"} 42\n"));
+	assert_string_equal(text + size - strlen("# EOF\n"), "# EOF\n");
+	for (enum stats_counter i = 0; i < STATS_COUNT; i++) {
+		char type[128];
+		const char *first;
+
+		snprintf(type, sizeof type, "# TYPE echod_%s counter\n", stats_name(i));
+		first = strstr(text, type);
+		assert_non_null(first);
+		assert_null(strstr(first + 1, type));
+	}
+	free(text);
+}
+
+static void a_connection_comes_back_as_it_went(void **state)
+{
+	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } }, back_peer;
+	struct conn conn, back;
+	struct state message;
+	int64_t active;
+	uint32_t owed;
+
+	(void) state;
+	conn_init(&conn, 1000);
+	conn.echoed = 77;
+	conn.eof = true;
+	assert_non_null(conn_restore(&conn, 5));
+	state_encode(&message, &conn, &peer, 500); /* a tick rounded down to before the start */
+	assert_int_equal(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed), 0);
+	assert_int_equal(back.since, 1000);
+	assert_int_equal(active, 1000);
+	assert_int_equal(back.echoed, 77);
+	assert_true(back.eof);
+	assert_int_equal(owed, 5);
+	assert_memory_equal(&peer, &back_peer, sizeof peer);
+	conn_clear(&conn);
+}
+
+static void damage_is_noticed(void **state)
+{
+	struct peer peer = { .family = AF_INET }, back_peer;
+	struct conn conn, back;
+	struct state message;
+	int64_t active;
+	uint32_t owed;
+
+	(void) state;
+	conn_init(&conn, 1000);
+	for (size_t i = 0; i < sizeof message * 8; i++) {
+		state_encode(&message, &conn, &peer, 1000);
+		((unsigned char *) &message)[i / 8] ^= (unsigned char) (1 << i % 8);
+		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed) < 0);
+	}
+	state_encode(&message, &conn, &peer, 1000);
+	for (size_t size = 0; size < sizeof message; size++)
+		assert_true(state_decode(&message, size, 2000, &back, &back_peer, &active, &owed) < 0);
+	assert_true(state_decode(&message, sizeof message, 999, &back, &back_peer, &active, &owed) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(totals_survive_a_slot),
+		cmocka_unit_test(openmetrics_names_every_counter_once),
+		cmocka_unit_test(a_connection_comes_back_as_it_went),
+		cmocka_unit_test(damage_is_noticed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
