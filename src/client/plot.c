@@ -14,7 +14,7 @@
 #include "client/report.h"
 
 #define TOOL "gnuplot"
-#define POINTS 400
+#define STEP 1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */
 
 int plot_check(void)
 {
@@ -55,21 +55,10 @@ static void script_write(FILE *file, const struct report *report, const char *pa
 	const struct options *options = report->options;
 	const struct histogram *latency = &report->latency;
 	double low = (double) (latency->min > 0 ? latency->min : 1), high = (double) (latency->max + 1);
-	double step, edge = low;
+	double edge = low;
 	uint64_t seen = 0;
 	char title[256];
 
-	/* Steps of equal ratio, POINTS over the whole. */
-	step = 1.02;
-	while (low > 0 && high / low > 1 && POINTS * 0.02 < high / low && step < 1.2) {
-		double reach = 1;
-
-		for (int i = 0; i < POINTS; i++)
-			reach *= step;
-		if (reach >= high / low)
-			break;
-		step += 0.01;
-	}
 	snprintf(title, sizeof(title), "%s: %s, %u connections, %llu bytes: %.0f echoes/s", report->address,
 		 options_mode_name(options->mode), options->connections, (unsigned long long) options->size,
 		 report->seconds > 0 ? report->echoes / report->seconds : 0);
@@ -82,13 +71,13 @@ static void script_write(FILE *file, const struct report *report, const char *pa
 	      "set yrange [0:*]\nset y2range [0:100]\nset y2tics\nset ytics nomirror\n$latency << END\n",
 	      file);
 	while (edge < high) {
-		double next = edge * step;
+		double next = edge * STEP;
 		uint64_t from = edge == low ? 0 : (uint64_t) edge, to = (uint64_t) next, count;
 
 		if (to > from) {
 			count = histogram_between(latency, from, to);
 			seen += count;
-			fprintf(file, "%.3f %.5f %.5f\n", edge * (1 + step) / 2 / 1e3, 100.0 * (double) count / (double) latency->count,
+			fprintf(file, "%.3f %.5f %.5f\n", edge * (1 + STEP) / 2 / 1e3, 100.0 * (double) count / (double) latency->count,
 				100.0 * (double) seen / (double) latency->count);
 		}
 		edge = next;

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 import xml.etree.ElementTree
@@ -202,13 +203,16 @@ def test_udp_nobody_there():
     assert "nobody listens there" in result.stdout
 
 
-def test_more_connections_than_descriptors(server):
+def test_more_connections_than_descriptors(server, debris):
+    """Root may have as many as it likes, so it is asked as nobody."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if os.geteuid() == 0:
-        pytest.skip("root may have as many descriptors as it likes")
-    result = client.run("--load", "-n", hard, "127.0.0.1", server.port)
+    program = shutil.copy(client.ECHOC, debris)
+    os.chmod(program, 0o755)
+    root = os.geteuid() == 0
+    result = subprocess.run([program, "--load", "-n", str(hard), "127.0.0.1", str(server.port)], capture_output=True,
+                            text=True, timeout=client.LIMIT, stdin=subprocess.DEVNULL, user=65534 if root else None)
     assert result.returncode == client.USAGE
-    assert "descriptors" in result.stderr
+    assert f"{hard} connections need" in result.stderr and f"only {hard} are allowed (ulimit -Hn)" in result.stderr
 
 
 # Idle connections
@@ -334,7 +338,7 @@ def test_ramp():
         found = client.report("--load", "--ramp", 1, "--warmup", "100ms", "-d", "200ms", "-n", 5, *other.where)
     times = sorted(began.values())
     assert len(times) == 5
-    assert times[-1] - times[0] == pytest.approx(0.8, abs=0.15)
+    assert 0.6 <= times[-1] - times[0] <= 2.5  # 0.8 s, give or take what a busy machine adds
     assert found["seconds"] == pytest.approx(0.2)
 
 
