@@ -103,6 +103,8 @@ void intake_failed(struct intake *intake, int error)
 	}
 	intake->retry_at = clock_usec() + PAUSE_USEC;
 	intake_update(intake);
+	if (error == EINVAL)
+		return; /* the supervisor has shut the listener down: the order to stop follows */
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), TROUBLE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,
