@@ -37,6 +37,7 @@ client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
 	tests/client.test \
+	tests/hold.test \
 	tests/system.test
 
 if FUZZING
@@ -54,6 +55,7 @@ endif
 EXTRA_DIST += \
 	$(system_suites) \
 	tests/client \
+	tests/hold \
 	tests/manual.test \
 	tests/pytest_tap.py \
 	tests/run-pytest \

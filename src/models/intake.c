@@ -44,6 +44,17 @@ void intake_busy(struct intake *intake, bool busy)
 	intake_update(intake);
 }
 
+void intake_limit_reached(struct intake *intake)
+{
+	struct worker *worker = intake->worker;
+
+	stats_add(worker->slot, STAT_LIMITED, 1);
+	if (ratelimit_allow(&worker->board->limit_lines, clock_usec(), TROUBLE_INTERVAL, 1))
+		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
+		          "All %u connections are taken: new clients wait in the backlog until one ends",
+		          worker->admission.max_connections);
+}
+
 bool intake_place(struct intake *intake)
 {
 	struct worker *worker = intake->worker;
@@ -57,11 +68,7 @@ bool intake_place(struct intake *intake)
 	}
 	intake->waiting = true;
 	intake_update(intake);
-	stats_add(worker->slot, STAT_LIMITED, 1);
-	if (ratelimit_allow(&worker->board->limit_lines, clock_usec(), TROUBLE_INTERVAL, 1))
-		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
-		          "All %u connections are taken: new clients wait in the backlog until one ends",
-		          worker->admission.max_connections);
+	intake_limit_reached(intake);
 	return false;
 }
 
@@ -97,7 +104,7 @@ void intake_failed(struct intake *intake, int error)
 	intake->retry_at = clock_usec() + PAUSE_USEC;
 	intake_update(intake);
 	if (error == EINVAL)
-		return; /* the listener was shut down: the order to stop is on its way */
+		return; /* the supervisor has shut the listener down: the order to stop follows */
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), TROUBLE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,

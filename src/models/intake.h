@@ -51,6 +51,9 @@ void intake_pass_on(struct intake *intake, unsigned most);
 /* Take one of max-connections places; false where all are taken: `waiting` now. Only while not `waiting`. */
 bool intake_place(struct intake *intake);
 
+/* Count and tell that max-connections are taken; intake_place() does it by itself. */
+void intake_limit_reached(struct intake *intake);
+
 /* A connection was accepted elsewhere (by a completion): whether this worker may keep it. Refuses, logs and
  * closes it otherwise. The place must have been taken before. */
 bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct arrival *arrival);

@@ -35,6 +35,7 @@ struct spawner {
 	unsigned running;       /* of ours; not yet joined or reaped */
 	unsigned next_slot;     /* none below is free */
 	int ended;              /* descriptor that is readable when some have ended */
+	bool full;              /* as many run as may */
 	bool pending;           /* `arrival` still waits for somebody to serve it */
 	struct arrival arrival;
 	pthread_attr_t attr;    /* threads only */
@@ -228,12 +229,25 @@ static void start_pending(struct spawner *spawner)
 		intake_failed(&spawner->entrance.intake, -r);
 }
 
+/* Where `workers` follows from max-connections, the latter is never asked for a place too many:
+ * that all are taken shows here. */
+static void look_whether_full(struct spawner *spawner)
+{
+	const struct worker *worker = spawner->worker;
+	bool full = spawner->running >= worker->workers;
+
+	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
+		intake_limit_reached(&spawner->entrance.intake);
+	spawner->full = full;
+}
+
 static int spawner_turn(struct spawner *spawner)
 {
 	struct entrance *entrance = &spawner->entrance;
 	int r;
 
-	entrance_busy(entrance, spawner->pending || spawner->running >= spawner->worker->workers);
+	look_whether_full(spawner);
+	entrance_busy(entrance, spawner->pending || spawner->full);
 	r = entrance_wait(entrance, &spawner->arrival);
 	if (r < 0)
 		return r;

@@ -1,0 +1,49 @@
+"""The daemon's counters as a collector of OpenMetrics sees them."""
+
+import re
+import signal
+
+import proc
+
+
+def parser():
+    """The parser of the OpenMetrics project's own client library, or None where it is not installed."""
+    try:
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families
+    except ImportError:
+        return None
+    return text_string_to_metric_families
+
+
+def parse(text):
+    """{(sample name, label value or None): number}, after a complete parse."""
+    samples = {}
+    for family in parser()(text):
+        assert family.documentation, f"{family.name} has no help text"
+        for sample in family.samples:
+            assert len(sample.labels) <= 1, sample
+            key = (sample.name, next(iter(sample.labels.values()), None))
+            assert key not in samples, f"{key} twice"
+            samples[key] = sample.value
+    return samples
+
+
+def read(path):
+    with open(path) as file:
+        return parse(file.read())
+
+
+def line(daemon):
+    """The statistics line that SIGUSR1 asks for, as {"connections_ended eof": 12, …}."""
+    since = len(daemon.log())
+    daemon.signal(signal.SIGUSR1)
+    text = daemon.wait_log(r"Statistics: (.*)\n", since).group(1)
+    return {name: int(number) for name, number in re.findall(r"([a-z_]+(?: [a-z_]+)?) (\d+)", text)}
+
+
+def wait_line(daemon, what, timeout=15.0, **wanted):
+    """Ask until the named counters have these values; "connections_ended__eof" stands for one with a label."""
+    def have():
+        found = line(daemon)
+        return all(found.get(name.replace("__", " "), 0) == number for name, number in wanted.items())
+    proc.until(have, lambda: f"{what}: {wanted} instead of {line(daemon)}", timeout)

@@ -1,0 +1,454 @@
+"""max-connections, max-per-source, allow, deny and idle-timeout mean the same in every model."""
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+import echod
+import metrics
+import peer
+import proc
+
+CLONE_NEWNET = 0x40000000
+
+not_iterative = [model for model in echod.MODELS if model != "iterative"]
+
+
+def connect_from(source, address):
+    """A connection from a loopback address of one's choice."""
+    sock = socket.socket()
+    sock.settimeout(peer.PATIENCE)
+    sock.bind((source, 0))
+    sock.connect(address)
+    return sock
+
+
+def served(sock, message=b"am I served?"):
+    try:
+        peer.echo(sock, message)
+        return True
+    except (AssertionError, ConnectionResetError, BrokenPipeError):
+        return False
+
+
+def refused_from(source, address):
+    """A refusal is a close without a byte."""
+    with connect_from(source, address) as sock:
+        assert peer.ended(sock), f"{source} is neither served nor refused"
+
+
+def admitted_from(source, address):
+    with connect_from(source, address) as sock:
+        peer.echo(sock, b"admitted")
+        peer.finish(sock)
+
+
+# max-connections
+
+def test_beyond_max_connections_clients_wait(start, model):
+    """Nobody is refused: the next ones are neither answered nor closed until one leaves, and then one is served."""
+    most = 1 if model == "iterative" else 3
+    daemon = start(model, max_connections=most)
+    crowd = [daemon.connect() for _ in range(most)]
+    for sock in crowd:
+        peer.echo(sock, b"one of the first")
+    waiting = [daemon.connect() for _ in range(6)]
+    for sock in waiting:
+        sock.sendall(b"let me in")
+    assert all(peer.silent(sock, 0.1) for sock in waiting), "served or closed beyond max-connections"
+    for sock in crowd:
+        peer.echo(sock, b"still served")
+    while waiting:
+        peer.finish(crowd.pop(0))
+        inside = proc.until(lambda: [sock for sock in waiting if not peer.silent_now(sock)], "the next one served")
+        assert len(inside) == 1, "more than one took the place of one"
+        assert peer.receive(inside[0], 9) == b"let me in"
+        waiting.remove(inside[0])
+        crowd.append(inside[0])
+    for sock in crowd:
+        peer.finish(sock)
+    counts = metrics.line(daemon)
+    assert "connections_ended limit" not in counts, "waiting is not a refusal"
+    if model != "iterative":  # where the one worker is never asked for a second place
+        assert counts.get("limit_pauses", 0) >= 1, counts
+        assert 1 <= len(daemon.lines_about("connections are taken")) <= 3, "no line, or a flood of them"
+
+
+@pytest.mark.timeout(180)
+def test_max_connections_is_never_passed(start, model):
+    """A crowd that comes all at once is served a few at a time, every one of them."""
+    most = 1 if model == "iterative" else 4
+    daemon = start(model, max_connections=most, log_connections=False)
+    inside, greatest, wrong = 0, 0, []
+    lock = threading.Lock()
+
+    def client(number):
+        nonlocal inside, greatest
+        message = b"client %04d" % number
+        try:
+            with peer.connect(daemon.address, timeout=60) as sock:
+                peer.echo(sock, message)
+                with lock:
+                    inside += 1
+                    greatest = max(greatest, inside)
+                peer.echo(sock, message * 10)
+                with lock:
+                    inside -= 1
+                peer.finish(sock)
+        except BaseException as error:
+            wrong.append(error)
+
+    crowd = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(60)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join(90)
+    assert not wrong, wrong[0]
+    assert not any(thread.is_alive() for thread in crowd), "not everybody was served"
+    assert 1 <= greatest <= most, f"{greatest} at once"
+    metrics.wait_line(daemon, "all gone", connections=0, connections_accepted=60)
+
+
+def test_idle_connections_make_room(start, model):
+    """At the limit, idle-timeout lets the waiting ones in."""
+    most = 1 if model == "iterative" else 2
+    daemon = start(model, max_connections=most, idle_timeout=1)
+    idle = [daemon.connect() for _ in range(most)]
+    for sock in idle:
+        peer.echo(sock, b"and then nothing more")
+    waiting = daemon.connect()
+    waiting.sendall(b"my turn")
+    assert peer.receive(waiting, 7) == b"my turn"
+    assert peer.ended(idle[0])
+    peer.finish(waiting)
+    metrics.wait_line(daemon, "the idle ones", connections_ended__idle=most)
+
+
+def test_max_connections_raised_by_reload(start, model):
+    if model == "iterative":
+        pytest.skip("serves one at a time whatever the limit")
+    daemon = start(model, max_connections=2)
+    crowd = [daemon.connect() for _ in range(2)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    waiting = daemon.connect()
+    waiting.sendall(b"patience")
+    assert peer.silent(waiting, 0.1)
+    daemon.reload(max_connections=3)
+    assert peer.receive(waiting, 8) == b"patience"
+    for sock in [*crowd, waiting]:
+        peer.echo(sock, b"all of us")
+        peer.finish(sock)
+
+
+# max-per-source
+
+@pytest.mark.models(*not_iterative)
+def test_max_per_source_of_ipv4(start, model):
+    daemon = start(model, max_per_source=2, protocols=["tcp"])
+    mine = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
+    for sock in mine:
+        peer.echo(sock, b"one of two")
+    third = connect_from("127.0.0.2", daemon.address)
+    name = peer.endpoint(third)
+    assert peer.ended(third), "the third from one address was not refused"
+    said = proc.until(lambda: daemon.lines_about(name), f"a line about {name}")
+    assert len(said) == 1 and "max-per-source" in said[0], said
+    admitted_from("127.0.0.3", daemon.address)
+    for sock in mine:
+        peer.echo(sock, b"not touched")
+    metrics.wait_line(daemon, "one refusal", connections_ended__limit=1, connections=2)
+    peer.finish(mine.pop())
+    metrics.wait_line(daemon, "one left", connections=1)
+    admitted_from("127.0.0.2", daemon.address)
+    peer.finish(mine.pop())
+    assert metrics.line(daemon)["connections_accepted"] == 4, "the refused one was counted as accepted"
+
+
+def test_max_per_source_leaks_no_count(start, model):
+    """Many visits, one after the other, end in every way there is; the source is still welcome."""
+    daemon = start(model, max_per_source=1 if model == "iterative" else 4, log_connections=False)
+    for number in range(40):
+        sock = connect_from("127.0.0.2", daemon.address)
+        assert served(sock), f"visit {number} was refused"
+        if number % 3 == 0:
+            peer.finish(sock)
+        elif number % 3 == 1:
+            peer.reset(sock)
+        else:
+            sock.close()
+        metrics.wait_line(daemon, "gone", connections=0)
+    assert metrics.line(daemon)["connections_accepted"] == 40
+
+
+@pytest.mark.models(*not_iterative)
+def test_max_per_source_over_reloads(start, model):
+    """Connections that were handed over count on; a limit that comes with the reload counts them too."""
+    daemon = start(model)
+    mine = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
+    for sock in mine:
+        peer.echo(sock, b"hello")
+    daemon.reload(max_per_source=2)
+    for sock in mine:
+        peer.echo(sock, b"handed over")
+    refused_from("127.0.0.2", daemon.address)
+    daemon.reload()
+    for sock in mine:
+        peer.echo(sock, b"handed over again")
+    refused_from("127.0.0.2", daemon.address)
+    peer.finish(mine.pop())
+    metrics.wait_line(daemon, "one left", connections=1)
+    admitted_from("127.0.0.2", daemon.address)
+
+
+class Addresses:
+    """A network namespace whose loopback interface has addresses of two IPv6 /64 networks."""
+
+    def __init__(self):
+        self.name = f"echod-hold-{secrets.token_hex(4)}"
+        self.ip("netns", "add", self.name)
+        self.ip("-n", self.name, "link", "set", "lo", "up")
+        for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"):
+            self.ip("-n", self.name, "addr", "add", f"{address}/128", "dev", "lo", "nodad")
+
+    @staticmethod
+    def ip(*args):
+        subprocess.run(["ip", *args], check=True, timeout=20, capture_output=True)
+
+    def close(self):
+        subprocess.run(["ip", "netns", "del", self.name], timeout=20, capture_output=True)
+
+    def wrap(self):
+        return ["ip", "netns", "exec", self.name]
+
+    def connect(self, source, address):
+        """A socket belongs to the namespace of the thread that made it."""
+        made = []
+
+        def make():
+            fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
+                made.append(socket.socket(socket.AF_INET6))
+            os.close(fd)
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        assert made, "setns failed"
+        made[0].settimeout(peer.PATIENCE)
+        made[0].bind((source, 0))
+        made[0].connect(address)
+        return made[0]
+
+
+@pytest.fixture
+def addresses():
+    if not echod.have_ipv6():
+        pytest.skip("no IPv6 here")
+    if os.geteuid() != 0:
+        pytest.skip("only root can make network namespaces")
+    try:
+        addresses = Addresses()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+    yield addresses
+    addresses.close()
+
+
+@pytest.mark.models(*not_iterative)
+def test_max_per_source_of_an_ipv6_network(launch, addresses, model):
+    """All of one /64 is one source, whoever of it comes; the next /64 is another."""
+    daemon = launch(model, max_per_source=2, listen=["*"], wrap=addresses.wrap())
+    daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)  # the manager's socket is in another namespace
+    here = ("2001:db8:0:1::1", daemon.port)
+    first = addresses.connect("2001:db8:0:1::1", here)
+    second = addresses.connect("2001:db8:0:1::2", here)
+    for sock in (first, second):
+        peer.echo(sock, b"two of one network")
+    for source in ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::1"):
+        assert peer.ended(addresses.connect(source, here)), f"{source} was not refused"
+    other = addresses.connect("2001:db8:0:2::1", here)
+    peer.echo(other, b"of the next network")
+    peer.finish(first)
+    metrics.wait_line(daemon, "one left", connections=2, connections_ended__limit=2)
+    third = addresses.connect("2001:db8:0:1:ffff:ffff:ffff:ffff", here)
+    peer.echo(third, b"in its place")
+    for sock in (second, third, other):
+        peer.finish(sock)
+
+
+def test_unix_clients_have_no_source(start, model, debris):
+    path = os.path.join(debris, "sock")
+    daemon = start(model, max_per_source=1, allow=["192.0.2.0/24"], deny=["0.0.0.0/0", "::/0"], listen=["unix:" + path],
+                   port=None)
+    count = 1 if model == "iterative" else 3
+    crowd = [peer.connect(path) for _ in range(count)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    for sock in crowd:
+        peer.finish(sock)
+
+
+# allow and deny
+
+@pytest.mark.parametrize("allow, deny, admitted, refused", [
+    ([], ["127.0.0.4/31"], ["127.0.0.3", "127.0.0.6"], ["127.0.0.4", "127.0.0.5"]),
+    (["127.0.0.0/29"], [], ["127.0.0.1", "127.0.0.7"], ["127.0.0.8", "127.1.0.1"]),
+    (["127.0.0.0/8"], ["127.0.0.64/26", "127.0.0.2"], ["127.0.0.1", "127.0.0.63", "127.0.0.128"],
+     ["127.0.0.2", "127.0.0.64", "127.0.0.127"]),
+    (["::1", "2001:db8::/32"], [], [], ["127.0.0.1"]),
+    (["127.0.0.5"], ["127.0.0.0/24"], [], ["127.0.0.5", "127.0.0.6"]),  # deny wins
+], ids=["deny", "allow", "both", "other-family", "deny-wins"])
+def test_allow_and_deny(start, model, allow, deny, admitted, refused):
+    daemon = start(model, allow=allow, deny=deny)
+    for source in admitted:
+        admitted_from(source, daemon.address)
+    for source in refused:
+        with connect_from(source, daemon.address) as sock:
+            name = peer.endpoint(sock)
+            assert peer.ended(sock), f"{source} is neither served nor refused"
+        said = proc.until(lambda: daemon.lines_about(name), f"a line about {name}")
+        assert len(said) == 1 and "denied" in said[0], said
+    metrics.wait_line(daemon, "refusals", connections=0, connections_ended__denied=len(refused),
+                      connections_accepted=len(admitted))
+
+
+def test_ipv4_clients_of_an_ipv6_socket(start):
+    """A client that comes as ::ffff:127.0.0.2 is 127.0.0.2."""
+    if not echod.have_ipv6():
+        pytest.skip("no IPv6 here")
+    daemon = start("epoll", listen=["*"], deny=["127.0.0.2/32"], max_per_source=1)
+    refused_from("127.0.0.2", daemon.address)
+    sock = connect_from("127.0.0.3", daemon.address)
+    peer.echo(sock, b"the one")
+    refused_from("127.0.0.3", daemon.address)
+    peer.visit(("::1", daemon.port))
+
+
+def test_allow_and_deny_by_reload(start, model):
+    """A new list is for new clients: connections that were admitted go on."""
+    daemon = start(model)
+    with connect_from("127.0.0.2", daemon.address) as sock:
+        peer.echo(sock, b"hello")
+        before = set(daemon.workers())
+        daemon.reload(deny=["127.0.0.2"])
+        peer.echo(sock, b"still here")
+        proc.until(lambda: not before & set(daemon.workers()), "the end of the old crew, which has the old list")
+        peer.finish(sock)
+    refused_from("127.0.0.2", daemon.address)
+    daemon.visit()
+    before = set(daemon.workers())
+    daemon.reload(deny=[])
+    proc.until(lambda: not before & set(daemon.workers()), "the end of the old crew, which has the old list")
+    admitted_from("127.0.0.2", daemon.address)
+
+
+def test_refusals_are_limited_in_their_lines(start):
+    """The first ones have a line each; of a flood the rest is counted."""
+    daemon = start("epoll", deny=["127.0.0.2"])
+    for _ in range(1500):
+        refused_from("127.0.0.2", daemon.address)
+    metrics.wait_line(daemon, "counted", connections_ended__denied=1500)
+    assert 100 < len(daemon.lines_about("denied")) <= 1100, "lines are not limited"
+
+
+def cost(daemon, visits):
+    before = daemon.cpu()
+    for _ in range(visits):
+        admitted_from("127.0.0.9", daemon.address)
+    return daemon.cpu() - before
+
+
+def test_thousands_of_networks_are_cheap(start):
+    """Twenty thousand networks neither slow the start nor show in what a connection costs."""
+    deny = [f"{10 + i // 65536}.{i // 256 % 256}.{i % 256}.{i % 2 * 128}/25" for i in range(0, 20000)]
+    deny += [f"2001:db8:{i:x}::/48" for i in range(5000)] + ["127.0.0.2/32"]
+    with_many, with_none = start("epoll", workers=1, deny=deny), start("epoll", workers=1)
+    refused_from("127.0.0.2", with_many.address)
+    cost(with_none, 100), cost(with_many, 100)
+    none, many = cost(with_none, 1500), cost(with_many, 1500)
+    assert many < 2 * none + 0.1, f"{many:.2f} s of CPU instead of {none:.2f} s"
+    began = time.monotonic()
+    with_many.reload(deny=deny[1:])
+    assert time.monotonic() - began < 10, "the reload took its time"
+    refused_from("127.0.0.2", with_many.address)
+
+
+# Killed processes
+
+def victims(daemon, model):
+    """The processes that serve connections."""
+    children = daemon.workers()
+    return [stat.pid for child in children for stat in proc.children(child)] if model == "process" else children
+
+
+def test_killed_processes_leak_no_count(start, model):
+    """Three times every process that serves somebody is killed. Then there is as much room as at first."""
+    most = 1 if model == "iterative" else 3
+    daemon = start(model, max_connections=most, max_per_source=most)
+    daemon.crash_expected = True
+    for _ in range(3):
+        crowd = [daemon.connect() for _ in range(most)]
+        for sock in crowd:
+            peer.echo(sock, b"hello")
+        waiting = daemon.connect()
+        assert peer.silent(waiting, 0.1)
+        for pid in victims(daemon, model):
+            os.kill(pid, signal.SIGKILL)
+        assert all(peer.ended(sock) for sock in crowd)
+        peer.echo(waiting, b"there is room")
+        peer.finish(waiting)
+        for sock in crowd:
+            sock.close()
+        metrics.wait_line(daemon, "nobody left", connections=0)
+    crowd = [daemon.connect() for _ in range(most)]
+    for sock in crowd:
+        peer.echo(sock, b"as many as at first")
+    counts = metrics.line(daemon)
+    assert counts["connections_ended error"] == 3 * most, counts
+    for sock in crowd:
+        peer.finish(sock)
+
+
+@pytest.mark.models("process", "prefork")
+def test_processes_killed_at_any_moment_leak_no_count(start, model):
+    """Killed while they are starting, serving or ending, not only when all is quiet."""
+    most = 4
+    daemon = start(model, max_connections=most, max_per_source=most, log_connections=False)
+    daemon.crash_expected = True
+    done = threading.Event()
+
+    def kill():
+        while not done.is_set():
+            for pid in victims(daemon, model)[:2]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            done.wait(0.02)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    survived = 0
+    deadline = time.monotonic() + 4
+    try:
+        while time.monotonic() < deadline:
+            try:
+                daemon.visit()
+                survived += 1
+            except (AssertionError, OSError):
+                pass
+    finally:
+        done.set()
+        killer.join()
+    metrics.wait_line(daemon, "nobody left", timeout=30, connections=0)
+    crowd = [daemon.connect() for _ in range(most)]
+    for sock in crowd:
+        peer.echo(sock, b"as many as at first")
+    for sock in crowd:
+        peer.finish(sock)

@@ -1,0 +1,179 @@
+"""The counters: a metrics file that a real parser reads, and totals that agree with what the clients measured."""
+
+import os
+import pathlib
+import random
+import signal
+import threading
+
+import pytest
+
+import echod
+import metrics
+import peer
+import proc
+
+needs_parser = pytest.mark.skipif(metrics.parser() is None, reason="no OpenMetrics parser was found "
+                                  "(Debian: apt install python3-prometheus-client)")
+
+
+@pytest.fixture
+def path(debris):
+    """In a directory of its own, which shows whether anything else is left there."""
+    directory = pathlib.Path(debris, "metrics")
+    directory.mkdir()
+    return directory / "echod.prom"
+
+
+@needs_parser
+def test_file_is_valid_and_counts_what_was_done(start, model, path):
+    daemon = start(model, metrics_file=str(path), stats_interval=1)
+    sizes = [1, 100, 5000, 70000]
+    for size in sizes:
+        daemon.visit(peer.data(size))
+    with daemon.connect() as sock:
+        peer.echo(sock, b"and then a reset")
+        peer.reset(sock)
+    total = sum(sizes) + 16
+    proc.until(lambda: path.exists() and metrics.read(path).get(("echod_echoed_bytes_total", None)) == total
+               and metrics.read(path)["echod_connections", None] == 0, "the counts in the file")
+    found = metrics.read(path)
+    assert found["echod_connections_accepted_total", None] == len(sizes) + 1
+    assert found["echod_received_bytes_total", None] == total
+    assert found["echod_connections_ended_total", "eof"] == len(sizes)
+    assert found["echod_connections_ended_total", "reset"] == 1
+    assert path.stat().st_mode & 0o777 == 0o644, "a collector may be another user"
+    assert os.listdir(path.parent) == [path.name], "debris beside the file"
+
+
+@needs_parser
+def test_status_line_and_file_say_the_same(start, model, path):
+    daemon = start(model, metrics_file=str(path), stats_interval=1)
+    for _ in range(3):
+        daemon.visit()
+    proc.until(lambda: metrics.line(daemon)["connections"] == 0, "the end of the visits")
+    said = metrics.line(daemon)
+    daemon.stop()
+    in_file = {}
+    for (name, label), number in metrics.read(path).items():
+        name = name.removeprefix("echod_").removesuffix("_total")
+        in_file[f"{name} {label}" if label else name] = number
+    assert {name: number for name, number in in_file.items() if number or name == "connections"} == said
+
+
+@needs_parser
+def test_file_is_replaced_atomically(start, path):
+    """Whoever reads at whatever moment reads one whole state, and no counter ever goes back."""
+    daemon = start("epoll", metrics_file=str(path), stats_interval=1)
+    daemon.visit()
+    proc.until(path.exists, "the first file")
+    done, wrong, inodes, seen = threading.Event(), [], set(), {}
+
+    def read():
+        try:
+            while not done.is_set():
+                with open(path) as file:
+                    text = file.read()
+                    inodes.add(os.fstat(file.fileno()).st_ino)
+                assert text.endswith("# EOF\n"), "half a file"
+                for key, number in metrics.parse(text).items():
+                    if key[0].endswith("_total"):
+                        assert number >= seen.get(key, 0), f"{key} went back from {seen[key]} to {number}"
+                        seen[key] = number
+        except BaseException as error:
+            wrong.append(error)
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(15):
+            daemon.visit()
+            daemon.reload()
+    finally:
+        done.set()
+        reader.join(20)
+    assert not wrong, wrong[0]
+    assert len(inodes) > 3, "the file was never replaced, or written in place"
+    daemon.stop()
+    assert metrics.read(path)["echod_connections_accepted_total", None] == 16
+    assert os.listdir(path.parent) == [path.name], "debris beside the file"
+
+
+@needs_parser
+@pytest.mark.timeout(180)
+def test_totals_agree_with_the_clients(start, path):
+    """Through every model, by reloads, with connections that live on, and with nothing lost or counted twice."""
+    usable = [name for name, reason in echod.models().items() if not reason]
+    daemon = start(usable[-1], metrics_file=str(path))
+    accepted = echoed = 0
+    streams = [peer.Stream(daemon.address, seed=seed) for seed in (1, 2)]
+    accepted += len(streams)
+    for model in usable:
+        if model in ("iterative", "prefork", "prethread"):
+            continue  # where our streams could take every worker
+        daemon.reload(model=model)
+        for number in range(10):
+            size = random.Random(number).randrange(1, 100000)
+            daemon.visit(peer.data(size))
+            accepted, echoed = accepted + 1, echoed + size
+        for stream in streams:
+            stream.progress()
+    for stream in streams:
+        stream.finish()
+        echoed += stream.echoed
+    metrics.wait_line(daemon, "the end of all", connections=0)
+    daemon.stop()
+    found = metrics.read(path)
+    assert found["echod_connections_accepted_total", None] == accepted
+    assert found["echod_connections_ended_total", "eof"] == accepted
+    assert found["echod_echoed_bytes_total", None] == found["echod_received_bytes_total", None] == echoed
+    assert found["echod_connections_handed_over_total", None] == found["echod_connections_taken_over_total", None]
+
+
+@needs_parser
+@pytest.mark.timeout(180)
+def test_totals_survive_the_death_of_workers(start, model, path):
+    """Killed workers take no count with them; what they served ends as errors."""
+    most = 1 if model == "iterative" else 3
+    daemon = start(model, metrics_file=str(path), max_connections=most)
+    daemon.crash_expected = True
+    accepted = echoed = killed = 0
+    for size in (1000, 200000):
+        daemon.visit(peer.data(size))
+        crowd = [daemon.connect() for _ in range(most)]
+        for sock in crowd:
+            peer.echo(sock, peer.data(size))
+        accepted, echoed = accepted + 1 + most, echoed + size * (1 + most)
+        # counted at the end of the turn that sent the last byte
+        metrics.wait_line(daemon, "what is echoed", connections=most, echoed_bytes=echoed)
+        children = daemon.workers()
+        for pid in ([stat.pid for child in children for stat in proc.children(child)]
+                    if model == "process" else children):
+            os.kill(pid, signal.SIGKILL)
+        assert all(peer.ended(sock) for sock in crowd)
+        killed += most
+        metrics.wait_line(daemon, "the dead", connections=0, connections_ended__error=killed)
+    daemon.visit()
+    accepted, echoed = accepted + 1, echoed + 11
+    metrics.wait_line(daemon, "the last one", connections=0, connections_accepted=accepted)
+    daemon.stop()
+    found = metrics.read(path)
+    assert found["echod_connections_accepted_total", None] == accepted
+    assert found["echod_connections_ended_total", "error"] == killed
+    assert found["echod_connections_ended_total", "eof"] == accepted - killed
+    assert found["echod_echoed_bytes_total", None] == echoed
+
+
+def test_file_that_cannot_be_written_is_told_once(start, debris):
+    """The service goes on; the trouble is in the log once and in the status."""
+    directory = pathlib.Path(debris, "missing")
+    daemon = start("epoll", metrics_file=str(directory / "echod.prom"), stats_interval=1)
+    daemon.visit()
+    daemon.wait_log("Cannot write metrics-file .*missing/echod.prom.*: No such file")
+    for _ in range(3):
+        daemon.visit()
+        daemon.reload()
+    assert len(daemon.lines_about("Cannot write metrics-file")) == 1, daemon.log()
+    directory.mkdir()
+    daemon.visit()
+    proc.until((directory / "echod.prom").exists, "the file, now that it can be written")
+    daemon.stop()

@@ -1,0 +1,76 @@
+"""Many verified streams, kept going by the program `streams` (which see for the kinds and the counts)."""
+
+import json
+import os
+import select
+import subprocess
+from pathlib import Path
+
+ROUNDS = int(os.environ.get("ECHOD_KEEP_ROUNDS") or 1)
+
+ANSWER = 150  # more than `streams` waits for a stalled one
+
+BAD = ("refused", "reset", "cut", "corrupt", "stalled")
+
+
+def build(path):
+    """For those who did not run make check."""
+    source = Path(__file__).with_name("streams.c")
+    path.with_name("config.h").touch()
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-D_GNU_SOURCE", f"-I{path.parent}", "-o", path, source],
+                   check=True, timeout=120)
+    return str(path)
+
+
+class Crowd:
+    def __init__(self, program, seed, address, count=50, *, kinds=None, think=None, prefix=()):
+        command = [*prefix, program, "-s", str(seed), "-n", str(count), *(["-k", kinds] if kinds else []),
+                   *(["-t", str(think)] if think else []), *map(str, address)]
+        self.count = count
+        self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.longest = 0.0
+
+    def begin(self, command):
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        ready = select.select([self.process.stdout], [], [], ANSWER)[0]
+        assert ready, "no answer from streams"
+        line = self.process.stdout.readline()
+        assert line, f"streams ended: {self.process.wait(10)}"
+        return json.loads(line)
+
+    def ask(self, command):
+        self.begin(command)
+        return self.answer()
+
+    def settle(self, what, least=0):
+        """`least` streams (0: all) have got back what they sent after this call, and nothing has gone wrong yet."""
+        counts = self.ask(f"settle {least}")
+        self.check(counts, what)
+        self.longest = max(self.longest, counts["pause_ms"])
+        return counts
+
+    def check(self, counts, what):
+        wrong = {name: counts[name] for name in BAD if counts[name]}
+        assert not wrong, f"{what}: {wrong}; all counts: {counts}"
+
+    def mark(self):
+        self.ask("mark")
+
+    def finish(self, what):
+        """Every stream is read to its end."""
+        counts = self.ask("finish")
+        self.check(counts, what)
+        assert counts["live"] == 0 and counts["bytes"] > 0, f"{what}: {counts}"
+        return counts
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()

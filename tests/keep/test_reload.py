@@ -1,0 +1,126 @@
+"""Reloads under load: any model to any model, and back."""
+
+import pytest
+
+import echod
+import peer
+import proc
+from crowd import ROUNDS
+
+STREAMS = 50
+
+# how many streams each can serve at a time; the others wait their turn
+AT_A_TIME = {"iterative": 1, "prefork": 4, "prethread": 4}
+
+SEGMENTS = 3
+
+
+def walk(models):
+    """Each ordered pair of models once, equal ones included, each pair beginning where the last one ended."""
+    left = {model: list(models) for model in models}
+    path, circuit = [models[0]], []
+    while path:
+        if left[path[-1]]:
+            path.append(left[path[-1]].pop())
+        else:
+            circuit.append(path.pop())
+    return circuit[::-1]
+
+
+def test_the_walk_is_complete():
+    steps = walk(echod.MODELS)
+    assert len(steps) == 82 and len(set(zip(steps, steps[1:]))) == 81
+
+
+@pytest.mark.parametrize("segment", range(SEGMENTS))
+def test_every_pair_of_models(start, crowd, segment):
+    """Fifty streams, each of which must go on under every model that can serve it."""
+    refusals = echod.models()
+    steps = walk([model for model in echod.MODELS if not refusals.get(model)])
+    share = -(-(len(steps) - 1) // SEGMENTS)
+    steps = steps[segment * share:segment * share + share + 1]
+    daemon = start("epoll", backlog=1000)
+    everybody = crowd(daemon.address, STREAMS)
+    everybody.settle("the start")
+    for _ in range(ROUNDS):
+        daemon.reload(model=steps[0])
+        everybody.settle(f"epoll to {steps[0]}", AT_A_TIME.get(steps[0], 0))
+        for old, new in zip(steps, steps[1:]):
+            daemon.reload(model=new)
+            everybody.settle(f"{old} to {new}", AT_A_TIME.get(new, 0))
+    daemon.reload(model="epoll")
+    everybody.settle("the end")
+    everybody.finish("the end")
+    assert "damaged" not in daemon.log() and "lost" not in daemon.log()
+
+
+@pytest.mark.parametrize("model", ["epoll", "io_uring", "thread"])
+def test_a_thousand_connections_over_twenty_reloads(start, crowd, model):
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start(model)
+    everybody = crowd(daemon.address, 1000, kinds="rrrrrrrrrrrrrribhmcc", think=1000)
+    everybody.settle("the start")
+    everybody.mark()
+    before = everybody.settle("without a reload")["pause_ms"]
+    everybody.longest = 0.0
+    pauses = []
+    for i in range(20 * ROUNDS):
+        everybody.mark()
+        daemon.reload(model=model, workers=1 + i % 2 if model != "thread" else 0)
+        pauses.append(everybody.settle(f"reload {i + 1}")["pause_ms"])
+    everybody.finish("the end")
+    print(f"{model}: longest pause of any of 1000 streams over {len(pauses)} reloads {max(pauses):.0f} ms, median "
+          f"{sorted(pauses)[len(pauses) // 2]:.0f} ms; without a reload {before:.0f} ms")
+
+
+def served(socks, timeout):
+    """Those of the sockets, in which all have asked, that get an answer."""
+    ready = set()
+    proc.until(lambda: ready.update(s for s in socks if peer_has(s)) or ready, "an answer to anybody", timeout)
+    return ready
+
+
+def peer_has(sock):
+    try:
+        return len(sock.recv(1, 0x42)) > 0  # MSG_PEEK | MSG_DONTWAIT
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 2), ("prethread", 2)])
+def test_connections_wait_their_turn_in_order(start, model, workers):
+    """Where the successor can serve fewer at a time: one after another, in the order of their last activity."""
+    daemon = start("epoll", workers=1)
+    socks = []
+    for i in range(8):
+        sock = daemon.connect()
+        peer.echo(sock, b"before %d" % i)
+        socks.append(sock)
+        daemon.reload(workers=1)  # so that the order is that of the queue, not of a clock
+    daemon.reload(model=model, workers=workers)
+    for i, sock in enumerate(socks):
+        sock.sendall(b"%d" % i)
+    queue = list(socks)
+    for i, sock in enumerate(socks):
+        ready = served(queue, 20)
+        assert sock in ready or workers > 1, f"not number {i}, but {[socks.index(s) for s in ready]}"
+        assert {socks.index(s) for s in ready} <= set(range(i, i + workers)), "out of turn"
+        proc.until(lambda: peer_has(sock), f"number {i} is served")
+        assert sock.recv(10) == b"%d" % i
+        peer.finish(sock)
+        queue.remove(sock)
+
+
+def test_waiting_connections_survive_reloads(start):
+    """Those that wait in the queue stay in it, ten reloads of the same model later."""
+    daemon = start("epoll", workers=1)
+    socks = [daemon.connect() for _ in range(20)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    for _ in range(10):
+        daemon.reload(model="iterative")
+    daemon.reload(model="epoll")
+    for sock in socks:
+        peer.echo(sock, b"after")
+        peer.finish(sock)
