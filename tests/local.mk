@@ -38,6 +38,7 @@ client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 system_suites = \
 	tests/client.test \
 	tests/hold.test \
+	tests/keep.test \
 	tests/system.test
 
 if FUZZING
@@ -56,6 +57,7 @@ EXTRA_DIST += \
 	$(system_suites) \
 	tests/client \
 	tests/hold \
+	tests/keep \
 	tests/manual.test \
 	tests/pytest_tap.py \
 	tests/run-pytest \
