@@ -10,6 +10,8 @@ from machine import ACTIVATED, SERVICE, SOCKET, echo
 
 DEB = os.environ.get("ECHOD_DEB", "")
 
+pytestmark = pytest.mark.timeout(300)  # dpkg takes its time
+
 
 @pytest.fixture
 def fresh(bare_machine):
@@ -17,6 +19,7 @@ def fresh(bare_machine):
     if not DEB:
         pytest.skip('ECHOD_DEB names no package; "make check-deb" builds one and tests it')
     bare_machine.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)  # a container's, to forbid starts
+    bare_machine.path("/var/lib/man-db/auto-update").unlink(missing_ok=True)  # no index of all manual pages each time
     dpkg(bare_machine, "--purge", "echod", check=False)
     shutil.copy(DEB, bare_machine.path("/tmp/echod.deb"))
     bare_machine.conf_path = "/etc/echod.conf"
@@ -24,7 +27,8 @@ def fresh(bare_machine):
 
 
 def dpkg(machine, *arguments, **more):
-    return machine.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", *arguments, timeout=50, **more)
+    return machine.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-unsafe-io", *arguments,
+                       timeout=120, **more)
 
 
 def newer(tmp_path):
