@@ -40,6 +40,8 @@ system_suites = \
 	tests/hold.test \
 	tests/keep.test \
 	tests/system.test
+	tests/system.test \
+	tests/systemd.test
 
 if FUZZING
 # libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
@@ -62,7 +64,8 @@ EXTRA_DIST += \
 	tests/pytest_tap.py \
 	tests/run-pytest \
 	tests/run-unit \
-	tests/system
+	tests/system \
+	tests/systemd
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
@@ -75,6 +78,7 @@ AM_TESTS_ENVIRONMENT = \
 	ECHOD_SRCDIR='$(abs_top_srcdir)'; export ECHOD_SRCDIR; \
 	ECHOD_BUILDDIR='$(abs_top_builddir)'; export ECHOD_BUILDDIR; \
 	ECHOD_SANITIZERS='$(SANITIZERS)'; export ECHOD_SANITIZERS; \
+	ECHOD_DEB='$(ECHOD_DEB)'; export ECHOD_DEB; \
 	PYTHON='$(PYTHON)'; export PYTHON; \
 	PYTESTFLAGS='$(PYTESTFLAGS)'; export PYTESTFLAGS; \
 	LC_ALL=C.UTF-8; export LC_ALL;

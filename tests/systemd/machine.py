@@ -37,7 +37,7 @@ class CannotBoot(Exception):
     """This computer cannot boot one; the text says why."""
 
 
-def until(condition, what, seconds=20):
+def until(condition, what, seconds=30):
     """Wait for what has no event of its own to wait for; returns the condition's value."""
     end = time.monotonic() + seconds
     while True:
@@ -114,7 +114,7 @@ class Machine:
         self.log.close()
         assert status == 0 and not text, f"the machine did not end well: status {status}, {text}"
 
-    def run(self, *command, check=True, timeout=40, **more):
+    def run(self, *command, check=True, timeout=60, **more):
         """Run a command in the machine; its output is text."""
         done = subprocess.run([*self.enter, *map(str, command)], timeout=timeout, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
@@ -241,7 +241,7 @@ class Machine:
         out = self.run("journalctl", "-q", "-o", "json", "--all", *after).stdout
         return [entry for entry in map(json.loads, out.splitlines()) if matches(entry, fields)]
 
-    def wait_journal(self, since, count=1, seconds=20, **fields):
+    def wait_journal(self, since, count=1, seconds=30, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
         with subprocess.Popen([*self.enter, "journalctl", "-q", "-f", "-n", "all", "-o", "json",
                                f"--after-cursor={since}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as follow:
