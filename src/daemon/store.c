@@ -3,9 +3,12 @@
 #include "daemon/store.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -48,13 +51,48 @@ static int collect_listener(struct store *store, int fd, const char *name, struc
 		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
 		/* what we stored is no reason not to start; a socket unit's mistake is */
-		return ours ? 0 : -ENOTSOCK;
+		if (!ours)
+			return -ENOTSOCK;
+		notify_unstore(name);
+		return 0;
 	}
 	if (ours) {
 		listener.adopted = false; /* opened here once, so its file is ours to remove */
 		listener_note_file(&listener);
 	}
 	return append(ours ? &store->kept : &store->activated, &listener);
+}
+
+/* Whether `fd` can be an end of the queue: a connected seqpacket socket whose other end lives. */
+static bool is_queue_end(int fd)
+{
+	struct pollfd end = { .fd = fd };
+
+	return fd >= 0 && sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) > 0 && poll(&end, 1, 0) == 0;
+}
+
+static bool is_same_file(int one, int other)
+{
+	struct stat a, b;
+
+	return fstat(one, &a) < 0 || fstat(other, &b) < 0 || (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
+/* A queue of which not both ends are there and sound is of no use, and would keep workers from their work. */
+static void check_queue(struct store *store, struct conf_errors *errors)
+{
+	if (store->inbox < 0 && store->outbox < 0)
+		return;
+	if (is_queue_end(store->inbox) && is_queue_end(store->outbox) && !is_same_file(store->inbox, store->outbox))
+		return;
+	conf_errors_add(errors, "the queue of connections kept by the service manager (%s, %s) is damaged: what may be in it is "
+	                "lost, and a new one is made", NAME_INBOX, NAME_OUTBOX);
+	if (store->inbox >= 0)
+		close(store->inbox);
+	if (store->outbox >= 0)
+		close(store->outbox);
+	store->inbox = store->outbox = -1;
+	store_forget_queue();
 }
 
 int store_collect(struct store *store, struct conf_errors *errors)
@@ -76,6 +114,7 @@ int store_collect(struct store *store, struct conf_errors *errors)
 		free(names[i]);
 	}
 	free(names);
+	check_queue(store, errors);
 	return count < 0 ? count : r;
 }
 

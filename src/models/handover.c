@@ -146,10 +146,21 @@ static int read_owed(struct conn *conn, int fd, uint32_t owed)
 	return 0;
 }
 
+/* Anything else would never be ready, or, as the queue itself, be eaten by an echo. */
+static bool is_connection(int fd)
+{
+	int type = 0, listens = 0;
+	socklen_t size = sizeof type;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
+		return false;
+	size = sizeof listens;
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && !listens;
+}
+
 /* Make an arrival of a message and its descriptors; which remain the caller's on failure. */
 static int message_read(const void *message, size_t size, const int fds[], size_t count, struct arrival *arrival)
 {
-	struct stat st;
 	uint32_t owed;
 	int flags, r;
 
@@ -158,7 +169,7 @@ static int message_read(const void *message, size_t size, const int fds[], size_
 		return r;
 	if (count != (owed > 0 ? 2U : 1U))
 		return -EBADMSG;
-	if (fstat(fds[0], &st) < 0 || !S_ISSOCK(st.st_mode))
+	if (!is_connection(fds[0]))
 		return -EBADMSG;
 	flags = fcntl(fds[0], F_GETFL);
 	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0)

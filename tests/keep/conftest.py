@@ -31,7 +31,7 @@ _machines = load(TESTS / "systemd" / "conftest.py")
 bare_machine, stage, installed, machine = (getattr(_machines, name)
                                            for name in ("bare_machine", "stage", "installed", "machine"))
 _system = load(TESTS / "system" / "conftest.py")
-debris, launch, start = _system.debris, _system.launch, _system.start
+debris, launch, start, visible = (getattr(_system, name) for name in ("debris", "launch", "start", "visible"))
 
 
 def pytest_configure(config):

@@ -14,6 +14,7 @@
  * Commands are lines on standard input; each is answered with one line of JSON, the counts:
  *   report     at once
  *   mark       forget the longest pause
+ *   pass       once every stream that waited for bytes has got some
  *   settle N   everybody speaks; once N streams (0: all) have got back a byte that was sent after
  *              this; those that have not when nobody has for STALL seconds are "stalled"
  *   owe        once everybody has sent something and reads nothing: the service owes it to them
@@ -44,6 +45,7 @@
 #define SEC INT64_C(1000000)
 #define TICK (5 * MSEC)
 #define STALL (20 * SEC)
+#define HOLD (2 * SEC)
 #define CHUNK 65536
 #define BULK_WINDOW (256 << 10)
 #define EVENTS_MAX 512
@@ -53,7 +55,7 @@ enum order { ORDER_GO, ORDER_OWE, ORDER_END, ORDER_FINISH };
 struct stream {
 	int fd;                  /* -1: not connected */
 	char kind;
-	bool connecting, fin, dead, owing, settled, filled;
+	bool connecting, fin, dead, owing, settled, passed, filled;
 	unsigned interest;
 	uint64_t key;            /* of the pattern, another one for each connection */
 	uint64_t sent, got;
@@ -233,7 +235,8 @@ static void stream_full(struct stream *stream)
 		return;
 	stream->filled = true;
 	stream->quota = stream->sent;
-	stream->hold_until = now + (int64_t) random_below(20 * (uint64_t) think);
+	if (waiting != 's' || stream->settled)
+		stream->hold_until = now + (int64_t) random_below(HOLD);
 	if (stream->kind == 'h') {
 		shutdown(stream->fd, SHUT_WR);
 		stream->fin = true;
@@ -324,6 +327,7 @@ static void stream_receive(struct stream *stream)
 			return;
 		}
 		stream->got += (uint64_t) n;
+		stream->passed = true;
 		counts.bytes += (uint64_t) n;
 		note_pause(stream);
 		note_settled(stream);
@@ -337,8 +341,9 @@ static void stream_wind_up(struct stream *stream)
 {
 	stream->hold_until = order == ORDER_OWE && stream->owing ? INT64_MAX : 0;
 	if (order == ORDER_OWE && !stream->owing && !stream->fin && stream->got == stream->sent) {
-		stream->quota = stream->sent + 1 + random_below(32768);
-		stream->owing = true;
+		/* one that was answered once is no longer in the backlog */
+		stream->owing = stream->got > 0;
+		stream->quota = stream->sent + 1 + (stream->owing ? random_below(32768) : 0);
 	}
 	if (order == ORDER_FINISH && !stream->fin && stream->sent == stream->quota) {
 		shutdown(stream->fd, SHUT_WR);
@@ -457,6 +462,9 @@ static void command(const char *line)
 		answer();
 	} else if (!strcmp(line, "report")) {
 		answer();
+	} else if (!strcmp(line, "pass")) {
+		for (size_t i = 0; i < stream_count; i++)
+			streams[i].passed = streams[i].dead || streams[i].since == 0;
 	} else if (!strcmp(line, "owe")) {
 		wind_up(ORDER_OWE);
 	} else if (!strcmp(line, "end")) {
@@ -478,6 +486,7 @@ static bool stream_done(const struct stream *stream)
 		return true;
 	switch (waiting) {
 	case 's': return stream->settled;
+	case 'p': return stream->passed;
 	case 'o': return stream->owing && stream->sent == stream->quota;
 	default: return false;
 	}

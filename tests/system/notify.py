@@ -56,7 +56,8 @@ class Notify:
 
     def _keep(self, message):
         if self.store is not None and message.get("FDSTORE") == "1":
-            self.store += [(message.get("FDNAME", "stored"), fd) for fd in message.fds]
+            for fd in message.fds:
+                self._add(message.get("FDNAME", "stored"), fd)
             return
         for fd in message.fds:  # a barrier waits for this
             os.close(fd)
@@ -65,6 +66,17 @@ class Notify:
             self.store = [kept for kept in self.store if kept not in gone]
             for _, fd in gone:
                 os.close(fd)
+
+    def _add(self, name, fd):
+        """What is there already is not stored again."""
+        def identity(fd):
+            stat = os.fstat(fd)
+            return stat.st_dev, stat.st_ino
+
+        if identity(fd) in [identity(kept) for _, kept in self.store]:
+            os.close(fd)
+        else:
+            self.store.append((name, fd))
 
     def take_store(self):
         """What a service that starts again gets: [(name, descriptor), ...], now the caller's."""

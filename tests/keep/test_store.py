@@ -1,0 +1,352 @@
+"""The descriptor store, as the service manager passes it: whatever is in it, the service starts."""
+
+import array
+import os
+import select
+import signal
+import socket
+import struct
+import time
+
+import pytest
+
+import echod
+import peer
+import proc
+
+INBOX, OUTBOX = "echod-queue-in", "echod-queue-out"
+
+STATE = struct.Struct("=IHHIIQqq16sIHHII")
+MAGIC, VERSION = 0x65636864, 1
+
+
+def pair():
+    """The queue as the daemon makes it: its two ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def check_sum(data):
+    total = 2166136261
+    for byte in data:
+        total = (total ^ byte) * 16777619 & 0xffffffff
+    return total
+
+
+def state(owed=0, echoed=0, version=VERSION, size=STATE.size, magic=MAGIC, flags=0, family=socket.AF_INET, check=None):
+    """A message as the daemon would write it."""
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    text = STATE.pack(magic, version, size, flags, owed, echoed, now, now, b"\x7f\0\0\1", 0, 1, family, 0, 0)
+    check = check_sum(text[:-8]) if check is None else check
+    return text[:-8] + struct.pack("=II", check, 0)
+
+
+def memory(data):
+    fd = os.memfd_create("owed")
+    os.write(fd, data)
+    return fd
+
+
+def connection():
+    """A client and the descriptor that the service would have for it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = peer.connect(listener.getsockname())
+    server = listener.accept()[0]
+    listener.close()
+    return client, server
+
+
+def send(outbox, text, fds=()):
+    outbox.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+
+
+def launch_with(start, model, descriptors, **more):
+    """The daemon with these (name, descriptor) in its store."""
+    names = ":".join(name for name, _ in descriptors)
+    daemon = start(model, **echod.activated([d for _, d in descriptors], names), store=True, **more)
+    for _, descriptor in descriptors:
+        descriptor.close()
+    return daemon
+
+
+class Descriptor:
+    """Something with the socket's manners."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def fileno(self):
+        return self.fd
+
+    def close(self):
+        os.close(self.fd)
+
+
+MODELS = ("epoll", "thread", "iterative", "io_uring", "prefork")
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    reason = echod.models().get(request.param)
+    if reason:
+        pytest.skip(f"{request.param}: {reason}")
+    return request.param
+
+
+def test_the_format_is_the_one_we_think_it_is(start, model):
+    """What these tests forge is taken up when nothing is wrong with it: with owed bytes, half-closed, waiting."""
+    inbox, outbox = pair()
+    clients = []
+    for flags, owed in (0, b""), (0, b"owed "), (1, b"and gone"):
+        client, server = connection()
+        fds = [server.fileno(), *([memory(owed)] if owed else [])]
+        send(outbox, state(len(owed), flags=flags), fds)
+        server.close()
+        clients.append((client, flags, owed))
+    daemon = launch_with(start, model, [(INBOX, inbox), (OUTBOX, outbox)])
+    for client, flags, owed in clients:
+        if flags:
+            assert peer.receive_all(client) == owed
+        else:
+            client.sendall(b"asked")
+            assert peer.receive(client, len(owed) + 5) == owed + b"asked"
+            peer.finish(client)
+        client.close()
+    daemon.visit()
+
+
+def damaged():
+    """Messages in which something is wrong: (text, kinds of descriptors)."""
+    good = state()
+    yield "empty of descriptors", good, ""
+    yield "a byte", b"x", "s"
+    yield "garbage", os.urandom(STATE.size), "s"
+    yield "garbage without descriptors", os.urandom(200), ""
+    yield "truncated", good[:-1], "s"
+    yield "truncated to the header", good[:8], "s"
+    yield "too long", good + b"more", "s"
+    yield "long", good * 100, "s"
+    yield "next version", state(version=VERSION + 1), "s"
+    yield "version 0", state(version=0), "s"
+    yield "other magic", state(magic=MAGIC + 1), "s"
+    yield "wrong sum", state(check=1), "s"
+    yield "unknown flags", state(flags=2), "s"
+    yield "unknown family", state(family=99), "s"
+    yield "wrong size", state(size=40), "s"
+    yield "no file", state(owed=5), "s"
+    yield "file too short", state(owed=500), "sm"
+    yield "a file not asked for", state(), "sm"
+    yield "a pipe for a file", state(owed=5), "sp"
+    yield "a socket for a file", state(owed=5), "ss"
+    yield "a file for a socket", state(), "m"
+    yield "a pipe for a socket", state(), "p"
+    yield "more than any buffer", state(owed=0xffffffff), "sm"
+    yield "many descriptors", state(), "ssssssss"
+    yield "an epoll for a socket", state(), "e"
+    yield "a listener", state(), "l"
+    yield "a datagram socket", state(), "d"
+    yield "the queue itself", state(), "q"
+
+
+def open_kind(kind, inbox, keep):
+    if kind == "s":
+        client, server = connection()
+        keep.append(client)
+        return server.detach()
+    if kind == "m":
+        return memory(b"owed")
+    if kind == "p":
+        ends = os.pipe()
+        os.close(ends[1])
+        return ends[0]
+    if kind == "e":
+        with select.epoll() as epoll:
+            return os.dup(epoll.fileno())
+    if kind == "l":
+        return socket.create_server(("127.0.0.1", 0)).detach()
+    if kind == "d":
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach()
+    return os.dup(inbox.fileno())
+
+
+def test_damaged_connections(start, model):
+    """Each is closed, told, and followed by those that are whole."""
+    inbox, outbox = pair()
+    keep, whole = [], []
+    count = 0
+    for what, text, kinds in damaged():
+        fds = [open_kind(kind, inbox, keep) for kind in kinds]
+        send(outbox, text, fds)
+        for fd in fds:
+            os.close(fd)
+        client, server = connection()
+        send(outbox, state(), [server.fileno()])
+        server.close()
+        whole.append((what, client))
+        count += 1
+    daemon = launch_with(start, model, [(INBOX, inbox), (OUTBOX, outbox)])
+    for what, client in whole:
+        client.sendall(b"whole")
+        assert peer.receive(client, 5) == b"whole", f"the one after {what!r}"
+        peer.finish(client)
+        client.close()
+    daemon.visit()
+    assert daemon.log().count("could not be taken up") == count
+    for client in keep:
+        assert peer.ended(client), "one that could not be taken up is still open"
+        client.close()
+
+
+def alone(kind):
+    a, b = socket.socketpair(socket.AF_UNIX, kind)
+    b.close()
+    return a
+
+
+def lonely_inbox():
+    """Connections in it, but nobody has kept the other end."""
+    inbox, outbox = pair()
+    outbox.close()
+    return [(INBOX, inbox)]
+
+
+STORES = {
+    "in alone": lonely_inbox,
+    "in alone with its writer": lambda: [(INBOX, pair()[0])],
+    "out alone": lambda: [(OUTBOX, pair()[1])],
+    "files": lambda: [(INBOX, Descriptor(memory(b"x"))), (OUTBOX, Descriptor(memory(b"y")))],
+    "a file and a socket": lambda: [(INBOX, Descriptor(memory(b"x"))), (OUTBOX, pair()[1])],
+    "streams": lambda: list(zip((INBOX, OUTBOX), socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))),
+    "datagrams": lambda: list(zip((INBOX, OUTBOX), socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))),
+    "TCP": lambda: list(zip((INBOX, OUTBOX), connection())),
+    "a listener": lambda: [(INBOX, socket.create_server(("127.0.0.1", 0))), (OUTBOX, pair()[1])],
+    "not connected": lambda: [(name, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for name in (INBOX, OUTBOX)],
+    "ends of two pairs": lambda: [(INBOX, alone(socket.SOCK_SEQPACKET)), (OUTBOX, alone(socket.SOCK_SEQPACKET))],
+    "two queues": lambda: [(name, end) for _ in range(2) for name, end in zip((INBOX, OUTBOX), pair())],
+    "an unknown name": lambda: [("echod-something", pair()[0]), ("echod-stream-x", Descriptor(memory(b"x")))],
+    "twice the same": lambda: (lambda ends: [(INBOX, ends[0]), (OUTBOX, ends[0].dup())])(pair()),
+}
+
+
+@pytest.mark.parametrize("what", STORES)
+@pytest.mark.parametrize("model", ["epoll", "thread"])
+def test_damaged_store(start, model, what):
+    """The service starts with a queue of its own, serves, and hands connections over on a reload."""
+    daemon = launch_with(start, model, STORES[what]())
+    client = daemon.connect()
+    peer.echo(client, b"before")
+    before = daemon.cpu()
+    daemon.reload(model="poll")
+    peer.echo(client, b"after")
+    peer.finish(client)
+    daemon.visit()
+    # nothing in it keeps anybody busy: a quarter of a second on the clock is at most a little work
+    daemon.notify.wait("READY=1", since=1)
+    since = daemon.cpu()
+    peer.silent(daemon.connect(), 0.5)
+    assert daemon.cpu() - since < 0.3, f"{daemon.cpu() - since} s of processor time in half a second of nothing"
+    names = [name for name, _ in daemon.notify.store]
+    assert names.count(INBOX) == 1 and names.count(OUTBOX) == 1, names
+    assert before >= 0
+
+
+def crash_and_start(start, daemon, model):
+    """kill -9 of the supervisor; the manager starts it again with what it keeps."""
+    daemon.crash_expected = True
+    daemon.signal(signal.SIGKILL)
+    daemon.expect = -signal.SIGKILL
+    daemon.wait_exit()
+    kept = [(name, Descriptor(fd)) for name, fd in daemon.notify.take_store()]
+    return kept, lambda: launch_with(start, model, kept, listen=["127.0.0.1"], port=daemon.port)
+
+
+def test_a_crash_refuses_nobody(start, model):
+    """Who comes while nothing runs waits in the backlog, and is served by the next process."""
+    daemon = start(model, store=True)
+    daemon.visit()
+    proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store")
+    for _ in range(3):
+        kept, again = crash_and_start(start, daemon, model)
+        early = [daemon.connect() for _ in range(5)]
+        for sock in early:
+            sock.sendall(b"early")
+        port = daemon.port
+        daemon = again()
+        assert daemon.port == port
+        for sock in early:
+            assert peer.receive(sock, 5) == b"early"
+            peer.finish(sock)
+        proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store again")
+
+
+@pytest.mark.parametrize("model", ["prefork", "process", "epoll"])
+def test_a_killed_worker_costs_its_own_connections_alone(start, model):
+    daemon = start(model, workers={"prefork": 3}.get(model, 0))
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(3)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    def servers():
+        return [stat.pid for stat in daemon.tree()[1:] if stat.pid not in (daemon.workers() if model == "process" else ())]
+
+    before = servers()
+    os.kill(before[0], signal.SIGKILL)
+    proc.until(lambda: "killed by signal 9" in daemon.log(), lambda: daemon.log())
+    alive = []
+    for sock in socks:
+        try:
+            peer.echo(sock, b"still here?")
+            alive.append(sock)
+        except (AssertionError, OSError):
+            pass
+    assert len(alive) == (0 if model == "epoll" else 2)
+    if model != "process":
+        proc.until(lambda: len(servers()) == len(before), "a new worker")
+    daemon.visit()
+    for sock in alive:
+        peer.finish(sock)
+
+
+def test_back_off(start):
+    """A worker process that dies again and again is replaced later each time, and everybody waits for it."""
+    daemon = start("epoll")
+    daemon.crash_expected = True
+    gaps = []
+    for _ in range(4):
+        pid = proc.until(lambda: daemon.workers(), "a worker")[0]
+        since = len(daemon.log())
+        os.kill(pid, signal.SIGKILL)
+        died = proc.until(lambda: "killed by signal 9" in daemon.log()[since:] and time.monotonic(), "its end")
+        waiting = daemon.connect()
+        daemon.wait_log("takes the place", since=since, timeout=30)
+        gaps.append(time.monotonic() - died)
+        peer.echo(waiting, b"in the meantime")
+        peer.finish(waiting)
+    assert gaps[3] > gaps[0], gaps
+
+
+def test_without_keep_connections_nothing_is_kept(start):
+    daemon = start("epoll", store=True, keep_connections=False)
+    daemon.visit()
+    daemon.reload(model="poll")
+    assert not daemon.notify.store
+    daemon.reload(keep_connections=True)
+    proc.until(lambda: len(daemon.notify.store) == 3, lambda: str(daemon.notify.store))
+    daemon.reload(keep_connections=False)
+    proc.until(lambda: not daemon.notify.store, lambda: str(daemon.notify.store))
+
+
+@pytest.mark.parametrize("model", [name for name in echod.MODELS if name not in echod.SERIAL])
+def test_stop_ends_every_connection_properly(start, crowd, model):
+    """Fifty clients to whom the service owes: each gets all of it, and then the end."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start(model, store=True, drain_timeout=60)
+    everybody = crowd(daemon.address, 50)
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    everybody.begin("end")
+    daemon.stop()
+    counts = everybody.answer()
+    everybody.check(counts, "the stop")
+    assert counts["ended"] == 50, counts
+    assert not daemon.notify.store
