@@ -158,6 +158,8 @@ static int parse(struct reader *reader, const char *text)
 
 	if (r == CFG_SUCCESS && strcmp(cfg_getstr(reader->cfg, SENTINEL), "reached") == 0)
 		return 0;
+	if (errno == ENOMEM)
+		return -ENOMEM;
 	if (reader->mistakes.count == before)
 		mistakes_add(&reader->mistakes, 0, "libconfuse: the file cannot be read to its end");
 	return -EINVAL;

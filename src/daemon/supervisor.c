@@ -767,7 +767,8 @@ static void supervisor_finish(struct supervisor *supervisor)
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          report_handed_over(&supervisor->report, supervisor->ground.board));
 	}
-	report_left_out(&supervisor->report, supervisor->ground.board);
+	if (supervisor->ground.board)
+		report_left_out(&supervisor->report, supervisor->ground.board);
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
 	sockets_close(&supervisor->sockets, !keep);

@@ -1,0 +1,144 @@
+"""Descriptors that run out: no spinning, no end, one line; who is served goes on, who waits is served later."""
+
+import re
+import resource
+import socket
+import time
+
+import pytest
+
+import echod
+import metrics
+import peer
+import proc
+
+# The models of which one process holds every connection; the others have one or few of them in each.
+ONE_PROCESS = ("thread", "select", "poll", "epoll", "io_uring")
+
+
+def small(most):
+    return ["prlimit", f"--nofile={most}:{most}"]
+
+
+def quiet(daemon, seconds, most, what):
+    """It must not use more than `most` of a processor in the next `seconds`."""
+    began = daemon.cpu()
+    time.sleep(seconds)  # the time in which nothing is to happen
+    used = daemon.cpu() - began
+    assert used <= most * seconds, f"{used:.2f} s of CPU in {seconds} s {what}"
+
+
+@pytest.mark.models(*ONE_PROCESS)
+def test_no_descriptor_left(start, model):
+    """max-connections promises more than there are descriptors: EMFILE, again and again."""
+    daemon = start(model, max_connections=400, wrap=small(48), log_connections=False)
+    crowd, waiting = [], []
+    for number in range(70):
+        sock = daemon.connect()
+        sock.sendall(b"%04d" % number)
+        crowd.append(sock)
+    daemon.wait_log("Cannot take another connection now: Too many open files")
+    inside = [sock for sock in crowd if not peer.silent(sock, 0.05)]
+    waiting = [sock for sock in crowd if sock not in inside]
+    assert 5 <= len(inside) < 48 and waiting, f"{len(inside)} are served"
+    quiet(daemon, 1.0, 0.2, "with no descriptor left")
+    for sock in inside:
+        assert peer.receive(sock, 4)
+        peer.echo(sock, b"served as before")
+    for sock in inside:
+        peer.finish(sock)
+    for sock in waiting:
+        assert peer.receive(sock, 4)
+        peer.finish(sock)
+    metrics.wait_line(daemon, "everybody", connections=0, connections_accepted=70, connections_ended__eof=70)
+    said = daemon.lines_about("Cannot take another connection now")
+    assert len(said) <= 3, f"a flood of lines: {said}"
+    daemon.visit()
+
+
+def test_default_limit_fits_the_descriptors(start, model):
+    """max-connections = 0 is what the hard limit allows: at the limit no call fails at all."""
+    daemon = start(model, wrap=small(64), log_connections=False)
+    crowd = [daemon.connect() for _ in range(90)]
+    for number, sock in enumerate(crowd):
+        sock.sendall(b"%04d" % number)
+        sock.shutdown(socket.SHUT_WR)
+    for number, sock in enumerate(crowd):
+        assert peer.receive_all(sock) == b"%04d" % number
+        sock.close()
+    metrics.wait_line(daemon, "everybody", connections=0, connections_accepted=90)
+    assert "resource_exhaustions" not in metrics.line(daemon), daemon.log()
+
+
+@pytest.mark.parametrize("limit", range(3, 40, 4))
+def test_too_few_descriptors_to_start(launch, limit):
+    """It serves, or it says what is wrong; nothing in between."""
+    daemon = launch("epoll", workers=2, wrap=small(limit))
+    deadline = time.monotonic() + echod.START_TIMEOUT
+    while daemon.popen.poll() is None and not daemon.notify.all("READY"):
+        assert time.monotonic() < deadline, f"neither ready nor gone with {limit} descriptors:\n{daemon.log()}"
+        time.sleep(0.01)
+    if daemon.popen.poll() is None:
+        daemon.visit()
+        return
+    said = daemon.failed()
+    assert limit < 6 or re.search(r"open files|descriptor|nofile", said, re.I), f"{limit}: {said}"
+
+
+def test_reload_without_descriptors_changes_nothing(start, model):
+    """A new crew that cannot be raised leaves the old one at work."""
+    daemon = start(model)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"before")
+        taken = max(proc.descriptors(daemon.pid)) + 1
+        for spare in (1, 2, 3, 4):  # one is needed to tell the service manager
+            since = len(daemon.log())
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (taken + spare, 4096))
+            daemon.hup()
+            daemon.wait_log("open files|Reloaded", since)
+            peer.echo(sock, b"meanwhile")
+            if spare == 1:
+                assert "open files" in daemon.log()[since:], f"reloaded without descriptors?\n{daemon.log()}"
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+        daemon.reload()
+        daemon.wait_log("Reloaded")
+        peer.echo(sock, b"after")
+        peer.finish(sock)
+    daemon.visit()
+
+
+def test_memory_runs_out(start, model):
+    """Little address space: clients that want much are held up or lost, others are served, and it all comes back."""
+    if echod.SANITIZED:
+        pytest.skip("sanitizers need address space of their own")
+    daemon = start(model, workers={"prefork": 40, "prethread": 40, "iterative": 1}.get(model, 1 if model in echod.LOOPS else 0),
+                   buffer_size=8 << 20, log_connections=False, idle_timeout=60)
+    if model == "iterative":
+        with daemon.connect() as sock:
+            starve(daemon, 6 << 20)
+            peer.echo(sock, peer.data(1 << 20))
+        daemon.visit()
+        return
+    good = daemon.connect()
+    peer.echo(good, b"before")
+    starve(daemon, 6 << 20)
+    greedy = []
+    for _ in range(20):
+        sock = peer.connect(daemon.address, rcvbuf=16384, sndbuf=16384)
+        peer.stuff(sock, quiet=0.02, may_end=True)
+        greedy.append(sock)
+    peer.echo(good, b"in the middle of it")
+    quiet(daemon, 0.5, 0.4, "with no memory left")
+    for sock in greedy:
+        peer.reset(sock)
+    peer.echo(good, peer.data(100000))
+    peer.finish(good)
+    metrics.wait_line(daemon, "everybody", connections=0)
+    daemon.visit()
+
+
+def starve(daemon, spare):
+    """Leave the processes of the crew only so much address space beyond what they have."""
+    for stat in daemon.tree()[1:]:
+        size = int(proc.status(stat.pid)["VmSize"].split()[0]) * 1024 + spare
+        resource.prlimit(stat.pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))

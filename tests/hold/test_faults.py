@@ -1,0 +1,235 @@
+"""Every system call of the daemon may fail: it carries on or stops with a message; it never hangs, crashes or corrupts.
+
+One run of each model is recorded by strace(1): start, visits, a reload, a stop. Each call in it, of the supervisor
+and of the workers, is a site; a case lets the call at one site fail with one of the errors that it may fail with,
+and a few cases let it fail again and again for a while. So many cases a model are drawn, evenly from all of them,
+different ones for each model:
+
+    ECHOD_FAULTS=14     the default
+    ECHOD_FAULTS=all    every site of every model; takes its time
+"""
+
+import collections
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import echod
+import peer
+import proc
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)"),
+    pytest.mark.skipif(echod.SANITIZED, reason="a sanitizer ends at faults in its own calls"),
+    pytest.mark.timeout(3600 if os.environ.get("ECHOD_FAULTS") == "all" else 240),
+]
+
+# What each call may fail with. A connection may end of it; the service may not.
+ERRORS = {
+    "accept4": "EMFILE ENFILE ENOBUFS ENOMEM ECONNABORTED EINTR EPROTO EPERM",
+    "bind": "EADDRINUSE EACCES ENOMEM",
+    "brk": "ENOMEM",
+    "clone": "EAGAIN ENOMEM",
+    "clone3": "EAGAIN ENOMEM",
+    "close": "EINTR EIO",
+    "epoll_create1": "EMFILE ENFILE ENOMEM",
+    "epoll_ctl": "ENOSPC ENOMEM",
+    "epoll_wait": "EINTR",
+    "eventfd2": "EMFILE ENFILE ENOMEM",
+    "fcntl": "EMFILE EINVAL",
+    "getpeername": "ENOTCONN ENOBUFS",
+    "getsockname": "ENOBUFS",
+    "io_uring_enter": "EINTR EAGAIN EBUSY ENOMEM",
+    "io_uring_register": "ENOMEM EINVAL",
+    "io_uring_setup": "ENOMEM EMFILE EPERM",
+    "ioctl": "EINVAL",
+    "listen": "EADDRINUSE",
+    "madvise": "ENOMEM",
+    "memfd_create": "EMFILE ENOMEM",
+    "mmap": "ENOMEM",
+    "mprotect": "ENOMEM",
+    "openat": "EMFILE ENFILE ENOMEM",
+    "pipe2": "EMFILE ENFILE",
+    "poll": "EINTR ENOMEM",
+    "ppoll": "EINTR ENOMEM",
+    "prctl": "EINVAL",
+    "prlimit64": "EPERM",
+    "pselect6": "EINTR ENOMEM",
+    "read": "EINTR EIO",
+    "recvfrom": "ENOMEM EINTR EAGAIN ECONNRESET ETIMEDOUT",
+    "recvmsg": "ENOMEM EINTR EAGAIN EMFILE",
+    "sendmsg": "ENOBUFS EAGAIN ENOMEM ETOOMANYREFS",
+    "sendto": "ENOBUFS ENOMEM EINTR EAGAIN EPIPE ECONNRESET",
+    "setsockopt": "ENOMEM",
+    "shutdown": "ENOTCONN",
+    "signalfd4": "EMFILE ENFILE ENOMEM",
+    "socket": "EMFILE ENFILE EACCES ENOBUFS",
+    "socketpair": "EMFILE ENFILE ENOMEM",
+    "splice": "ENOMEM EINVAL EAGAIN EINTR",
+    "wait4": "EINTR",
+    "write": "EINTR EAGAIN ENOSPC",
+}
+
+VISIT = 300000  # bytes: more than buffer-size, so that bulk is spliced where the model does that
+
+
+class Traced:
+    """A daemon under strace -D, which leaves it the pid that we know."""
+
+    def __init__(self, launch, debris, model, options):
+        self.trace = os.path.join(debris, "trace")
+        wrap = ["strace", "-DDD", "-f", "-qq", "--seccomp-bpf", "-o", self.trace, *options]
+        self.daemon = launch(model, wrap=wrap, workers={"prefork": 2, "prethread": 2, "iterative": 1}.get(model, 0),
+                             stats_interval=1, metrics_file=os.path.join(debris, "metrics"), drain_timeout=2)
+
+    def text(self):
+        try:
+            return proc.read(self.trace).decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def gone(self, timeout=20.0):
+        """Its end, and that of all of its processes, the tracer included."""
+        status = self.daemon.wait_exit(timeout)
+        proc.until(lambda: not proc.tagged(self.daemon.tag),
+                   lambda: f"processes left behind: {[proc.status(p) for p in proc.tagged(self.daemon.tag)]}", 15)
+        return status
+
+
+def visits(daemon, count=3, patience=25.0):
+    """So many good visits in a row. A visit may fail because of the fault; a wrong byte may never come back."""
+    deadline, good, last = time.monotonic() + patience, 0, None
+    while good < count:
+        if daemon.popen.poll() is not None:
+            return False
+        try:
+            with peer.connect(daemon.address, timeout=5) as sock:
+                peer.echo(sock, peer.data(VISIT if good == 0 else 100))
+                peer.finish(sock)
+            good += 1
+        except (OSError, AssertionError) as error:
+            if "came back as" in str(error) or "more came back" in str(error):
+                raise
+            good, last = 0, error
+            time.sleep(0.02)
+        assert time.monotonic() < deadline, f"no service: {last!r}\n{daemon.log()}"
+    return True
+
+
+def live(traced):
+    """The whole life of a daemon. Returns its exit status."""
+    daemon = traced.daemon
+    deadline = time.monotonic() + echod.START_TIMEOUT
+    while daemon.popen.poll() is None and "Ready: " not in daemon.log():
+        assert time.monotonic() < deadline, f"neither ready nor gone:\n{daemon.log()}"
+        time.sleep(0.005)
+    if daemon.popen.poll() is None and visits(daemon):
+        held = None
+        try:
+            held = daemon.connect()
+            peer.echo(held, b"held over the reload")
+        except (OSError, AssertionError):
+            held = None
+        since = len(daemon.log())
+        try:
+            daemon.signal(signal.SIGHUP)
+            proc.until(lambda: daemon.popen.poll() is not None
+                       or re.search("Reloaded|[Rr]eload failed|not reloaded|goes on|unchanged", daemon.log()[since:]),
+                       lambda: f"the end of the reload:\n{daemon.log()}", 40)
+            if held:
+                held.close()
+            if visits(daemon):
+                daemon.term()
+        except ProcessLookupError:
+            pass
+    return traced.gone()
+
+
+def calls(text):
+    """[(tracee, call), …] in the order of the trace; the first tracee is the supervisor."""
+    return [(int(pid), name) for pid, name in re.findall(r"^(\d+) +([a-z0-9_]+)\(", text, re.M)]
+
+
+def sites(text):
+    """Every (call, number of it in its tracee): those of the supervisor's main(), and those of the workers."""
+    loading, found, counts = collections.Counter(), {}, {}
+    supervisor, loaded = None, False
+    for line in text.splitlines():
+        match = re.match(r"(\d+) +([a-z0-9_]+)\(", line)
+        if not match:
+            continue
+        pid, name = int(match.group(1)), match.group(2)
+        supervisor = supervisor or pid
+        count = counts.setdefault(pid, collections.Counter())
+        count[name] += 1
+        if pid == supervisor and not loaded:
+            loaded = "echod.conf" in line and name == "openat"
+            if not loaded:
+                loading[name] += 1
+                continue
+        if name in ERRORS and count[name] > loading[name]:
+            found[name, count[name]] = True
+    return sorted(found)
+
+
+def draw(found, model):
+    """The cases of this model: (call, when, error)."""
+    wanted = os.environ.get("ECHOD_FAULTS", "14")
+    cases = [(name, str(number), error) for name, number in found for error in ERRORS[name].split()]
+    # a resource that is gone for a while
+    first = {name: min(n for other, n in found if other == name) for name, _ in found}
+    cases += [(name, f"{number}..{number + 8}", ERRORS[name].split()[0]) for name, number in first.items()]
+    if wanted == "all":
+        return cases
+    number = min(int(wanted), len(cases))
+    # calls that are made often do not crowd out the others: by call, then evenly
+    by_call = collections.defaultdict(list)
+    for case in cases:
+        by_call[case[0]].append(case)
+    phase = echod.MODELS.index(model)
+    names = sorted(by_call)
+    drawn = []
+    for step in range(number):
+        name = names[(phase * number + step) % len(names)]
+        of_call = by_call[name]
+        drawn.append(of_call[(phase * 7 + step * 3) % len(of_call)])
+    return list(dict.fromkeys(drawn))
+
+
+def test_faults(launch, tmp_path, model, record_property):
+    recording = tmp_path / "recording"
+    recording.mkdir()
+    traced = Traced(launch, str(recording), model, [])
+    assert live(traced) == 0, f"not even without a fault:\n{traced.daemon.log()}"
+    cases = draw(sites(traced.text()), model)
+    assert len(cases) >= 10, "the recording has hardly a call"
+    injected = carried_on = stopped = 0
+    for name, when, error in cases:
+        place = tmp_path / f"{name}-{when}-{error}"
+        place.mkdir()
+        case = f"{name}:error={error}:when={when}"
+        traced = Traced(launch, str(place), model, ["-e", f"trace={name}", "-e", f"inject={case}"])
+        try:
+            status = live(traced)
+        except AssertionError as wrong:
+            raise AssertionError(f"{case}: {wrong}\n{traced.text()[-3000:]}") from None
+        log = traced.daemon.log()
+        assert status >= 0, f"{case}: killed by signal {-status}\n{log}"
+        assert not echod.CRASH.search(log), f"{case}: a process crashed\n{log}"
+        assert len(log.splitlines()) < 100, f"{case}: a flood of lines\n{log[:5000]}"
+        if "(INJECTED)" not in traced.text():
+            continue  # this life took another course
+        injected += 1
+        if status == 0:
+            carried_on += 1
+        else:
+            stopped += 1
+            assert re.search(r"echod: .*: \S+", log), f"{case}: exit {status} without a clear message:\n{log}"
+            traced.daemon.expect = status
+    print(f"{model}: {injected} faults injected, {carried_on} survived, {stopped} stopped with a message")
+    assert injected >= len(cases) / 3, f"only {injected} of {len(cases)} faults came to pass"
