@@ -31,8 +31,8 @@ EXTRA_DIST += build-aux/cppcheck.suppressions
 # Each source is in a list, or it would be missing from the tarball.
 lint-lists:
 	@cd $(srcdir) && status=0; for file in `find src tests -name '*.[ch]'`; do \
-		grep -qF "$$file" src/local.mk src/client/local.mk tests/local.mk tests/fuzz/local.mk || \
-		case $$file in tests/*.c) grep -qF "$${file%.c}" tests/local.mk tests/fuzz/local.mk;; *) false;; esac || \
+		grep -qF "$$file" src/local.mk src/client/local.mk tests/local.mk tests/bench/local.mk tests/fuzz/local.mk || \
+		case $$file in tests/*.c) grep -qF "$${file%.c}" tests/local.mk tests/bench/local.mk tests/fuzz/local.mk;; *) false;; esac || \
 		{ echo "$$file is in no list"; status=1; }; \
 	done; exit $$status
 .PHONY: lint-lists

@@ -109,7 +109,7 @@ coverage:
 	@cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
 endif
 
-distclean-local: distclean-tests
+distclean-local: distclean-tests distclean-bench
 distclean-tests:
 	-rm -rf coverage-build coverage fuzz-build
 .PHONY: coverage distclean-tests

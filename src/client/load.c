@@ -373,6 +373,7 @@ static int run_report(struct coordinator *coordinator, const char *note)
 	report->engine_note = note[0] != '\0' ? note : NULL;
 	report->transport = options->udp ? "udp" : coordinator->run.to.sa.sa_family == AF_UNIX ? "unix" : "tcp";
 	report->address = addr_print(&coordinator->run.to, address);
+	report->measured_from = ticks_to_seconds(atomic_load(&coordinator->run.measure_from));
 	report->seconds = seconds_measured(coordinator);
 	report->interrupted = coordinator->interrupted;
 	report->idle_lost = idle_lost(coordinator);

@@ -179,6 +179,7 @@ void report_json(const struct report *report)
 	json_count(&json, "threads", options->threads);
 	json_count(&json, "rate", options->rate);
 	json_number(&json, "warmup_seconds", ticks_to_seconds(options->warmup), 3);
+	json_number(&json, "measured_from", report->measured_from, 6);
 	json_number(&json, "seconds", report->seconds, 6);
 	json_count(&json, "echoes", (uint64_t) report->echoes);
 	json_number(&json, "echoes_per_second", per_second(report, report->echoes), 1);

@@ -17,6 +17,7 @@ struct report {
 	const char *engine_note;  /* why it is not the one that would be taken first; NULL */
 	const char *transport;    /* "tcp", "udp", "unix" */
 	const char *address;
+	double measured_from;     /* the second of CLOCK_MONOTONIC at which measuring began */
 	double seconds;           /* measured */
 	double echoes;
 	uint64_t bytes;           /* echoed while measuring */

@@ -22,8 +22,8 @@ import proc
 import servers
 
 KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", "idle", "size", "depth", "threads", "rate",
-        "warmup_seconds", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second", "bytes_sent",
-        "bytes_received", "connections_made", "latency_us", "errors", "lost", "mismatches", "duplicates", "idle_lost",
+        "warmup_seconds", "measured_from", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second",
+        "bytes_sent", "bytes_received", "connections_made", "latency_us", "errors", "lost", "mismatches", "duplicates", "idle_lost",
         "unsent", "client_cpu_seconds", "client_cpu_share", "client_wait_share", "client_limited", "interrupted",
         "first_error"}
 

@@ -1,0 +1,191 @@
+"""What is measured: the scenarios, and one measurement of one server."""
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+
+import proc
+from servers import Unfit
+
+SAMPLE_EVERY = 0.02  # seconds between two looks at the server's processor time
+
+
+@dataclass(frozen=True)
+class Scenario:
+    key: str
+    title: str
+    use: str              # what somebody who asks "which model?" has in mind
+    connections: int = 1
+    size: int = 64
+    mode: str = "rr"
+    depth: int = 1
+    idle: int = 0
+
+    @property
+    def held(self):
+        """Connections that must be served at once; those of --mode connect may wait for one another."""
+        return self.idle + (1 if self.mode == "connect" else self.connections)
+
+    @property
+    def unit(self):
+        return {"stream": "MB", "connect": "connection"}.get(self.mode, "echo")
+
+    @property
+    def units(self):
+        return {"stream": "MB", "connect": "connections"}.get(self.mode, "echoes")
+
+    def arguments(self):
+        words = ["-n", self.connections, "-s", self.size, "--mode", self.mode, "--idle", self.idle]
+        if self.mode == "rr":
+            words += ["-P", self.depth]
+        return [str(word) for word in words]
+
+
+SCENARIOS = [
+    Scenario("rr1", "64 B, 1 connection", "one client that asks and waits"),
+    Scenario("rr50", "64 B, 50 connections", "some dozens of busy clients", 50),
+    Scenario("rr1000", "64 B, 1000 connections", "a thousand busy clients", 1000),
+    Scenario("pipe16", "64 B, 50 connections, 16 in flight on each", "clients that do not wait for each answer", 50, depth=16),
+    Scenario("msg16k", "16 KiB, 50 connections", "larger messages", 50, 16384),
+    Scenario("stream1", "bulk, 1 stream", "one bulk stream", 1, 65536, "stream"),
+    Scenario("stream8", "bulk, 8 streams", "several bulk streams", 8, 65536, "stream"),
+    Scenario("connect", "connect, 64 B, close; 16 at once", "a connection for each question", 16, mode="connect"),
+    Scenario("idle5000", "64 B, 50 connections among 5000 idle ones", "thousands connected, few of them busy", 50, idle=5000),
+]
+
+
+@dataclass(frozen=True)
+class Timing:
+    rounds: int
+    seconds: float
+    warmup: float
+
+
+def echoc(command, server, cpu):
+    """Run it pinned, and look at the server meanwhile: (exit status, stdout, stderr, [(when, CPU seconds)])."""
+    client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+    samples, ended = [], os.pidfd_open(client.pid)
+    try:
+        while True:
+            before = time.monotonic()
+            used = proc.cpu_seconds(server.pid)
+            after = time.monotonic()
+            samples.append(((before + after) / 2, used))
+            pause = max(SAMPLE_EVERY, min(0.25, 20 * (after - before)))
+            if select.select([ended], [], [], pause)[0]:
+                break
+        samples.append((time.monotonic(), proc.cpu_seconds(server.pid)))
+        out, err = client.communicate()
+    finally:
+        os.close(ended)
+        if client.poll() is None:
+            client.kill()
+            client.wait()
+    return client.returncode, out.decode(), err.decode(), samples
+
+
+def at(samples, when):
+    """Processor time at that moment, between the two looks around it."""
+    for (t0, c0), (t1, c1) in zip(samples, samples[1:]):
+        if t0 <= when <= t1:
+            return c0 + (c1 - c0) * (when - t0) / (t1 - t0) if t1 > t0 else c0
+    return samples[-1][1] if when > samples[-1][0] else samples[0][1]
+
+
+def measure(contestant, scenario, timing, options, cpus, directory):
+    """One round of one contestant: a dict, or Unfit with the reason."""
+    with contestant.start(scenario, cpus[0], directory) as server:
+        command = [options.echoc, "--load", "--json", "-q", "--engine", options.engine, "-d", f"{timing.seconds}",
+                   "--warmup", f"{timing.warmup}", *scenario.arguments(), server.host, str(server.port)]
+        busy, began = proc.processor_busy(cpus[0]), time.monotonic()
+        status, out, err, samples = echoc(command, server, cpus[1])
+        busy, took = proc.processor_busy(cpus[0]) - busy, time.monotonic() - began
+        if status != 0:
+            why = err.strip().splitlines()[-1:] or [json.loads(out).get("first_error") if out else None]
+            raise Unfit(f"echoc ended with {status}: {why[0] or 'bytes were lost or came back different'}")
+    report = json.loads(out)
+    begin = report["measured_from"]
+    used = at(samples, begin + report["seconds"]) - at(samples, begin)
+    amount = report["bytes"] / 1e6 if scenario.mode == "stream" else report["echoes"]
+    if amount == 0 or used <= 0:
+        raise Unfit("nothing came back while measuring")
+    return {
+        "rate": amount / report["seconds"],
+        "cost_us": used / amount * 1e6,
+        "per_cpu_second": amount / used,
+        "server_share": used / report["seconds"],
+        "p50_us": report["latency_us"]["p50"],
+        "p99_us": report["latency_us"]["p99"],
+        "client_share": report["client_cpu_share"],
+        "client_limited": report["client_limited"],
+        "others_share": max(0, busy - (samples[-1][1] - samples[0][1])) / took,
+        "engine": report["engine"],
+    }
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Held:
+    """As a scenario for the one question what a connection costs that is held open."""
+    connections: int
+    idle: int = 0
+    size: int = 64
+    mode: str = "rr"
+
+    @property
+    def held(self):
+        return self.connections
+
+
+def held_for(name, short):
+    many = {"epoll": 5000, "io_uring": 5000, "poll": 5000, "plain loop": 5000}.get(name, 900)
+    return Held(min(many, 900) if short else many)
+
+
+def hold(server, sockets, count, size):
+    """Have `count` connections held, each of which has echoed once, and so was accepted for sure."""
+    fresh = [socket.create_connection((server.host, server.port), timeout=30) for _ in range(count - len(sockets))]
+    sockets += fresh
+    for each in fresh:
+        each.sendall(b"?" * size)
+    for each in fresh:
+        if len(each.recv(size, socket.MSG_WAITALL)) != size:
+            raise Unfit("a connection was closed")
+
+
+def memory(contestant, held, cpus, directory):
+    """What the process tree grows by for each connection that has echoed once and is idle since. What only the first
+    ones cost, such as buffers that all share, is left out."""
+    sockets = []
+    empty, floor = Held(1), held.connections // 10
+    pool = contestant.name in ("prefork", "prethread")
+    try:
+        # The cost of a pool is there before the connections are: compare it with the least one.
+        if pool:
+            with contestant.start(empty, cpus[0], directory) as least:
+                before, floor = proc.memory_kib(least.pid), contestant.workers(empty)
+        with contestant.start(held, cpus[0], directory) as server:
+            if not pool:
+                hold(server, sockets, floor, held.size)
+                before = proc.memory_kib(server.pid)
+            hold(server, sockets, held.connections, held.size)
+            after = proc.memory_kib(server.pid)
+            count = held.connections - floor
+            for each in sockets:
+                each.close()
+    except OSError as error:
+        raise Unfit(f"after {len(sockets)} connections: {error}") from error
+    finally:
+        for each in sockets:
+            each.close()
+
+    def growth(i):
+        return None if before[i] is None or after[i] is None else (after[i] - before[i]) * 1024 / count
+
+    return {"connections": held.connections, "pss_bytes": growth(0), "rss_bytes": growth(1),
+            "pss_before_kib": before[0], "pss_after_kib": after[0]}

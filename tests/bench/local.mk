@@ -1,0 +1,39 @@
+# Benchmarks; nothing here is installed, and "make check" runs none of it. They need python3, and gnuplot for plots.
+#
+#   make bench                    all models and the other servers that are installed; about half an hour
+#   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
+#   make bench-goals              io_uring and epoll against the yardstick; some minutes
+#   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
+#
+# The results go to bench/: index.html, bench.json, and goals.json of the second.
+
+EXTRA_PROGRAMS += tests/bench/plain_epoll
+CLEANFILES += tests/bench/plain_epoll
+tests_bench_plain_epoll_LDADD =
+
+EXTRA_DIST += \
+	tests/bench/bench.py \
+	tests/bench/goals.py \
+	tests/bench/load.py \
+	tests/bench/page.py \
+	tests/bench/proc.py \
+	tests/bench/servers.py \
+	tests/bench/stats.py \
+	tests/bench/table.py
+
+BENCH_SHORT =
+BENCH_FLAGS =
+PYTHON3 = python3
+run_bench = \
+	$(PYTHON3) -B $(srcdir)/tests/bench/bench.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
+	--yardstick '$(abs_builddir)/tests/bench/plain_epoll' --output bench `test -z '$(BENCH_SHORT)' || echo --short`
+
+bench: echod echoc tests/bench/plain_epoll
+	@$(run_bench) $(BENCH_FLAGS)
+
+bench-goals: echod echoc tests/bench/plain_epoll
+	@$(run_bench) --goals $(BENCH_FLAGS)
+
+distclean-bench:
+	-rm -rf bench
+.PHONY: bench bench-goals distclean-bench
