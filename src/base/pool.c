@@ -37,14 +37,17 @@ static int chunk_full(const struct pool *pool, const struct chunk *chunk)
 	return !chunk->free && chunk->fresh + pool->object > POOL_CHUNK;
 }
 
+static int has_room(const struct pool *pool)
+{
+	return !list_empty(&pool->chunks) && !chunk_full(pool, LIST_ENTRY(pool->chunks.next, struct chunk, link));
+}
+
 void *pool_take(struct pool *pool)
 {
 	struct chunk *chunk;
 	void *object;
 
-	chunk = list_empty(&pool->chunks) ? chunk_make(pool) : LIST_ENTRY(pool->chunks.next, struct chunk, link);
-	if (chunk && chunk_full(pool, chunk))
-		chunk = chunk_make(pool);
+	chunk = has_room(pool) ? LIST_ENTRY(pool->chunks.next, struct chunk, link) : chunk_make(pool);
 	if (!chunk)
 		return NULL;
 	object = chunk->free;
@@ -69,9 +72,21 @@ void pool_give(struct pool *pool, void *object)
 		return;
 	*(void **) object = chunk->free;
 	chunk->free = object;
+	chunk->used--;
 	list_remove(&chunk->link);
-	if (--chunk->used == 0)
+	/* an empty one stays where no other has room: the next object may be wanted at once */
+	if (chunk->used == 0 && has_room(pool))
 		free(chunk);
 	else
 		list_prepend(&pool->chunks, &chunk->link);
+}
+
+void pool_free(struct pool *pool)
+{
+	while (!list_empty(&pool->chunks)) {
+		struct chunk *chunk = LIST_ENTRY(pool->chunks.next, struct chunk, link);
+
+		list_remove(&chunk->link);
+		free(chunk);
+	}
 }

@@ -1,7 +1,7 @@
 /* pool.h - many objects of one size, densely
  *
  * Objects lie in chunks of POOL_CHUNK bytes without a header of their own; a chunk in which
- * none is left is given back. One thread at a time for each pool.
+ * none is left is given back if others have room. One thread at a time for each pool.
  */
 #ifndef ECHOD_BASE_POOL_H
 #define ECHOD_BASE_POOL_H
@@ -25,5 +25,8 @@ void *pool_take(struct pool *pool);
 
 /* Give it back; NULL is fine. */
 void pool_give(struct pool *pool, void *object);
+
+/* Free them all, given back or not. */
+void pool_free(struct pool *pool);
 
 #endif

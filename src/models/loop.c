@@ -354,6 +354,7 @@ static void loop_close(struct loop *loop)
 	if (loop->ready)
 		loop->ops->close(loop->ready);
 	turn_close(&loop->turn);
+	pool_free(&loop->pool);
 	free(loop->listeners);
 }
 

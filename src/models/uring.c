@@ -275,6 +275,7 @@ static void uring_close(struct uring *uring)
 	datagram_close(&uring->datagram);
 	ring_close(&uring->ring);
 	turn_close(&uring->turn);
+	pool_free(&uring->pool);
 	doors_free(uring);
 }
 
