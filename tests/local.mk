@@ -39,7 +39,6 @@ system_suites = \
 	tests/client.test \
 	tests/hold.test \
 	tests/keep.test \
-	tests/system.test
 	tests/system.test \
 	tests/systemd.test
 
