@@ -144,6 +144,11 @@ def default_workers(model):
     return {"prefork": 4, "prethread": 4}.get(model, 0)
 
 
+def processes(model):
+    """How many processes a daemon with default_workers() and without connections has, the supervisor included."""
+    return 1 + (default_workers(model) if model == "prefork" else 1)
+
+
 class Daemon:
     """One echod, started by the fixture `start`, which also sees to its end.
 

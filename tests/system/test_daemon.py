@@ -55,6 +55,7 @@ def test_detached(start, model):
     try:
         daemon = start(model, daemonize=True, pass_fds=(leak,), umask=0o137)
         daemon.visit()
+        daemon.settled(echod.processes(model))
         leaked = os.readlink(f"/proc/self/fd/{leak}")
         for stat in daemon.tree():
             assert stat.tty == 0
@@ -156,6 +157,7 @@ def test_started_with_closed_descriptors(launch):
     assert daemon.popen.wait(echod.START_TIMEOUT) == 0
     daemon.wait_ready()
     daemon.visit()
+    daemon.settled(2)
     for stat in daemon.tree():
         fds = proc.descriptors(stat.pid)
         assert [fds.get(fd) for fd in range(3)] == ["/dev/null"] * 3

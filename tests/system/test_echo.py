@@ -291,13 +291,12 @@ def test_500_visits_leave_nothing_behind(start, model):
     daemon = start(model, log_connections=False)
     for _ in range(30):
         daemon.visit()
-    base = len(daemon.workers()) + 1
-    daemon.settled(base)
+    daemon.settled(echod.processes(model))
     descriptors = daemon.descriptors()
     threads = sum(proc.threads(pid) for pid in daemon.workers())
     for number in range(500):
         daemon.visit(b"visit %d" % number)
-    daemon.settled(base)
+    daemon.settled(echod.processes(model))
     proc.until(lambda: daemon.descriptors() <= descriptors,
                lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
     proc.until(lambda: sum(proc.threads(pid) for pid in daemon.workers()) <= threads, f"no more than {threads} threads")

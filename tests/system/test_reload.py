@@ -29,7 +29,7 @@ def test_from_this_model_to_every_other(request, start, model):
             stream.progress(200000)
             stream.finish()
             daemon.visit(b"served by " + change.encode())
-    daemon.settled(len(daemon.workers()) + 1)
+    daemon.settled(echod.processes(model))
 
 
 def test_idle_and_half_closed_connections_live_on(start, model):
@@ -56,8 +56,7 @@ def test_reload_without_a_change(start, model):
     daemon = start(model)
     daemon.hup()
     daemon.visit()
-    processes = len(daemon.workers()) + 1
-    daemon.settled(processes)
+    daemon.settled(echod.processes(model))
     descriptors = daemon.descriptors()
     stream = peer.Stream(daemon.address)
     for _ in range(20):
@@ -66,7 +65,7 @@ def test_reload_without_a_change(start, model):
     stream.finish()
     daemon.hup()  # to a crew that has done as little as the first
     daemon.visit()
-    daemon.settled(processes)
+    daemon.settled(echod.processes(model))
     proc.until(lambda: daemon.descriptors() <= descriptors,
                lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
 
@@ -285,14 +284,13 @@ def test_user_cannot_be_changed_and_that_is_told(start):
 def test_many_hups_at_once(start, model):
     """A burst of signals ends in a daemon that serves, with one crew."""
     daemon = start(model)
-    processes = len(daemon.workers()) + 1
     since = daemon.notify.mark()
     for _ in range(20):
         daemon.signal(signal.SIGHUP)
     daemon.notify.wait("RELOADING=1", since=since)
     daemon.hup()
     daemon.visit()
-    daemon.settled(processes)
+    daemon.settled(echod.processes(model))
 
 
 def test_stop_during_a_reload(start, model):
