@@ -243,7 +243,7 @@ class Machine:
 
     def wait_journal(self, since, count=1, seconds=30, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
-        with subprocess.Popen([*self.enter, "journalctl", "-q", "-f", "-n", "all", "-o", "json",
+        with subprocess.Popen([*self.enter, "setpriv", "--pdeathsig", "KILL", "journalctl", "-q", "-f", "-n", "all", "-o", "json",
                                f"--after-cursor={since}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as follow:
             try:
                 for entry in self.read_entries(follow.stdout.fileno(), time.monotonic() + seconds):

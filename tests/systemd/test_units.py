@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from machine import ACTIVATED, BUILDDIR, EVENTS, SERVICE, SOCKET, SRCDIR, make_variable
+from machine import ACTIVATED, BUILDDIR, EVENTS, SERVICE, SOCKET, SRCDIR, make, make_variable
 
 CATALOG = SRCDIR / "systemd/echod.catalog"
 
@@ -36,6 +36,27 @@ def test_exposure(unit, most, tmp_path):
     assert score, done.stdout
     print(unit, score[1])
     assert done.returncode == 0 and float(score[1]) * 10 <= most, done.stdout
+
+
+def test_install_and_uninstall(tmp_path):
+    """make install puts each file where systemd looks for it, and make uninstall leaves nothing."""
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    prefix = make_variable("prefix")
+    make("install", tmp_path)
+    have = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {f"{directory}/{name}".lstrip("/") for directory, name in [
+        (make_variable("systemdsystemunitdir"), SERVICE), (make_variable("systemdsystemunitdir"), ACTIVATED),
+        (make_variable("systemdsystemunitdir"), SOCKET), (f"{prefix}/lib/sysusers.d", "echod.conf"),
+        (f"{prefix}/lib/systemd/catalog", "echod.catalog"), (make_variable("sysconfdir"), "echod.conf"),
+        (make_variable("sbindir"), "echod"), (make_variable("bindir"), "echoc")]} <= have
+    for name in have:
+        if "systemd/system" in name:
+            text = (tmp_path / name).read_text()
+            assert not re.search(r"@\w", text), name
+            assert f"{make_variable('sbindir')}/echod -n -c {make_variable('sysconfdir')}/echod.conf" in text or name.endswith(".socket")
+    make("uninstall", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
 def test_verify(machine):
