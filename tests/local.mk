@@ -41,6 +41,8 @@ system_suites = \
 	tests/keep.test \
 	tests/system.test \
 	tests/systemd.test
+	tests/keep.test \
+	tests/system.test
 
 if FUZZING
 # libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
@@ -52,6 +54,10 @@ check_PROGRAMS += $(unit_tests) $(client_tests)
 TESTS += $(unit_tests) $(client_tests)
 endif
 TESTS += $(system_suites) tests/manual.test
+
+# What keeps many streams going for tests/keep.
+check_PROGRAMS += tests/keep/streams
+tests_keep_streams_LDADD =
 endif
 
 EXTRA_DIST += \

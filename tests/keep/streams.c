@@ -16,7 +16,7 @@
  *   mark       forget the longest pause
  *   pass       once every stream that waited for bytes has got some
  *   settle N   everybody speaks; once N streams (0: all) have got back a byte that was sent after
- *              this; those that have not when nobody has for STALL seconds are "stalled"
+ *              this; those that have not when nobody of them got a byte for STALL seconds are "stalled"
  *   owe        once everybody has sent something and reads nothing: the service owes it to them
  *   end        everybody reads on until the service ends the connection; "ended" counts those where
  *              that was after all that had been sent
@@ -74,7 +74,7 @@ static struct {
 
 static struct stream *streams;
 static size_t stream_count = 50, wanted;
-static int64_t think = 50 * MSEC, now, settle_last, settle_began;
+static int64_t think = 50 * MSEC, now, settle_last;
 static uint64_t seed, random_state, keys;
 static enum order order;
 static char waiting;             /* the command that is not answered yet */
@@ -281,9 +281,10 @@ static void note_pause(struct stream *stream)
 
 static void note_settled(struct stream *stream)
 {
+	if (!stream->settled)
+		settle_last = now; /* slow is not stalled */
 	if (waiting == 's' && !stream->settled && stream->got > stream->settle_at) {
 		stream->settled = true;
-		settle_last = now;
 	}
 }
 
@@ -431,7 +432,6 @@ static void answer(void)
 
 static void settle_begin(void)
 {
-	settle_began = settle_last = now;
 	for (size_t i = 0; i < stream_count; i++) {
 		struct stream *stream = &streams[i];
 
@@ -479,6 +479,22 @@ static void command(const char *line)
 	settle_last = now;
 }
 
+static bool stream_done(const struct stream *stream);
+
+/* For whoever looks for the reason. */
+static void tell_stalled(void)
+{
+	for (size_t i = 0; i < stream_count; i++) {
+		const struct stream *stream = &streams[i];
+
+		if (!stream_done(stream))
+			fprintf(stderr, "streams: stalled: number %zu, kind %c, fd %d%s%s, quota %" PRIu64 ", sent %" PRIu64 ", got %" PRIu64
+			        ", last progress %" PRId64 " ms ago\n", i, stream->kind, stream->fd, stream->connecting ? ", connecting" : "",
+			        stream->fin ? ", half-closed" : "", stream->quota, stream->sent, stream->got,
+			        stream->since ? (now - stream->since) / MSEC : -1);
+	}
+}
+
 /* Whether a stream has done what the command asks of everybody. */
 static bool stream_done(const struct stream *stream)
 {
@@ -510,6 +526,7 @@ static void tend_command(void)
 		answer();
 	} else if (now - settle_last >= STALL) {
 		counts.stalled += stream_count - done;
+		tell_stalled();
 		answer();
 	}
 }

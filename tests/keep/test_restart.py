@@ -106,7 +106,8 @@ def test_five_thousand_connections_over_ten_restarts(machine, everybody):
 def test_the_binary_is_replaced_by_a_newer_one(machine, everybody):
     """What a package upgrade does: a new file in the place of the program, a restart. Back and forth."""
     version = machine.run(machine.echod, "--version").stdout.split()[1]
-    newer = re.sub(r"\d$", lambda match: str((int(match[0]) + 1) % 10), version)
+    # the first digit: linkers let other strings share the end of this one
+    newer = re.sub(r"^\d", lambda match: str((int(match[0]) + 1) % 10), version)
     path = machine.path(machine.echod)
     original = path.read_bytes()
     other = original.replace(version.encode() + b"\0", newer.encode() + b"\0")
@@ -203,21 +204,16 @@ def test_without_keep_connections_a_restart_is_an_end(machine, everybody):
 def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     """More connections than a user may have descriptors in flight: the rest ends in good order."""
     machine.configure('model = "process"\nmax-connections = 300\ndrain-timeout = 20\n')
-    machine.drop_in(SERVICE, "[Service]\nLimitNOFILE=400\n")
+    machine.drop_in(SERVICE, "[Service]\nLimitNOFILE=100\n")
     machine.systemctl("start", "echod")
     crowd = everybody(250, kinds="i")
     crowd.settle("the start")
     crowd.check(crowd.ask("owe"), "owing")
-    machine.drop_in(SERVICE, "[Service]\nLimitNOFILE=100\n")
     since = machine.cursor()
-    # the limit of the running process follows that of the unit only with the next start
-    machine.run("prlimit", f"--pid={machine.main_pid()}", "--nofile=100:100")
-    for pid in machine.children():
-        machine.run("prlimit", f"--pid={pid}", "--nofile=100:100")
     crowd.begin("end")
     machine.systemctl("restart", "echod")
     kept = int(re.match(r"\d+", machine.wait_event("HANDOVER", since)["MESSAGE"])[0])
     machine.systemctl("stop", "echod")
     counts = crowd.answer()
     crowd.check(counts, "the end")
-    assert counts["ended"] == 250 and 0 < kept <= 250, (kept, counts)
+    assert counts["ended"] == 250 and 0 < kept < 250, (kept, counts)
