@@ -29,11 +29,11 @@ pytestmark = [
     pytest.mark.timeout(3600 if os.environ.get("ECHOD_FAULTS") == "all" else 240),
 ]
 
-# What each call may fail with. A connection may end of it; the service may not.
+# What each call may fail with. A connection may end of it; the service may not. (brk is not among them: what
+# strace makes of it is no answer that a kernel gives. See test_exhaustion.py for memory.)
 ERRORS = {
     "accept4": "EMFILE ENFILE ENOBUFS ENOMEM ECONNABORTED EINTR EPROTO EPERM",
     "bind": "EADDRINUSE EACCES ENOMEM",
-    "brk": "ENOMEM",
     "clone": "EAGAIN ENOMEM",
     "clone3": "EAGAIN ENOMEM",
     "close": "EINTR EIO",
@@ -71,7 +71,6 @@ ERRORS = {
     "socket": "EMFILE ENFILE EACCES ENOBUFS",
     "socketpair": "EMFILE ENFILE ENOMEM",
     "splice": "ENOMEM EINVAL EAGAIN EINTR",
-    "wait4": "EINTR",
     "write": "EINTR EAGAIN ENOSPC",
 }
 
@@ -125,7 +124,8 @@ def live(traced):
     """The whole life of a daemon. Returns its exit status."""
     daemon = traced.daemon
     deadline = time.monotonic() + echod.START_TIMEOUT
-    while daemon.popen.poll() is None and "Ready: " not in daemon.log():
+    # by both, since either message may be what fails
+    while daemon.popen.poll() is None and "Ready: " not in daemon.log() and not daemon.notify.all("READY"):
         assert time.monotonic() < deadline, f"neither ready nor gone:\n{daemon.log()}"
         time.sleep(0.005)
     if daemon.popen.poll() is None and visits(daemon):
@@ -135,11 +135,11 @@ def live(traced):
             peer.echo(held, b"held over the reload")
         except (OSError, AssertionError):
             held = None
-        since = len(daemon.log())
+        since, told = len(daemon.log()), len(daemon.notify.all("READY"))
         try:
             daemon.signal(signal.SIGHUP)
-            proc.until(lambda: daemon.popen.poll() is not None
-                       or re.search("Reloaded|[Rr]eload failed|not reloaded|goes on|unchanged", daemon.log()[since:]),
+            proc.until(lambda: daemon.popen.poll() is not None or len(daemon.notify.all("READY")) > told
+                       or re.search("Reloaded|Reload failed", daemon.log()[since:]),
                        lambda: f"the end of the reload:\n{daemon.log()}", 40)
             if held:
                 held.close()
@@ -148,11 +148,6 @@ def live(traced):
         except ProcessLookupError:
             pass
     return traced.gone()
-
-
-def calls(text):
-    """[(tracee, call), …] in the order of the trace; the first tracee is the supervisor."""
-    return [(int(pid), name) for pid, name in re.findall(r"^(\d+) +([a-z0-9_]+)\(", text, re.M)]
 
 
 def sites(text):
@@ -229,7 +224,7 @@ def test_faults(launch, tmp_path, model, record_property):
             carried_on += 1
         else:
             stopped += 1
-            assert re.search(r"echod: .*: \S+", log), f"{case}: exit {status} without a clear message:\n{log}"
+            assert re.search(r"^(echod: error: |/).*: \S+", log, re.M), f"{case}: exit {status} without a clear message:\n{log}"
             traced.daemon.expect = status
     print(f"{model}: {injected} faults injected, {carried_on} survived, {stopped} stopped with a message")
     assert injected >= len(cases) / 3, f"only {injected} of {len(cases)} faults came to pass"
