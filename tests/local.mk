@@ -34,6 +34,7 @@ client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 system_suites = \
 	tests/client.test \
 	tests/hold.test \
+	tests/soak.test \
 	tests/system.test
 
 if FUZZING
@@ -56,6 +57,7 @@ EXTRA_DIST += \
 	tests/pytest_tap.py \
 	tests/run-pytest \
 	tests/run-unit \
+	tests/soak \
 	tests/system
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
@@ -77,6 +79,15 @@ PYTESTFLAGS =
 
 # The system tests drive the built programs.
 check-am: echod echoc
+
+# Good and hostile clients for SOAK_TIME seconds in each of SOAK_MODELS, one after the other.
+SOAK_TIME = 60
+SOAK_MODELS = process,prefork,thread,prethread,select,poll,epoll,io_uring
+soak: echod
+	$(AM_TESTS_ENVIRONMENT) SOAK_TIME=$(SOAK_TIME) SOAK_MODELS=$(SOAK_MODELS) PYTEST_WORKERS=$(SOAK_PARALLEL) \
+		$(SHELL) $(srcdir)/tests/soak.test -rP
+SOAK_PARALLEL = 1
+.PHONY: soak
 
 # configure, from a directory below this one
 configure_below = `case $(srcdir) in /*) echo $(srcdir);; *) echo ../$(srcdir);; esac`/configure

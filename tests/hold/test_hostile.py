@@ -161,7 +161,7 @@ def test_storm_of_connects_and_closes(hold):
         for thread in threads:
             thread.join(20)
         return []
-    hold(behaviour)
+    hold(behaviour, backlog=64)  # what they leave there is to be served within the patience of a good client
 
 
 def test_more_than_the_backlog_holds(hold):
@@ -215,6 +215,7 @@ def test_all_of_them_at_once(start, model):
 BUFFER = 65536
 STRUCT = {"thread": 256 << 10, "process": 1 << 20}  # of a connection: see MEMORY
 SLACK = 3 << 20  # what the crew itself may come to use: scratch buffers, pools, libraries
+RING = {"io_uring": 17 << 20}  # of an event loop
 
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
@@ -239,7 +240,7 @@ def test_memory_of_peers_that_never_read(start, model):
             except BlockingIOError:
                 pass
     grown = daemon.memory() - before
-    most = count * (STRUCT.get(model, 128) + BUFFER) + SLACK
+    most = count * (STRUCT.get(model, 128) + BUFFER) + RING.get(model, 0) + SLACK
     print(f"{model}: {grown} bytes for {count} peers that never read; the formula allows {most}")
     assert grown <= most, f"{grown} bytes for {count} peers instead of {most} at most"
     for sock in crowd:
@@ -259,15 +260,20 @@ def test_memory_of_idle_connections(start, model):
     daemon = start(model, workers=1, log_connections=False)
     daemon.visit(peer.data(300000))
     metrics.wait_line(daemon, "gone", connections=0)
-    before = daemon.memory()
-    crowd = [daemon.connect() for _ in range(count)]
+    crowd = [daemon.connect() for _ in range(count // 2)]  # the crew comes to use what it ever will
     for sock in crowd:
         peer.echo(sock, b"hello")
     for sock in crowd[:50]:
         peer.echo(sock, peer.data(300000))
+    before = daemon.memory()
+    crowd += [daemon.connect() for _ in range(count // 2)]
+    for sock in crowd[count // 2:]:
+        peer.echo(sock, b"hello")
+    for sock in crowd[-50:]:
+        peer.echo(sock, peer.data(300000))
     grown = daemon.memory() - before
-    print(f"{model}: {grown / count:.0f} bytes for each of {count} idle connections")
-    assert grown <= count * 128 + (1 << 20), f"{grown} bytes for {count} idle connections"
+    print(f"{model}: {grown / (count // 2):.0f} bytes for each of {count // 2} idle connections")
+    assert grown <= count // 2 * 128 + (512 << 10), f"{grown} bytes for {count // 2} idle connections"
     for sock in crowd:
         peer.reset(sock)
     metrics.wait_line(daemon, "all gone", connections=0)
