@@ -42,6 +42,7 @@ system_suites = \
 	tests/system.test \
 	tests/systemd.test
 	tests/keep.test \
+	tests/soak.test \
 	tests/system.test
 
 if FUZZING
@@ -71,6 +72,8 @@ EXTRA_DIST += \
 	tests/run-unit \
 	tests/system \
 	tests/systemd
+	tests/soak \
+	tests/system
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
@@ -92,6 +95,15 @@ PYTESTFLAGS =
 
 # The system tests drive the built programs.
 check-am: echod echoc
+
+# Good and hostile clients for SOAK_TIME seconds in each of SOAK_MODELS, one after the other.
+SOAK_TIME = 60
+SOAK_MODELS = process,prefork,thread,prethread,select,poll,epoll,io_uring
+soak: echod
+	$(AM_TESTS_ENVIRONMENT) SOAK_TIME=$(SOAK_TIME) SOAK_MODELS=$(SOAK_MODELS) PYTEST_WORKERS=$(SOAK_PARALLEL) \
+		$(SHELL) $(srcdir)/tests/soak.test -rP
+SOAK_PARALLEL = 1
+.PHONY: soak
 
 # configure, from a directory below this one
 configure_below = `case $(srcdir) in /*) echo $(srcdir);; *) echo ../$(srcdir);; esac`/configure

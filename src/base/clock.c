@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <time.h>
 
@@ -33,4 +34,13 @@ int clock_poll_timeout(int64_t deadline, int64_t now)
 		return 0;
 	msec = (deadline - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
 	return msec > INT_MAX ? INT_MAX : (int) msec;
+}
+
+bool clock_may_wait_again(int error)
+{
+	const struct timespec moment = { .tv_nsec = 10 * 1000 * USEC_PER_MSEC };
+
+	if (error == ENOMEM)
+		(void) nanosleep(&moment, NULL);
+	return error == EINTR || error == ENOMEM;
 }

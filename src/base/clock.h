@@ -7,6 +7,7 @@
 #ifndef ECHOD_BASE_CLOCK_H
 #define ECHOD_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define USEC_PER_SEC 1000000
@@ -21,5 +22,9 @@ int64_t clock_coarse_usec(void);
 /* Milliseconds from `now` until `deadline` as poll(2) takes them: rounded up, so that the
  * deadline has passed after the wait; 0 when it has passed; -1 for a deadline of INT64_MAX. */
 int clock_poll_timeout(int64_t deadline, int64_t now);
+
+/* After a failed poll(2) or select(2): whether to go on as if nothing had happened. That is so when a signal came,
+ * and when the kernel had no memory for the call, after a few milliseconds in which it may find some. */
+bool clock_may_wait_again(int error);
 
 #endif

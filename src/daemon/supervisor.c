@@ -714,7 +714,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
 	int64_t now = clock_usec();
 
 	if (poll(fds, 3, clock_poll_timeout(earlier(next_timer(supervisor), crews_at), now)) < 0)
-		return errno == EINTR ? 0 : -errno;
+		return clock_may_wait_again(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor);
 	if (fds[2].revents)

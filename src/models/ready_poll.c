@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "models/watch.h"
 
 /* Two arrays side by side, dense: poll(2) walks all of it at each call. They are mapped at
@@ -113,7 +114,7 @@ static int ready_poll_wait(struct ready *self, struct watch_event *events, int m
 	self->next = 0;
 	if (self->left < 0) {
 		self->left = 0;
-		return errno == EINTR ? 0 : -errno;
+		return clock_may_wait_again(errno) ? 0 : -errno;
 	}
 	return report(self, events, most);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/select.h>
 
+#include "base/clock.h"
 #include "models/watch.h"
 
 struct ready {
@@ -101,7 +102,7 @@ static int ready_select_wait(struct ready *self, struct watch_event *events, int
 	self->next = 0;
 	if (self->left < 0) {
 		self->left = 0;
-		return errno == EINTR ? 0 : -errno;
+		return clock_may_wait_again(errno) ? 0 : -errno;
 	}
 	return report(self, events, most);
 }

@@ -48,11 +48,15 @@ static short wait_for(const struct worker *worker, const struct session *session
 		{ .fd = session->watch.fd },
 		{ .fd = worker->stop_fd, .events = POLLIN },
 	};
+	int n;
 
 	fds[0].events = (short) ((want & CONN_RECV ? POLLIN : 0) | (want & CONN_SEND ? POLLOUT : 0));
 	/* a draining session has heard the order already; one that lingers has a hang-up pending */
-	if (poll(fds + (want & CONN_LINGER ? 1 : 0), want & CONN_LINGER ? 0 : session->conn.draining ? 1 : 2,
-	         clock_poll_timeout(next_deadline(worker, session, now), now)) <= 0)
+	n = poll(fds + (want & CONN_LINGER ? 1 : 0), want & CONN_LINGER ? 0 : session->conn.draining ? 1 : 2,
+	         clock_poll_timeout(next_deadline(worker, session, now), now));
+	if (n < 0)
+		(void) clock_may_wait_again(errno);
+	if (n <= 0)
 		return 0;
 	*stopping = fds[1].revents != 0;
 	return fds[0].revents;

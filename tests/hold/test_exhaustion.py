@@ -142,3 +142,24 @@ def starve(daemon, spare):
     for stat in daemon.tree()[1:]:
         size = int(proc.status(stat.pid)["VmSize"].split()[0]) * 1024 + spare
         resource.prlimit(stat.pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("spare", [0, 64, 256, 512, 1024, 1200, 1400, 2048, 4096])
+def test_reload_without_memory_changes_nothing(start, spare):
+    """Not even libconfuse's lexer, which ends the process where it gets no memory, may end the service."""
+    if echod.SANITIZED:
+        pytest.skip("sanitizers need address space of their own")
+    daemon = start("epoll", workers=1)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"before")
+        size = int(proc.status(daemon.pid)["VmSize"].split()[0])
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, ((size + spare) * 1024, resource.RLIM_INFINITY))
+        daemon.configure(deny=[f"10.{i // 256}.{i % 256}.0/24" for i in range(20000)])
+        daemon.hup()
+        daemon.wait_log("[Mm]emory|Reloaded")
+        peer.echo(sock, b"meanwhile")
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        daemon.reload(deny=[])
+        daemon.wait_log("Reloaded")
+        peer.echo(sock, b"after")
+        peer.finish(sock)

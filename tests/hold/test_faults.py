@@ -29,11 +29,11 @@ pytestmark = [
     pytest.mark.timeout(3600 if os.environ.get("ECHOD_FAULTS") == "all" else 240),
 ]
 
-# What each call may fail with. A connection may end of it; the service may not.
+# What each call may fail with. A connection may end of it; the service may not. (brk is not among them: what
+# strace makes of it is no answer that a kernel gives. See test_exhaustion.py for memory.)
 ERRORS = {
     "accept4": "EMFILE ENFILE ENOBUFS ENOMEM ECONNABORTED EINTR EPROTO EPERM",
     "bind": "EADDRINUSE EACCES ENOMEM",
-    "brk": "ENOMEM",
     "clone": "EAGAIN ENOMEM",
     "clone3": "EAGAIN ENOMEM",
     "close": "EINTR EIO",
@@ -71,9 +71,12 @@ ERRORS = {
     "socket": "EMFILE ENFILE EACCES ENOBUFS",
     "socketpair": "EMFILE ENFILE ENOMEM",
     "splice": "ENOMEM EINVAL EAGAIN EINTR",
-    "wait4": "EINTR",
     "write": "EINTR EAGAIN ENOSPC",
 }
+
+# Where each connection has a thread or process of its own, a fault at a number of a call would meet every connection
+# alike; how one is served is the same code in all models.
+SERVICE = ("recvfrom", "sendto", "splice")
 
 VISIT = 300000  # bytes: more than buffer-size, so that bulk is spliced where the model does that
 
@@ -125,7 +128,8 @@ def live(traced):
     """The whole life of a daemon. Returns its exit status."""
     daemon = traced.daemon
     deadline = time.monotonic() + echod.START_TIMEOUT
-    while daemon.popen.poll() is None and "Ready: " not in daemon.log():
+    # by both, since either message may be what fails
+    while daemon.popen.poll() is None and "Ready: " not in daemon.log() and not daemon.notify.all("READY"):
         assert time.monotonic() < deadline, f"neither ready nor gone:\n{daemon.log()}"
         time.sleep(0.005)
     if daemon.popen.poll() is None and visits(daemon):
@@ -135,11 +139,11 @@ def live(traced):
             peer.echo(held, b"held over the reload")
         except (OSError, AssertionError):
             held = None
-        since = len(daemon.log())
+        since, told = len(daemon.log()), len(daemon.notify.all("READY"))
         try:
             daemon.signal(signal.SIGHUP)
-            proc.until(lambda: daemon.popen.poll() is not None
-                       or re.search("Reloaded|[Rr]eload failed|not reloaded|goes on|unchanged", daemon.log()[since:]),
+            proc.until(lambda: daemon.popen.poll() is not None or len(daemon.notify.all("READY")) > told
+                       or re.search("Reloaded|Reload failed", daemon.log()[since:]),
                        lambda: f"the end of the reload:\n{daemon.log()}", 40)
             if held:
                 held.close()
@@ -148,11 +152,6 @@ def live(traced):
         except ProcessLookupError:
             pass
     return traced.gone()
-
-
-def calls(text):
-    """[(tracee, call), …] in the order of the trace; the first tracee is the supervisor."""
-    return [(int(pid), name) for pid, name in re.findall(r"^(\d+) +([a-z0-9_]+)\(", text, re.M)]
 
 
 def sites(text):
@@ -180,10 +179,11 @@ def sites(text):
 def draw(found, model):
     """The cases of this model: (call, when, error)."""
     wanted = os.environ.get("ECHOD_FAULTS", "14")
+    found = [(name, number) for name, number in found if model not in echod.SPAWN or name not in SERVICE]
     cases = [(name, str(number), error) for name, number in found for error in ERRORS[name].split()]
     # a resource that is gone for a while
     first = {name: min(n for other, n in found if other == name) for name, _ in found}
-    cases += [(name, f"{number}..{number + 8}", ERRORS[name].split()[0]) for name, number in first.items()]
+    cases += [(name, f"{number}..{number + 5}", ERRORS[name].split()[0]) for name, number in first.items()]
     if wanted == "all":
         return cases
     number = min(int(wanted), len(cases))
@@ -229,7 +229,7 @@ def test_faults(launch, tmp_path, model, record_property):
             carried_on += 1
         else:
             stopped += 1
-            assert re.search(r"echod: .*: \S+", log), f"{case}: exit {status} without a clear message:\n{log}"
+            assert re.search(r"^(echod: error: |/).*: \S+", log, re.M), f"{case}: exit {status} without a clear message:\n{log}"
             traced.daemon.expect = status
     print(f"{model}: {injected} faults injected, {carried_on} survived, {stopped} stopped with a message")
     assert injected >= len(cases) / 3, f"only {injected} of {len(cases)} faults came to pass"

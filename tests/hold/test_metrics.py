@@ -126,7 +126,8 @@ def test_totals_agree_with_the_clients(start, path):
     assert found["echod_connections_accepted_total", None] == accepted
     assert found["echod_connections_ended_total", "eof"] == accepted
     assert found["echod_echoed_bytes_total", None] == found["echod_received_bytes_total", None] == echoed
-    assert found["echod_connections_handed_over_total", None] == found["echod_connections_taken_over_total", None]
+    # who waited in a backlog is taken over too, but was never served by the one who passed them on
+    assert found["echod_connections_handed_over_total", None] <= found["echod_connections_taken_over_total", None]
 
 
 @needs_parser

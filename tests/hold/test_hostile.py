@@ -1,0 +1,279 @@
+"""Peers that mean no good, in every model, and a good client that must not notice.
+
+Where a connection has its worker to itself (iterative, prefork, prethread) a pool that hostile peers have exhausted
+makes others wait, as documented; so the pools are larger here than the crowd, and the one good client of `iterative`
+has come before the hostile ones.
+"""
+
+import errno
+import resource
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+import echod
+import metrics
+import peer
+import proc
+
+CROWD = 40
+
+# What a good client may have to wait for an echo, on a machine that is busy with other tests too.
+LONGEST = 3.0 if not echod.SANITIZED else 10.0
+
+
+def pool(model, crowd=CROWD):
+    return {"prefork": crowd + 8, "prethread": crowd + 8, "iterative": 1}.get(model, 0)
+
+
+class Good(threading.Thread):
+    """A client that sends a small message now and then, checks each byte that comes back, and keeps the times."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self._sock = peer.connect(address)
+        self._done = threading.Event()
+        self._wrong = None
+        self.times = []
+        peer.echo(self._sock, b"here I am")
+        self.start()
+
+    def run(self):
+        try:
+            number = 0
+            while not self._done.wait(0.005):
+                message = b"%08d" % number * 8
+                began = time.monotonic()
+                peer.echo(self._sock, message)
+                self.times.append(time.monotonic() - began)
+                number += 1
+        except BaseException as wrong:
+            self._wrong = wrong
+
+    def finish(self):
+        """End well. Returns the 99th percentile and the greatest of the times, in seconds."""
+        self._done.set()
+        self.join(peer.PATIENCE)
+        assert not self.is_alive(), "the good client is stuck"
+        if self._wrong:
+            raise self._wrong
+        peer.finish(self._sock)
+        times = sorted(self.times)
+        assert len(times) >= 5, "the good client hardly got a word in"
+        worst, p99 = times[-1], times[len(times) * 99 // 100]
+        assert worst < LONGEST, f"the good client waited {worst:.2f} s"
+        return p99, worst
+
+
+@pytest.fixture
+def hold(start, model):
+    """hold(behaviour): let hostile peers do as they do to a daemon, while a good client goes on."""
+    def hold(behaviour, wait_for_all=True, **keys):
+        daemon = start(model, workers=pool(model), log_connections=False, **keys)
+        good = Good(daemon.address)
+        size = len(good.times) + 20
+        hostile = behaviour(daemon)
+        proc.until(lambda: len(good.times) >= size or not good.is_alive(), "the good client's turn", peer.PATIENCE)
+        p99, worst = good.finish()
+        print(f"{model}: {len(hostile)} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
+              f"longest {worst * 1000:.1f} ms")
+        for sock in hostile:
+            peer.reset(sock)
+        daemon.visit()
+        if wait_for_all:
+            metrics.wait_line(daemon, "all gone", connections=0)
+        return daemon
+    return hold
+
+
+def test_peers_that_say_nothing(hold):
+    hold(lambda daemon: [daemon.connect() for _ in range(CROWD)])
+
+
+def test_peers_that_send_and_never_read(hold):
+    def behaviour(daemon):
+        crowd = [peer.connect(daemon.address, rcvbuf=4096, sndbuf=16384) for _ in range(CROWD // 2)]
+        for sock in crowd:
+            sock.settimeout(0)
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            for sock in select.select([], crowd, [], 0.1)[1]:
+                try:
+                    sock.send(peer.data(1 << 16))
+                except BlockingIOError:
+                    pass
+        return crowd
+    hold(behaviour)
+
+
+def test_peers_that_send_a_byte_now_and_then(hold):
+    def behaviour(daemon):
+        crowd = [daemon.connect() for _ in range(CROWD)]
+        for number in range(5):
+            for sock in crowd:
+                sock.send(b"%d" % number)
+            time.sleep(0.1)  # slowness is what they do
+        if daemon.keys["model"] != "iterative":  # where nobody is heard beside the good client
+            for sock in crowd:
+                assert peer.receive(sock, 5) == b"01234"
+        return crowd
+    hold(behaviour)
+
+
+def test_peers_that_reset_at_every_stage(hold, model):
+    def behaviour(daemon):
+        for number in range(150):
+            sock = daemon.connect(sndbuf=65536)
+            stage = number % 6
+            if stage >= 1:
+                sock.settimeout(0)
+                try:
+                    sock.send(peer.data(1 if stage == 1 else 60000))
+                except BlockingIOError:
+                    pass
+                sock.settimeout(peer.PATIENCE)
+            if stage == 3 and model != "iterative":
+                sock.recv(1)
+            if stage == 4:
+                sock.shutdown(socket.SHUT_WR)
+            if stage == 5:
+                sock.shutdown(socket.SHUT_RDWR)
+            peer.reset(sock)
+        return []
+    hold(behaviour)
+
+
+def test_storm_of_connects_and_closes(hold):
+    def behaviour(daemon):
+        def storm():
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                try:
+                    socket.create_connection(daemon.address, timeout=1).close()
+                except OSError as error:  # our own ports run out, or the backlog of `iterative` is full
+                    assert error.errno in (errno.EADDRNOTAVAIL, errno.ETIMEDOUT, errno.ECONNRESET, None), error
+        threads = [threading.Thread(target=storm) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return []
+    hold(behaviour, backlog=64)  # what they leave there is to be served within the patience of a good client
+
+
+def test_more_than_the_backlog_holds(hold):
+    """So many at once that the kernel drops their SYNs: they come again, and the good client does not notice."""
+    def behaviour(daemon):
+        crowd = []
+        for _ in range(CROWD):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(daemon.address)
+            crowd.append(sock)
+        return crowd
+    hold(behaviour, backlog=4)
+
+
+@pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
+@pytest.mark.timeout(180)
+def test_all_of_them_at_once(start, model):
+    """With every kind of hostile peer about, good visits and a good stream go on, and nothing is left behind."""
+    daemon = start(model, workers=2 if model in echod.LOOPS else 0, log_connections=False)
+    daemon.visit()
+    daemon.settled(2)
+    proc.until(lambda: metrics.line(daemon)["connections"] == 0, "a quiet start")
+    descriptors = daemon.descriptors()
+    good, stream = Good(daemon.address), peer.Stream(daemon.address)
+    count = 200 if model != "process" else 60
+    crowd = [daemon.connect() for _ in range(count)]
+    for number, sock in enumerate(crowd):
+        sock.settimeout(0)
+        if number % 3:
+            try:
+                sock.send(peer.data(1 if number % 3 == 1 else 200000))
+            except BlockingIOError:
+                pass
+    for _ in range(10):
+        peer.reset(daemon.connect())
+        daemon.visit()
+        stream.progress(16384)
+    p99, worst = good.finish()
+    stream.finish()
+    for sock in crowd:
+        peer.reset(sock)
+    metrics.wait_line(daemon, "all gone", connections=0)
+    print(f"{model}: {count} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms")
+    proc.until(lambda: daemon.descriptors() <= descriptors + 20, lambda: f"{descriptors} descriptors again, not "
+               f"{daemon.descriptors()}")  # pipes for bulk are kept for the next
+
+
+# Memory: the formula of echod(8)
+
+BUFFER = 65536
+STRUCT = {"thread": 256 << 10, "process": 1 << 20}  # of a connection: see MEMORY
+SLACK = 3 << 20  # what the crew itself may come to use: scratch buffers, pools, libraries
+RING = {"io_uring": 17 << 20}  # of an event loop
+
+
+@pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
+@pytest.mark.timeout(180)
+def test_memory_of_peers_that_never_read(start, model):
+    if echod.SANITIZED:
+        pytest.skip("sanitizers keep memory that was freed")
+    count = 150 if model != "process" else 30
+    daemon = start(model, buffer_size=BUFFER, workers=1 if model in echod.LOOPS else 0, log_connections=False)
+    daemon.visit(peer.data(300000))
+    daemon.settled(2)
+    before = daemon.memory()
+    crowd = [peer.connect(daemon.address, rcvbuf=4096, sndbuf=65536) for _ in range(count)]
+    for sock in crowd:
+        sock.settimeout(0)
+    last = time.monotonic()
+    while time.monotonic() - last < 0.5:  # until nobody could send for so long
+        for sock in select.select([], crowd, [], 0.1)[1]:
+            try:
+                sock.send(peer.data(1 << 18))
+                last = time.monotonic()
+            except BlockingIOError:
+                pass
+    grown = daemon.memory() - before
+    most = count * (STRUCT.get(model, 128) + BUFFER) + RING.get(model, 0) + SLACK
+    print(f"{model}: {grown} bytes for {count} peers that never read; the formula allows {most}")
+    assert grown <= most, f"{grown} bytes for {count} peers instead of {most} at most"
+    for sock in crowd:
+        peer.reset(sock)
+    metrics.wait_line(daemon, "all gone", connections=0)
+
+
+@pytest.mark.models("select", "poll", "epoll", "io_uring")
+@pytest.mark.timeout(180)
+def test_memory_of_idle_connections(start, model):
+    """One that has nothing to be sent holds its struct alone, also after it has had megabytes echoed."""
+    if echod.SANITIZED:
+        pytest.skip("sanitizers keep memory that was freed")
+    count = 800 if model == "select" else 4000
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < count + 200:
+        pytest.skip(f"fewer than {count} descriptors to be had here")
+    daemon = start(model, workers=1, log_connections=False)
+    daemon.visit(peer.data(300000))
+    metrics.wait_line(daemon, "gone", connections=0)
+    crowd = [daemon.connect() for _ in range(count // 2)]  # the crew comes to use what it ever will
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    for sock in crowd[:50]:
+        peer.echo(sock, peer.data(300000))
+    before = daemon.memory()
+    crowd += [daemon.connect() for _ in range(count // 2)]
+    for sock in crowd[count // 2:]:
+        peer.echo(sock, b"hello")
+    for sock in crowd[-50:]:
+        peer.echo(sock, peer.data(300000))
+    grown = daemon.memory() - before
+    print(f"{model}: {grown / (count // 2):.0f} bytes for each of {count // 2} idle connections")
+    assert grown <= count // 2 * 128 + (512 << 10), f"{grown} bytes for {count // 2} idle connections"
+    for sock in crowd:
+        peer.reset(sock)
+    metrics.wait_line(daemon, "all gone", connections=0)
