@@ -39,11 +39,9 @@ system_suites = \
 	tests/client.test \
 	tests/hold.test \
 	tests/keep.test \
+	tests/soak.test \
 	tests/system.test \
 	tests/systemd.test
-	tests/keep.test \
-	tests/soak.test \
-	tests/system.test
 
 if FUZZING
 # libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
