@@ -68,10 +68,9 @@ EXTRA_DIST += \
 	tests/pytest_tap.py \
 	tests/run-pytest \
 	tests/run-unit \
+	tests/soak \
 	tests/system \
 	tests/systemd
-	tests/soak \
-	tests/system
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
