@@ -65,14 +65,21 @@ def free_port(host):
 
 
 def answers(host, port):
-    """Whether a byte comes back."""
+    """Whether a byte comes back. One that holds it until the line ends, as Apache's mod_echo does, is no echo server
+    by RFC 862, and would leave the client waiting."""
     try:
         with socket.create_connection((host, port), timeout=1) as probe:
             probe.settimeout(2)
             probe.sendall(b"?")
-            return probe.recv(1) == b"?"
+            try:
+                return probe.recv(1) == b"?"
+            except TimeoutError:
+                probe.sendall(b"\n")
+                if probe.recv(1) == b"?":
+                    raise Unfit("it sends back whole lines only, not bytes as they come") from None
     except OSError:
-        return False
+        pass
+    return False
 
 
 class Contestant:
