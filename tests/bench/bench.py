@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -260,7 +261,14 @@ def run_goals(bench, output):
     return 1 if missed else 0
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def main():
+    # However it is ended, no server is left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     options = parse()
     os.makedirs(options.output, exist_ok=True)
     if options.redraw:
@@ -273,4 +281,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

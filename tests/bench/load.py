@@ -11,6 +11,7 @@ import proc
 from servers import Unfit
 
 SAMPLE_EVERY = 0.02  # seconds between two looks at the server's processor time
+PATIENCE = 20        # seconds for all that is not measuring: connections to be made, the last answers to come
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,16 @@ class Timing:
     warmup: float
 
 
-def echoc(command, server, cpu):
+def echoc(command, server, cpu, limit):
     """Run it pinned, and look at the server meanwhile: (exit status, stdout, stderr, [(when, CPU seconds)])."""
     client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
-    samples, ended = [], os.pidfd_open(client.pid)
+    samples, ended, until = [], os.pidfd_open(client.pid), time.monotonic() + limit
     try:
         while True:
             before = time.monotonic()
+            if before > until:
+                raise Unfit(f"it was not over after {limit:.0f} s")
             used = proc.cpu_seconds(server.pid)
             after = time.monotonic()
             samples.append(((before + after) / 2, used))
@@ -96,17 +99,25 @@ def at(samples, when):
     return samples[-1][1] if when > samples[-1][0] else samples[0][1]
 
 
+def fault(out, err):
+    """What went wrong, from what echoc said."""
+    if not out:
+        return (err.strip().splitlines() or ["it said nothing"])[-1]
+    report = json.loads(out)
+    counts = [f"{report[key]} {key}" for key in ("errors", "lost", "mismatches", "idle_lost") if report[key]]
+    return ", ".join(counts + [report["first_error"]] if report["first_error"] else counts) or "not all bytes came back"
+
+
 def measure(contestant, scenario, timing, options, cpus, directory):
     """One round of one contestant: a dict, or Unfit with the reason."""
     with contestant.start(scenario, cpus[0], directory) as server:
         command = [options.echoc, "--load", "--json", "-q", "--engine", options.engine, "-d", f"{timing.seconds}",
                    "--warmup", f"{timing.warmup}", *scenario.arguments(), server.host, str(server.port)]
         busy, began = proc.processor_busy(cpus[0]), time.monotonic()
-        status, out, err, samples = echoc(command, server, cpus[1])
+        status, out, err, samples = echoc(command, server, cpus[1], timing.warmup + timing.seconds + PATIENCE)
         busy, took = proc.processor_busy(cpus[0]) - busy, time.monotonic() - began
         if status != 0:
-            why = err.strip().splitlines()[-1:] or [json.loads(out).get("first_error") if out else None]
-            raise Unfit(f"echoc ended with {status}: {why[0] or 'bytes were lost or came back different'}")
+            raise Unfit(f"echoc ended with {status}: {fault(out, err)}")
     report = json.loads(out)
     begin = report["measured_from"]
     used = at(samples, begin + report["seconds"]) - at(samples, begin)

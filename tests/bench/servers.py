@@ -3,7 +3,9 @@
 A Contestant says whether it is there and fit for a scenario, and starts a fresh server for each measurement, on one
 processor and on a port of its own.
 """
+import grp
 import os
+import pwd
 import re
 import select
 import shutil
@@ -63,14 +65,21 @@ def free_port(host):
 
 
 def answers(host, port):
-    """Whether a byte comes back."""
+    """Whether a byte comes back. One that holds it until the line ends, as Apache's mod_echo does, is no echo server
+    by RFC 862, and would leave the client waiting."""
     try:
         with socket.create_connection((host, port), timeout=1) as probe:
             probe.settimeout(2)
             probe.sendall(b"?")
-            return probe.recv(1) == b"?"
+            try:
+                return probe.recv(1) == b"?"
+            except TimeoutError:
+                probe.sendall(b"\n")
+                if probe.recv(1) == b"?":
+                    raise Unfit("it sends back whole lines only, not bytes as they come") from None
     except OSError:
-        return False
+        pass
+    return False
 
 
 class Contestant:
@@ -137,8 +146,8 @@ class Model(Contestant):
     def unfit(self, scenario):
         if self.name == "iterative" and scenario.held > 1:
             return "it serves one connection at a time"
-        if self.name == "select" and scenario.held > 1000:
-            return "select(2) ends at 1024 descriptors"
+        if self.name == "select" and scenario.held > 950:
+            return "select(2) ends at 1024 descriptors, and the daemon needs some itself"
         if self.name in ("prefork", "prethread") and scenario.held > 1024:
             return f"it would need a pool of {scenario.held}"
         return None
@@ -263,12 +272,14 @@ class Apache(Peer):
 
     def command(self, scenario, port, directory):
         threads = max(64, scenario.held + 16)
+        group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
+        user = f"User nobody\nGroup {group}\n" if os.geteuid() == 0 else ""
         file = os.path.join(directory, "apache.conf")
         Path(file).write_text(
             f"ServerName localhost\nServerRoot {directory}\nPidFile {directory}/apache.pid\nListen {self.host}:{port}\n"
             f"LoadModule mpm_worker_module {self.modules()}/mod_mpm_worker.so\n"
             f"LoadModule echo_module {self.modules()}/mod_echo.so\n"
-            f"ErrorLog {directory}/apache.log\nProtocolEcho On\nListenBackLog 4096\n"
+            f"ErrorLog {directory}/{self.name}.err\n{user}ProtocolEcho On\nListenBackLog 4096\n"
             f"ServerLimit 1\nStartServers 1\nThreadLimit {threads}\nThreadsPerChild {threads}\n"
             f"MaxRequestWorkers {threads}\nMinSpareThreads 1\nMaxSpareThreads {threads}\n", encoding="ascii")
         return [self.program(), "-DFOREGROUND", "-f", file]
