@@ -41,8 +41,6 @@ system_suites = \
 	tests/keep.test \
 	tests/system.test \
 	tests/systemd.test
-	tests/keep.test \
-	tests/system.test
 
 if FUZZING
 # libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
