@@ -201,35 +201,42 @@ def draw(found, model):
     return list(dict.fromkeys(drawn))
 
 
-def test_faults(launch, tmp_path, model, record_property):
+def test_faults(launch, tmp_path, model):
     recording = tmp_path / "recording"
     recording.mkdir()
     traced = Traced(launch, str(recording), model, [])
     assert live(traced) == 0, f"not even without a fault:\n{traced.daemon.log()}"
     cases = draw(sites(traced.text()), model)
     assert len(cases) >= 10, "the recording has hardly a call"
-    injected = carried_on = stopped = 0
+    outcomes, wrong = collections.Counter(), []
     for name, when, error in cases:
         place = tmp_path / f"{name}-{when}-{error}"
         place.mkdir()
-        case = f"{name}:error={error}:when={when}"
-        traced = Traced(launch, str(place), model, ["-e", f"trace={name}", "-e", f"inject={case}"])
         try:
-            status = live(traced)
-        except AssertionError as wrong:
-            raise AssertionError(f"{case}: {wrong}\n{traced.text()[-3000:]}") from None
-        log = traced.daemon.log()
-        assert status >= 0, f"{case}: killed by signal {-status}\n{log}"
-        assert not echod.CRASH.search(log), f"{case}: a process crashed\n{log}"
-        assert len(log.splitlines()) < 100, f"{case}: a flood of lines\n{log[:5000]}"
-        if "(INJECTED)" not in traced.text():
-            continue  # this life took another course
-        injected += 1
-        if status == 0:
-            carried_on += 1
-        else:
-            stopped += 1
-            assert re.search(r"^(echod: error: |/).*: \S+", log, re.M), f"{case}: exit {status} without a clear message:\n{log}"
-            traced.daemon.expect = status
-    print(f"{model}: {injected} faults injected, {carried_on} survived, {stopped} stopped with a message")
-    assert injected >= len(cases) / 3, f"only {injected} of {len(cases)} faults came to pass"
+            outcomes[inject(launch, str(place), model, name, f"{name}:error={error}:when={when}")] += 1
+        except AssertionError as failure:
+            wrong.append(str(failure)[:4000])
+    print(f"{model}: {len(cases)} cases: {dict(outcomes)}")
+    assert not wrong, f"{len(wrong)} of {len(cases)} cases went wrong:\n" + "\n\n".join(wrong)
+    assert outcomes["not reached"] <= len(cases) / 2, outcomes
+
+
+def inject(launch, place, model, name, case):
+    """One life with one fault. Returns what came of it."""
+    traced = Traced(launch, place, model, ["-e", f"trace={name}", "-e", f"inject={case}"])
+    daemon = traced.daemon
+    try:
+        status = live(traced)
+    except AssertionError as failure:
+        daemon.expect = None
+        raise AssertionError(f"{case}: {failure}\n{traced.text()[-1000:]}") from None
+    log = daemon.log()
+    assert status >= 0, f"{case}: killed by signal {-status}\n{log}"
+    assert not echod.CRASH.search(log), f"{case}: a process crashed\n{log}"
+    assert len(log.splitlines()) < 100, f"{case}: a flood of lines\n{log[:3000]}"
+    if "(INJECTED)" not in traced.text():
+        return "not reached"  # this life took another course
+    if status == 0:
+        return "carried on"
+    assert re.search(r"^(echod: error: |/).*: \S+", log, re.M), f"{case}: exit {status} without a clear message:\n{log}"
+    return "stopped with a message"
