@@ -98,7 +98,9 @@ def test_connections_wait_their_turn_in_order(start, model, workers):
         sock = daemon.connect()
         peer.echo(sock, b"before %d" % i)
         socks.append(sock)
+    old = daemon.workers()
     daemon.reload(model=model, workers=workers)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker, which would answer everybody, has left")
     for i, sock in enumerate(socks):
         sock.sendall(b"%d" % i)
     queue = list(socks)
