@@ -3,7 +3,7 @@
 #include "base/pool.h"
 
 #include <stdint.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 /* At the start of each chunk, which is aligned to its size: so an object knows its chunk. */
 struct chunk {
@@ -19,9 +19,24 @@ void pool_init(struct pool *pool, size_t object)
 	pool->object = object;
 }
 
+/* Mapped, not allocated: malloc(3) would spend a page more on each to align it. */
+static void *chunk_map(void)
+{
+	uint8_t *at = mmap(NULL, 2 * POOL_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t before;
+
+	if (at == MAP_FAILED)
+		return NULL;
+	before = (POOL_CHUNK - (uintptr_t) at % POOL_CHUNK) % POOL_CHUNK;
+	if (before > 0)
+		munmap(at, before);
+	munmap(at + before + POOL_CHUNK, POOL_CHUNK - before);
+	return at + before;
+}
+
 static struct chunk *chunk_make(struct pool *pool)
 {
-	struct chunk *chunk = aligned_alloc(POOL_CHUNK, POOL_CHUNK);
+	struct chunk *chunk = chunk_map();
 
 	if (!chunk)
 		return NULL;
@@ -76,7 +91,7 @@ void pool_give(struct pool *pool, void *object)
 	list_remove(&chunk->link);
 	/* an empty one stays where no other has room: the next object may be wanted at once */
 	if (chunk->used == 0 && has_room(pool))
-		free(chunk);
+		munmap(chunk, POOL_CHUNK);
 	else
 		list_prepend(&pool->chunks, &chunk->link);
 }
@@ -87,6 +102,6 @@ void pool_free(struct pool *pool)
 		struct chunk *chunk = LIST_ENTRY(pool->chunks.next, struct chunk, link);
 
 		list_remove(&chunk->link);
-		free(chunk);
+		munmap(chunk, POOL_CHUNK);
 	}
 }

@@ -49,7 +49,7 @@ static const struct ready_ops datagram_ready = {
 /* --- the end --------------------------------------------------------------------------- */
 
 /* Apply `act` to every session that is there now, though it may end or move some of them. */
-static void sessions_each(struct uring *uring, void (*act)(struct uring *, struct flow *))
+static void sessions_each(struct uring *uring, void (*act)(struct uring *, struct session *))
 {
 	struct list all;
 
@@ -63,7 +63,7 @@ static void sessions_each(struct uring *uring, void (*act)(struct uring *, struc
 
 		list_remove(&session->link);
 		list_append(&uring->sessions, &session->link);
-		act(uring, LIST_ENTRY(session, struct flow, session));
+		act(uring, session);
 	}
 }
 
@@ -75,47 +75,47 @@ static void sessions_expire(struct uring *uring)
 		if (session_idle_deadline(session, uring->worker->conf, uring->now) > uring->now)
 			return;
 		conn_end(&session->conn, CONN_IDLE);
-		flow_end(uring, LIST_ENTRY(session, struct flow, session));
+		flow_end(uring, session);
 	}
 }
 
 /* Returns whether the session is gone. */
-static bool flow_hand_over(struct uring *uring, struct flow *flow)
+static bool flow_hand_over(struct uring *uring, struct session *session)
 {
 	struct worker *worker = uring->worker;
 	int64_t until = atomic_load(&worker->orders->hand_until);
 
-	if (worker->outbox_fd < 0 || turn_empty_pipe(&uring->turn, &flow->session) < 0)
+	if (worker->outbox_fd < 0 || turn_empty_pipe(&uring->turn, session) < 0)
 		return false;
-	if (handover_send_wait(worker->outbox_fd, &flow->session, until) < 0)
+	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
 		return false;
-	flow_forget(uring, flow);
+	flow_forget(uring, session);
 	return true;
 }
 
-static void flow_drain(struct uring *uring, struct flow *flow)
+static void flow_drain(struct uring *uring, struct session *session)
 {
-	if (flow_keep(uring, flow) == 0)
-		turn_drain(&flow->session);
-	flow_turn(uring, flow, true);
+	if (flow_keep(uring, session) == 0)
+		turn_drain(session);
+	flow_turn(uring, session, true);
 }
 
-static void flow_stop(struct uring *uring, struct flow *flow)
+static void flow_stop(struct uring *uring, struct session *session)
 {
-	if (!flow_hand_over(uring, flow))
-		flow_drain(uring, flow);
+	if (!flow_hand_over(uring, session))
+		flow_drain(uring, session);
 }
 
-static void flow_drain_again(struct uring *uring, struct flow *flow)
+static void flow_drain_again(struct uring *uring, struct session *session)
 {
-	if (flow->op == RING_NONE)
-		flow_follow(uring, flow, conn_want(&flow->session.conn, uring->turn.limit));
+	if (session->watch.op == RING_NONE)
+		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 }
 
-static void flow_cut(struct uring *uring, struct flow *flow)
+static void flow_cut(struct uring *uring, struct session *session)
 {
-	conn_end(&flow->session.conn, CONN_DRAIN);
-	flow_end(uring, flow);
+	conn_end(&session->conn, CONN_DRAIN);
+	flow_end(uring, session);
 }
 
 /* The order to stop has come. What a session owes and what its peer has sent is only certain
@@ -245,7 +245,7 @@ static int uring_open(struct uring *uring)
 	uring->ready.uring = uring;
 	list_init(&uring->sessions);
 	list_init(&uring->ending);
-	pool_init(&uring->pool, sizeof(struct flow));
+	pool_init(&uring->pool, sizeof(struct session));
 	intake_init(&uring->intake, worker);
 	r = turn_open(&uring->turn, worker->conf->buffer_size, worker->model->pipes, &worker->tally);
 	if (r == 0)

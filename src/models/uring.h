@@ -11,6 +11,10 @@
  * read holds its own memory and never a buffer of the ring, and what it may have in flight is
  * the same as in every other model.
  *
+ * All of that is noted in the session's struct watch: `op` is what is in flight (enum ring_op),
+ * `lent` says that what is owed lies in a buffer of the ring, `starved` that there was none and it is to be polled
+ * once, `ending` that it goes away with its operation.
+ *
  * A session goes away only after its operation has completed: neither its slot, nor its
  * descriptor, nor its memory can be somebody else's while the kernel still knows them.
  */
@@ -26,15 +30,6 @@
 #include "models/intake.h"
 #include "models/turn.h"
 #include "models/uring_ring.h"
-
-struct flow {
-	struct session session;
-	uint16_t buffer;  /* of the ring: what is owed lies in it, while `lent` */
-	uint8_t op;       /* enum ring_op: what is in flight; at most one is */
-	bool lent : 1;
-	bool ending : 1;  /* ended; goes away with its operation */
-	bool starved : 1; /* found no buffer: is polled once */
-};
 
 /* A stream listener. */
 struct door {
@@ -78,19 +73,19 @@ void flow_begin(struct uring *uring, const struct arrival *arrival);
 void flow_event(struct uring *uring, const struct ring_event *event);
 
 /* Nothing of it is in flight: do what `want` says. */
-void flow_follow(struct uring *uring, struct flow *flow, unsigned want);
+void flow_follow(struct uring *uring, struct session *session, unsigned want);
 
 /* Nothing of it is in flight: serve it once, as the readiness bodies do, and follow. */
-void flow_turn(struct uring *uring, struct flow *flow, bool readable);
+void flow_turn(struct uring *uring, struct session *session, bool readable);
 
 /* It has ended: let go of it as soon as nothing of it is in flight. */
-void flow_end(struct uring *uring, struct flow *flow);
+void flow_end(struct uring *uring, struct session *session);
 
 /* Nothing of it is in flight: take what it owes into its own memory. 0, or -ENOMEM with it ended. */
-int flow_keep(struct uring *uring, struct flow *flow);
+int flow_keep(struct uring *uring, struct session *session);
 
 /* It was handed over. */
-void flow_forget(struct uring *uring, struct flow *flow);
+void flow_forget(struct uring *uring, struct session *session);
 
 /* --- uring_door.c ---------------------------------------------------------------------- */
 

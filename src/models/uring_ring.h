@@ -25,7 +25,8 @@
 
 #define RING_NO_SLOT UINT32_MAX
 
-enum ring_op { RING_NONE, RING_CANCEL, RING_POLL, RING_ACCEPT, RING_RECV, RING_SEND };
+/* The first four fit into struct watch's `op`. */
+enum ring_op { RING_NONE, RING_POLL, RING_RECV, RING_SEND, RING_ACCEPT, RING_CANCEL };
 
 struct ring {
 	struct io_uring io;
@@ -92,6 +93,12 @@ bool ring_next(struct ring *ring, struct ring_event *event);
 static inline uint8_t *ring_buffer(const struct ring *ring, uint16_t buffer)
 {
 	return ring->buffers + buffer * ring->stride;
+}
+
+/* The buffer in which, or at whose end, `at` points. */
+static inline uint16_t ring_buffer_at(const struct ring *ring, const uint8_t *at)
+{
+	return (uint16_t) ((size_t) (at - ring->buffers) / ring->stride);
 }
 
 /* The kernel may fill the buffer again. */

@@ -20,8 +20,12 @@ struct watch {
 	uint32_t slot;       /* the back-end's */
 	uint16_t generation; /* of the slot, where the back-end uses slots again */
 	uint8_t kind;        /* enum watch_kind: what it is embedded in */
-	uint8_t interest : 7; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
+	uint8_t interest : 2; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
 	uint8_t foreign : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
+	uint8_t op : 2;       /* these four are the io_uring body's: uring.h */
+	uint8_t lent : 1;
+	uint8_t ending : 1;
+	uint8_t starved : 1;
 };
 
 struct watch_event {
