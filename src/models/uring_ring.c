@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "models/fault.h"
 
 /* Operations that can be asked for between two submissions; more are submitted in parts. */
@@ -275,7 +276,10 @@ int ring_wait(struct ring *ring, int timeout)
 	if (ring->failed < 0)
 		return ring->failed;
 	r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, timeout < 0 ? NULL : &ts, NULL);
-	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY ? 0 : r;
+	if (r >= 0 || r == -ETIME || r == -EBUSY)
+		return 0;
+	/* EAGAIN: no memory for a request; what was not submitted stays in the queue for the next call */
+	return clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r) ? 0 : r;
 }
 
 bool ring_next(struct ring *ring, struct ring_event *event)
