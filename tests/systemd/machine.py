@@ -243,7 +243,8 @@ class Machine:
 
     def wait_journal(self, since, count=1, seconds=30, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
-        with subprocess.Popen([*self.enter, "setpriv", "--pdeathsig", "KILL", "journalctl", "-q", "-f", "-n", "all", "-o", "json",
+        # from out here: killed in there, it would have no parent to take note of it
+        with subprocess.Popen(["journalctl", "-D", f"{self.root}/run/log/journal", "-q", "-f", "-n", "all", "-o", "json",
                                f"--after-cursor={since}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as follow:
             try:
                 for entry in self.read_entries(follow.stdout.fileno(), time.monotonic() + seconds):
