@@ -126,7 +126,7 @@ def bystanders(model, others):
 
 def test_peer_that_never_reads_holds_up_nobody(start, model):
     """Its bytes are bounded, it costs no CPU, and others are served meanwhile."""
-    deaf = 1 if model == "iterative" else 6
+    deaf = 1 if model == "iterative" else 3
     daemon = start(model, buffer_size=65536, idle_timeout=0, **(bystanders(model, deaf) or {}))
     daemon.visit(peer.data(1048576))
     before = daemon.memory()

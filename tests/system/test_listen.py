@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import stat
 
@@ -297,3 +298,51 @@ def test_activated_connections_survive_a_reload(start):
     peer.visit(("127.0.0.1", port))
     stream.progress()
     stream.finish()
+
+
+# The descriptor store of the service manager
+
+def test_listener_survives_a_crash_in_the_store(start, model, debris):
+    """kill -9 of the service: clients that come meanwhile wait, and the next process serves them."""
+    path = f"{debris}/echo.sock"
+    keys = {"listen": ["127.0.0.1", f"unix:{path}"], "port": echod.free_port()}
+    first = start(model, store=True, **keys)
+    first.visit()
+    first.expect = -signal.SIGKILL
+    first.signal(signal.SIGKILL)
+    assert first.wait_exit() == -signal.SIGKILL
+    proc.until(lambda: not proc.tagged(first.tag), "the end of its workers")
+    waiting = first.connect()
+    waiting.sendall(b"is anybody there?")
+    kept = first.notify.take_store()
+    assert kept, "nothing in the store"
+    second = start(model, store=True, **echod.activated([fd for _, fd in kept], ":".join(name for name, _ in kept)),
+                   **keys)
+    for _, fd in kept:
+        os.close(fd)
+    assert peer.receive(waiting, 17) == b"is anybody there?"
+    peer.finish(waiting)
+    second.visit()
+    peer.visit(path)
+    second.stop()
+    assert not os.path.exists(path), "a kept socket's file is ours to remove"
+
+
+def test_stored_listeners_are_given_back_at_a_stop(start):
+    """The manager would keep the port taken until the service is gone: new clients are refused at once."""
+    daemon = start("epoll", store=True, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    proc.until(lambda: peer.refused(daemon.address), "the end of the listener")
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
+
+
+def test_port_that_was_given_up_leaves_the_store(start):
+    daemon = start("epoll", store=True)
+    old = daemon.address
+    daemon.reload(port=echod.free_port())
+    daemon.visit()
+    proc.until(lambda: peer.refused(old), "the end of the old listener")

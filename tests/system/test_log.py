@@ -69,9 +69,10 @@ def test_log_level(start, level):
         assert not daemon.log(), "an uneventful run says something at warning or above"
 
 
+@pytest.mark.timeout(240)
 def test_lines_are_rate_limited_with_a_count(start, model):
     """Thousands of connections do not flood the log, and what was left out is counted: the sum is right."""
-    visits = 1500
+    visits = 1200
     daemon = start(model)
     began = time.monotonic()
     for _ in range(visits):

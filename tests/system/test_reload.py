@@ -300,6 +300,17 @@ def test_stop_during_a_reload(start, model):
     daemon.stop()
 
 
+def test_stop_during_a_reload_removes_new_sockets_too(start, debris):
+    """The socket file that the reload has just made is not left behind by the stop that overtakes it."""
+    daemon = start("prefork", workers=64)  # so many take a moment to become ready
+    path = f"{debris}/echo.sock"
+    daemon.configure(listen=["127.0.0.1", f"unix:{path}"])
+    daemon.signal(signal.SIGHUP)
+    proc.until(lambda: os.path.exists(path), "the new socket")
+    daemon.stop()
+    assert not os.path.exists(path)
+
+
 def test_reload_after_a_worker_was_killed(start, model):
     daemon = start(model)
     daemon.crash_expected = True
