@@ -22,16 +22,17 @@ void pool_init(struct pool *pool, size_t object)
 /* Mapped, not allocated: malloc(3) would spend a page more on each to align it. */
 static void *chunk_map(void)
 {
-	uint8_t *at = mmap(NULL, 2 * POOL_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *at = mmap(NULL, 2 * POOL_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *chunk;
 	size_t before;
 
 	if (at == MAP_FAILED)
 		return NULL;
 	before = (POOL_CHUNK - (uintptr_t) at % POOL_CHUNK) % POOL_CHUNK;
+	chunk = at + before;
 	if (before > 0)
 		munmap(at, before);
-	munmap(at + before + POOL_CHUNK, POOL_CHUNK - before);
-	return at + before;
+	munmap(chunk + POOL_CHUNK, POOL_CHUNK - before);
+	return chunk;
 }
 
 static struct chunk *chunk_make(struct pool *pool)

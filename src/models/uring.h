@@ -4,16 +4,16 @@
  * thread for each struct uring.
  *
  * While a session's echo flows, it has a receive in flight that takes one of the ring's buffers
- * when data come, then a send of that buffer, then a receive again, never two at a time: nothing can
- * overtake, and an idle session holds nothing. Sends never wait in the ring: when one is cut short, or buffers have run out, or
- * the data come in bulk, the session stops flowing and is polled, and then served by
- * turn_step() as the readiness bodies do, until it owes nothing. So a client that does not
- * read holds its own memory and never a buffer of the ring, and what it may have in flight is
- * the same as in every other model.
+ * when data come, then a send of that buffer, then a receive again, never two at a time: nothing
+ * can overtake, and an idle session holds nothing. Sends never wait in the ring: when one is cut
+ * short, or buffers have run out, or the data come in bulk, the session stops flowing and is
+ * polled, and then served by turn_step() as the readiness bodies do, until it owes nothing. So a
+ * client that does not read holds its own memory and never a buffer of the ring, and what it may
+ * have in flight is the same as in every other model.
  *
  * All of that is noted in the session's struct watch: `op` is what is in flight (enum ring_op),
- * `lent` says that what is owed lies in a buffer of the ring, `starved` that there was none and it is to be polled
- * once, `ending` that it goes away with its operation.
+ * `lent` says that what is owed lies in a buffer of the ring, `starved` that there was none and it
+ * is to be polled once, `ending` that it goes away with its operation.
  *
  * A session goes away only after its operation has completed: neither its slot, nor its
  * descriptor, nor its memory can be somebody else's while the kernel still knows them.

@@ -204,19 +204,25 @@ static struct watch *ring_watch(const struct ring *ring, uint64_t data)
 
 /* --- operations ------------------------------------------------------------------------ */
 
+/* Submit what is queued so that there is room again; false where the ring is broken. */
+static bool queue_flush(struct ring *ring)
+{
+	int r = io_uring_submit(&ring->io);
+
+	/* as in ring_wait() */
+	if (r < 0 && !clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r))
+		ring->failed = r;
+	return ring->failed == 0;
+}
+
 static struct io_uring_sqe *sqe_take(struct ring *ring, uint64_t data)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->io);
 
-	if (!sqe) {
-		int r = io_uring_submit(&ring->io);
-
+	while (!sqe && queue_flush(ring))
 		sqe = io_uring_get_sqe(&ring->io);
-		if (!sqe) {
-			ring->failed = r < 0 ? r : -EBUSY;
-			sqe = &ring->nowhere;
-		}
-	}
+	if (!sqe)
+		sqe = &ring->nowhere;
 	ring->in_flight++;
 	io_uring_sqe_set_data64(sqe, data);
 	return sqe;
