@@ -190,7 +190,8 @@ def test_damaged_connections(start, model):
         peer.finish(client)
         client.close()
     daemon.visit()
-    assert daemon.log().count("could not be taken up") == count
+    proc.until(lambda: daemon.log().count("could not be taken up") == count,
+               lambda: f"{count} lines about damage, there are {daemon.log().count('could not be taken up')}")
     for client in keep:
         assert peer.ended(client), "one that could not be taken up is still open"
         client.close()

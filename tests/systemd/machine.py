@@ -108,7 +108,7 @@ class Machine:
 
     def close(self):
         self.process.stdin.close()
-        status = self.process.wait(60)
+        status = self.process.wait(120)
         self.log.seek(0)
         text = self.log.read()
         self.log.close()
