@@ -10,6 +10,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "conf/conf.h"
 #include "conf/options.h"
 #include "daemon/daemonize.h"
@@ -41,6 +42,19 @@ static void print_version(void)
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 
+/* Mistakes that keep a service from starting: in the journal with what makes them findable
+ * where somebody reads it there, on standard error otherwise. */
+static void tell_errors(const struct conf_errors *errors, const struct options *options)
+{
+	if (options->action != OPTIONS_RUN || !log_stderr_is_journal()) {
+		print_errors(errors);
+		return;
+	}
+	log_open(LOG_SINK_JOURNAL, LOG_INFO);
+	for (size_t i = 0; i < errors->count; i++)
+		log_event(LOG_ERR, EVENT_CONFIG_WRONG, "%s", errors->lines[i]);
+}
+
 /* Whether it was an option of the command line that makes the configuration impossible. */
 static bool command_line_is_to_blame(const struct conf_errors *errors)
 {
@@ -59,7 +73,7 @@ static int read_conf(struct conf **conf, const struct options *options)
 	if (r == 0)
 		r = model_check(*conf, &errors);
 	if (r < 0) {
-		print_errors(&errors);
+		tell_errors(&errors, options);
 		status = r != -EINVAL ? EX_NOINPUT : command_line_is_to_blame(&errors) ? EX_USAGE : EX_CONFIG;
 		conf_free(*conf);
 		*conf = NULL;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #define SD_JOURNAL_SUPPRESS_LOCATION
@@ -69,6 +70,18 @@ bool log_journal_listens(void)
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
+}
+
+bool log_stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	char own[64];
+	struct stat st;
+
+	if (!stream || fstat(STDERR_FILENO, &st) < 0)
+		return false;
+	snprintf(own, sizeof own, "%ju:%ju", (uintmax_t) st.st_dev, (uintmax_t) st.st_ino);
+	return strcmp(stream, own) == 0;
 }
 
 void log_also_stderr(bool on)

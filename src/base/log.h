@@ -36,6 +36,9 @@ void log_open(enum log_sink sink, int level);
 /* Whether journald listens on its socket. */
 bool log_journal_listens(void);
 
+/* Whether standard error is a stream to journald (JOURNAL_STREAM, systemd.exec(5)). */
+bool log_stderr_is_journal(void);
+
 /* While set, messages of LOG_WARNING and worse also go to standard error whatever the sink:
  * for the time in which somebody waits at the terminal for the start to succeed. */
 void log_also_stderr(bool on);

@@ -187,8 +187,12 @@ char *sockets_print(const struct sockets *set, char *text, size_t size)
 	size_t at = 0;
 
 	*text = '\0';
-	for (size_t i = 0; i < set->count && at < size; i++)
-		at += (size_t) snprintf(text + at, size - at, "%s%s%s", i > 0 ? ", " : "", addr_print(&set->items[i].addr, addr),
-		                        set->items[i].kind == LISTENER_DATAGRAM ? " (udp)" : "");
+	for (size_t i = 0; i < set->count && at < size; i++) {
+		const struct listener *listener = &set->items[i];
+
+		at += (size_t) snprintf(text + at, size - at, "%s%s%s%s%s", i > 0 ? ", " : "", addr_print(&listener->addr, addr),
+		                        listener->kind == LISTENER_DATAGRAM ? " (udp)" : "", *listener->name ? " named " : "",
+		                        listener->name);
+	}
 	return text;
 }

@@ -37,7 +37,7 @@ void sockets_close(struct sockets *set, bool unlink_paths);
 /* Give the files of unix listeners opened here to `uid` and `gid` (-1: unchanged). 0 or -errno. */
 int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid);
 
-/* Write the addresses as "0.0.0.0:7, [::]:7 (udp)" into `text`, always terminated. Returns it. */
+/* Write the addresses as "0.0.0.0:7, [::]:7 (udp) named probes" into `text`, always terminated. Returns it. */
 char *sockets_print(const struct sockets *set, char *text, size_t size);
 
 #endif

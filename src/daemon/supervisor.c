@@ -188,7 +188,7 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 /* The socket unit decides what is listened on; tell once where the file says otherwise. */
 static void tell_mismatch(const struct supervisor *supervisor, const struct conf *conf)
 {
-	char have[512];
+	char have[1024];
 	bool same = true;
 
 	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT && conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
@@ -372,7 +372,7 @@ static void keep_in_store(const struct supervisor *supervisor)
 
 static void tell_serving(struct supervisor *supervisor, enum event event, const char *what)
 {
-	char sockets[512];
+	char sockets[1024];
 
 	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
 	          supervisor->current->workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
@@ -805,7 +805,8 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 	};
 
 	list_init(&supervisor.crews);
-	log_also_stderr(true);
+	/* standard error may be the journal's other end: told there once is enough */
+	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);
 	log_event(LOG_INFO, EVENT_STARTED, "echod %s starts with %s", PACKAGE_VERSION, conf->path);
 	if (supervisor_start(&supervisor, conf, store) == 0)

@@ -10,7 +10,7 @@ import threading
 import time
 
 SIOCOUTQ = 0x5411  # bytes in the send queue which the other side has not acknowledged yet
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 _data = {}
 
