@@ -29,7 +29,7 @@ struct session {
 	struct turn_pipe *pipe;  /* holds conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last movement either way */
-	bool bulk : 1;           /* receives fill the buffer: use a pipe */
+	bool bulk : 1;           /* receives are long: use a pipe */
 	bool choked : 1;         /* its pipe took no more: no receive before something was sent */
 	bool lingering : 1;      /* FIN was sent, see turn_linger() */
 };

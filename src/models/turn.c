@@ -12,6 +12,10 @@
 /* The scratch buffer needs not be larger than this: longer receives go through a pipe. */
 #define SCRATCH_MAX (256U << 10)
 
+/* A session takes to the pipe when a receive filled the buffer, or moved so many bytes: a fast
+ * worker finds one segment of the loopback's at a time, which is a little less than 64 KiB. */
+#define BULK_MIN (32U << 10)
+
 /* A session leaves the pipe when a receive moved less than one in so many of what it could. */
 #define BULK_SHARE 8
 
@@ -79,10 +83,16 @@ static void pipe_give_back(struct turn *turn, struct session *session)
 	session->pipe = NULL;
 }
 
-void turn_set_bulk(struct turn *turn, struct session *session, bool bulk)
+/* Note whether the session moves bulk. */
+static void set_bulk(struct turn *turn, struct session *session, bool bulk)
 {
 	turn->bulk += (unsigned) bulk - (unsigned) session->bulk;
 	session->bulk = bulk;
+}
+
+void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t most)
+{
+	set_bulk(turn, session, n == most || n >= BULK_MIN);
 }
 
 static void pipes_free_spare(struct turn *turn)
@@ -97,7 +107,7 @@ static void pipes_free_spare(struct turn *turn)
 
 void turn_drop_pipe(struct turn *turn, struct session *session)
 {
-	turn_set_bulk(turn, session, false);
+	set_bulk(turn, session, false);
 	if (session->pipe && session->conn.piped == 0) {
 		pipe_give_back(turn, session);
 	} else if (session->pipe) {
@@ -179,7 +189,7 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 	turn->tally->received += (uint64_t) n;
 	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
 	if (span.data == turn->scratch.data)
-		turn_set_bulk(turn, session, (size_t) n == turn->scratch.size);
+		turn_note_size(turn, session, (size_t) n, turn->scratch.size);
 	return true;
 }
 
@@ -199,7 +209,7 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
 		turn->tally->received += (uint64_t) n;
-		turn_set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
+		set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
 		return 1;
 	}
 	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
@@ -223,7 +233,7 @@ static bool receive(struct turn *turn, struct session *session)
 		r = receive_to_pipe(turn, session);
 		if (r >= 0)
 			return r > 0;
-		turn_set_bulk(turn, session, false);
+		set_bulk(turn, session, false);
 	}
 	return receive_to_memory(turn, session);
 }

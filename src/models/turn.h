@@ -3,8 +3,8 @@
  * What the blocking and the readiness bodies have in common: they differ in how they learn
  * that a socket is ready, not in what they do then. Small data go through a scratch buffer
  * that all sessions of a worker share; what a short send leaves behind is kept by the
- * connection. Bulk goes through a pipe by splice(2), chosen for a session whose receives fill
- * the buffer and dropped when they no longer do. A pipe is shared like the scratch buffer: a session owns one only
+ * connection. Bulk goes through a pipe by splice(2), chosen for a session whose receives are
+ * long and dropped when they no longer do. A pipe is shared like the scratch buffer: a session owns one only
  * while bytes of its lie in it.
  *
  * One thread at a time for each struct turn.
@@ -47,8 +47,8 @@ void turn_close(struct turn *turn);
  * buffer. Returns what it wants next (enum conn_want). */
 unsigned turn_step(struct turn *turn, struct session *session, bool readable, int64_t now);
 
-/* Note whether the session moves bulk, as its last receive tells: for a body that received without turn_step(). */
-void turn_set_bulk(struct turn *turn, struct session *session, bool bulk);
+/* A receive without turn_step() moved `n` of at most `most` bytes: whether that is bulk decides how the next is done. */
+void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t most);
 
 /* A draining session that wants CONN_LINGER: say FIN, throw away what still comes, and end
  * it with CONN_DRAIN once the peer's kernel has everything (or is gone). Returns true once it

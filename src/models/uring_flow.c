@@ -139,7 +139,7 @@ static void received(struct uring *uring, struct session *session, const struct 
 
 	conn_received(&session->conn, ring_buffer(&uring->ring, event->buffer), n);
 	session->watch.lent = true;
-	turn_set_bulk(&uring->turn, session, n == uring->ring.buffer_size);
+	turn_note_size(&uring->turn, session, n, uring->ring.buffer_size);
 	uring->worker->tally.received += n;
 	flow_touch(uring, session);
 }
