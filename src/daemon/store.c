@@ -40,9 +40,18 @@ static int append(struct sockets *set, const struct listener *listener)
 	return 0;
 }
 
+/* What we stored begins as ours do; a socket unit without FileDescriptorName= gives its own name,
+ * which may begin so, too, but ends in ".socket". */
+static bool is_ours(const char *name)
+{
+	size_t length = strlen(name), suffix = strlen(".socket");
+
+	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
+}
+
 static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
 {
-	bool ours = starts_with(name, NAME_OURS);
+	bool ours = is_ours(name);
 	struct listener listener;
 	int r = listener_adopt(&listener, fd, ours ? "" : name);
 
