@@ -40,12 +40,19 @@ static int append(struct sockets *set, const struct listener *listener)
 	return 0;
 }
 
-/* What we stored begins as ours do; a socket unit without FileDescriptorName= gives its own name,
- * which may begin so, too, but ends in ".socket". */
+/* What we stored is named after its address (listener_name()). A socket unit without
+ * FileDescriptorName= gives its own name, which may begin as ours do but ends in ".socket". */
 static bool is_ours(const char *name)
 {
+	static const char *const prefixes[] = { NAME_STREAM, NAME_DATAGRAM };
 	size_t length = strlen(name), suffix = strlen(".socket");
 
+	for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+		const char *addr = name + strlen(prefixes[i]);
+
+		if (starts_with(name, prefixes[i]) && (strchr("0123456789[", *addr) || starts_with(addr, "unix_")))
+			return true;
+	}
 	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
