@@ -771,6 +771,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 		report_left_out(&supervisor->report, supervisor->ground.board);
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
+	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
 	sockets_close(&supervisor->sockets, !keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
