@@ -26,13 +26,14 @@ int64_t clock_coarse_usec(void)
 
 int clock_poll_timeout(int64_t deadline, int64_t now)
 {
-	int64_t msec;
+	int64_t usec, msec;
 
 	if (deadline == INT64_MAX)
 		return -1;
 	if (deadline <= now)
 		return 0;
-	msec = (deadline - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+	usec = deadline - now;
+	msec = usec / USEC_PER_MSEC + (usec % USEC_PER_MSEC != 0);
 	return msec > INT_MAX ? INT_MAX : (int) msec;
 }
 

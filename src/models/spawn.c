@@ -61,7 +61,8 @@ static struct stats_slot *slot_find(struct spawner *spawner)
 	return NULL;
 }
 
-/* The worker that serves in `slot`: a copy of the acceptor with its own place on the board. */
+/* The worker that serves in `slot`: a copy of the acceptor with its own place on the board. To be
+ * made by the acceptor's own thread, which is writing to what is copied. */
 static void worker_derive(struct worker *derived, const struct worker *worker, struct stats_slot *slot)
 {
 	*derived = *worker;
@@ -69,13 +70,14 @@ static void worker_derive(struct worker *derived, const struct worker *worker, s
 	derived->spare = NULL;
 	derived->index = worker->index + 1 + (unsigned) (slot - worker->spare);
 	derived->tally = (struct stats_tally) { 0 };
-	log_identify(worker->model->name, (int) derived->index);
 }
 
+/* The life of a derived worker, in its own process or thread. */
 static void serve_derived(struct worker *worker, const struct arrival *arrival)
 {
 	struct turn turn;
 
+	log_identify(worker->model->name, (int) worker->index);
 	atomic_store(&worker->slot->state, SLOT_READY);
 	if (serve_turn_open(&turn, worker) < 0) {
 		struct session session;
@@ -93,8 +95,6 @@ static void serve_derived(struct worker *worker, const struct arrival *arrival)
 
 struct thread_start {
 	struct worker worker;
-	const struct worker *acceptor;
-	struct stats_slot *slot;
 	struct arrival arrival;
 	int ended;
 };
@@ -104,9 +104,8 @@ static void *thread_main(void *argument)
 	struct thread_start *start = argument;
 	uint64_t one = 1;
 
-	worker_derive(&start->worker, start->acceptor, start->slot);
 	serve_derived(&start->worker, &start->arrival);
-	(void) stats_slot_retire(start->worker.board, start->slot);
+	(void) stats_slot_retire(start->worker.board, start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
 	free(start);
@@ -121,8 +120,7 @@ static int thread_start(struct spawner *spawner, struct stats_slot *slot)
 
 	if (!start)
 		return -ENOMEM;
-	start->acceptor = spawner->worker;
-	start->slot = slot;
+	worker_derive(&start->worker, spawner->worker, slot);
 	start->arrival = spawner->arrival;
 	start->ended = spawner->ended;
 	atomic_store(&slot->pid, getpid());

@@ -52,6 +52,7 @@ def find(name):
 
 
 ECHOD = find("echod")
+THREAD_SANITIZED = bool(ECHOD) and b"__tsan_init" in proc.read(ECHOD)
 SANITIZED = bool(ECHOD) and any(mark in proc.read(ECHOD) for mark in (b"__asan_init", b"__tsan_init"))
 
 SANITIZER_REPORT = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|SUMMARY: \w+Sanitizer|runtime error:")
