@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,9 @@
 
 /* What a stopping crew is given beyond its drain-timeout before it is killed. */
 #define KILL_GRACE (2 * USEC_PER_SEC)
+
+/* Descriptors that the table of a process with threads is made for at once: half a megabyte of kernel memory. */
+#define TABLE_MOST 65536
 
 /* Free its memory alone. */
 static void crew_forget(struct crew *crew)
@@ -147,6 +151,25 @@ static int close_others(const struct crew *crew)
 	return 0;
 }
 
+/* The kernel doubles a process's table of descriptors as it fills, and where threads share it waits for an RCU grace period
+ * each time: five waits of 10 to 30 ms while a thousand connections arrive. Have it grow while there is one thread. */
+static void table_grow(const struct crew *crew)
+{
+	unsigned most = model_max_connections(crew->model, crew->conf, crew->sockets.count);
+	struct rlimit limit;
+	int fd;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	if (most > TABLE_MOST)
+		most = TABLE_MOST;
+	if (most > limit.rlim_cur)
+		most = (unsigned) limit.rlim_cur;
+	fd = fcntl(crew->stop_out, F_DUPFD_CLOEXEC, (int) most - 1);
+	if (fd >= 0)
+		close(fd);
+}
+
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process)
 {
 	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
@@ -157,6 +180,8 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);
+	if (crew->model->crew != MODEL_PROCESSES && !process->datagrams)
+		table_grow(crew);
 	if (r == 0)
 		r = process->datagrams ? run_datagrams(crew, process) : run_threads(crew, process);
 	if (r < 0)
