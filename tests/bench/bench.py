@@ -32,6 +32,13 @@ def die(text):
     sys.exit(f"bench: {text}")
 
 
+def other(text):
+    name, _, command = text.partition("=")
+    if not name.strip() or "{port}" not in command:
+        raise argparse.ArgumentTypeError(f'"{text}" is not NAME=COMMAND with {{port}} in the command')
+    return servers.Other(name.strip(), shlex.split(command))
+
+
 def parse():
     parser = argparse.ArgumentParser(description="Measure echod's models, other echo servers and a plain loop.")
     for name in ("echod", "echoc", "yardstick"):
@@ -42,6 +49,9 @@ def parse():
     parser.add_argument("--only", type=lambda text: text.split(","), help="names of servers, separated by commas")
     parser.add_argument("--scenarios", type=lambda text: text.split(","),
                         help="some of " + ", ".join(each.key for each in SCENARIOS) + ", memory")
+    parser.add_argument("--other", type=other, action="append", default=[], metavar="NAME=COMMAND",
+                        help="another echo server to measure, with {port} in its command; with --goals, one that io_uring "
+                             "must not be behind")
     parser.add_argument("--engine", choices=("auto", "io_uring", "epoll"), default="auto", help="of the client")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of one measurement")
@@ -80,6 +90,8 @@ class Bench:
         os.sched_setaffinity(0, {self.cpus[1]})
         self.limits = (soft, hard)
         self.known = servers.contestants(os.path.abspath(options.echod), os.path.abspath(options.yardstick))
+        self.known += options.other
+        self.goals = goals.GOALS + [goal for each in options.other for goal in goals.not_behind(each.name)]
         names = choose(options.only, [each.name for each in self.known], "server")
         self.absent = {each.name: each.absent() for each in self.known if each.name in names and each.absent()}
         self.taking = [each for each in self.known if each.name in names and each.name not in self.absent]
@@ -165,7 +177,7 @@ class Bench:
         """The rounds of all that the goals compare: (name, scenario) → one measurement a round."""
         scenarios = {each.key: each for each in self.scenarios}
         taking = {each.name: each for each in self.taking}
-        wanted = [goal for goal in goals.GOALS
+        wanted = [goal for goal in self.goals
                   if all(name in taking and key in scenarios for name, key in goal.pair)]
         plan = goals.plan(wanted)
         rounds = {each: [] for each in plan}
@@ -243,7 +255,7 @@ def run_all(bench, output):
 
 def run_goals(bench, output):
     rounds = bench.run_goals()
-    verdicts = [goals.judge(goal, rounds) for goal in goals.GOALS]
+    verdicts = [goals.judge(goal, rounds) for goal in bench.goals]
     data = bench.facts()
     data |= {"goals": verdicts, "unfit": bench.unfit,
              "rounds": {f"{name} {key}": found for (name, key), found in rounds.items()}}

@@ -34,6 +34,13 @@ def against_itself(name):
                 name, "idle5000", name, "rr50", 1.1, False)
 
 
+def not_behind(other):
+    """What io_uring must reach against another server that returns right bytes."""
+    return [Goal(f"io_uring, {text}: echoes per server CPU second against {other}", "io_uring", key, other, key, 1.0)
+            for key, text in (("rr50", "64 B, 50 connections"), ("rr1000", "64 B, 1000 connections"),
+                              ("pipe16", "64 B, 16 in flight"))]
+
+
 GOALS = [
     against_plain("64 B, 50 connections", "io_uring", "rr50", 1.5),
     against_plain("64 B, 1000 connections", "io_uring", "rr1000", 1.5),

@@ -4,6 +4,7 @@
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
+#   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
 # The results go to bench/: index.html, bench.json, and goals.json of the second.
 

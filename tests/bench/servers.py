@@ -285,6 +285,20 @@ class Apache(Peer):
         return [self.program(), "-DFOREGROUND", "-f", file]
 
 
+class Other(Contestant):
+    """One that the user names, by its command; it must echo bytes as they come."""
+
+    def __init__(self, name, words):
+        super().__init__(name)
+        self.words = words
+
+    def absent(self):
+        return None if shutil.which(self.words[0], path=PATH) else f"there is no program {self.words[0]}"
+
+    def command(self, scenario, port, directory):
+        return [word.replace("{port}", str(port)) for word in self.words]
+
+
 def models(echod):
     """As echod itself lists them, with its reason where one cannot run here."""
     listing = subprocess.run([echod, "--list-models"], check=True, capture_output=True, text=True,
