@@ -231,6 +231,7 @@ def report(data, output):
     results = table.Results(data)
     print("\n".join(table.lines(results)))
     page.write(results, os.path.join(output, "index.html"))
+    page.write_overview(results, os.path.join(output, "overview.svg"))
     print(f"\n{output}/index.html has the pictures, {output}/bench.json every round; it took {data['took_seconds']:.0f} s.")
 
 

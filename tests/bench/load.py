@@ -140,6 +140,9 @@ def measure(contestant, scenario, timing, options, cpus, directory):
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
+WARM_ECHOES = 1000
+
+
 @dataclass(frozen=True)
 class Held:
     """As a scenario for the one question what a connection costs that is held open."""
@@ -169,6 +172,15 @@ def hold(server, sockets, count, size):
             raise Unfit("a connection was closed")
 
 
+def use_shared_buffers(sockets, size):
+    """Echo until buffers that connections share have all been touched."""
+    for number in range(WARM_ECHOES):
+        each = sockets[number % len(sockets)]
+        each.sendall(b"?" * size)
+        if len(each.recv(size, socket.MSG_WAITALL)) != size:
+            raise Unfit("a connection was closed")
+
+
 def memory(contestant, held, cpus, directory):
     """What the process tree grows by for each connection that has echoed once and is idle since. What only the first
     ones cost, such as buffers that all share, is left out."""
@@ -183,6 +195,7 @@ def memory(contestant, held, cpus, directory):
         with contestant.start(held, cpus[0], directory) as server:
             if not pool:
                 hold(server, sockets, floor, held.size)
+                use_shared_buffers(sockets, held.size)
                 before = proc.memory_kib(server.pid)
             hold(server, sockets, held.connections, held.size)
             after = proc.memory_kib(server.pid)

@@ -6,7 +6,7 @@
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
-# The results go to bench/: index.html, bench.json, and goals.json of the second.
+# The results go to bench/: index.html, its first plot overview.svg, bench.json, and goals.json of the second.
 
 EXTRA_PROGRAMS += tests/bench/plain_epoll
 CLEANFILES += tests/bench/plain_epoll
@@ -16,6 +16,7 @@ EXTRA_DIST += \
 	tests/bench/bench.py \
 	tests/bench/goals.py \
 	tests/bench/load.py \
+	tests/bench/overview.svg \
 	tests/bench/page.py \
 	tests/bench/proc.py \
 	tests/bench/servers.py \

@@ -3,11 +3,14 @@ import html
 import re
 import shutil
 import subprocess
+import textwrap
 
 import stats
 import table
 
 COLOURS = {"model": "#2a6f97", "yardstick": "#8d99ae", "peer": "#bc6c25"}
+# One for each model, in the order of echod --list-models; kin have kindred ones.
+MODEL_COLOURS = ["#bbbbbb", "#7f4f24", "#d4a373", "#386641", "#a7c957", "#9d4edd", "#4895ef", "#1d3557", "#e63946"]
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
@@ -90,15 +93,16 @@ def overview_plot(results, kinds):
     if not names or not results.scenarios:
         return None
     rows = []
+    colours = "".join(f"set linetype {i + 1} lc rgb {quoted(colour)}\n" for i, colour in enumerate(MODEL_COLOURS))
     for scenario in results.scenarios:
         summaries = results.summaries(scenario["key"], "per_cpu_second", {table.MODEL})
         best = max((each.median for each in summaries.values()), default=1)
-        rows.append('"%s" ' % scenario["key"] + " ".join(
+        rows.append('"%s" ' % "\\n".join(textwrap.wrap(scenario["title"], 12)) + " ".join(
             f"{summaries[name].median / best * 100:.4g}" if name in summaries else "NaN" for name in names))
     plots = ", ".join(f"$D using {i + 2}{':xtic(1)' if i == 0 else ''} title {quoted(name)}" for i, name in enumerate(names))
-    return gnuplot(head("overview", 380) + "$D << EOD\n" + "\n".join(rows) + "\nEOD\nset datafile missing 'NaN'\n"
-                   "set style data histogram\nset style histogram clustered gap 1.5\nset xtics norotate\n"
-                   "set key outside right top vertical\nset yrange [0:105]\n"
+    return gnuplot(head("overview", 460) + colours + "$D << EOD\n" + "\n".join(rows) + "\nEOD\nset datafile missing 'NaN'\n"
+                   "set style data histogram\nset style histogram clustered gap 1.5\nset xtics norotate font ',11'\n"
+                   "set bmargin 6\nset key outside top center horizontal\nset yrange [0:105]\n"
                    "set ylabel 'work per processor second, % of the best model'\n"
                    f"plot {plots}\n")
 
@@ -185,6 +189,14 @@ def parts(results):
     for caveat in table.caveats(results):
         yield f"<p>{escape(caveat)}</p>"
     yield "</html>"
+
+
+def write_overview(results, path):
+    """The plot "At a glance" by itself, for a document; nothing where it cannot be drawn."""
+    svg = overview_plot(results, {each["name"]: each["kind"] for each in results.data["contestants"]})
+    if svg:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(svg + "\n")
 
 
 def write(results, path):
