@@ -1,7 +1,7 @@
 /* fault.h - fault points that tests turn
  *
- * Numbers that a test may set in the environment, in builds configured with
- * --enable-debug-faults; elsewhere each is the constant it stands for.
+ * What a test sets in the environment, in builds configured with --enable-debug-faults. Elsewhere a
+ * number is the constant it stands for, and nothing hangs.
  */
 #ifndef ECHOD_MODELS_FAULT_H
 #define ECHOD_MODELS_FAULT_H
@@ -9,7 +9,9 @@
 #include <stdint.h>
 
 #ifdef ECHOD_FAULTS
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 {
@@ -17,7 +19,22 @@ static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 
 	return text ? strtoull(text, NULL, 10) : otherwise;
 }
+
+/* Never returns for worker `index` once a file of that number is in the directory ECHOD_FAULT_HANG names; it is removed. */
+static inline void fault_hang(unsigned index)
+{
+	const char *directory = getenv("ECHOD_FAULT_HANG");
+	char path[4096];
+
+	if (!directory)
+		return;
+	snprintf(path, sizeof path, "%s/%u", directory, index);
+	if (unlink(path) == 0)
+		for (;;)
+			pause();
+}
 #else
+#define fault_hang(index) ((void) (index))
 #define fault_number(name, otherwise) (otherwise)
 #endif
 

@@ -13,6 +13,7 @@
 
 #include "conf/conf.h"
 #include "echo/stats.h"
+#include "models/fault.h"
 #include "net/admission.h"
 #include "net/listener.h"
 
@@ -49,6 +50,7 @@ void worker_ready(struct worker *worker);
 static inline void worker_beat(struct worker *worker, int64_t now)
 {
 	if (now >= worker->next_beat) {
+		fault_hang(worker->index);
 		stats_beat(worker->slot);
 		worker->next_beat = now + worker->beat_usec;
 	}

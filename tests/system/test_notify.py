@@ -4,6 +4,9 @@ import os
 import signal
 import time
 
+import pytest
+
+import echod
 import peer
 import proc
 
@@ -164,6 +167,23 @@ def test_watchdog_starves_when_a_worker_is_stopped(start, model):
     since = daemon.notify.mark()
     proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1 again", 5)
     daemon.visit()
+
+
+@pytest.mark.models("thread", "prethread", "select", "poll", "epoll", "io_uring")
+@pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
+def test_watchdog_starves_when_a_thread_hangs(start, model, hung, tmp_path):
+    """One among others that go on, told to hang by a fault point."""
+    if "fault points" not in echod.run("-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+    daemon = start(model, workers=2, drain_timeout=1,
+                   env={"WATCHDOG_USEC": "400000", "ECHOD_FAULT_HANG": str(tmp_path)})
+    with daemon.connect() as sock:  # in the model thread, the second worker is the one that serves it
+        peer.echo(sock, b"hello")
+        since = daemon.notify.mark()
+        proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1", 4)
+        (tmp_path / str(hung)).touch()
+        proc.until(lambda: not (tmp_path / str(hung)).exists(), "the thread hangs", 8)
+        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2, "three missed feedings", 8)
 
 
 def test_watchdog_over_a_reload(start):

@@ -70,6 +70,12 @@ def model(request, unavailable):
     return request.param
 
 
+@pytest.fixture
+def fault_points(installed):
+    if "fault points" not in installed.run(installed.echod, "-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """The journal belongs to the report of a failed test."""

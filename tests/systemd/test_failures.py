@@ -51,6 +51,23 @@ def test_watchdog(machine, model):
     assert machine.show(SERVICE, "NRestarts") == "1"
 
 
+@pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("model", ["thread", "prethread", "select", "poll", "epoll", "io_uring"], indirect=True)
+def test_watchdog_of_threads(machine, fault_points, model, hung):
+    """One thread that hangs among others that do not is enough."""
+    machine.configure(f'model = "{model}"\nworkers = 2\n')
+    machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\nEnvironment=ECHOD_FAULT_HANG=/run/echod\n")
+    machine.systemctl("start", "echod")
+    with machine.connect() as client:  # in the model thread, the second worker is the one that serves it
+        assert echo(client, b"first\n")
+        since = machine.cursor()
+        machine.run("touch", f"/run/echod/{hung}")
+        machine.wait_failed("watchdog", since)
+    machine.wait_event("READY", since)
+    assert machine.serves()
+    assert machine.show(SERVICE, "NRestarts") == "1"
+
+
 def test_crash_loop_meets_limit(machine):
     """A daemon that dies at once each time is given up after a while ..."""
     machine.drop_in(SERVICE, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n")
