@@ -430,6 +430,12 @@ void datagram_unwatch(struct datagram *datagram)
 		datagram->ops->remove(datagram->ready, &datagram->watches[i], false);
 }
 
+void datagram_finish(struct datagram *datagram)
+{
+	for (size_t i = 0; i < datagram->count; i++)
+		datagram_turn(datagram, datagram->watches[i].fd);
+}
+
 /* --- a worker of its own --------------------------------------------------------------- */
 
 /* Returns whether to go on: 1, 0 after the order to stop, or -errno. */
@@ -469,6 +475,8 @@ int datagram_run(struct worker *worker)
 		do {
 			r = run_turn(&datagram, &stop);
 		} while (r > 0);
+		datagram_unwatch(&datagram);
+		datagram_finish(&datagram);
 	}
 	ready_epoll.close(ready);
 	datagram_close(&datagram);

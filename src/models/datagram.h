@@ -36,6 +36,11 @@ int datagram_watch(struct datagram *datagram, const struct ready_ops *ops, struc
 /* Stop watching. */
 void datagram_unwatch(struct datagram *datagram);
 
+/* Nothing is watched any more: take what is waiting on every socket, as datagram_turn() does. The
+ * wake-up for it may have come to this worker alone (EPOLLEXCLUSIVE in epoll_ctl(2)), and then
+ * no other would look before the next datagram comes. */
+void datagram_finish(struct datagram *datagram);
+
 /* `fd` is readable: take some batches, answer what may be answered. Never blocks; what cannot
  * be sent at once is dropped and counted. More may be waiting afterwards. */
 void datagram_turn(struct datagram *datagram, int fd);

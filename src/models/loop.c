@@ -243,6 +243,7 @@ static void stop_begin(struct loop *loop)
 	if (loop->worker->inbox_fd >= 0)
 		loop->ops->remove(loop->ready, &loop->inbox, false);
 	datagram_unwatch(&loop->datagram);
+	datagram_finish(&loop->datagram);
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
 		intake_pass_on(&loop->intake, UINT_MAX);
