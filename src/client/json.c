@@ -84,5 +84,4 @@ void json_bool(struct json *json, const char *name, bool value)
 void json_close(struct json *json)
 {
 	fputs("\n}\n", json->file);
-	fflush(json->file);
 }

@@ -2,14 +2,35 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "client/interrupt.h"
 #include "client/load.h"
 #include "client/options.h"
 #include "client/ping.h"
 #include "client/talk.h"
+
+/* Of 0, 1 and 2, one that we were started without would be given to a socket, which would then be read as the input
+ * or written to as the output. Occupied by what cannot be read, or written, it fails as a closed one should. */
+static void descriptors_occupy(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return; /* without /dev/null it must do as it is */
+}
+
+/* What was printed must have got through: a summary that is lost is no success. Returns the outcome to end with. */
+static int output_end(int outcome)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return outcome;
+	fprintf(stderr, "echoc: standard output: %s\n", errno != 0 ? strerror(errno) : "not all could be written");
+	return outcome == OUTCOME_OK ? OUTCOME_DIFFERS : outcome;
+}
 
 int main(int argc, char *argv[])
 {
@@ -18,9 +39,10 @@ int main(int argc, char *argv[])
 	char why[TARGET_WHY_MAX];
 	int status;
 
+	descriptors_occupy();
 	status = options_parse(&options, argc, argv);
 	if (status >= 0)
-		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
+		return output_end(status);
 	interrupt_init();
 	status = target_find(&target, &options.wish, options.host, options.port, why);
 	if (status < 0) {
@@ -39,5 +61,5 @@ int main(int argc, char *argv[])
 		break;
 	}
 	target_clear(&target);
-	return status;
+	return output_end(status);
 }

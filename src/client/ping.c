@@ -331,7 +331,9 @@ static void ping_run(struct ping *ping)
 		}
 		if (may_send(ping) && ping->next < wake)
 			wake = ping->next;
-		fflush(stdout);
+		/* Nobody reads any more, as behind "| head": main() says so. */
+		if (fflush(stdout) != 0)
+			return;
 		fd = (struct pollfd) { .fd = ping->fd, .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
 		if (ppoll(&fd, 1, ticks_wait(&wait, now, wake < end ? wake : end), interrupt_mask()) <= 0)
 			continue;
@@ -453,7 +455,6 @@ static int ping_judge(struct ping *ping)
 		summary_json(ping, &summary);
 	else
 		summary_text(ping, &summary);
-	fflush(stdout);
 	if (ping->probes.received == 0 && ping->refused > 0)
 		return OUTCOME_UNREACHED;
 	if (summary.lost > 0 || ping->probes.differing > 0 || (is_stream(ping) && ping->probes.strays > 0))

@@ -145,7 +145,6 @@ void report_text(const struct report *report)
 		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an engine that costs less");
 	faults_print(report);
 	latency_picture(&report->latency);
-	fflush(stdout);
 }
 
 /* --- for scripts -------------------------------------------------------------------------------------------- */

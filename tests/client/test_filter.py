@@ -195,6 +195,16 @@ def test_a_closed_output():
         assert b"standard output: Broken pipe" in process.stderr.read()
 
 
+@pytest.mark.parametrize("closed, said", [("<&-", "standard input"), (">&-", "standard output")])
+def test_started_without_a_descriptor(closed, said):
+    """The socket must not become what is missing."""
+    with servers.Stream(servers.echo) as other:
+        result = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *client.command(*other.where)], input="x", text=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=client.LIMIT)
+    assert result.returncode == client.DIFFERS
+    assert result.stderr == f"echoc: {said}: Bad file descriptor\n"
+
+
 def test_interrupted():
     with servers.Stream(servers.echo) as other:
         process = client.start(*other.where)

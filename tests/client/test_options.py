@@ -65,6 +65,16 @@ def test_refused(args, said):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("args", ["--help", "--version", "--ping -c 1", "--ping --json -c 1", "--load -d 50ms --warmup 0",
+                                  "--load -d 50ms --warmup 0 --json", "-q"])
+def test_output_that_cannot_be_written(args):
+    with servers.Stream(servers.echo) as other, open("/dev/full", "w") as full:
+        result = subprocess.run(client.command(*args.split(), *other.where), input="x", stdout=full, stderr=subprocess.PIPE,
+                                text=True, timeout=client.LIMIT)
+    assert result.returncode == client.DIFFERS
+    assert result.stderr == "echoc: standard output: No space left on device\n"
+
+
 def test_help_fits_a_screen():
     result = client.run("--help")
     assert (result.returncode, result.stderr) == (client.OK, "")

@@ -176,6 +176,15 @@ def test_interrupted(server):
     assert re.search(r"^\d+ sent, \d+ received, 0% loss", out, re.M)
 
 
+def test_an_output_that_nobody_reads_ends_it(server):
+    """As behind "| head"."""
+    process = client.start("--ping", "-i", "10ms", "127.0.0.1", server.port)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(client.LIMIT) == client.DIFFERS
+    assert process.stderr.read() == b"echoc: standard output: Broken pipe\n"
+
+
 def test_quiet(server):
     result = client.run("--ping", "-q", "-c", 3, "-i", 0, "127.0.0.1", server.port)
     assert result.returncode == client.OK
