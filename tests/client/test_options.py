@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 
@@ -10,6 +11,7 @@ import pytest
 
 import client
 import echod
+import proc
 import servers
 
 TOP = os.environ.get("ECHOD_SRCDIR") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -121,6 +123,27 @@ def test_no_answer_in_time():
         result = client.run("-W", "500ms", *full.getsockname())
     assert result.returncode == client.UNREACHED
     assert result.stderr.endswith("no answer within 0.5 s\n")
+
+
+@pytest.mark.parametrize("args", [[], ["--ping"], ["--load"]], ids="".join)
+@pytest.mark.parametrize("limit", ["300ms", "0"])
+def test_a_unix_socket_that_is_full(debris, args, limit):
+    """Its backlog is full: the time-out ends the wait, and Ctrl-C does, also where there is no time-out."""
+    path = os.path.join(debris, "full")
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
+        full.bind(path)
+        full.listen(0)
+        first.connect(path)
+        process = client.start(*args, "-W", limit, "unix:" + path)
+        if limit == "0":
+            proc.until(lambda: client.handles_signals(process), "its signal handler", 20)
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == client.UNREACHED
+    if limit == "0":
+        assert said.decode() == f"echoc: interrupted while connecting to unix:{path}\n"
+    else:
+        assert said.decode() == f"echoc: cannot connect to unix:{path}: no answer within 0.3 s\n"
 
 
 # Names with several addresses (RFC 8305). The names come from a hosts file of a mount namespace of the test's own.
