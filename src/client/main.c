@@ -43,12 +43,13 @@ int main(int argc, char *argv[])
 	status = options_parse(&options, argc, argv);
 	if (status >= 0)
 		return output_end(status);
-	interrupt_init();
 	status = target_find(&target, &options.wish, options.host, options.port, why);
 	if (status < 0) {
 		fprintf(stderr, "echoc: %s\n", why);
 		return status == -EINVAL ? OUTCOME_USAGE : OUTCOME_UNREACHED;
 	}
+	/* Only now: the resolver goes on waiting whatever signals are caught, and there is nothing yet to report. */
+	interrupt_init();
 	switch (options.activity) {
 	case ACTIVITY_TALK:
 		status = talk(&options, &target);

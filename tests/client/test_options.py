@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -166,6 +167,35 @@ def hosts(debris):
             or subprocess.run(with_hosts(hosts(""), "true"), capture_output=True, timeout=20).returncode != 0:
         pytest.skip("a mount namespace of its own is not permitted here")
     return hosts
+
+
+SILENT_RESOLVER = """
+import signal, socket, subprocess, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+    resolver.settimeout(20)
+    resolver.bind(("127.0.0.1", 53))
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    try:
+        resolver.recvfrom(512)
+        process.send_signal(signal.SIGINT)
+        print(process.wait(3))
+    finally:
+        process.kill()
+"""
+
+
+def test_interrupted_while_a_name_is_looked_up(hosts, debris):
+    """The resolver asks a silent server, for ten seconds or more."""
+    files = hosts("nameserver 127.0.0.1\n")
+    with open(files[1], "w") as file:
+        file.write("hosts: dns\n")
+    script = 'ip link set lo up && mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
+    wrap = ["unshare", "-m", "-n", "sh", "-c", script, "sh", *files]
+    if not shutil.which("ip") or subprocess.run([*wrap, "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("a network namespace of its own is not permitted here, or ip is not installed")
+    result = subprocess.run([*wrap, sys.executable, "-c", SILENT_RESOLVER, *client.command("nowhere.test", 7)],
+                            capture_output=True, text=True, timeout=client.LIMIT)
+    assert result.stdout == f"{-signal.SIGINT}\n", result.stderr
 
 
 def test_every_address_of_a_name_is_told(hosts):
