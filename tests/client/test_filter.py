@@ -13,6 +13,7 @@ import pytest
 
 import client
 import echod
+import proc
 import servers
 
 BLOCK = os.urandom(16 << 20)
@@ -173,6 +174,28 @@ def test_a_silent_server():
     assert "nothing from" in result.stderr and "5 bytes sent, 0 came back" in result.stderr
 
 
+def test_a_silent_server_while_the_input_is_open():
+    """What is owed is not waited for any longer because more might be to come."""
+    with servers.Stream(servers.silent) as other:
+        process = client.start("-W", "300ms", *other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.wait(20) == client.DIFFERS
+        assert b"for 0.3 s: 5 bytes sent, 0 came back" in process.stderr.read()
+
+
+def test_an_input_that_takes_its_time(server):
+    """Longer than the time-out: nothing is owed meanwhile."""
+    process = client.start("-W", 1, "127.0.0.1", server.port)
+    for word in (b"one", b"two"):
+        process.stdin.write(word)
+        process.stdin.flush()
+        assert process.stdout.read(3) == word
+        assert not select.select([process.stdout, process.stderr], [], [], 1.3)[0]  # the time it takes
+    process.stdin.close()
+    assert process.wait(client.LIMIT) == client.OK
+
+
 def test_a_server_that_does_not_close():
     held = []
     def serve(connection):
@@ -236,6 +259,18 @@ def test_interrupted_with_bytes_owed():
 
 
 # UDP
+
+def test_udp_interrupted_with_bytes_owed():
+    with servers.Datagram(lambda data, number: []) as other:
+        process = client.start("-u", "-W", 0, *other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        proc.until(lambda: other.count > 0, "the datagram", 20)
+        status, _, said = client.interrupt(process)
+        port = other.where[1]
+    assert status == client.DIFFERS
+    assert said == f"echoc: interrupted while waiting for 127.0.0.1:{port}: 5 bytes sent, 0 came back and matched\n"
+
 
 @pytest.mark.parametrize("size", [0, 1, 1199, 1200, 1201, 300000])
 def test_udp(size):
