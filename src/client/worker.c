@@ -153,9 +153,16 @@ static void drain_begin(struct worker *worker)
 /* What has not come back by now is lost. */
 static void drain_give_up(struct worker *worker)
 {
-	for (unsigned i = 0; i < worker->count; i++)
-		if (!worker->flows[i].dead)
+	bool missing = false;
+
+	for (unsigned i = 0; i < worker->count; i++) {
+		if (!worker->flows[i].dead) {
+			missing |= worker->flows[i].sent != worker->flows[i].received; /* of a stream no message is lost, but bytes */
 			tally_add(&worker->tally.lost, flow_abandon(&worker->flows[i]));
+		}
+	}
+	if (missing)
+		worker_fault(worker, NULL, "what was under way at the end did not come back within the time-out", 0);
 	worker->unsettled = 0;
 }
 

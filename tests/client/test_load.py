@@ -169,6 +169,7 @@ def test_silence(engine):
     with servers.Stream(servers.silent) as other:
         found = client.load("--engine", engine, "-n", 3, "-W", "300ms", *other.where, status=client.DIFFERS)
     assert (found["echoes"], found["bytes_sent"], found["bytes_received"], found["lost"]) == (0, 3 * 64, 0, 3)
+    assert found["first_error"] == "what was under way at the end did not come back within the time-out"
 
 
 def test_udp_losses_are_counted():
@@ -429,6 +430,27 @@ def test_plot(server, debris):
     root = xml.etree.ElementTree.parse(path).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert b"latency" in open(path, "rb").read()
+
+
+def test_plot_of_a_single_value(server, debris):
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    path = os.path.join(debris, "one.svg")
+    # The second message would be due after the end.
+    result = client.run("--load", "--rate", 1, "-d", "500ms", "--warmup", 0, "-n", 1, "--plot", path, "127.0.0.1", server.port)
+    assert (result.returncode, result.stderr) == (client.OK, "")
+    assert xml.etree.ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_plot_that_cannot_be_written(server, debris):
+    """It is told before the run, and by echoc."""
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    path = os.path.join(debris, "nowhere", "x.svg")
+    result = client.run("--load", "-d", 60, "--plot", path, "127.0.0.1", server.port, timeout=30)
+    assert result.returncode == client.USAGE
+    assert result.stderr == f"echoc: --plot: {path} cannot be written: No such file or directory\n"
+    assert result.stdout == ""
 
 
 def test_plot_without_the_tool(server, debris):
