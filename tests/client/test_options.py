@@ -291,25 +291,39 @@ def test_completion_of_values(words, offered):
 
 
 def manual_examples():
-    """The commands of the manual's EXAMPLES, and the configuration they begin with."""
+    """The commands of the manual's EXAMPLES, from the one that starts the server to the one that stops it."""
     with open(os.path.join(TOP, "man", "echoc.1")) as file:
         text = file.read().split(".Sh EXAMPLES")[1].split(".Sh SEE ALSO")[0]
-    return re.findall(r"^\.Dl \$ (echoc .*)$", text, re.M)
+    assert text.count(".Dl ") + text.count(".Bd ") >= 9
+    commands = []
+    for one, several in re.findall(r"^\.Dl (.*)$|^\.Bd -literal -offset indent\n((?:[^.].*\n)*)\.Ed$", text, re.M):
+        commands += [one] if one else several.splitlines()
+    return commands
 
 
-def test_examples_work_when_pasted(start, debris):
-    """On a port of the test's own instead of 7007, and with shorter runs."""
-    daemon = start("epoll", protocols=["tcp", "udp"], listen=["127.0.0.1"])
+def test_examples_work_when_pasted(debris):
+    """All of them, in order, on a port and in a folder of the test's own, and with shorter runs."""
+    if not echod.ECHOD:
+        pytest.skip("there is no echod to test with")
+    port = echod.free_port()
     os.mkdir(os.path.join(debris, "bin"))
-    os.symlink(client.ECHOC, os.path.join(debris, "bin", "echoc"))
+    for name, program in (("echoc", client.ECHOC), ("echod", echod.ECHOD)):
+        os.symlink(program, os.path.join(debris, "bin", name))
     examples = manual_examples()
-    assert len(examples) >= 7
-    for example in examples:
-        if "--plot" in example and not shutil.which("gnuplot"):
-            continue
-        example = example.replace("7007", str(daemon.port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
-        example = example.replace("localhost", "127.0.0.1")
-        result = subprocess.run(["bash", "-o", "pipefail", "-c", example], capture_output=True, text=True, timeout=client.LIMIT,
-                                stdin=subprocess.DEVNULL,
-                                env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
-        assert (result.returncode, result.stderr) == (0, ""), example
+    assert sum(example.startswith("echoc ") for example in examples) >= 7
+    pidfile = os.path.join(debris, "echod.pid")
+    try:
+        for example in examples:
+            if "--plot" in example and not shutil.which("gnuplot"):
+                continue
+            # As in the manual page on a terminal: indented.
+            pasted = "      " + example.replace("7007", str(port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
+            result = subprocess.run(["bash", "-o", "pipefail", "-c", pasted], text=True, timeout=client.LIMIT,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                    env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
+            assert (result.returncode, result.stderr) == (0, ""), example
+        proc.until(lambda: not os.path.exists(pidfile), "the daemon's end", 20)
+    finally:
+        if os.path.exists(pidfile):
+            with open(pidfile) as file:
+                os.kill(int(file.read()), signal.SIGKILL)
