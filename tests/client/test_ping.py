@@ -60,6 +60,15 @@ def test_json_adds_up(server):
     assert found["connect_us"]["count"] == 1
 
 
+def test_json_whatever_the_name(debris):
+    """A path is bytes, and JSON is UTF-8 (RFC 8259, 8.1)."""
+    path = os.fsencode(debris) + b'/"\\\n\xff\xc0\x80\xed\xa0\x80\xf5\xe2\x82\xc3\xbc\xf0\x9f\x98\x80'
+    with servers.Stream(servers.echo, socket.AF_UNIX, path):
+        result = client.run("--ping", "-c", 1, "--json", "unix:" + os.fsdecode(path), text=False)
+    assert result.returncode == client.OK, result.stderr
+    assert json.loads(result.stdout.decode())["target"] == f'unix:{debris}/"\\\n' + 9 * "\ufffd" + "ü😀"
+
+
 def test_udp_through_echod(server):
     found = client.report("--ping", "-u", "-c", 20, "-i", "1ms", "127.0.0.1", server.port)
     assert (found["sent"], found["received"], found["transport"]) == (20, 20, "udp")
