@@ -210,6 +210,20 @@ def test_every_address_of_a_name_is_told(hosts):
         assert f"{address}:{port}: Connection refused" in result.stderr
 
 
+def test_families_take_turns(hosts):
+    """Two addresses of each, all refused: they are told in the order in which they were tried (RFC 8305, section 4)."""
+    files = hosts("127.0.0.1 many\n127.0.0.2 many\n::1 many\nfd00::7 many\n")
+    prelude = ["unshare", "-n", "sh", "-c", 'ip link set lo up && ip -6 addr add fd00::7/128 dev lo nodad && exec "$@"', "sh"]
+    if not shutil.which("ip") or subprocess.run([*prelude, "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("a network namespace of its own with IPv6 is not permitted here, or ip is not installed")
+    result = subprocess.run([*prelude, *with_hosts(files, *client.command("many", 7007))], capture_output=True, text=True,
+                            timeout=client.LIMIT, stdin=subprocess.DEVNULL)
+    assert result.returncode == client.UNREACHED
+    tried = re.findall(r"(\S+):7007: Connection refused", result.stderr)
+    assert sorted(tried) == ["127.0.0.1", "127.0.0.2", "[::1]", "[fd00::7]"]
+    assert [address[0] for address in tried] in (["[", "1", "[", "1"], ["1", "[", "1", "["])
+
+
 def test_an_address_that_refuses_is_passed_over(hosts):
     files = hosts("127.0.0.2 many\n127.0.0.3 many\n127.0.0.1 many\n")
     with servers.Stream(servers.echo) as other:
