@@ -377,6 +377,15 @@ def test_interrupted(server, engine):
     assert "(interrupted)" in out and "all as sent" in out
 
 
+def test_interrupted_in_the_warmup(server):
+    process = client.start("--load", "-d", 60, "--warmup", 60, "-n", 5, "127.0.0.1", server.port)
+    began = server.cpu()
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8 and server.cpu() > began, "some work done", 30)
+    status, out, err = client.interrupt(process)
+    assert status == client.OK, err
+    assert "0.00 s after 60 s of warm-up (interrupted before that was over)" in out and "nothing came back in that time" in out
+
+
 def test_interrupted_with_a_silent_server(engine):
     with servers.Stream(servers.silent) as other:
         process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, *other.where)
