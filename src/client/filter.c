@@ -265,7 +265,8 @@ static int filter_judge(struct filter *filter)
 
 static int filter_interrupted(struct filter *filter)
 {
-	uint64_t owed = filter->taken - filter->matched;
+	/* What matched and is not passed on yet is missing from the copy as well. */
+	uint64_t owed = filter->taken - filter->written;
 
 	progress_end(&filter->progress);
 	fprintf(stderr, "echoc: interrupted: %llu bytes read, %llu sent, %llu came back and matched\n",

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 
 import pytest
@@ -258,7 +259,52 @@ def test_interrupted_with_bytes_owed():
     assert b"interrupted: 5 bytes read, 5 sent, 0 came back and matched" in err
 
 
+def all_received(port):
+    """Whether nothing that a server on this port sent is on its way, and after that, nothing waits to be received."""
+    def queues(end, which):
+        with open("/proc/net/tcp") as file:
+            rows = [row.split() for row in file.readlines()[1:]]
+        return [int(row[4].split(":")[which], 16) for row in rows if int(row[end].split(":")[1], 16) == port]
+    return not any(queues(1, 0)) and not any(queues(2, 1))
+
+
+def test_interrupted_with_the_output_stuck():
+    """All came back, but not all was passed on: more than the pipe takes, and nobody reads it."""
+    size = 200000
+    sent = threading.Event()
+
+    def serve(connection):
+        left = size
+        while left > 0 and (data := connection.recv(65536)):
+            connection.sendall(data)
+            left -= len(data)
+        sent.set()
+        servers.echo(connection)
+
+    with servers.Stream(serve) as other:
+        process = client.start(*other.where)
+        process.stdin.write(BLOCK[:size])
+        process.stdin.flush()
+        assert sent.wait(20)
+        proc.until(lambda: all_received(other.port), "all to be received", 20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == client.DIFFERS
+        assert f"{size} came back and matched" in process.stderr.read().decode()
+
+
 # UDP
+
+def test_udp_interrupted_with_the_output_stuck():
+    """The pipe takes two datagrams; the third must not be waited for in a write that is deaf to signals."""
+    with servers.Datagram() as other, tempfile.TemporaryFile() as given:
+        given.write(BLOCK[:3 * 32768])
+        given.seek(0)
+        process = client.start("-u", "-s", "32K", *other.where, stdin=given)
+        proc.until(lambda: other.count == 3, "the datagram too many", 20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == client.DIFFERS
+        assert "interrupted" in process.stderr.read().decode()
+
 
 def test_udp_interrupted_with_bytes_owed():
     with servers.Datagram(lambda data, number: []) as other:
