@@ -85,6 +85,12 @@ def test_unix(start, engine, debris):
         assert found["transport"] == "unix"
 
 
+def test_connect_to_a_unix_socket_with_a_short_backlog(engine, debris):
+    """Most are refused at first, and try again; at the end too those that were begun are finished."""
+    with servers.Stream(servers.echo, socket.AF_UNIX, os.path.join(debris, "socket"), backlog=1):
+        client.load("--engine", engine, "--mode", "connect", "-n", 50, "unix:" + os.path.join(debris, "socket"))
+
+
 @pytest.mark.skipif(not echod.have_ipv6(), reason="this host has no IPv6")
 def test_ipv6(engine):
     with servers.Stream(servers.echo, socket.AF_INET6) as other:
