@@ -61,7 +61,6 @@ struct supervisor {
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool stop_now;                /* second SIGTERM */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
@@ -569,6 +568,7 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
 }
 
+/* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
@@ -756,9 +756,7 @@ static void close_waiting(struct supervisor *supervisor)
 
 static void supervisor_finish(struct supervisor *supervisor)
 {
-	bool keep = supervisor->keep && !supervisor->stop_now;
-
-	if (!keep) {
+	if (!supervisor->keep) {
 		close_waiting(supervisor);
 		/* the manager would let go of them only after this process has ended */
 		store_forget(&supervisor->sockets);
@@ -772,7 +770,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
-	sockets_close(&supervisor->sockets, !keep);
+	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
 	if (notify_enabled())
