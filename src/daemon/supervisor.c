@@ -456,12 +456,13 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
 }
 
-/* Order a crew to end within its drain-timeout. */
-static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
+/* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
+static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
 {
+	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
 	int64_t now = clock_usec();
 
-	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) crew->conf->drain_timeout * USEC_PER_SEC);
+	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
 }
 
 /* Listeners that the new configuration does not name: who waits in their backlog is served,
@@ -500,7 +501,7 @@ static void reload_done(struct supervisor *supervisor)
 		supervisor->next_sockets = (struct sockets) { 0 };
 	}
 	open_log(supervisor->current->conf, supervisor->options->foreground);
-	stop_crew(old, true, HAND_OVER_WAIT);
+	stop_crew(supervisor, old, true, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
 	report_trouble(&supervisor->report, "%s", "");
@@ -515,7 +516,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* what it may have accepted already goes back into the queue */
-	stop_crew(crew, supervisor->phase == PHASE_SERVING, 0);
+	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING, 0);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -559,7 +560,7 @@ static void stop_begin(struct supervisor *supervisor)
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
