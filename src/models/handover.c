@@ -94,15 +94,17 @@ int handover_send(int outbox, const struct session *session)
 	return r;
 }
 
-int handover_send_wait(const struct worker *worker, const struct session *session)
+int handover_send_wait(struct worker *worker, const struct session *session)
 {
 	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 
 	while (worker->outbox_fd >= 0 && worker_stop_order(worker) == STOP_HAND_OVER) {
 		int r = handover_send(worker->outbox_fd, session);
+		int64_t now = clock_usec();
 
-		if ((r != -EAGAIN && r != -ETOOMANYREFS) || clock_usec() >= atomic_load(&worker->orders->hand_until))
+		if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= atomic_load(&worker->orders->hand_until))
 			return r;
+		worker_beat(worker, now);
 		/* nothing tells when descriptors in flight have landed: look again soon */
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);

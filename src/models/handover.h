@@ -20,8 +20,8 @@
 int handover_send(int outbox, const struct session *session);
 
 /* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
- * may change meanwhile. Returns also -ECANCELED where they are to hand over nothing. */
-int handover_send_wait(const struct worker *worker, const struct session *session);
+ * may change meanwhile, and showing life. Returns also -ECANCELED where they are to hand over nothing. */
+int handover_send_wait(struct worker *worker, const struct session *session);
 
 /* Take the next connection from `inbox` without waiting; its place and source are counted.
  * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown

@@ -164,15 +164,18 @@ def test_stop_with_old_crews_that_still_serve(start, model):
 
 @pytest.mark.models("process", "prefork")
 def test_stop_while_an_old_crew_hands_over(start, visible, model):
-    """An old crew that waits for room in the queue, or would drain for a minute, ends in time with the rest."""
+    """An old crew that waits for room in the queue shows life, and ends in time with the rest."""
     wrap = ["prlimit", "--nofile=64:64"]  # as many descriptors, about, may be on their way
     if os.geteuid() == 0:
         wrap += echod.as_nobody()
-    daemon = start(model, program=visible, wrap=wrap, workers=100, max_connections=100, drain_timeout=60, pidfile="")
+    daemon = start(model, program=visible, wrap=wrap, workers=100, max_connections=100, drain_timeout=60, pidfile="",
+                   env={"WATCHDOG_USEC": "400000"})
     crowd = [daemon.connect() for _ in range(100)]
     for sock in crowd:
         peer.echo(sock, b"hello")
     daemon.reload(model="iterative", drain_timeout=1)  # serves one of them; the queue does not take the others
+    since = daemon.notify.mark()
+    proc.until(lambda: len(daemon.notify.all("WATCHDOG", since)) >= 3, "WATCHDOG=1 three times", 6)
     took = daemon.stop()
     assert took < 6, f"{took} s"
     for sock in crowd:
