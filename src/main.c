@@ -149,7 +149,9 @@ int main(int argc, char *argv[])
 	default:
 		status = run(&options);
 	}
-	if (fflush(stdout) != 0 && status == 0)
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+		fprintf(stderr, "echod: cannot write the output: %s\n", strerror(errno));
 		status = EX_IOERR;
+	}
 	exit(status);
 }

@@ -1,5 +1,6 @@
 """The configuration file and the command line, and how mistakes in them are told."""
 
+import errno
 import os
 import re
 import subprocess
@@ -290,11 +291,14 @@ def test_help():
         assert len(lines) <= 40 and max(map(len, lines)) <= 80, "the help does not fit a terminal"
 
 
-def test_output_that_cannot_be_written_is_an_error(conf):
-    """A dump that ran into a full disk must not look like success."""
+@pytest.mark.parametrize("option", ["-T", "-t", "-h", "-V", "--list-models"])
+def test_output_that_cannot_be_written_is_an_error(conf, option):
+    """What ran into a full disk must not look like success, and says why."""
     with open("/dev/full", "w") as full:
-        result = subprocess.run([echod.ECHOD, "-T", "-c", conf("")], stdout=full, stderr=subprocess.PIPE, timeout=30)
-    assert result.returncode != 0
+        result = subprocess.run([echod.ECHOD, "-c", conf(""), option], stdout=full, stderr=subprocess.PIPE, text=True,
+                                timeout=30)
+    assert result.returncode == echod.EX_IOERR
+    assert os.strerror(errno.ENOSPC) in result.stderr
 
 
 # Overrides
