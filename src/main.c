@@ -100,9 +100,12 @@ static int run_daemon(struct conf *conf, struct options *options)
 		r = daemonize();
 	}
 	if (r < 0) {
+		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+
 		fprintf(stderr, "echod: cannot start: %s\n", strerror(-r));
+		daemonize_report(status);
 		conf_free(conf);
-		return r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+		return status;
 	}
 	return supervisor_run(conf, options, &store);
 }

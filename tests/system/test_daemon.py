@@ -1,6 +1,8 @@
 """echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
 
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +49,25 @@ def test_parent_passes_on_the_failure(launch):
 def test_parent_passes_on_a_bad_configuration(launch):
     daemon = launch(daemonize=True, text="port = 0\n")
     assert f"{daemon.config}:1:" in daemon.fails(echod.EX_CONFIG)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number):
+    """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
+    daemon = launch(daemonize=True, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock",
+                                          "-e", f"inject=flock:signal={number.name}"])
+    assert "before it was ready" in daemon.fails(echod.EX_OSERR)
+
+
+@root
+def test_parent_tells_that_no_process_can_be_made(launch, visible):
+    """With room for the first of the two forks alone, and with none at all."""
+    # (A sanitizer wants a process of its own at an exit from where the first fork has failed.)
+    for most in (2,) if echod.SANITIZED else (2, 1):
+        wrap = ["setpriv", f"--reuid={60000 + os.getpid() % 5000}", "--clear-groups", "prlimit", f"--nproc={most}"]
+        daemon = launch(daemonize=True, program=visible, wrap=wrap, pidfile="")
+        assert os.strerror(errno.EAGAIN) in daemon.fails(echod.EX_OSERR)
 
 
 def test_detached(start, model):
