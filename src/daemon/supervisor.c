@@ -131,7 +131,6 @@ static int open_signals(struct supervisor *supervisor)
 	}
 	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
 		return -errno;
-	signal(SIGPIPE, SIG_IGN);
 	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return supervisor->signals < 0 ? -errno : 0;
 }
@@ -804,6 +803,9 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.extend_at = INT64_MAX,
 	};
 
+	/* a reader of the log that has gone, or a limit to the size of files, is an error, not the end: from the first line on */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	list_init(&supervisor.crews);
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());
