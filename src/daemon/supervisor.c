@@ -433,9 +433,7 @@ static void reload_begin(struct supervisor *supervisor)
 
 	notify_reloading();
 	supervisor->reload_again = false;
-	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, &errors);
-	if (r == 0)
-		r = model_check(conf, &errors);
+	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
 		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
 	if (r < 0) {

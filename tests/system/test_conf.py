@@ -69,6 +69,17 @@ def test_every_mistake_is_listed_with_its_line(conf):
     assert re.search(rf"^.*{re.escape(path)}:6:.*65535", said, re.M), "the range is not named"
 
 
+def test_an_impossible_combination_is_listed_with_the_rest(conf):
+    path = conf("model = \"iterative\"\nprot = 7\nworkers = 4\n")
+    said = refuse(path)
+    assert f"{path}:2:" in said and f"{path}:3:" in said, said
+    # Nobody can tell which combination was meant.
+    path = conf("model = \"iterative\"\nworkers = 4x\nmodle = \"epoll\"\n")
+    assert len(refuse(path).splitlines()) == 2
+    # Not the command line alone is to blame.
+    refuse(conf("model = \"iterative\"\nprot = 7\n"), "-w", "4")
+
+
 @pytest.mark.parametrize("text, line, hint", [
     ("port = 010\n", 1, "zero"),
     ("port = 0x10\n", 1, ""),
