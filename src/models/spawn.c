@@ -195,7 +195,7 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 
 		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
 			continue;
-		worker_lost(worker->board, worker->admission.shared, slot, status);
+		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, status));
 		return;
 	}
 }
