@@ -232,7 +232,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 			if (!store->kept.items[i].keep)
 				store_forget(&one);
 		}
-		sockets_commit(&store->kept);
+		sockets_commit(&store->kept, conf);
 	}
 	conf_errors_clear(&errors);
 	return r;
@@ -493,7 +493,7 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
 		shut_unnamed(supervisor);
-		sockets_commit(&supervisor->sockets);
+		sockets_commit(&supervisor->sockets, supervisor->current->conf);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
 	}
