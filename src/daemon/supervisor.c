@@ -274,7 +274,7 @@ static int leave_janitor(struct supervisor *supervisor)
 	if (supervisor->pidfile_path)
 		paths[count++] = supervisor->pidfile_path;
 	if (count > 0)
-		r = privileges_leave_janitor(paths, count);
+		r = privileges_leave_janitor(&supervisor->privileges, paths, count);
 	free(paths);
 	return r;
 }
@@ -761,6 +761,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 		store_forget(&supervisor->sockets);
 		store_forget_queue();
 	} else {
+		privileges_dismiss_janitor(&supervisor->privileges);
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          report_handed_over(&supervisor->report, supervisor->ground.board));
 	}
@@ -794,6 +795,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.signals = -1,
 		.relay = -1,
 		.pidfile = -1,
+		.privileges = { .janitor = -1 },
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1 },
 		.raise_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,

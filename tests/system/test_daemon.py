@@ -257,6 +257,24 @@ def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
             assert file.read() == ""
 
 
+@root
+def test_only_files_of_its_own_are_removed_by_a_daemon_that_became_somebody_else(start, visible, debris):
+    """Another socket or pid file of the same name belongs to whoever made it."""
+    paths = [os.path.join(debris, name) for name in ("echo.sock", "other.sock", "other.pid")]
+    daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}" for path in paths[:2]],
+                   pidfile=paths[2])
+    for path in paths[1:]:
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(paths[1])
+        with open(paths[2], "w") as file:
+            file.write("1\n")
+        daemon.stop()
+        proc.until(lambda: not os.path.exists(paths[0]), "its own socket's end")
+        proc.until(lambda: not proc.tagged(daemon.tag), "no process left")
+        assert os.path.exists(paths[1]) and os.path.exists(paths[2])
+
+
 def test_user_without_root_is_told(launch, visible):
     """Who cannot become somebody else says so; it does not go on as who it is."""
     if os.geteuid() == 0:
