@@ -138,6 +138,19 @@ def test_pid_file_that_cannot_be_written(launch, debris):
     assert peer.refused(daemon.address)
 
 
+def test_pid_file_of_somebody_else_stays(start, debris):
+    """The administrator removed ours, and another daemon made its own."""
+    path = os.path.join(debris, "echod.pid")
+    first = start(daemonize=True, pidfile=path)
+    os.unlink(path)
+    second = start(daemonize=True, pidfile=path)
+    first.stop()
+    with open(path) as file:
+        assert file.read() == f"{second.pid}\n"
+    second.stop()
+    assert not os.path.exists(path)
+
+
 def test_no_pid_file(start):
     daemon = start(daemonize=True, pidfile="")
     daemon.visit()
