@@ -87,8 +87,8 @@ static int add(struct building *building, enum listener_kind kind, const struct 
 		r = open_beside(&items[set->count], building, kind, addr);
 	}
 	if (r < 0) {
-		conf_errors_add(building->errors, "cannot listen on %s (%s): %s", addr_print(addr, text),
-		                kind == LISTENER_STREAM ? "tcp" : "udp", explain(-r));
+		conf_errors_add(building->errors, "cannot listen on %s%s: %s", addr_print(addr, text),
+		                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", explain(-r));
 		return r;
 	}
 	items[set->count++].keep = have != NULL;
