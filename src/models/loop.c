@@ -236,6 +236,7 @@ static void session_cut(struct loop *loop, struct session *session)
 static void stop_begin(struct loop *loop)
 {
 	enum stats_stop order = worker_stop_order(loop->worker);
+	struct arrival arrival;
 
 	loop->stopping = true;
 	loop->ops->remove(loop->ready, &loop->stop, false);
@@ -246,6 +247,9 @@ static void stop_begin(struct loop *loop)
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
 		intake_pass_on(&loop->intake, UINT_MAX);
+	/* what a predecessor has handed over has nobody else who sends what it is owed */
+	while (order == STOP_DRAIN && intake_inherit(&loop->intake, &arrival))
+		session_begin(loop, &arrival);
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 

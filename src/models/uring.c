@@ -132,9 +132,13 @@ static void halt(struct uring *uring)
 static void stop_begin(struct uring *uring)
 {
 	enum stats_stop order = worker_stop_order(uring->worker);
+	struct arrival arrival;
 
 	uring->stopping = true;
 	doors_unpark_all(uring);
+	/* what a predecessor has handed over has nobody else who sends what it is owed */
+	while (order == STOP_DRAIN && intake_inherit(&uring->intake, &arrival))
+		flow_begin(uring, &arrival);
 	uring->halting = false;
 	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
 	datagram_finish(&uring->datagram);

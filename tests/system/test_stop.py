@@ -183,6 +183,35 @@ def test_stop_while_an_old_crew_hands_over(start, visible, model):
         sock.close()
 
 
+@pytest.mark.models("process", "thread", "select", "poll", "epoll", "io_uring")
+def test_stop_while_connections_are_between_two_crews(start, model):
+    """What was handed over, and not taken up yet, is sent what it is owed too."""
+    daemon = start(model, drain_timeout=30)
+    crowd = [daemon.connect() for _ in range(40)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    old = [stat.pid for stat in daemon.tree() if stat.pid != daemon.pid]
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    daemon.hup()
+    new = [pid for pid in daemon.workers() if pid not in old]
+    for pid in new:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)
+    proc.until(lambda: not {stat.pid for stat in daemon.tree()} & set(old), "the old crew's end")
+    for sock in crowd:
+        sock.sendall(b"and this?")
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    for pid in new:
+        os.kill(pid, signal.SIGCONT)
+    for sock in crowd:
+        assert peer.receive_all(sock) == b"and this?"
+        sock.close()
+    assert daemon.wait_exit() == 0
+
+
 def test_sigterm_before_ready(launch, model):
     """Early in the start as well, it ends without leaving anything, and not by a crash."""
     daemon = launch(model)
