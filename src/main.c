@@ -55,28 +55,24 @@ static void tell_errors(const struct conf_errors *errors, const struct options *
 		log_event(LOG_ERR, EVENT_CONFIG_WRONG, "%s", errors->lines[i]);
 }
 
-/* Whether it was an option of the command line that makes the configuration impossible. */
+/* Whether nothing is wrong but an option of the command line, which makes the configuration impossible. */
 static bool command_line_is_to_blame(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
-		if (strncmp(errors->lines[i], "command line", strlen("command line")) == 0)
-			return true;
-	return false;
+		if (strncmp(errors->lines[i], "command line", strlen("command line")) != 0)
+			return false;
+	return true;
 }
 
 /* Read and check; 0 or the exit status, with the mistakes printed. */
 static int read_conf(struct conf **conf, const struct options *options)
 {
 	struct conf_errors errors = { 0 };
-	int r = conf_read(conf, options->path, &options->overrides, model_names, &errors), status = 0;
+	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
-	if (r == 0)
-		r = model_check(*conf, &errors);
 	if (r < 0) {
 		tell_errors(&errors, options);
 		status = r != -EINVAL ? EX_NOINPUT : command_line_is_to_blame(&errors) ? EX_USAGE : EX_CONFIG;
-		conf_free(*conf);
-		*conf = NULL;
 	}
 	conf_errors_clear(&errors);
 	return status;
@@ -100,9 +96,12 @@ static int run_daemon(struct conf *conf, struct options *options)
 		r = daemonize();
 	}
 	if (r < 0) {
+		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+
 		fprintf(stderr, "echod: cannot start: %s\n", strerror(-r));
+		daemonize_report(status);
 		conf_free(conf);
-		return r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+		return status;
 	}
 	return supervisor_run(conf, options, &store);
 }
@@ -149,7 +148,9 @@ int main(int argc, char *argv[])
 	default:
 		status = run(&options);
 	}
-	if (fflush(stdout) != 0 && status == 0)
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+		fprintf(stderr, "echod: cannot write the output: %s\n", strerror(errno));
 		status = EX_IOERR;
+	}
 	exit(status);
 }

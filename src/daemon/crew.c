@@ -356,12 +356,15 @@ static unsigned slots_used(const struct crew *crew)
 /* Every slot of the crew whose process is `pid`: the threads of one process share it. */
 static void slots_lost(struct crew *crew, pid_t pid, int status)
 {
+	uint32_t live = 0;
+
 	for (unsigned i = 0; i < slots_used(crew); i++) {
 		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
 
 		if (atomic_load(&slot->pid) == pid)
-			worker_lost(crew->ground->board, crew->ground->admission, slot, status);
+			live += worker_lost(crew->ground->board, crew->ground->admission, slot, status);
 	}
+	worker_tell_lost(pid, status, live);
 }
 
 static void process_failed(struct crew *crew, struct crew_process *process)
@@ -421,16 +424,30 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 	return next;
 }
 
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
 {
 	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
 
-	if (crew->stopping)
-		return;
+	if (crew->stopping) {
+		hand_over &= atomic_load(&orders->stop) == STOP_HAND_OVER;
+		hand_until = earlier(hand_until, atomic_load(&orders->hand_until));
+		drain_until = earlier(drain_until, atomic_load(&orders->drain_until));
+	}
 	atomic_store(&orders->hand_until, hand_until);
 	atomic_store(&orders->drain_until, drain_until);
 	atomic_store(&orders->stop, hand_over ? STOP_HAND_OVER : STOP_DRAIN);
-	close(crew->stop_in);
+	close_fd(crew->stop_in);
 	crew->stop_in = -1;
 	crew->stopping = true;
 	crew->kill_at = drain_until + KILL_GRACE;
@@ -475,12 +492,6 @@ bool crew_alive(struct crew *crew)
 		slot->seen = beats;
 	}
 	return alive;
-}
-
-static void close_fd(int fd)
-{
-	if (fd >= 0)
-		close(fd);
 }
 
 void crew_free(struct crew *crew)

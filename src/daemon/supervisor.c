@@ -61,7 +61,6 @@ struct supervisor {
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool stop_now;                /* second SIGTERM */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
@@ -132,7 +131,6 @@ static int open_signals(struct supervisor *supervisor)
 	}
 	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
 		return -errno;
-	signal(SIGPIPE, SIG_IGN);
 	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return supervisor->signals < 0 ? -errno : 0;
 }
@@ -234,7 +232,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 			if (!store->kept.items[i].keep)
 				store_forget(&one);
 		}
-		sockets_commit(&store->kept);
+		sockets_commit(&store->kept, conf);
 	}
 	conf_errors_clear(&errors);
 	return r;
@@ -276,7 +274,7 @@ static int leave_janitor(struct supervisor *supervisor)
 	if (supervisor->pidfile_path)
 		paths[count++] = supervisor->pidfile_path;
 	if (count > 0)
-		r = privileges_leave_janitor(paths, count);
+		r = privileges_leave_janitor(&supervisor->privileges, paths, count);
 	free(paths);
 	return r;
 }
@@ -435,9 +433,7 @@ static void reload_begin(struct supervisor *supervisor)
 
 	notify_reloading();
 	supervisor->reload_again = false;
-	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, &errors);
-	if (r == 0)
-		r = model_check(conf, &errors);
+	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
 		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
 	if (r < 0) {
@@ -457,12 +453,13 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
 }
 
-/* Order a crew to end within its drain-timeout. */
-static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
+/* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
+static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
 {
+	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
 	int64_t now = clock_usec();
 
-	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) crew->conf->drain_timeout * USEC_PER_SEC);
+	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
 }
 
 /* Listeners that the new configuration does not name: who waits in their backlog is served,
@@ -496,12 +493,12 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
 		shut_unnamed(supervisor);
-		sockets_commit(&supervisor->sockets);
+		sockets_commit(&supervisor->sockets, supervisor->current->conf);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
 	}
 	open_log(supervisor->current->conf, supervisor->options->foreground);
-	stop_crew(old, true, HAND_OVER_WAIT);
+	stop_crew(supervisor, old, true, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
 	report_trouble(&supervisor->report, "%s", "");
@@ -516,7 +513,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* what it may have accepted already goes back into the queue */
-	stop_crew(crew, supervisor->phase == PHASE_SERVING, 0);
+	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING, 0);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -560,7 +557,7 @@ static void stop_begin(struct supervisor *supervisor)
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
@@ -569,6 +566,7 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
 }
 
+/* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
@@ -600,7 +598,8 @@ static void reap(struct supervisor *supervisor)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 		for (uint32_t i = 0; !known && i < atomic_load(&board->slots_used); i++)
 			if (atomic_load(&board->slots[i].pid) == pid)
-				worker_lost(board, supervisor->ground.admission, &board->slots[i], status);
+				worker_tell_lost(pid, status,
+				                 worker_lost(board, supervisor->ground.admission, &board->slots[i], status));
 		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
 			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
 	}
@@ -756,14 +755,13 @@ static void close_waiting(struct supervisor *supervisor)
 
 static void supervisor_finish(struct supervisor *supervisor)
 {
-	bool keep = supervisor->keep && !supervisor->stop_now;
-
-	if (!keep) {
+	if (!supervisor->keep) {
 		close_waiting(supervisor);
 		/* the manager would let go of them only after this process has ended */
 		store_forget(&supervisor->sockets);
 		store_forget_queue();
 	} else {
+		privileges_dismiss_janitor(&supervisor->privileges);
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          report_handed_over(&supervisor->report, supervisor->ground.board));
 	}
@@ -772,7 +770,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
-	sockets_close(&supervisor->sockets, !keep);
+	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
 	if (notify_enabled())
@@ -797,6 +795,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.signals = -1,
 		.relay = -1,
 		.pidfile = -1,
+		.privileges = { .janitor = -1 },
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1 },
 		.raise_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
@@ -805,6 +804,9 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.extend_at = INT64_MAX,
 	};
 
+	/* a reader of the log that has gone, or a limit to the size of files, is an error, not the end: from the first line on */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	list_init(&supervisor.crews);
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());

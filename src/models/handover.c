@@ -17,6 +17,9 @@
 
 #define FDS_MAX 2
 
+/* How often, in ms, one who waits for room looks whether the orders have changed. */
+#define ORDERS_TICK 50
+
 int handover_pair(int *inbox, int *outbox)
 {
 	int ends[2], size = 1 << 30;
@@ -91,22 +94,24 @@ int handover_send(int outbox, const struct session *session)
 	return r;
 }
 
-int handover_send_wait(int outbox, const struct session *session, int64_t deadline)
+int handover_send_wait(struct worker *worker, const struct session *session)
 {
-	struct pollfd room = { .fd = outbox, .events = POLLOUT };
+	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 
-	for (;;) {
-		int r = handover_send(outbox, session);
+	while (worker->outbox_fd >= 0 && worker_stop_order(worker) == STOP_HAND_OVER) {
+		int r = handover_send(worker->outbox_fd, session);
 		int64_t now = clock_usec();
 
-		if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= deadline)
+		if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= atomic_load(&worker->orders->hand_until))
 			return r;
+		worker_beat(worker, now);
 		/* nothing tells when descriptors in flight have landed: look again soon */
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);
 		else
-			poll(&room, 1, clock_poll_timeout(deadline, now));
+			poll(&room, 1, ORDERS_TICK);
 	}
+	return -ECANCELED;
 }
 
 /* --- the other end --------------------------------------------------------------------- */

@@ -19,8 +19,9 @@
  * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_send(int outbox, const struct session *session);
 
-/* Send, waiting for room until `deadline` (clock_usec()); 0: do not wait. */
-int handover_send_wait(int outbox, const struct session *session, int64_t deadline);
+/* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
+ * may change meanwhile, and showing life. Returns also -ECANCELED where they are to hand over nothing. */
+int handover_send_wait(struct worker *worker, const struct session *session);
 
 /* Take the next connection from `inbox` without waiting; its place and source are counted.
  * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown

@@ -38,7 +38,6 @@ struct loop {
 	bool listening, in_room;     /* what of the intake is being watched */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
-	int64_t drain_until;
 };
 
 /* --- sessions -------------------------------------------------------------------------- */
@@ -177,16 +176,11 @@ static void take_arrivals(struct loop *loop, const struct watch *watch)
 /* Returns whether the session is gone. */
 static bool session_hand_over(struct loop *loop, struct session *session)
 {
-	struct worker *worker = loop->worker;
-	int64_t until = atomic_load(&worker->orders->hand_until);
-
-	if (worker->outbox_fd < 0 || turn_empty_pipe(&loop->turn, session) < 0)
-		return false;
-	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
+	if (turn_empty_pipe(&loop->turn, session) < 0 || handover_send_wait(loop->worker, session) < 0)
 		return false;
 	loop->ops->remove(loop->ready, &session->watch, false);
 	list_remove(&session->link);
-	session_forget(session, worker);
+	session_forget(session, loop->worker);
 	pool_give(&loop->pool, session);
 	return true;
 }
@@ -227,6 +221,12 @@ static void session_drain_again(struct loop *loop, struct session *session)
 	session_follow(loop, session, conn_want(&session->conn, loop->turn.limit));
 }
 
+/* The supervisor may have changed its mind since the order came. */
+static bool is_time_left(const struct loop *loop)
+{
+	return loop->now < atomic_load(&loop->worker->orders->drain_until);
+}
+
 static void session_cut(struct loop *loop, struct session *session)
 {
 	conn_end(&session->conn, CONN_DRAIN);
@@ -236,9 +236,9 @@ static void session_cut(struct loop *loop, struct session *session)
 static void stop_begin(struct loop *loop)
 {
 	enum stats_stop order = worker_stop_order(loop->worker);
+	struct arrival arrival;
 
 	loop->stopping = true;
-	loop->drain_until = atomic_load(&loop->worker->orders->drain_until);
 	loop->ops->remove(loop->ready, &loop->stop, false);
 	if (loop->worker->inbox_fd >= 0)
 		loop->ops->remove(loop->ready, &loop->inbox, false);
@@ -247,6 +247,9 @@ static void stop_begin(struct loop *loop)
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
 		intake_pass_on(&loop->intake, UINT_MAX);
+	/* what a predecessor has handed over has nobody else who sends what it is owed */
+	while (order == STOP_DRAIN && intake_inherit(&loop->intake, &arrival))
+		session_begin(loop, &arrival);
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 
@@ -312,7 +315,7 @@ static int loop_turn(struct loop *loop)
 	if (!loop->stopping)
 		sessions_expire(loop);
 	else
-		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_cut);
+		sessions_each(loop, is_time_left(loop) ? session_drain_again : session_cut);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;

@@ -19,9 +19,8 @@ int serve_turn_open(struct turn *turn, struct worker *worker)
 /* The order to stop has come. Returns whether the session is gone. */
 static bool stop(struct worker *worker, struct turn *turn, struct session *session)
 {
-	if (worker_stop_order(worker) == STOP_HAND_OVER && worker->outbox_fd >= 0 &&
-	    turn_empty_pipe(turn, session) == 0 &&
-	    handover_send_wait(worker->outbox_fd, session, atomic_load(&worker->orders->hand_until)) == 0) {
+	if (worker_stop_order(worker) == STOP_HAND_OVER && turn_empty_pipe(turn, session) == 0 &&
+	    handover_send_wait(worker, session) == 0) {
 		session_forget(session, worker);
 		return true;
 	}

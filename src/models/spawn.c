@@ -195,7 +195,7 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 
 		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
 			continue;
-		worker_lost(worker->board, worker->admission.shared, slot, status);
+		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, status));
 		return;
 	}
 }
@@ -257,6 +257,19 @@ static int spawner_turn(struct spawner *spawner)
 	return 0;
 }
 
+/* What a predecessor has handed over has nobody else who sends what it is owed. */
+static void take_rest(struct spawner *spawner)
+{
+	const struct worker *worker = spawner->worker;
+
+	while (spawner->running < worker->workers &&
+	       (spawner->pending || intake_inherit(&spawner->entrance.intake, &spawner->arrival))) {
+		start_pending(spawner);
+		if (spawner->pending)
+			return;
+	}
+}
+
 /* The order to stop has come: everybody heard it; wait for the last to end. */
 static void spawner_finish(struct spawner *spawner)
 {
@@ -285,6 +298,8 @@ static int spawner_run(struct spawner *spawner)
 		worker_ready(spawner->worker);
 	while (r == 0 && !spawner->entrance.stopping)
 		r = spawner_turn(spawner);
+	if (r == 0 && worker_stop_order(spawner->worker) == STOP_DRAIN)
+		take_rest(spawner);
 	entrance_close(&spawner->entrance);
 	spawner_finish(spawner);
 	close(spawner->ended);

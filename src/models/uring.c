@@ -82,12 +82,7 @@ static void sessions_expire(struct uring *uring)
 /* Returns whether the session is gone. */
 static bool flow_hand_over(struct uring *uring, struct session *session)
 {
-	struct worker *worker = uring->worker;
-	int64_t until = atomic_load(&worker->orders->hand_until);
-
-	if (worker->outbox_fd < 0 || turn_empty_pipe(&uring->turn, session) < 0)
-		return false;
-	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
+	if (turn_empty_pipe(&uring->turn, session) < 0 || handover_send_wait(uring->worker, session) < 0)
 		return false;
 	flow_forget(uring, session);
 	return true;
@@ -112,6 +107,12 @@ static void flow_drain_again(struct uring *uring, struct session *session)
 		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 }
 
+/* The supervisor may have changed its mind since the order came. */
+static bool is_time_left(const struct uring *uring)
+{
+	return uring->now < atomic_load(&uring->worker->orders->drain_until);
+}
+
 static void flow_cut(struct uring *uring, struct session *session)
 {
 	conn_end(&session->conn, CONN_DRAIN);
@@ -130,12 +131,14 @@ static void halt(struct uring *uring)
 
 static void stop_begin(struct uring *uring)
 {
-	struct worker *worker = uring->worker;
-	enum stats_stop order = worker_stop_order(worker);
+	enum stats_stop order = worker_stop_order(uring->worker);
+	struct arrival arrival;
 
 	uring->stopping = true;
-	uring->drain_until = atomic_load(&worker->orders->drain_until);
 	doors_unpark_all(uring);
+	/* what a predecessor has handed over has nobody else who sends what it is owed */
+	while (order == STOP_DRAIN && intake_inherit(&uring->intake, &arrival))
+		flow_begin(uring, &arrival);
 	uring->halting = false;
 	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
 	datagram_finish(&uring->datagram);
@@ -229,7 +232,7 @@ static int uring_turn(struct uring *uring)
 	doors_unpark(uring);
 	doors_follow(uring);
 	if (uring->stopping)
-		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_cut);
+		sessions_each(uring, is_time_left(uring) ? flow_drain_again : flow_cut);
 	else if (!uring->halting)
 		sessions_expire(uring);
 	stats_publish(uring->worker->slot, &uring->worker->tally);

@@ -61,7 +61,6 @@ struct uring {
 	bool stop_seen, stopping;
 	bool halting;              /* stop seen: nothing is begun until all operations have ended */
 	int64_t now;               /* coarse, taken once a turn */
-	int64_t drain_until;
 };
 
 /* --- uring_flow.c ---------------------------------------------------------------------- */
