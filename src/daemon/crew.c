@@ -71,6 +71,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 			.owner = crew->first_slot + index,
 		},
 	};
+	worker->capacity = model_capacity(crew->model, conf, crew->sockets.count);
 	if (crew->model->crew == MODEL_SPAWN)
 		worker->spare = &slots[crew->slots - crew->workers];
 	atomic_store(&worker->slot->state, SLOT_STARTING);

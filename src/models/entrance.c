@@ -46,7 +46,7 @@ static void entrance_follow(struct entrance *entrance)
 			intake_failed(&entrance->intake, ENOMEM);
 	}
 	entrance->listening = entrance->intake.open;
-	r = watch_follow(entrance, &entrance->inbox, worker->inbox_fd, WATCH_INBOX, !entrance->intake.busy,
+	r = watch_follow(entrance, &entrance->inbox, worker->inbox_fd, WATCH_INBOX, entrance->intake.inheriting,
 	                 &entrance->inheriting);
 	if (r == 0)
 		r = watch_follow(entrance, &entrance->room, entrance->intake.room_fd, WATCH_ROOM,

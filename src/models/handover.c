@@ -210,7 +210,6 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 		          "A connection that was handed over could not be taken up and is closed: %s", strerror(-r));
 		return -EBADMSG;
 	}
-	admission_force_place(&worker->admission);
 	admission_force_source(&worker->admission, &arrival->peer);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	return 0;

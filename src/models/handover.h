@@ -22,7 +22,8 @@ int handover_send(int outbox, const struct session *session);
 /* Send, waiting for room until `deadline` (clock_usec()); 0: do not wait. */
 int handover_send_wait(int outbox, const struct session *session, int64_t deadline);
 
-/* Take the next connection from `inbox` without waiting; its place and source are counted.
+/* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
+ * There must be room for two descriptors: the kernel closes what it cannot deliver.
  * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
  * version: it is closed, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);

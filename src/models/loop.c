@@ -35,7 +35,7 @@ struct loop {
 	struct list sessions;        /* by last activity, the longest idle first */
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
-	bool listening, in_room;     /* what of the intake is being watched */
+	bool listening, inheriting, in_room; /* what of the intake is being watched */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
 	int64_t drain_until;
@@ -130,12 +130,20 @@ static int watch_begin(struct loop *loop, struct watch *watch, int fd, enum watc
 	return loop->ops->add(loop->ready, watch, shared);
 }
 
-/* Watch the stream listeners and the room for as long as the intake wants them watched. */
+/* Watch the inbox, the stream listeners and the room for as long as the intake wants them watched. */
 static void intake_follow(struct loop *loop)
 {
 	bool open = loop->intake.open && !loop->stopping, waiting = loop->intake.waiting && !loop->stopping;
+	bool inheriting = loop->intake.inheriting && !loop->stopping && loop->worker->inbox_fd >= 0;
 	const struct worker *worker = loop->worker;
 
+	if (inheriting != loop->inheriting) {
+		if (!inheriting)
+			loop->ops->remove(loop->ready, &loop->inbox, false);
+		else if (watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false) < 0)
+			intake_failed(&loop->intake, ENOMEM);
+		loop->inheriting = inheriting;
+	}
 	if (open != loop->listening) {
 		for (size_t i = 0; i < worker->listener_count; i++) {
 			if (worker->listeners[i].kind != LISTENER_STREAM)
@@ -240,8 +248,6 @@ static void stop_begin(struct loop *loop)
 	loop->stopping = true;
 	loop->drain_until = atomic_load(&loop->worker->orders->drain_until);
 	loop->ops->remove(loop->ready, &loop->stop, false);
-	if (loop->worker->inbox_fd >= 0)
-		loop->ops->remove(loop->ready, &loop->inbox, false);
 	datagram_unwatch(&loop->datagram);
 	datagram_finish(&loop->datagram);
 	intake_follow(loop);
@@ -338,8 +344,6 @@ static int loop_open(struct loop *loop)
 	if (r < 0)
 		return r;
 	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
-	if (r == 0 && worker->inbox_fd >= 0)
-		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false);
 	if (r == 0)
 		r = datagram_open(&loop->datagram, worker);
 	if (r == 0)

@@ -264,8 +264,6 @@ static int uring_open(struct uring *uring)
 	if (r < 0)
 		return r;
 	ring_poll(&uring->ring, &uring->stop, false);
-	if (worker->inbox_fd >= 0)
-		ring_poll(&uring->ring, &uring->inbox, false);
 	doors_follow(uring);
 	return 0;
 }

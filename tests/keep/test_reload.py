@@ -78,6 +78,23 @@ def test_a_thousand_connections_over_twenty_reloads(start, crowd, model):
           f"{sorted(pauses)[len(pauses) // 2]:.0f} ms; without a reload {before:.0f} ms")
 
 
+def leave_one_by_one(socks):
+    """Everybody asks; who is answered leaves and makes room, until all have been."""
+    poll, waiting = select.poll(), {}
+    for sock in socks:
+        sock.sendall(b"after")
+        poll.register(sock, select.POLLIN)
+        waiting[sock.fileno()] = sock
+    while waiting:
+        ready = poll.poll(peer.PATIENCE * 1000)
+        assert ready, f"{len(waiting)} of {len(socks)} get no answer"
+        for fd, _ in ready:
+            sock = waiting.pop(fd)
+            poll.unregister(fd)
+            assert peer.receive(sock, 5) == b"after"
+            peer.finish(sock)
+
+
 def served(socks, timeout):
     """Those of the sockets, in which all have asked, that get an answer."""
     ready = set()
@@ -126,3 +143,34 @@ def test_waiting_connections_survive_reloads(start):
     for sock in socks:
         peer.echo(sock, b"after")
         peer.finish(sock)
+
+
+@pytest.mark.parametrize("model", ["thread", *echod.LOOPS])
+def test_connections_beyond_the_descriptors_wait(start, model):
+    """Where one process cannot hold as many as many processes did: nobody is dropped, those who came last wait."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"))
+    socks = [daemon.connect() for _ in range(200)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    old = [stat.pid for stat in daemon.tree()[1:]]
+    daemon.reload(model=model, workers=1 if model in echod.LOOPS else 300)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old processes have left", 60)
+    leave_one_by_one(socks)
+    daemon.visit()
+
+
+def test_connections_beyond_select_wait(start):
+    """Likewise where descriptors are left, but select(2) cannot watch them."""
+    daemon = start("epoll")
+    socks = [daemon.connect() for _ in range(1200)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    for model in "select", "select", "epoll":
+        daemon.reload(model=model)
+    old = daemon.workers()
+    daemon.reload(model="select")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    leave_one_by_one(socks)
+    daemon.visit()
