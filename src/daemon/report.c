@@ -186,13 +186,15 @@ bool report_progress(struct report *report, const struct stats_board *board)
 	return true;
 }
 
-uint64_t report_handed_over(const struct report *report, const struct stats_board *board)
+uint64_t report_drained(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;
+	uint64_t since;
 
-	(void) report;
 	stats_total(board, &total);
-	return total.counters[STAT_HANDED_OVER];
+	since = total.counters[STAT_ENDED_DRAIN] - report->drained;
+	report->drained = total.counters[STAT_ENDED_DRAIN];
+	return since;
 }
 
 void report_clear(struct report *report)

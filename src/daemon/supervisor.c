@@ -33,6 +33,10 @@
  * work, its successor, and a predecessor that still drains. Only used ones cost memory. */
 #define SLOTS (3 * (100000 + 2))
 
+/* What a connection may hold that is drained by the supervisor when there is no configuration, and how often it is looked at. */
+#define LEAVER_BUFFER 65536
+#define LEAVER_TICK (10 * USEC_PER_MSEC)
+
 /* How long a new crew may take until every worker accepts. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
 
@@ -61,7 +65,8 @@ struct supervisor {
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool stop_now;                /* second SIGTERM */
+	bool hurry;                   /* second SIGTERM */
+	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
@@ -172,8 +177,12 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 		return -errno;
 	log_count_lost(&ground->board->retired[STAT_LOG_LOST]);
 	if (store->inbox >= 0 && store->outbox >= 0) {
+		unsigned count = handover_waiting(store->inbox);
+
 		ground->inbox = store->inbox;
 		ground->outbox = store->outbox;
+		if (count > 0)
+			log_event(LOG_INFO, EVENT_RESTORED, "%u connections were kept over the restart and go on", count);
 		r = 0;
 	} else {
 		r = handover_pair(&ground->inbox, &ground->outbox);
@@ -565,6 +574,8 @@ static void stop_begin(struct supervisor *supervisor)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
 	supervisor->next = NULL;
+	if (serving)
+		supervisor->drain_until = clock_usec() + (int64_t) supervisor->current->conf->drain_timeout * USEC_PER_SEC;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
 }
@@ -572,6 +583,7 @@ static void stop_begin(struct supervisor *supervisor)
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
+	supervisor->hurry = true;
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		crew_kill(LIST_ENTRY(at, struct crew, link));
 }
@@ -675,6 +687,16 @@ static int64_t earlier(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
+/* Over a reload or a restart: those for whom the queue had no room. */
+static void tell_drained(struct supervisor *supervisor)
+{
+	uint64_t count = report_drained(&supervisor->report, supervisor->ground.board);
+
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_HANDOVER, "%" PRIu64 " connections could not be handed over and were ended in good order",
+		          count);
+}
+
 /* Replace lost processes, let go of crews that are gone. Returns when to look again. */
 static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 {
@@ -689,6 +711,8 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		if (!crew->stopping || !crew_gone(crew))
 			continue;
 		list_remove(&crew->link);
+		if (supervisor->phase == PHASE_SERVING)
+			tell_drained(supervisor);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
 		crew_free(crew);
@@ -745,27 +769,40 @@ static void supervisor_loop(struct supervisor *supervisor)
 	(void) log_relay_receive(supervisor->relay, INT32_MAX);
 }
 
-/* Connections that still wait in the queue for a successor that will not come. */
-static void close_waiting(struct supervisor *supervisor)
+/* Connections that still wait in the queue for a successor that will not come. The crews are gone. */
+static void drain_waiting(struct supervisor *supervisor)
 {
-	unsigned count = handover_end_waiting(supervisor->ground.inbox);
+	const struct crew *current = supervisor->current;
+	struct leavers leavers;
+	unsigned count, cut;
 
+	if (supervisor->ground.inbox < 0)
+		return;
+	count = (unsigned) leavers_take(&leavers, supervisor->ground.inbox, current ? current->conf->buffer_size : LEAVER_BUFFER,
+	                                supervisor->ground.board->retired);
+	while (leavers_serve(&leavers) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
+		(void) wait_for_events(supervisor, clock_usec() + LEAVER_TICK);
+		on_timers(supervisor, clock_usec());
+	}
+	cut = leavers_cut(&leavers);
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were closed", count);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
+		          "taken all they were owed", count, cut);
 }
 
 static void supervisor_finish(struct supervisor *supervisor)
 {
-	bool keep = supervisor->keep && !supervisor->stop_now;
+	bool keep = supervisor->keep;
 
 	if (!keep) {
-		close_waiting(supervisor);
+		drain_waiting(supervisor);
 		/* the manager would let go of them only after this process has ended */
 		store_forget(&supervisor->sockets);
 		store_forget_queue();
 	} else {
-		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
-		          report_handed_over(&supervisor->report, supervisor->ground.board));
+		log_event(LOG_INFO, EVENT_HANDOVER, "%u connections were passed on to the next process",
+		          handover_waiting(supervisor->ground.inbox));
+		tell_drained(supervisor);
 	}
 	if (supervisor->ground.board)
 		report_left_out(&supervisor->report, supervisor->ground.board);

@@ -30,6 +30,7 @@
 	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
+	X(STAT_DAMAGED, "connections_damaged", "", "Live connections of a predecessor that could not be taken") \
 	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
 	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
 	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \

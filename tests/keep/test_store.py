@@ -351,3 +351,39 @@ def test_stop_ends_every_connection_properly(start, crowd, model):
     everybody.check(counts, "the stop")
     assert counts["ended"] == 50, counts
     assert not daemon.notify.store
+
+
+@pytest.mark.parametrize("model", echod.SERIAL)
+def test_stop_ends_connections_that_wait_properly(start, crowd, model):
+    """Likewise for those that wait in the queue for one of few workers, to whom nobody has listened yet."""
+    daemon = start("epoll", drain_timeout=60)
+    everybody = crowd(daemon.address, 50)
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    old = daemon.workers()
+    daemon.reload(model=model)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    everybody.begin("end")
+    daemon.stop()
+    counts = everybody.answer()
+    everybody.check(counts, "the stop")
+    assert counts["ended"] == 50, counts
+    assert "were ended, 0 of them before" in daemon.log(), daemon.log()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_stop_ends_waiting_connections_in_time(start, number):
+    """Those who do not read what they are owed are cut at the end of drain-timeout, or by a second signal."""
+    daemon = start("epoll", drain_timeout=2 if number == 1 else 60)
+    laden = [peer.laden(daemon.address) for _ in range(4)]
+    old = daemon.workers()
+    daemon.reload(model="iterative")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    daemon.term()
+    if number == 2:
+        daemon.notify.wait("STOPPING=1")
+        daemon.term()
+    assert daemon.wait_exit() == 0
+    daemon.wait_log(r"3 connections that waited for a worker were ended, 3 of them before")
+    for sock, _, _ in laden:
+        sock.close()
