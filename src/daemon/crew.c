@@ -357,12 +357,15 @@ static unsigned slots_used(const struct crew *crew)
 /* Every slot of the crew whose process is `pid`: the threads of one process share it. */
 static void slots_lost(struct crew *crew, pid_t pid, int status)
 {
+	uint32_t connections = 0;
+
 	for (unsigned i = 0; i < slots_used(crew); i++) {
 		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
 
 		if (atomic_load(&slot->pid) == pid)
-			worker_lost(crew->ground->board, crew->ground->admission, slot, status);
+			connections += worker_lost(crew->ground->board, crew->ground->admission, slot, status);
 	}
+	worker_tell_lost(pid, status, connections);
 }
 
 static void process_failed(struct crew *crew, struct crew_process *process)

@@ -612,7 +612,7 @@ static void reap(struct supervisor *supervisor)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 		for (uint32_t i = 0; !known && i < atomic_load(&board->slots_used); i++)
 			if (atomic_load(&board->slots[i].pid) == pid)
-				worker_lost(board, supervisor->ground.admission, &board->slots[i], status);
+				worker_tell_lost(pid, status, worker_lost(board, supervisor->ground.admission, &board->slots[i], status));
 		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
 			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
 	}

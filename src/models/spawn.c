@@ -155,6 +155,8 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner, stru
 	close(acceptor->ready_fd);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		close(acceptor->listeners[i].fd);
+	/* here too: whoever reaps it finds the slot, though the acceptor is killed before it can say so */
+	atomic_store(&slot->pid, getpid());
 	worker_derive(&worker, acceptor, slot);
 	worker.admission.owner = worker_slot_number(acceptor, slot);
 	serve_derived(&worker, &spawner->arrival);
@@ -195,7 +197,7 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 
 		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
 			continue;
-		worker_lost(worker->board, worker->admission.shared, slot, status);
+		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, status));
 		return;
 	}
 }

@@ -32,19 +32,23 @@ uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot
 	return (uint32_t) (slot - worker->board->slots);
 }
 
-void worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status)
+uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status)
 {
-	int pid = atomic_load(&slot->pid);
 	uint32_t live = stats_slot_retire(board, slot);
 
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return;
+		return 0;
 	admission_forget_owner(admission, (uint32_t) (slot - board->slots));
 	atomic_fetch_add(&board->retired[STAT_ENDED_ERROR], live);
+	return live;
+}
+
+void worker_tell_lost(pid_t pid, int status, uint32_t connections)
+{
 	if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",
-		          pid, WTERMSIG(status), strsignal(WTERMSIG(status)), live);
-	else
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connections lost", pid,
-		          WEXITSTATUS(status), live);
+		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), connections);
+	else if (WEXITSTATUS(status) != 0)
+		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connections lost", (int) pid,
+		          WEXITSTATUS(status), connections);
 }

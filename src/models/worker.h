@@ -62,8 +62,11 @@ static inline void worker_beat(struct worker *worker, int64_t now)
 enum stats_stop worker_stop_order(const struct worker *worker);
 
 /* A worker's process has ended with wait(2) status `status`, and the caller has reaped it: free
- * its slot, give back what it held, and say so where it did not end by itself. */
-void worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status);
+ * its slot and give back what it held. Returns the connections it was serving. */
+uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status);
+
+/* Say so, once for all the workers of a process, where it did not end by itself. */
+void worker_tell_lost(pid_t pid, int status, uint32_t connections);
 
 /* The number of the worker's slot on the board: its name as an owner of admissions. */
 uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot *slot);

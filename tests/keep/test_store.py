@@ -279,31 +279,90 @@ def test_a_crash_refuses_nobody(start, model):
         proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store again")
 
 
-@pytest.mark.parametrize("model", ["prefork", "process", "epoll"])
-def test_a_killed_worker_costs_its_own_connections_alone(start, model):
-    daemon = start(model, workers={"prefork": 3}.get(model, 0))
-    daemon.crash_expected = True
-    socks = [daemon.connect() for _ in range(3)]
-    for sock in socks:
-        peer.echo(sock, b"here")
-    def servers():
-        return [stat.pid for stat in daemon.tree()[1:] if stat.pid not in (daemon.workers() if model == "process" else ())]
-
-    before = servers()
-    os.kill(before[0], signal.SIGKILL)
-    proc.until(lambda: "killed by signal 9" in daemon.log(), lambda: daemon.log())
+def still(socks):
+    """Those of the sockets that are still served."""
     alive = []
     for sock in socks:
         try:
             peer.echo(sock, b"still here?")
             alive.append(sock)
         except (AssertionError, OSError):
-            pass
-    assert len(alive) == (0 if model == "epoll" else 2)
-    if model != "process":
-        proc.until(lambda: len(servers()) == len(before), "a new worker")
-    daemon.visit()
-    for sock in alive:
+            sock.close()
+    return alive
+
+
+@pytest.mark.parametrize("model", echod.MODELS)
+def test_a_killed_worker_costs_its_own_connections_alone(start, model):
+    """Whoever waits for it is served by the next one, and one line tells."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start(model, workers={"prefork": 3, "prethread": 3}.get(model, 0), max_connections=1 if model == "iterative" else 3)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    waiting = daemon.connect()
+    waiting.sendall(b"let me in")
+    lost = 1 if model in echod.PROCESSES else len(socks)
+    servers = [stat.pid for stat in daemon.tree()[1:] if model != "process" or stat.pid not in daemon.workers()]
+    os.kill(servers[0], signal.SIGKILL)
+    daemon.wait_log(rf"killed by signal 9 \(Killed\): {lost} connections lost")
+    assert peer.receive(waiting, 9) == b"let me in"
+    peer.finish(waiting)
+    alive = still(socks)
+    assert len(alive) == len(socks) - lost
+    # as much room as at first, and no more
+    more = [daemon.connect() for _ in range(lost)]
+    for sock in more:
+        peer.echo(sock, b"there is room")
+    waiting = daemon.connect()
+    assert peer.silent(waiting, 0.1)
+    for sock in alive + more:
+        peer.finish(sock)
+    peer.echo(waiting, b"now")
+    peer.finish(waiting)
+    assert daemon.log().count("was killed by signal") == 1, daemon.log()
+
+
+def test_a_killed_acceptor_costs_nobody(start):
+    """Its processes go on without it, are counted, and hand over at a reload."""
+    daemon = start("process", max_connections=5)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(3)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    daemon.wait_log("takes the place")
+    socks += [daemon.connect() for _ in range(2)]
+    assert still(socks) == socks
+    waiting = daemon.connect()
+    waiting.sendall(b"let me in")
+    assert peer.silent(waiting, 0.1)
+    peer.finish(socks.pop(0))
+    assert peer.receive(waiting, 9) == b"let me in"
+    peer.finish(waiting)
+    daemon.reload(model="epoll")
+    assert still(socks) == socks
+    for sock in socks:
+        peer.finish(sock)
+
+
+@pytest.mark.parametrize("model", echod.SERIAL)
+def test_a_killed_worker_leaves_the_queue_alone(start, model):
+    """Those who wait in it are not its own."""
+    daemon = start("epoll", workers=1)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(5)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    old = daemon.workers()
+    daemon.reload(model=model, workers=1)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left")
+    peer.echo(socks[0], b"served")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    assert peer.ended(socks.pop(0))
+    for sock in socks:
+        peer.echo(sock, b"after the kill")
         peer.finish(sock)
 
 
