@@ -562,7 +562,7 @@ static void stop_begin(struct supervisor *supervisor)
 {
 	bool serving = supervisor->phase == PHASE_SERVING;
 
-	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_restart_pending();
+	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_survives(&supervisor->sockets);
 	supervisor->phase = PHASE_STOPPING;
 	notify_send("STOPPING=1\nSTATUS=%s", supervisor->keep ? "Handing connections to the next process"
 	                                                      : "Sending what is owed to clients");
