@@ -413,6 +413,8 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 		if (process->restart_at <= now && !crew->failed) {
 			int r = process_start(crew, process);
 
+			/* who takes a place reports as well, and would wait once the pipe were full */
+			crew_note_ready(crew);
 			if (r < 0)
 				process_failed(crew, process);
 			else
