@@ -33,12 +33,18 @@
  * work, its successor, and a predecessor that still drains. Only used ones cost memory. */
 #define SLOTS (3 * (100000 + 2))
 
-/* What a connection may hold that is drained by the supervisor when there is no configuration, and how often it is looked at. */
+/* What a connection may hold that the supervisor drains when there is no configuration, and how often it is looked at. */
 #define LEAVER_BUFFER 65536
 #define LEAVER_TICK (10 * USEC_PER_MSEC)
 
 /* How long a new crew may take until every worker accepts. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
+
+/* How long a stopping crew waits for another one to make room in the queue. */
+#define HAND_OVER_WAIT (10 * USEC_PER_SEC)
+
+/* How long the supervisor, which does nothing else meanwhile, waits for that. */
+#define SHUT_WAIT USEC_PER_SEC
 
 /* Log records of workers written before other events get their turn. */
 #define RELAY_BATCH 256
@@ -486,16 +492,13 @@ static void shut_unnamed(struct supervisor *supervisor)
 
 		if (one.items->keep)
 			continue;
-		handover_backlog(one.items, &admission, supervisor->ground.outbox, UINT32_MAX,
-		                 &supervisor->ground.board->retired[STAT_ACCEPTED]);
+		handover_backlog(one.items, &admission, supervisor->ground.outbox, UINT32_MAX, clock_usec() + SHUT_WAIT,
+		                 supervisor->ground.board->retired);
 		listener_shut(one.items);
 		if (notify_enabled())
 			store_forget(&one);
 	}
 }
-
-/* How long an old crew waits for its successor to make room in the queue. */
-#define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
 static void reload_done(struct supervisor *supervisor)
 {
@@ -525,7 +528,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* what it may have accepted already goes back into the queue */
-	stop_crew(crew, supervisor->phase == PHASE_SERVING, 0);
+	stop_crew(crew, supervisor->phase == PHASE_SERVING, HAND_OVER_WAIT);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -654,9 +657,13 @@ static bool all_alive(struct supervisor *supervisor)
 {
 	bool alive = true;
 
-	/* each is asked, even after one said no: the answer counts from the last question */
-	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		alive &= crew_alive(LIST_ENTRY(at, struct crew, link));
+	/* Each is asked, even after one said no: the answer counts from the last question. One that stops may wait
+	 * for room in the queue, and is killed when its time is over. */
+	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next) {
+		struct crew *crew = LIST_ENTRY(at, struct crew, link);
+
+		alive &= crew->stopping || crew_alive(crew);
+	}
 	return alive;
 }
 

@@ -81,7 +81,7 @@ void entrance_close(struct entrance *entrance)
 	free(entrance->listeners);
 	/* nobody is woken for us any more; for whom we were, somebody else must be */
 	if (entrance->stopping && worker_stop_order(entrance->intake.worker) == STOP_HAND_OVER)
-		intake_pass_on(&entrance->intake, UINT_MAX);
+		intake_pass_on(&entrance->intake, UINT_MAX, atomic_load(&entrance->intake.worker->orders->hand_until));
 }
 
 void entrance_busy(struct entrance *entrance, bool busy)
@@ -109,7 +109,7 @@ static int take(struct entrance *entrance, const struct watch_event *events, int
 			knocks++;
 	}
 	if (knocks > 0 && entrance->intake.worker->workers > 1 && entrance->intake.worker->model->crew != MODEL_SPAWN)
-		intake_pass_on(&entrance->intake, 1);
+		intake_pass_on(&entrance->intake, 1, 0);
 	return got;
 }
 

@@ -16,12 +16,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "echo/state.h"
+#include "models/fault.h"
 
 #define FDS_MAX 2
 
 int handover_pair(int *inbox, int *outbox)
 {
-	int ends[2], size = 1 << 30;
+	int ends[2], size = (int) fault_number("ECHOD_FAULT_QUEUE", 1 << 30);
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return -errno;
@@ -315,29 +316,39 @@ unsigned leavers_cut(struct leavers *leavers)
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
+/* Send a connection just accepted, whose descriptor remains the caller's. Returns what it counts as. */
+static enum stats_counter backlog_send(const struct admission *admission, int outbox, int fd, const struct addr *addr,
+                                       int64_t until)
+{
+	struct session session = { .watch = { .fd = fd } };
+	enum admission_verdict verdict;
+	int r;
+
+	peer_from_addr(&session.peer, addr);
+	verdict = admission_admit(admission, &session.peer);
+	if (verdict != ADMISSION_OK)
+		return verdict == ADMISSION_DENIED ? STAT_ENDED_DENIED : STAT_ENDED_LIMIT;
+	conn_init(&session.conn, clock_usec());
+	session_touch(&session, session.conn.since);
+	r = handover_send_wait(outbox, &session, until);
+	admission_leave(admission, &session.peer);
+	return r == 0 ? STAT_ACCEPTED : STAT_ENDED_ERROR;
+}
+
 void handover_backlog(const struct listener *listener, const struct admission *admission, int outbox,
-                      unsigned most, _Atomic uint64_t *accepted)
+                      unsigned most, int64_t until, _Atomic uint64_t *counters)
 {
 	struct pollfd room = { .fd = outbox, .events = POLLOUT };
 	struct addr addr;
 	int fd;
 
-	while (listener->kind == LISTENER_STREAM && most-- > 0 && poll(&room, 1, 0) == 1) {
-		struct session session = { .watch = { .fd = -1 } };
-
+	while (listener->kind == LISTENER_STREAM && most-- > 0 &&
+	       poll(&room, 1, clock_poll_timeout(until, clock_usec())) == 1) {
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0)
 			return;
-		peer_from_addr(&session.peer, &addr);
-		if (admission_admit(admission, &session.peer) == ADMISSION_OK) {
-			session.watch.fd = fd;
-			conn_init(&session.conn, clock_usec());
-			session_touch(&session, session.conn.since);
-			if (handover_send(outbox, &session) == 0)
-				atomic_fetch_add_explicit(accepted, 1, memory_order_relaxed);
-			admission_leave(admission, &session.peer);
-		}
+		atomic_fetch_add_explicit(&counters[backlog_send(admission, outbox, fd, &addr, until)], 1, memory_order_relaxed);
 		close(fd);
 	}
 }

@@ -52,11 +52,11 @@ bool leavers_serve(struct leavers *leavers);
 unsigned leavers_cut(struct leavers *leavers);
 
 /* Accept those who wait in the backlog of `listener` and may come (`admission`; no place is taken for them
- * yet), `most` of them, and send them into `outbox` as far as it has room: for whoever stops watching a listener
- * and may have been the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener
- * that is about to be closed. `*accepted` counts them. */
+ * yet), `most` of them, and send them into `outbox`, waiting for room `until` then (0: not): for whoever stops
+ * watching a listener and may have been the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener
+ * that is about to be closed. `counters` (of enum stats_counter) count them. */
 void handover_backlog(const struct listener *listener, const struct admission *admission, int outbox,
-                      unsigned most, _Atomic uint64_t *accepted);
+                      unsigned most, int64_t until, _Atomic uint64_t *counters);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and
  * close-on-exec, the send buffer as large as the kernel allows. Returns 0 or -errno. */

@@ -180,13 +180,13 @@ int intake_inherit(struct intake *intake, struct arrival *arrival)
 	return r == 0;
 }
 
-void intake_pass_on(struct intake *intake, unsigned most)
+void intake_pass_on(struct intake *intake, unsigned most, int64_t until)
 {
 	struct worker *worker = intake->worker;
 
 	if (worker->outbox_fd < 0)
 		return;
 	for (size_t i = 0; i < worker->listener_count; i++)
-		handover_backlog(&worker->listeners[i], &worker->admission, worker->outbox_fd, most,
-		                 &worker->slot->counters[STAT_ACCEPTED]);
+		handover_backlog(&worker->listeners[i], &worker->admission, worker->outbox_fd, most, until,
+		                 worker->slot->counters);
 }

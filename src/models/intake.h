@@ -48,8 +48,9 @@ void intake_retry(struct intake *intake);
 void intake_busy(struct intake *intake, bool busy);
 
 /* This worker has been woken for connections that it does not serve now, and nobody else may
- * have been: send at most `most` of those who wait in each backlog into the queue, where all see them. */
-void intake_pass_on(struct intake *intake, unsigned most);
+ * have been: send at most `most` of those who wait in each backlog into the queue, where all see them,
+ * waiting for room `until` then (0: not). */
+void intake_pass_on(struct intake *intake, unsigned most, int64_t until);
 
 /* Take one of max-connections places; false where all are taken: `waiting` now. Only while not `waiting`. */
 bool intake_place(struct intake *intake);

@@ -252,7 +252,7 @@ static void stop_begin(struct loop *loop)
 	datagram_finish(&loop->datagram);
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
-		intake_pass_on(&loop->intake, UINT_MAX);
+		intake_pass_on(&loop->intake, UINT_MAX, atomic_load(&loop->worker->orders->hand_until));
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 

@@ -140,7 +140,7 @@ static void stop_begin(struct uring *uring)
 	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
 	datagram_finish(&uring->datagram);
 	if (order == STOP_HAND_OVER)
-		intake_pass_on(&uring->intake, UINT_MAX);
+		intake_pass_on(&uring->intake, UINT_MAX, atomic_load(&worker->orders->hand_until));
 	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
 }
 

@@ -174,3 +174,44 @@ def test_connections_beyond_select_wait(start):
     proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
     leave_one_by_one(socks)
     daemon.visit()
+
+
+@pytest.fixture
+def small_queue():
+    """The environment of a daemon that may have a handful of connections in the queue, as where net.core.wmem_max is low."""
+    if "fault points" not in echod.run("-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+    return {"ECHOD_FAULT_QUEUE": "4096"}
+
+
+@pytest.mark.parametrize("model", ["process", "thread", *echod.LOOPS])
+def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
+    """Where the successor takes what it gets, a queue for a few will do."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start("epoll", workers=2, env=small_queue)
+    everybody = crowd(daemon.address, 200, kinds="rrrribmhhccc")
+    everybody.settle("the start")
+    for _ in range(3):
+        for new in model, "epoll":
+            daemon.reload(model=new)
+            everybody.settle(f"to {new}")
+    everybody.finish("the end")
+    assert "could not be handed over" not in daemon.log()
+
+
+def test_what_a_small_queue_cannot_take_ends_in_good_order(start, crowd, small_queue):
+    """Where it does not, patience has an end, which is told; the watchdog is fed meanwhile."""
+    daemon = start("epoll", workers=1, env={**small_queue, "WATCHDOG_USEC": "4000000"}, drain_timeout=30)
+    everybody = crowd(daemon.address, 50, kinds="i")
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    everybody.begin("end")
+    since = daemon.notify.mark()
+    daemon.reload(model="iterative")
+    drained = int(daemon.wait_log(r"(\d+) connections could not be handed over", timeout=40)[1])
+    assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not fed"
+    daemon.stop(40)
+    counts = everybody.answer()
+    everybody.check(counts, "the end")
+    assert counts["ended"] == 50 and 0 < drained < 50, (drained, counts)
