@@ -1,4 +1,4 @@
-"""A pytest plugin: one TAP line a test, to the descriptor named by ECHOD_TAP_FD.
+"""A pytest plugin: one TAP line a test, to the descriptor named by ECHOD_TAP_FD; what it measured (record_property) as comments.
 
 With pytest-xdist only the controlling process writes; it gets the reports of all workers.
 """
@@ -42,6 +42,8 @@ class TapReporter:
             self.result(True, name, f" # SKIP {one_line(reason).removeprefix('Skipped: ')}")
         elif report.when == "call":
             self.result(report.passed, name)
+            for what, value in report.user_properties:
+                self.write(f"# {one_line(name)}: {what} {one_line(value)}")
         elif report.failed:
             self.result(False, f"{name} ({report.when})")
 
