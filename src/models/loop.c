@@ -33,6 +33,7 @@ struct loop {
 	struct datagram datagram;
 	struct pool pool;
 	struct list sessions;        /* by last activity, the longest idle first */
+	int64_t sort_at;             /* see session_enlist() */
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
 	bool listening, inheriting, in_room; /* what of the intake is being watched */
@@ -97,7 +98,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit)) & (WATCH_READ | WATCH_WRITE);
 		r = loop->ops->add(loop->ready, &session->watch, false);
 		if (r == 0) {
-			list_append(&loop->sessions, &session->link);
+			session_enlist(&loop->sessions, session, loop->now, &loop->sort_at);
 			return;
 		}
 		lost = *session;
@@ -112,6 +113,10 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 
 static void sessions_expire(struct loop *loop)
 {
+	if (loop->now >= loop->sort_at) {
+		sessions_sort(&loop->sessions, loop->now);
+		loop->sort_at = INT64_MAX;
+	}
 	while (!list_empty(&loop->sessions)) {
 		struct session *session = LIST_ENTRY(loop->sessions.next, struct session, link);
 
@@ -296,6 +301,8 @@ static int64_t next_deadline(const struct loop *loop)
 
 		if (idle < deadline)
 			deadline = idle;
+		if (loop->sort_at < deadline)
+			deadline = loop->sort_at;
 	}
 	return deadline;
 }
@@ -332,6 +339,7 @@ static int loop_open(struct loop *loop)
 	loop->ops = worker->model->ready;
 	loop->now = clock_coarse_usec();
 	list_init(&loop->sessions);
+	loop->sort_at = INT64_MAX;
 	pool_init(&loop->pool, sizeof(struct session));
 	intake_init(&loop->intake, worker);
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);

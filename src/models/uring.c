@@ -69,6 +69,10 @@ static void sessions_each(struct uring *uring, void (*act)(struct uring *, struc
 
 static void sessions_expire(struct uring *uring)
 {
+	if (uring->now >= uring->sort_at) {
+		sessions_sort(&uring->sessions, uring->now);
+		uring->sort_at = INT64_MAX;
+	}
 	while (!list_empty(&uring->sessions)) {
 		struct session *session = LIST_ENTRY(uring->sessions.next, struct session, link);
 
@@ -189,6 +193,8 @@ static int64_t next_deadline(const struct uring *uring)
 
 		if (idle < deadline)
 			deadline = idle;
+		if (uring->sort_at < deadline)
+			deadline = uring->sort_at;
 	}
 	return deadline;
 }
@@ -245,6 +251,7 @@ static int uring_open(struct uring *uring)
 	uring->now = clock_coarse_usec();
 	uring->ready.uring = uring;
 	list_init(&uring->sessions);
+	uring->sort_at = INT64_MAX;
 	list_init(&uring->ending);
 	pool_init(&uring->pool, sizeof(struct session));
 	intake_init(&uring->intake, worker);

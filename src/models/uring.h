@@ -52,6 +52,7 @@ struct uring {
 	struct ready ready;        /* what the datagrams see of it */
 	struct pool pool;
 	struct list sessions;      /* by last activity, the longest idle first */
+	int64_t sort_at;           /* see session_enlist() */
 	struct list ending;
 	struct door *doors;        /* one for each of the worker's listeners */
 	struct watch stop, inbox, room;

@@ -32,10 +32,12 @@ def check_sum(data):
     return total
 
 
-def state(owed=0, echoed=0, version=VERSION, size=STATE.size, magic=MAGIC, flags=0, family=socket.AF_INET, check=None):
+def state(owed=0, echoed=0, version=VERSION, size=STATE.size, magic=MAGIC, flags=0, family=socket.AF_INET, check=None,
+          idle=0):
     """A message as the daemon would write it."""
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    text = STATE.pack(magic, version, size, flags, owed, echoed, now, now, b"\x7f\0\0\1", 0, 1, family, 0, 0)
+    text = STATE.pack(magic, version, size, flags, owed, echoed, now - idle * 1000000,
+                      now - idle * 1000000, b"\x7f\0\0\1", 0, 1, family, 0, 0)
     check = check_sum(text[:-8]) if check is None else check
     return text[:-8] + struct.pack("=II", check, 0)
 
@@ -112,6 +114,25 @@ def test_the_format_is_the_one_we_think_it_is(start, model):
             peer.finish(client)
         client.close()
     daemon.visit()
+
+
+@pytest.mark.parametrize("name", [name for name in echod.MODELS if name not in echod.SERIAL])
+def test_idle_time_goes_along(start, name):
+    """In whatever order they come: each ends when it has been idle for idle-timeout, and not with the one before it."""
+    if echod.models().get(name):
+        pytest.skip(echod.models()[name])
+    inbox, outbox = pair()
+    clients = {}
+    for idle in 0, 28, 5, 29, 0, 28, 29:
+        client, server = connection()
+        send(outbox, state(idle=idle), [server.fileno()])
+        server.close()
+        clients.setdefault(idle, []).append(client)
+    daemon = launch_with(start, name, [(INBOX, inbox), (OUTBOX, outbox)], idle_timeout=30, workers=1 if name in echod.LOOPS else 0)
+    for client in clients[29] + clients[28]:
+        assert peer.ended(client)
+    assert all(peer.silent_now(client) for client in clients[0] + clients[5])
+    daemon.stop()
 
 
 def damaged():
