@@ -57,12 +57,22 @@ static bool is_ours(const char *name)
 	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
+/* A unix socket is of use only as long as it can be found. */
+static bool is_reachable(const struct listener *listener)
+{
+	struct stat st;
+
+	return listener->addr.sa.sa_family != AF_UNIX || (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
+}
+
 static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
 {
 	bool ours = is_ours(name);
 	struct listener listener;
 	int r = listener_adopt(&listener, fd, ours ? "" : name);
 
+	if (r == 0 && ours && !is_reachable(&listener))
+		r = -ENOENT;
 	if (r < 0) {
 		conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
 		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));

@@ -2,6 +2,7 @@
 
 import array
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -298,6 +299,27 @@ def test_a_crash_refuses_nobody(start, model):
             assert peer.receive(sock, 5) == b"early"
             peer.finish(sock)
         proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store again")
+
+
+@pytest.mark.parametrize("user", ["", "nobody"])
+def test_a_unix_socket_whose_file_is_gone(start, debris, user):
+    """Nobody finds it any more: the next process makes a new one, instead of not starting or not being found."""
+    if user and os.getuid():
+        pytest.skip("only root can become another user")
+    path = pathlib.Path(debris, "echod.sock")
+    daemon = start("epoll", store=True, listen=[f"unix:{path}"], user=user, pidfile="", port=None)
+    proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store")
+    daemon.crash_expected = True
+    daemon.signal(signal.SIGKILL)
+    daemon.expect = -signal.SIGKILL
+    daemon.wait_exit()
+    kept = [(name, Descriptor(fd)) for name, fd in daemon.notify.take_store()]
+    if user:
+        proc.until(lambda: not path.exists(), "those that root left behind have removed it")
+    else:
+        path.unlink()
+    launch_with(start, "epoll", kept, listen=[f"unix:{path}"], user=user, pidfile="", port=None)
+    peer.visit(str(path))
 
 
 def still(socks):
