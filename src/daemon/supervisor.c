@@ -170,7 +170,7 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	ground->admission = admission_make(SLOTS, power_of_two(4 * (limit.rlim_max < 1 << 24 ? limit.rlim_max : 1 << 24)));
 	if (!ground->board || !ground->admission)
 		return -errno;
-	log_count_lost(&ground->board->retired[STAT_LOG_LOST]);
+	log_count_lost(&ground->board->others.counters[STAT_LOG_LOST]);
 	if (store->inbox >= 0 && store->outbox >= 0) {
 		ground->inbox = store->inbox;
 		ground->outbox = store->outbox;
@@ -478,7 +478,7 @@ static void shut_unnamed(struct supervisor *supervisor)
 		if (one.items->keep)
 			continue;
 		handover_backlog(one.items, &admission, supervisor->ground.outbox, UINT32_MAX,
-		                 &supervisor->ground.board->retired[STAT_ACCEPTED]);
+		                 &supervisor->ground.board->others.counters[STAT_ACCEPTED]);
 		listener_shut(one.items);
 		if (notify_enabled())
 			store_forget(&one);

@@ -1,10 +1,10 @@
 /* stats.h - what echod counts: one slot a worker, in memory that all its processes share
  *
  * The supervisor makes the board before it forks; workers add to their own slot and nobody
- * else's (the workers of model `process` fold an ended child's slot into their own); the
- * supervisor reads all. Every number is a lock-free atomic that only grows, so totals survive
- * a worker that is killed at any point: the supervisor folds its slot into `retired`.
- * STATUS=, the SIGUSR1 line and the metrics file all come from stats_total().
+ * else's; the supervisor reads all. Every counter is a lock-free atomic that only grows, also
+ * when its slot goes to another worker: so totals survive a worker that is killed at any point,
+ * and no reader ever sees one go back. STATUS=, the SIGUSR1 line and the metrics file all come
+ * from stats_total().
  */
 #ifndef ECHOD_ECHO_STATS_H
 #define ECHOD_ECHO_STATS_H
@@ -87,7 +87,7 @@ struct stats_board {
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
 	struct stats_orders orders[STATS_CREWS];
-	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
+	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
 	struct meter datagrams;                /* udp-rate; only what is used costs memory */
 	uint32_t slots_count;
 	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
@@ -126,9 +126,9 @@ static inline void stats_publish(struct stats_slot *slot, struct stats_tally *ta
 /* Note that the slot of this number is in use from now on: higher ones are never looked at. */
 void stats_slot_use(struct stats_board *board, uint32_t number);
 
-/* Move the counts of slot `from` to `retired` and make it free; called by whoever reaped its
- * process. Returns the connections it was serving. */
-uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from);
+/* Make the slot free for another worker, who counts on from where it is; called by whoever reaped
+ * its process. Returns the connections it was serving. */
+uint32_t stats_slot_free(struct stats_slot *slot);
 
 /* Sums over the board at one moment. */
 struct stats_total {

@@ -105,7 +105,7 @@ static void *thread_main(void *argument)
 	uint64_t one = 1;
 
 	serve_derived(&start->worker, &start->arrival);
-	(void) stats_slot_retire(start->worker.board, start->worker.slot);
+	(void) stats_slot_free(start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
 	free(start);
@@ -127,7 +127,7 @@ static int thread_start(struct spawner *spawner, struct stats_slot *slot)
 	atomic_store(&slot->state, SLOT_STARTING);
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
 	if (r != 0) {
-		(void) stats_slot_retire(spawner->worker->board, slot);
+		(void) stats_slot_free(slot);
 		free(start);
 	}
 	return -r;

@@ -35,12 +35,12 @@ uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot
 void worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status)
 {
 	int pid = atomic_load(&slot->pid);
-	uint32_t live = stats_slot_retire(board, slot);
+	uint32_t live = stats_slot_free(slot);
 
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return;
 	admission_forget_owner(admission, (uint32_t) (slot - board->slots));
-	atomic_fetch_add(&board->retired[STAT_ENDED_ERROR], live);
+	atomic_fetch_add(&board->others.counters[STAT_ENDED_ERROR], live);
 	if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",
 		          pid, WTERMSIG(status), strsignal(WTERMSIG(status)), live);

@@ -164,6 +164,38 @@ def test_totals_survive_the_death_of_workers(start, model, path):
     assert found["echod_echoed_bytes_total", None] == echoed
 
 
+@pytest.mark.models("process", "thread")
+def test_no_counter_goes_back_while_workers_come_and_go(start, model):
+    """Where each connection is another worker's, many end while the totals are made; none is missed for a moment."""
+    daemon = start(model, log_connections=False)
+    done, wrong, seen = threading.Event(), [], {}
+
+    def visits():
+        try:
+            while not done.is_set():
+                daemon.visit()
+        except BaseException as error:
+            wrong.append(error)
+    crowd = [daemon.connect() for _ in range(100)]  # the totals are those of as many workers
+    clients = [threading.Thread(target=visits) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    try:
+        for _ in range(1500):
+            found = metrics.line(daemon)
+            for name, number in found.items():
+                assert name == "connections" or number >= seen.get(name, 0), f"{name}: {seen[name]}, then {number}"
+            assert found["connections"] < 2 * len(crowd), "connections that are not there"
+            seen = found
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join(20)
+    assert not wrong, wrong[0]
+    for sock in crowd:
+        sock.close()
+
+
 def test_file_that_cannot_be_written_is_told_once(start, debris):
     """The service goes on; the trouble is in the log once and in the status."""
     directory = pathlib.Path(debris, "missing")
