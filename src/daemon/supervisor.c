@@ -470,15 +470,20 @@ static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
 static void shut_unnamed(struct supervisor *supervisor)
 {
 	const struct conf *conf = supervisor->current->conf;
-	struct admission admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny };
+	const struct worker self = {
+		.conf = conf,
+		.board = supervisor->ground.board,
+		.slot = &supervisor->ground.board->others,
+		.admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny },
+		.outbox_fd = supervisor->ground.outbox,
+	};
 
 	for (size_t i = 0; i < supervisor->sockets.count; i++) {
 		struct sockets one = { .items = &supervisor->sockets.items[i], .count = 1 };
 
 		if (one.items->keep)
 			continue;
-		handover_backlog(one.items, &admission, supervisor->ground.outbox, UINT32_MAX,
-		                 &supervisor->ground.board->others.counters[STAT_ACCEPTED]);
+		handover_backlog(one.items, &self, UINT32_MAX);
 		listener_shut(one.items);
 		if (notify_enabled())
 			store_forget(&one);

@@ -251,10 +251,21 @@ unsigned handover_end_waiting(int inbox)
 	}
 }
 
-void handover_backlog(const struct listener *listener, const struct admission *admission, int outbox,
-                      unsigned most, _Atomic uint64_t *accepted)
+/* One that was accepted and may come goes into the queue; not there, it is lost. */
+static void pass_on(const struct worker *worker, int fd, struct session *session)
 {
-	struct pollfd room = { .fd = outbox, .events = POLLOUT };
+	session->watch.fd = fd;
+	conn_init(&session->conn, clock_usec());
+	session_touch(session, session->conn.since);
+	stats_add(worker->slot, STAT_ACCEPTED, 1);
+	if (handover_send(worker->outbox_fd, session) < 0)
+		stats_add(worker->slot, STAT_ENDED_ERROR, 1);
+}
+
+void handover_backlog(const struct listener *listener, const struct worker *worker, unsigned most)
+{
+	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
+	enum admission_verdict verdict;
 	struct addr addr;
 	int fd;
 
@@ -266,13 +277,12 @@ void handover_backlog(const struct listener *listener, const struct admission *a
 		if (fd < 0)
 			return;
 		peer_from_addr(&session.peer, &addr);
-		if (admission_admit(admission, &session.peer) == ADMISSION_OK) {
-			session.watch.fd = fd;
-			conn_init(&session.conn, clock_usec());
-			session_touch(&session, session.conn.since);
-			if (handover_send(outbox, &session) == 0)
-				atomic_fetch_add_explicit(accepted, 1, memory_order_relaxed);
-			admission_leave(admission, &session.peer);
+		verdict = admission_admit(&worker->admission, &session.peer);
+		if (verdict == ADMISSION_OK) {
+			pass_on(worker, fd, &session);
+			admission_leave(&worker->admission, &session.peer);
+		} else {
+			session_refused(worker, fd, &session.peer, verdict);
 		}
 		close(fd);
 	}

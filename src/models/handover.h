@@ -31,12 +31,11 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
  * far as it takes it at once, and close it. Returns their number. */
 unsigned handover_end_waiting(int inbox);
 
-/* Accept those who wait in the backlog of `listener` and may come (`admission`; no place is taken for them
- * yet), `most` of them, and send them into `outbox` as far as it has room: for whoever stops watching a listener
- * and may have been the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener
- * that is about to be closed. `*accepted` counts them. */
-void handover_backlog(const struct listener *listener, const struct admission *admission, int outbox,
-                      unsigned most, _Atomic uint64_t *accepted);
+/* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox as far as it has
+ * room: for a worker that stops watching a listener and may have been the only one who was woken for them
+ * (EPOLLEXCLUSIVE), and for a listener that is about to be closed. No place is taken for them yet. Who may not
+ * come (the worker's admission) is refused as ever. Of the worker nothing else is used but conf, board and slot. */
+void handover_backlog(const struct listener *listener, const struct worker *worker, unsigned most);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and
  * close-on-exec, the send buffer as large as the kernel allows. Returns 0 or -errno. */

@@ -127,7 +127,7 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
 		return true;
 	}
-	session_refused(worker, fd, &arrival->peer, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+	session_refused(worker, fd, &arrival->peer, verdict);
 	close(fd);
 	admission_give_place(&worker->admission);
 	return false;
@@ -175,6 +175,5 @@ void intake_pass_on(struct intake *intake, unsigned most)
 	if (worker->outbox_fd < 0)
 		return;
 	for (size_t i = 0; i < worker->listener_count; i++)
-		handover_backlog(&worker->listeners[i], &worker->admission, worker->outbox_fd, most,
-		                 &worker->slot->counters[STAT_ACCEPTED]);
+		handover_backlog(&worker->listeners[i], worker, most);
 }

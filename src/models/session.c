@@ -76,8 +76,9 @@ static void log_end_of(const struct session *session)
 	        (int) (usec % USEC_PER_SEC / 1000));
 }
 
-void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum conn_reason reason)
+void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict)
 {
+	enum conn_reason reason = verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT;
 	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
 	struct log_record record;
 

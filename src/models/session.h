@@ -67,6 +67,6 @@ int64_t session_active_usec(const struct session *session, int64_t now);
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now);
 
 /* Log and count a connection that was refused after accept(2). */
-void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum conn_reason reason);
+void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict);
 
 #endif

@@ -349,6 +349,36 @@ def test_allow_and_deny_by_reload(start, model):
     admitted_from("127.0.0.2", daemon.address)
 
 
+def in_backlog(port):
+    """How many connections wait at a port of 127.0.0.1 for somebody to accept them: proc_net_tcp(5)."""
+    local = f"0100007F:{port:04X}"
+    for line in proc.read("/proc/net/tcp").decode().splitlines():
+        fields = line.split()
+        if fields[1] == local and fields[3] == "0A":
+            return int(fields[4].partition(":")[2], 16)
+    return 0
+
+
+def test_refused_from_the_backlog_by_a_reload(start, model):
+    """Who waits at a port that is given up and may not come is refused as ever: counted, with a line."""
+    daemon = start(model, deny=["127.0.0.2"])
+    stopped = daemon.workers()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    with connect_from("127.0.0.2", daemon.address) as sock, connect_from("127.0.0.3", daemon.address) as good:
+        name = peer.endpoint(sock)
+        proc.until(lambda: in_backlog(daemon.port) == 2, "two who wait")
+        daemon.reload(port=echod.free_port())
+        assert peer.ended(sock)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        peer.echo(good, b"from the backlog")
+        peer.finish(good)
+        said = proc.until(lambda: daemon.lines_about(name), f"a line about {name}")
+        assert len(said) == 1 and "denied" in said[0], said
+    metrics.wait_line(daemon, "one of two", connections=0, connections_ended__denied=1, connections_accepted=1)
+
+
 def test_refusals_are_limited_in_their_lines(start):
     """The first ones have a line each; of a flood the rest is counted."""
     daemon = start("epoll", deny=["127.0.0.2"])
