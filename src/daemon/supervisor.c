@@ -594,7 +594,6 @@ static void on_terminate(struct supervisor *supervisor)
 /* A child ended. Orphans of an acceptor that was killed come here too. */
 static void reap(struct supervisor *supervisor)
 {
-	struct stats_board *board = supervisor->ground.board;
 	int status;
 	pid_t pid;
 
@@ -603,9 +602,6 @@ static void reap(struct supervisor *supervisor)
 
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
-		for (uint32_t i = 0; !known && i < atomic_load(&board->slots_used); i++)
-			if (atomic_load(&board->slots[i].pid) == pid)
-				worker_lost(board, supervisor->ground.admission, &board->slots[i], status);
 		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
 			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
 	}

@@ -213,6 +213,7 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 	admission_force_place(&worker->admission);
 	admission_force_source(&worker->admission, &arrival->peer);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
+	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;
 }
 

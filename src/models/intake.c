@@ -125,6 +125,7 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 		arrival->active = clock_usec();
 		conn_init(&arrival->conn, arrival->active);
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
+		atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 		return true;
 	}
 	session_refused(worker, fd, &arrival->peer, verdict);

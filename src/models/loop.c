@@ -93,7 +93,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 	int r = -ENOMEM;
 
 	if (session) {
-		session_open(session, arrival, loop->worker);
+		session_open(session, arrival);
 		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit)) & (WATCH_READ | WATCH_WRITE);
 		r = loop->ops->add(loop->ready, &session->watch, false);
 		if (r == 0) {
@@ -103,7 +103,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 		lost = *session;
 		pool_give(&loop->pool, session);
 	} else {
-		session_open(&lost, arrival, loop->worker);
+		session_open(&lost, arrival);
 	}
 	conn_error(&lost.conn, -r);
 	session_close(&lost, loop->worker);

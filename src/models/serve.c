@@ -78,7 +78,7 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 	bool stopping = false;
 	unsigned want;
 
-	session_open(&session, arrival, worker);
+	session_open(&session, arrival);
 	want = conn_want(&session.conn, turn->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);

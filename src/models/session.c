@@ -22,7 +22,7 @@ static const enum stats_counter end_counters[CONN_REASONS] = {
 	[CONN_DRAIN] = STAT_ENDED_DRAIN,   [CONN_ERROR] = STAT_ENDED_ERROR,
 };
 
-void session_open(struct session *session, const struct arrival *arrival, struct worker *worker)
+void session_open(struct session *session, const struct arrival *arrival)
 {
 	memset(session, 0, sizeof *session);
 	session->conn = arrival->conn;
@@ -30,7 +30,6 @@ void session_open(struct session *session, const struct arrival *arrival, struct
 	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION, .foreign = arrival->foreign };
 	list_init(&session->link);
 	session_touch(session, arrival->active);
-	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 }
 
 static bool line_allowed(const struct worker *worker)

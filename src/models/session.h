@@ -43,8 +43,9 @@ struct arrival {
 	int64_t active;          /* clock_usec() of the last movement */
 };
 
-/* Begin to serve `arrival`, whose descriptor and memory the session now owns. */
-void session_open(struct session *session, const struct arrival *arrival, struct worker *worker);
+/* Begin to serve `arrival`, whose descriptor and memory the session now owns. It is in the worker's count of live
+ * connections since it arrived. */
+void session_open(struct session *session, const struct arrival *arrival);
 
 /* Its end, for conn.reason: log it, count it, give back its place, close the descriptor, free
  * its memory (not the struct; its pipe must have been given back). */

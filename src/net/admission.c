@@ -279,17 +279,6 @@ void admission_forget_owner(struct admission_shared *shared, uint32_t owner)
 	pthread_mutex_unlock(&shared->lock);
 }
 
-void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer)
-{
-	struct admission heir = *admission;
-
-	heir.owner = owner;
-	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&admission->shared->held[owner], 1, memory_order_relaxed);
-	admission_force_source(&heir, peer);
-	admission_leave(admission, peer);
-}
-
 uint32_t admission_source_count(const struct admission *admission, const struct peer *peer)
 {
 	uint32_t total;

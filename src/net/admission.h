@@ -67,10 +67,6 @@ void admission_force_source(const struct admission *admission, const struct peer
 /* An admitted peer's connection has ended (or was handed over). */
 void admission_leave(const struct admission *admission, const struct peer *peer);
 
-/* Make `owner` answer for the place and the source count of this connection: it is about to be
- * served by a process of its own. */
-void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer);
-
 /* The process numbered `owner` is gone: give back every place and source it held. */
 void admission_forget_owner(struct admission_shared *shared, uint32_t owner);
 

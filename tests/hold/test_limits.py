@@ -452,6 +452,42 @@ def test_killed_processes_leak_no_count(start, model):
 @pytest.mark.models("process", "prefork")
 def test_processes_killed_at_any_moment_leak_no_count(start, model):
     """Killed while they are starting, serving or ending, not only when all is quiet."""
+    kill_at_any_moment(start, model, lambda daemon: victims(daemon, model))
+
+
+@pytest.mark.models("process")
+def test_acceptors_killed_at_any_moment_leak_no_count(start, model):
+    """Killed while they make others. What they have made already goes on."""
+    kill_at_any_moment(start, model, lambda daemon: daemon.workers())
+
+
+@pytest.mark.models("process")
+@pytest.mark.parametrize("most", [0, 3], ids=["workers", "max-connections"])
+def test_who_is_served_outlives_a_killed_acceptor(start, model, most):
+    """They go on, and their room is the successor's only when they leave."""
+    daemon = start(model, workers=2, max_connections=most)
+    daemon.crash_expected = True
+    crowd = [daemon.connect() for _ in range(2)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    acceptor, = daemon.workers()
+    os.kill(acceptor, signal.SIGKILL)
+    daemon.wait_log("takes the place of the lost one")
+    waiting = daemon.connect()
+    waiting.sendall(b"let me in")
+    assert peer.silent(waiting, 0.2), "served beyond the number of workers"
+    for sock in crowd:
+        peer.echo(sock, b"still here")
+    peer.finish(crowd.pop())
+    assert peer.receive(waiting, 9) == b"let me in"
+    for sock in (*crowd, waiting):
+        peer.finish(sock)
+    counts = metrics.line(daemon)
+    assert counts["connections_accepted"] == counts["connections_ended eof"] == 3, counts
+    assert "resource_exhaustions" not in counts, counts
+
+
+def kill_at_any_moment(start, model, whom):
     most = 4
     daemon = start(model, max_connections=most, max_per_source=most, log_connections=False)
     daemon.crash_expected = True
@@ -459,7 +495,7 @@ def test_processes_killed_at_any_moment_leak_no_count(start, model):
 
     def kill():
         while not done.is_set():
-            for pid in victims(daemon, model)[:2]:
+            for pid in whom(daemon)[:2]:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
