@@ -1,11 +1,8 @@
 """max-connections, max-per-source, allow, deny and idle-timeout mean the same in every model."""
 
-import ctypes
 import os
-import secrets
 import signal
 import socket
-import subprocess
 import threading
 import time
 
@@ -13,10 +10,9 @@ import pytest
 
 import echod
 import metrics
+import netns
 import peer
 import proc
-
-CLONE_NEWNET = 0x40000000
 
 not_iterative = [model for model in echod.MODELS if model != "iterative"]
 
@@ -208,55 +204,14 @@ def test_max_per_source_over_reloads(start, model):
     admitted_from("127.0.0.2", daemon.address)
 
 
-class Addresses:
-    """A network namespace whose loopback interface has addresses of two IPv6 /64 networks."""
-
-    def __init__(self):
-        self.name = f"echod-hold-{secrets.token_hex(4)}"
-        self.ip("netns", "add", self.name)
-        self.ip("-n", self.name, "link", "set", "lo", "up")
-        for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"):
-            self.ip("-n", self.name, "addr", "add", f"{address}/128", "dev", "lo", "nodad")
-
-    @staticmethod
-    def ip(*args):
-        subprocess.run(["ip", *args], check=True, timeout=20, capture_output=True)
-
-    def close(self):
-        subprocess.run(["ip", "netns", "del", self.name], timeout=20, capture_output=True)
-
-    def wrap(self):
-        return ["ip", "netns", "exec", self.name]
-
-    def connect(self, source, address):
-        """A socket belongs to the namespace of the thread that made it."""
-        made = []
-
-        def make():
-            fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
-                made.append(socket.socket(socket.AF_INET6))
-            os.close(fd)
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        assert made, "setns failed"
-        made[0].settimeout(peer.PATIENCE)
-        made[0].bind((source, 0))
-        made[0].connect(address)
-        return made[0]
-
-
 @pytest.fixture
 def addresses():
+    """A network namespace whose loopback interface has addresses of two IPv6 /64 networks."""
     if not echod.have_ipv6():
         pytest.skip("no IPv6 here")
-    if os.geteuid() != 0:
-        pytest.skip("only root can make network namespaces")
-    try:
-        addresses = Addresses()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+    addresses = netns.make()
+    for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"):
+        addresses.setup("addr", "add", f"{address}/128", "dev", "lo", "nodad")
     yield addresses
     addresses.close()
 
