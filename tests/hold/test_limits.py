@@ -320,6 +320,7 @@ def test_refused_from_the_backlog_by_a_reload(start, model):
     stopped = daemon.workers()
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
+    proc.until(lambda: all(proc.stopped(pid) for pid in stopped), "every thread has stopped")
     with connect_from("127.0.0.2", daemon.address) as sock, connect_from("127.0.0.3", daemon.address) as good:
         name = peer.endpoint(sock)
         proc.until(lambda: in_backlog(daemon.port) == 2, "two who wait")
@@ -361,7 +362,7 @@ def test_thousands_of_networks_are_cheap(start):
     assert many < 2 * none + 0.1, f"{many:.2f} s of CPU instead of {none:.2f} s"
     began = time.monotonic()
     with_many.reload(deny=deny[1:])
-    assert time.monotonic() - began < 10, "the reload took its time"
+    assert time.monotonic() - began < (10 if not echod.SANITIZED else 60), "the reload took its time"
     refused_from("127.0.0.2", with_many.address)
 
 
