@@ -102,6 +102,7 @@ def test_not_restarted(machine, status, conf, dropin):
 def test_port_taken(machine):
     """Somebody else has the port: the reason is in the journal, and systemd tries again."""
     taken = machine.socket(socket.AF_INET6)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger there
     taken.bind(("::", 7))
     taken.listen()
     since = machine.cursor()
