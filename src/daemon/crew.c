@@ -73,7 +73,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 	};
 	if (crew->model->crew == MODEL_SPAWN)
 		worker->spare = &slots[crew->slots - crew->workers];
-	atomic_store(&worker->slot->state, SLOT_STARTING);
+	stats_slot_begin(worker->slot);
 	atomic_store(&worker->slot->pid, getpid());
 }
 

@@ -124,7 +124,7 @@ static int thread_start(struct spawner *spawner, struct stats_slot *slot)
 	start->arrival = spawner->arrival;
 	start->ended = spawner->ended;
 	atomic_store(&slot->pid, getpid());
-	atomic_store(&slot->state, SLOT_STARTING);
+	stats_slot_begin(slot);
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
 	if (r != 0) {
 		(void) stats_slot_retire(spawner->worker->board, slot);
@@ -168,7 +168,7 @@ static int process_start(struct spawner *spawner, struct stats_slot *slot)
 
 	heir.owner = worker_slot_number(spawner->worker, slot);
 	admission_pass(admission, heir.owner, &spawner->arrival.peer);
-	atomic_store(&slot->state, SLOT_STARTING);
+	stats_slot_begin(slot);
 	pid = fork();
 	if (pid == 0)
 		process_main(spawner, slot);

@@ -145,6 +145,22 @@ def test_watchdog_with_a_client_that_never_reads(start, model):
         proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times", 5)
 
 
+@pytest.mark.models("process", "thread")
+def test_watchdog_while_clients_come(start, model):
+    """Whoever serves a client that has just come has not hung, only because it gave no sign of life yet."""
+    daemon = start(model, env={"WATCHDOG_USEC": "3000000"})
+    since = daemon.notify.mark()
+    end = time.monotonic() + 20
+    while not fed(daemon, 4, since):  # three times half of it, unless one is missed
+        assert time.monotonic() < end, "the watchdog is not fed"
+        with daemon.connect() as sock:
+            peer.echo(sock, b"hello")
+            time.sleep(0.02)  # most of the time there is a client that has just come
+    times = [message.time for message in daemon.notify.all("WATCHDOG", since)]
+    gaps = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert max(gaps) < 2.9, gaps
+
+
 def test_watchdog_is_off_unless_asked_for(start):
     daemon = start("epoll")
     daemon.visit()
