@@ -24,6 +24,9 @@ static const char *const event_ids[] = {
 #undef X
 };
 
+/* A message of trouble is cut where a reader of STATUS= would give up. */
+#define TROUBLE_MAX 256
+
 static struct {
 	enum log_sink sink;
 	int level;
@@ -31,6 +34,7 @@ static struct {
 	int relay; /* -1 in the supervisor */
 	int probe; /* tells whether the sink takes more; -1: none */
 	_Atomic uint64_t *lost;
+	char trouble[TROUBLE_MAX]; /* the last one nobody has asked for yet, or "" */
 } state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1, .probe = -1 };
 
 static _Thread_local const char *own_model;
@@ -100,6 +104,15 @@ void log_identify(const char *model, int worker)
 	own_worker = worker;
 }
 
+bool log_take_trouble(char *text, size_t size)
+{
+	if (!*state.trouble)
+		return false;
+	snprintf(text, size, "%s", state.trouble);
+	*state.trouble = '\0';
+	return true;
+}
+
 void log_count_lost(_Atomic uint64_t *lost)
 {
 	state.lost = lost;
@@ -148,6 +161,8 @@ static void record_write(const struct log_record *record, const char *message)
 	struct iovec fields[FIELDS_MAX];
 	int count = 0;
 
+	if (record->priority <= LOG_WARNING)
+		snprintf(state.trouble, sizeof state.trouble, "%s", message);
 	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
 		write_stderr(record->priority, message);
 	if (state.sink == LOG_SINK_STDERR)

@@ -30,8 +30,11 @@ void report_log(struct report *report, const struct stats_board *board);
 /* The last metrics file and statistics line of this process. */
 void report_final(struct report *report, const struct stats_board *board, const struct conf *conf);
 
-/* Remember what went wrong last, for STATUS=; "" forgets it. */
-void report_trouble(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Send STATUS= at once where something went wrong since it was sent last: what was logged as LOG_WARNING or worse. */
+void report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers);
+
+/* What went wrong is history: STATUS= shall not speak of it any more. */
+void report_forget_trouble(struct report *report);
 
 /* Tell how many lines were left out since the last call, if any. */
 void report_left_out(struct report *report, struct stats_board *board);

@@ -400,7 +400,6 @@ static void started(struct supervisor *supervisor)
 static void reload_failed(struct supervisor *supervisor, const char *why)
 {
 	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, the running configuration stays: %s", why);
-	report_trouble(&supervisor->report, "reload failed: %s", why);
 	refresh(supervisor, true);
 }
 
@@ -434,6 +433,7 @@ static void reload_begin(struct supervisor *supervisor)
 	int r;
 
 	notify_reloading();
+	report_forget_trouble(&supervisor->report);
 	supervisor->reload_again = false;
 	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, &errors);
 	if (r == 0)
@@ -504,7 +504,6 @@ static void reload_done(struct supervisor *supervisor)
 	stop_crew(old, true, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
-	report_trouble(&supervisor->report, "%s", "");
 	refresh(supervisor, true);
 	set_stats_timer(supervisor);
 }
@@ -601,8 +600,6 @@ static void reap(struct supervisor *supervisor)
 		for (uint32_t i = 0; !known && i < atomic_load(&board->slots_used); i++)
 			if (atomic_load(&board->slots[i].pid) == pid)
 				worker_lost(board, supervisor->ground.admission, &board->slots[i], status);
-		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
-			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
 	}
 }
 
@@ -741,6 +738,9 @@ static void supervisor_loop(struct supervisor *supervisor)
 		on_timers(supervisor, now);
 		tend_next(supervisor, now);
 		crews_at = tend_crews(supervisor, now);
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
+			report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+			               supervisor->current->workers);
 	}
 	(void) log_relay_receive(supervisor->relay, INT32_MAX);
 }

@@ -72,6 +72,20 @@ def test_failed_reload_is_told_in_the_status(start):
     assert daemon.notify.wait("STATUS", since=since)["STATUS"] != bad, "the old failure is still told"
 
 
+def test_a_lost_worker_is_told_in_the_status(start, model):
+    """At once, though nothing is counted and no interval ends; also the one process that serves a client."""
+    daemon = start(model, stats_interval=0)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        since = daemon.notify.mark()
+        worker = proc.children(daemon.workers()[0])[0].pid if model == "process" else daemon.workers()[0]
+        os.kill(worker, signal.SIGKILL)
+        assert str(worker) in daemon.notify.wait("STATUS", since=since)["STATUS"].partition("last trouble: ")[2]
+    since = daemon.notify.mark()
+    daemon.hup()
+    assert "trouble" not in daemon.notify.wait("STATUS", "READY=1", since=since)["STATUS"]
+
+
 def test_status_follows_the_model(start):
     daemon = start("poll")
     assert "poll" in daemon.notify.wait("STATUS")["STATUS"]
