@@ -191,13 +191,14 @@ bool report_progress(struct report *report, const struct stats_board *board)
 	return true;
 }
 
-uint64_t report_handed_over(const struct report *report, const struct stats_board *board)
+uint64_t report_drained(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;
+	uint64_t before = report->drained;
 
-	(void) report;
 	stats_total(board, &total);
-	return total.counters[STAT_HANDED_OVER];
+	report->drained = total.counters[STAT_ENDED_DRAIN];
+	return report->drained - before;
 }
 
 void report_clear(struct report *report)

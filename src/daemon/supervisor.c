@@ -208,6 +208,16 @@ static void tell_mismatch(const struct supervisor *supervisor, const struct conf
 		          sockets_print(&supervisor->sockets, have, sizeof have), conf->path);
 }
 
+/* What the service manager has kept for us, since a restart or a crash. */
+static void tell_restored(const struct store *store)
+{
+	unsigned connections = store->inbox >= 0 ? handover_waiting(store->inbox) : 0;
+
+	if (store->kept.count > 0 || connections > 0)
+		log_event(LOG_NOTICE, EVENT_RESTORED, "Taking up what was kept over the restart: %u connections, %zu listening sockets",
+		          connections, store->kept.count);
+}
+
 static int exit_status_of_bind(int r)
 {
 	return r == -EACCES || r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
@@ -218,6 +228,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	struct conf_errors errors = { 0 };
 	int r = 0;
 
+	tell_restored(store);
 	supervisor->activated = store->activated.count > 0;
 	if (supervisor->activated) {
 		supervisor->sockets = store->activated;
@@ -566,6 +577,7 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
+	(void) report_drained(&supervisor->report, supervisor->ground.board);
 }
 
 static void stop_now(struct supervisor *supervisor)
@@ -764,8 +776,10 @@ static void supervisor_finish(struct supervisor *supervisor)
 		store_forget(&supervisor->sockets);
 		store_forget_queue();
 	} else {
-		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
-		          report_handed_over(&supervisor->report, supervisor->ground.board));
+		log_event(LOG_INFO, EVENT_HANDOVER,
+		          "%u connections are passed on to the next process; %" PRIu64 " could not be, and were ended",
+		          handover_waiting(supervisor->ground.inbox),
+		          report_drained(&supervisor->report, supervisor->ground.board));
 	}
 	if (supervisor->ground.board)
 		report_left_out(&supervisor->report, supervisor->ground.board);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -214,6 +215,17 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 	admission_force_source(&worker->admission, &arrival->peer);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	return 0;
+}
+
+unsigned handover_waiting(int inbox)
+{
+	ssize_t one = recv(inbox, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	int all = 0;
+
+	/* one predecessor wrote them all, so they are of one size */
+	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
+		return 0;
+	return (unsigned) (all / one);
 }
 
 unsigned handover_end_waiting(int inbox)

@@ -27,6 +27,9 @@ int handover_send_wait(int outbox, const struct session *session, int64_t deadli
  * version: it is closed, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
+/* How many connections wait in `inbox`. */
+unsigned handover_waiting(int inbox);
+
 /* No successor will come: take every connection that waits in `inbox`, send it what it is owed as
  * far as it takes it at once, and close it. Returns their number. */
 unsigned handover_end_waiting(int inbox);
