@@ -191,6 +191,20 @@ bool report_progress(struct report *report, const struct stats_board *board)
 	return true;
 }
 
+void report_cut_off(struct report *report, const struct stats_board *board)
+{
+	struct stats_total total;
+	uint64_t count;
+
+	stats_total(board, &total);
+	count = total.counters[STAT_CUT_OFF] - report->cut_off;
+	report->cut_off = total.counters[STAT_CUT_OFF];
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
+		          "%" PRIu64 " connections were cut off at the end of drain-timeout: their clients had not taken all they were owed",
+		          count);
+}
+
 uint64_t report_drained(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;

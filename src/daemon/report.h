@@ -17,6 +17,7 @@ struct report {
 	bool metrics_failed;      /* and was told */
 	uint64_t log_lost;        /* told so far */
 	uint64_t progress;        /* at the last report_progress() */
+	uint64_t cut_off;         /* told so far */
 	uint64_t drained;         /* at the last report_drained() */
 };
 
@@ -42,6 +43,9 @@ void report_left_out(struct report *report, struct stats_board *board);
 
 /* Whether any byte was sent or any connection ended since the last call. */
 bool report_progress(struct report *report, const struct stats_board *board);
+
+/* Tell how many connections were cut off at the end of drain-timeout since the last call, if any. */
+void report_cut_off(struct report *report, const struct stats_board *board);
 
 /* Connections that a stopping crew had to end instead of handing them over, since the last call. */
 uint64_t report_drained(struct report *report, const struct stats_board *board);

@@ -698,6 +698,7 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		if (!crew->stopping || !crew_gone(crew))
 			continue;
 		list_remove(&crew->link);
+		report_cut_off(&supervisor->report, supervisor->ground.board);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
 		crew_free(crew);
@@ -763,7 +764,7 @@ static void close_waiting(struct supervisor *supervisor)
 	unsigned count = handover_end_waiting(supervisor->ground.inbox);
 
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were closed", count);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were closed with what could be sent at once", count);
 }
 
 static void supervisor_finish(struct supervisor *supervisor)

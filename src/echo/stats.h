@@ -32,6 +32,7 @@
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
 	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
 	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
+	X(STAT_CUT_OFF, "connections_cut_off", "", "Connections closed at the end of drain-timeout though bytes were owed") \
 	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
 	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
 	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
@@ -86,6 +87,7 @@ struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
+	struct ratelimit datagram_lines[STATS_COUNT]; /* datagrams not answered, for each reason */
 	struct stats_orders orders[STATS_CREWS];
 	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
 	struct meter datagrams;                /* udp-rate; only what is used costs memory */

@@ -227,9 +227,9 @@ static void session_drain_again(struct loop *loop, struct session *session)
 	session_follow(loop, session, conn_want(&session->conn, loop->turn.limit));
 }
 
-static void session_cut(struct loop *loop, struct session *session)
+static void session_too_late(struct loop *loop, struct session *session)
 {
-	conn_end(&session->conn, CONN_DRAIN);
+	session_cut(session, loop->worker);
 	session_end(loop, session);
 }
 
@@ -312,7 +312,7 @@ static int loop_turn(struct loop *loop)
 	if (!loop->stopping)
 		sessions_expire(loop);
 	else
-		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_cut);
+		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_too_late);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;

@@ -64,9 +64,11 @@ static short wait_for(const struct worker *worker, const struct session *session
 
 static void expire(const struct worker *worker, struct session *session, int64_t now)
 {
+	if (session->conn.reason != CONN_OPEN)
+		return;
 	if (session->conn.draining) {
 		if (now >= atomic_load(&worker->orders->drain_until))
-			conn_end(&session->conn, CONN_DRAIN);
+			session_cut(session, worker);
 	} else if (now >= session_idle_deadline(session, worker->conf, now)) {
 		conn_end(&session->conn, CONN_IDLE);
 	}

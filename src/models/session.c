@@ -107,6 +107,12 @@ void session_close(struct session *session, struct worker *worker)
 	session_release(session, worker);
 }
 
+void session_cut(struct session *session, const struct worker *worker)
+{
+	conn_end(&session->conn, CONN_DRAIN);
+	stats_add(worker->slot, STAT_CUT_OFF, 1);
+}
+
 void session_forget(struct session *session, struct worker *worker)
 {
 	stats_add(worker->slot, STAT_HANDED_OVER, 1);

@@ -50,6 +50,9 @@ void session_open(struct session *session, const struct arrival *arrival, struct
  * its memory (not the struct; its pipe must have been given back). */
 void session_close(struct session *session, struct worker *worker);
 
+/* Its drain-timeout has passed: it ends with whatever is still owed. To be closed next. */
+void session_cut(struct session *session, const struct worker *worker);
+
 /* It was handed over, which is no end: give back its place, close the descriptor, free its memory. */
 void session_forget(struct session *session, struct worker *worker);
 

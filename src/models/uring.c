@@ -112,9 +112,9 @@ static void flow_drain_again(struct uring *uring, struct session *session)
 		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 }
 
-static void flow_cut(struct uring *uring, struct session *session)
+static void flow_too_late(struct uring *uring, struct session *session)
 {
-	conn_end(&session->conn, CONN_DRAIN);
+	session_cut(session, uring->worker);
 	flow_end(uring, session);
 }
 
@@ -229,7 +229,7 @@ static int uring_turn(struct uring *uring)
 	doors_unpark(uring);
 	doors_follow(uring);
 	if (uring->stopping)
-		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_cut);
+		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_too_late);
 	else if (!uring->halting)
 		sessions_expire(uring);
 	stats_publish(uring->worker->slot, &uring->worker->tally);
