@@ -31,6 +31,7 @@ static struct {
 	enum log_sink sink;
 	int level;
 	bool also_stderr;
+	bool stderr_is_journal;
 	int relay; /* -1 in the supervisor */
 	int probe; /* tells whether the sink takes more; -1: none */
 	_Atomic uint64_t *lost;
@@ -65,6 +66,7 @@ void log_open(enum log_sink sink, int level)
 		openlog("echod", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	state.sink = sink;
 	state.level = level;
+	state.stderr_is_journal = log_stderr_is_journal();
 }
 
 bool log_journal_listens(void)
@@ -147,8 +149,14 @@ static void write_stderr(int priority, const char *message)
 		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "", [LOG_INFO] = "", [LOG_DEBUG] = "debug: ",
 	};
 	char line[LOG_RECORD_MAX + 32];
-	int n = snprintf(line, sizeof line, "echod: %s%s\n",
-	                 priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
+	char level[8] = "";
+	int n;
+
+	/* the journal takes each line for information unless it begins so: sd-daemon(3) */
+	if (state.stderr_is_journal)
+		snprintf(level, sizeof level, "<%d>", priority & LOG_PRIMASK);
+	n = snprintf(line, sizeof line, "%sechod: %s%s\n", level,
+	             priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
 
 	/* one write, so that lines of several processes do not mix */
 	if (!takes_more(STDERR_FILENO) || write(STDERR_FILENO, line, (size_t) n) < 0)

@@ -89,6 +89,16 @@ def test_agreeing_file_is_not_a_mismatch(machine):
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
 
 
+def test_socket_of_no_use(machine):
+    """A kind of socket that cannot be served is refused, among the errors, with what would do."""
+    machine.unit("echod-other.socket", "[Socket]\nService=echod.service\nListenSequentialPacket=/run/other.sock\n")
+    machine.systemctl("start", "echod-other.socket")
+    since = machine.cursor()
+    assert machine.systemctl("start", SERVICE, check=False).returncode != 0
+    failed = machine.wait_event("START_FAILED", since)
+    assert failed["PRIORITY"] == str(ERR) and "echod-other.socket" in failed["MESSAGE"] and "stream" in failed["MESSAGE"]
+
+
 def test_reload(machine):
     machine.systemctl("start", SOCKET)
     with machine.connect() as client:

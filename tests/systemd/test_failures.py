@@ -94,8 +94,9 @@ def test_not_restarted(machine, status, conf, dropin):
     assert machine.active() == "failed"
     assert machine.show(SERVICE, "ExecMainStatus") == str(status)
     assert machine.show(SERVICE, "NRestarts") == "0"
+    entries = at_least(ERR, machine.journal(since, SYSLOG_IDENTIFIER="echod"))
+    assert entries and all("MESSAGE_ID" in entry for entry in entries)
     if status == 78:
-        entries = at_least(ERR, machine.journal(since, SYSLOG_IDENTIFIER="echod"))
         assert f"{machine.conf_path}:1: " in entries[0]["MESSAGE"] and '"epoll"' in entries[0]["MESSAGE"]
 
 

@@ -87,6 +87,17 @@ def test_mistake_at_start(machine):
     assert len(told) == 1, "it is told once"
 
 
+def test_priorities_on_standard_error(machine):
+    """log-target = "stderr" comes to the journal, too: what is trouble is found as such."""
+    machine.configure('model = "prefork"\nlog-target = "stderr"\n')
+    machine.systemctl("start", "echod")
+    since = machine.cursor()
+    worker = machine.children()[0]
+    machine.kill(worker, "KILL")
+    until(lambda: [entry for entry in at_least(WARNING, machine.journal(since, _SYSTEMD_UNIT=SERVICE))
+                   if entry["MESSAGE"].startswith(f"echod: warning: Worker process {worker} ")], "the warning")
+
+
 def test_uneventful_day(machine):
     """Start, 10,000 connections, two reloads, stop: no message at warning or above, and nothing lost."""
     machine.configure('model = "epoll"\n')

@@ -4,7 +4,7 @@ import re
 import socket
 import time
 
-from machine import EVENTS, SERVICE, echo, until
+from machine import ERR, EVENTS, SERVICE, at_least, echo, until
 
 
 def test_start(machine):
@@ -49,6 +49,8 @@ def test_reload_bad_file(machine):
         assert machine.serves()
         text = "\n".join(entry["MESSAGE"] for entry in machine.journal(since, _SYSTEMD_UNIT=SERVICE))
         assert f"{machine.conf_path}:2: " in text and f"{machine.conf_path}:3: " in text and '"model"' in text
+        # among the errors, as one who looks for them would
+        assert len(at_least(ERR, machine.journal(since, MESSAGE_ID=EVENTS["CONFIG_WRONG"], _SYSTEMD_UNIT=SERVICE))) == 2
         # the daemon was not even asked
         assert not machine.journal(since, MESSAGE_ID=EVENTS["RELOAD_FAILED"])
         machine.configure('model = "poll"\n')
