@@ -3,6 +3,7 @@
 #include "models/session.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -66,13 +67,16 @@ static void log_end_of(const struct session *session)
 	const struct conn *conn = &session->conn;
 	int64_t usec = clock_usec() - conn->since;
 	struct log_record record;
+	char error[128] = "";
 
+	if (conn->reason == CONN_ERROR)
+		snprintf(error, sizeof error, " (%s)", strerror(conn->error));
 	describe(&record, session->watch.fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
 	         peer, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
-	log_end(&record, "%s to %s ended: %s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
-	        conn_reason_name((enum conn_reason) conn->reason), conn->echoed, usec / USEC_PER_SEC,
+	log_end(&record, "%s to %s ended: %s%s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
+	        conn_reason_name((enum conn_reason) conn->reason), error, conn->echoed, usec / USEC_PER_SEC,
 	        (int) (usec % USEC_PER_SEC / 1000));
 }
 
