@@ -55,6 +55,7 @@ struct supervisor {
 	struct crew *current, *next;  /* next: being raised by a start or a reload */
 	struct sockets sockets, next_sockets;
 	bool activated;               /* sockets come from a socket unit */
+	bool differs;                 /* from what the file asks for, and that was told */
 	bool reload_again;            /* a SIGHUP came while one was under way */
 	struct crew_ground ground;
 	int signals, relay;
@@ -185,27 +186,48 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	return r;
 }
 
-/* The socket unit decides what is listened on; tell once where the file says otherwise. */
-static void tell_mismatch(const struct supervisor *supervisor, const struct conf *conf)
+static bool is_meant(const struct listener *listener, const struct conf_listen *listen)
 {
-	char have[1024];
+	return addr_equal(&listener->addr, &listen->addr) ||
+	       (listen->wildcard && listener->addr.sa.sa_family != AF_UNIX &&
+	        addr_port(&listener->addr) == addr_port(&listen->addr));
+}
+
+/* Whether the sockets that were passed are those that the file asks for, and no others. */
+static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
+{
 	bool same = true;
 
 	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT && conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
-		return;
-	for (size_t i = 0; i < supervisor->sockets.count; i++) {
-		const struct listener *listener = &supervisor->sockets.items[i];
+		return true;
+	for (size_t i = 0; i < sockets->count; i++) {
 		bool found = false;
 
 		for (size_t j = 0; j < conf->listen_count; j++)
-			found |= addr_equal(&listener->addr, &conf->listen[j].addr) ||
-			         (conf->listen[j].wildcard && addr_port(&listener->addr) == addr_port(&conf->listen[j].addr));
+			found |= is_meant(&sockets->items[i], &conf->listen[j]);
 		same &= found;
 	}
-	if (!same)
+	for (size_t j = 0; j < conf->listen_count; j++) {
+		bool found = false;
+
+		for (size_t i = 0; i < sockets->count; i++)
+			found |= is_meant(&sockets->items[i], &conf->listen[j]);
+		same &= found;
+	}
+	return same;
+}
+
+/* The socket unit decides what is listened on; tell where the file says otherwise, once until they agree again. */
+static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf)
+{
+	bool differs = !is_as_passed(&supervisor->sockets, conf);
+	char have[1024];
+
+	if (differs && !supervisor->differs)
 		log_event(LOG_NOTICE, EVENT_LISTENERS_DIFFER,
 		          "Serving the sockets passed by the service manager (%s); listen and port of %s differ and are not used",
 		          sockets_print(&supervisor->sockets, have, sizeof have), conf->path);
+	supervisor->differs = differs;
 }
 
 /* What the service manager has kept for us, since a restart or a crash. */
@@ -385,6 +407,7 @@ static void tell_serving(struct supervisor *supervisor, enum event event, const 
 {
 	char sockets[1024];
 
+	log_identify(supervisor->current->model->name, -1);
 	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
 	          supervisor->current->workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
@@ -510,6 +533,8 @@ static void reload_done(struct supervisor *supervisor)
 		sockets_commit(&supervisor->sockets);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
+	} else {
+		tell_mismatch(supervisor, supervisor->current->conf);
 	}
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(old, true, HAND_OVER_WAIT);

@@ -81,6 +81,19 @@ def test_mismatch_is_told_once(machine):
     assert len(told) == 1 and "7" in told[0]["MESSAGE"] and machine.conf_path in told[0]["MESSAGE"]
 
 
+def test_mismatch_that_a_reload_brings(machine):
+    """It is told then; also where the file asks for more than there is."""
+    machine.configure("port = 7\n")
+    since = machine.cursor()
+    machine.systemctl("start", SOCKET)
+    assert machine.serves()
+    wait_active(machine)
+    machine.configure('listen = {"*", "127.0.0.1:7777"}\n')
+    machine.reload(ACTIVATED)
+    machine.reload(ACTIVATED)
+    assert len(machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])) == 1
+
+
 def test_agreeing_file_is_not_a_mismatch(machine):
     machine.configure('port = 7\nlisten = {"*"}\n')
     since = machine.cursor()

@@ -58,6 +58,10 @@ def test_by_message_id(machine):
     for name in ("STARTED", "READY", "RELOADED", "STOPPING", "STOPPED"):
         lines = query(machine, "-u", "echod", f"MESSAGE_ID={EVENTS[name]}", "-o", "cat").splitlines()
         assert lines and all(lines), name
+    # what the supervisor says while it serves names the model, too
+    for name in ("READY", "RELOADED", "STOPPED"):
+        lines = query(machine, "-u", "echod", f"MESSAGE_ID={EVENTS[name]}", "ECHOD_MODEL=epoll", "-o", "cat").splitlines()
+        assert lines, name
 
 
 def test_explanations(machine):
