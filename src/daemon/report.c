@@ -181,14 +181,15 @@ bool report_progress(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;
 	uint64_t now = 0;
+	bool moved;
 
 	stats_total(board, &total);
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
 		now += total.counters[i];
-	if (now == report->progress)
-		return false;
+	moved = now != report->progress || total.unsent < report->unsent;
 	report->progress = now;
-	return true;
+	report->unsent = total.unsent;
+	return moved;
 }
 
 void report_cut_off(struct report *report, const struct stats_board *board)

@@ -16,7 +16,7 @@ struct report {
 	char trouble[256];        /* the last one, or "" */
 	bool metrics_failed;      /* and was told */
 	uint64_t log_lost;        /* told so far */
-	uint64_t progress;        /* at the last report_progress() */
+	uint64_t progress, unsent; /* at the last report_progress() */
 	uint64_t cut_off;         /* told so far */
 	uint64_t drained;         /* at the last report_drained() */
 };
@@ -41,7 +41,7 @@ void report_forget_trouble(struct report *report);
 /* Tell how many lines were left out since the last call, if any. */
 void report_left_out(struct report *report, struct stats_board *board);
 
-/* Whether any byte was sent or any connection ended since the last call. */
+/* Whether any byte was sent, or taken by a client, or any connection ended since the last call. */
 bool report_progress(struct report *report, const struct stats_board *board);
 
 /* Tell how many connections were cut off at the end of drain-timeout since the last call, if any. */

@@ -42,8 +42,8 @@
 /* How often to look for lines that were left out, while lines come at all. */
 #define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
 
-/* While draining makes progress, the manager is asked for so much patience, that often. */
-#define EXTEND_STEP (2 * USEC_PER_SEC)
+/* How often to look whether draining makes progress, and the manager is to be asked for patience. */
+#define EXTEND_INTERVAL (1 * USEC_PER_SEC)
 
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
@@ -601,7 +601,8 @@ static void stop_begin(struct supervisor *supervisor)
 			listener_shut(&supervisor->sockets.items[i]);
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
-	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
+	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
+	(void) report_progress(&supervisor->report, supervisor->ground.board);
 	(void) report_drained(&supervisor->report, supervisor->ground.board);
 }
 
@@ -682,6 +683,20 @@ static bool all_alive(struct supervisor *supervisor)
 	return alive;
 }
 
+/* Draining makes progress: until its end, which is certain, the manager shall wait. Not in small steps: a client that reads
+ * slowly may take nothing for longer than such a step. */
+static void ask_for_patience(const struct supervisor *supervisor, int64_t now)
+{
+	int64_t end = now;
+
+	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next) {
+		const struct crew *crew = LIST_ENTRY(at, struct crew, link);
+
+		end = crew->kill_at > end ? crew->kill_at : end;
+	}
+	notify_send("EXTEND_TIMEOUT_USEC=%" PRId64, end - now + EXTEND_INTERVAL);
+}
+
 static void on_timers(struct supervisor *supervisor, int64_t now)
 {
 	if (now >= supervisor->watchdog_at) {
@@ -699,8 +714,8 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 	}
 	if (now >= supervisor->extend_at) {
 		if (report_progress(&supervisor->report, supervisor->ground.board))
-			notify_send("EXTEND_TIMEOUT_USEC=%d", EXTEND_STEP);
-		supervisor->extend_at = now + EXTEND_STEP / 2;
+			ask_for_patience(supervisor, now);
+		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
 }
 

@@ -50,6 +50,7 @@ uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from)
 	for (size_t i = 0; i < STATS_COUNT; i++)
 		if (atomic_load_explicit(&from->counters[i], memory_order_relaxed))
 			atomic_fetch_add(&board->retired[i], atomic_exchange(&from->counters[i], 0));
+	atomic_store(&from->unsent, 0);
 	atomic_store(&from->pid, 0);
 	atomic_store(&from->state, SLOT_FREE);
 	return atomic_exchange(&from->live, 0);
@@ -66,6 +67,7 @@ void stats_total(const struct stats_board *board, struct stats_total *total)
 		if (atomic_load_explicit(&slot->state, memory_order_relaxed) == SLOT_FREE)
 			continue;
 		total->live += atomic_load_explicit(&slot->live, memory_order_relaxed);
+		total->unsent += atomic_load_explicit(&slot->unsent, memory_order_relaxed);
 		for (size_t i = 0; i < STATS_COUNT; i++)
 			total->counters[i] += atomic_load_explicit(&slot->counters[i], memory_order_relaxed);
 	}

@@ -61,6 +61,7 @@ struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;   /* connections being served */
 	_Atomic uint32_t beats;  /* signs of life */
+	_Atomic uint64_t unsent; /* draining: bytes in the kernel that clients have not taken yet */
 	_Atomic int32_t pid;     /* process the worker runs in, 0: slot not in use */
 	_Atomic uint32_t state;  /* enum stats_slot_state */
 	uint32_t seen;           /* the supervisor's: beats at the last look */
@@ -143,7 +144,7 @@ uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from);
 /* Sums over the board at one moment. */
 struct stats_total {
 	uint64_t counters[STATS_COUNT];
-	uint64_t live;
+	uint64_t live, unsent;
 };
 
 void stats_total(const struct stats_board *board, struct stats_total *total);

@@ -313,6 +313,8 @@ static int loop_turn(struct loop *loop)
 		sessions_expire(loop);
 	else
 		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_too_late);
+	if (loop->stopping)
+		turn_note_unsent(&loop->turn, &loop->sessions, loop->worker->slot, loop->now);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;

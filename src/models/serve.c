@@ -77,10 +77,13 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival)
 {
 	struct session session;
+	struct list alone;
 	bool stopping = false;
 	unsigned want;
 
 	session_open(&session, arrival, worker);
+	list_init(&alone);
+	list_append(&alone, &session.link);
 	want = conn_want(&session.conn, turn->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
@@ -93,6 +96,8 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 		worker_beat(worker, now);
 		if (want & CONN_LINGER)
 			(void) turn_linger(&session);
+		if (session.conn.draining)
+			turn_note_unsent(turn, &alone, worker->slot, now);
 		expire(worker, &session, now);
 		want = session.conn.reason != CONN_OPEN ? (unsigned) CONN_CLOSE : want;
 	}

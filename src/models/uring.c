@@ -232,6 +232,8 @@ static int uring_turn(struct uring *uring)
 		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_too_late);
 	else if (!uring->halting)
 		sessions_expire(uring);
+	if (uring->stopping)
+		turn_note_unsent(&uring->turn, &uring->sessions, uring->worker->slot, uring->now);
 	stats_publish(uring->worker->slot, &uring->worker->tally);
 	worker_beat(uring->worker, uring->now);
 	return 0;

@@ -118,14 +118,18 @@ def test_stopping(start, model):
     assert not daemon.notify.all("READY", since)
 
 
-def test_stop_is_extended_while_it_drains(start):
-    """As long as bytes move the manager is asked for patience."""
-    daemon = start("epoll", drain_timeout=30)
+def test_stop_is_extended_while_it_drains(start, model):
+    """When bytes move the manager is asked for patience to the end of the drain, and not before."""
+    daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
-    daemon.notify.wait("STOPPING=1")
+    stopping = daemon.notify.wait("STOPPING=1")
+    time.sleep(1.2)  # long enough to be asked, if nothing moving counted
+    assert not daemon.notify.all("EXTEND_TIMEOUT_USEC")
+    read += peer.receive(sock, (len(sent) - len(read)) // 2)
     message = daemon.notify.wait("EXTEND_TIMEOUT_USEC")
-    assert int(message["EXTEND_TIMEOUT_USEC"]) > 0
+    end = message.time + int(message["EXTEND_TIMEOUT_USEC"]) / 1e6
+    assert stopping.time + 30 < end < stopping.time + 36
     peer.same(read + peer.receive_all(sock), sent)
     sock.close()
     assert daemon.wait_exit() == 0
