@@ -51,6 +51,24 @@ def test_watchdog(machine, model):
     assert machine.show(SERVICE, "NRestarts") == "1"
 
 
+@pytest.mark.parametrize("kind", ["client", "datagrams"])
+def test_watchdog_of_other_processes(machine, kind):
+    """Also the process that serves one client, and the one that answers datagrams, is missed when it hangs."""
+    machine.configure('model = "process"\nprotocols = {"tcp", "udp"}\n')
+    machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\n")
+    machine.systemctl("start", "echod")
+    with machine.connect() as client:
+        assert echo(client, b"hello\n")
+        acceptor, datagrams = machine.children()
+        served, = machine.path(f"/proc/{acceptor}/task/{acceptor}/children").read_text().split()
+        since = machine.cursor()
+        machine.kill(int(served) if kind == "client" else datagrams, "STOP")
+        machine.wait_failed("watchdog", since)
+    machine.wait_event("READY", since)
+    assert machine.serves()
+    assert machine.show(SERVICE, "NRestarts") == "1"
+
+
 @pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("model", ["thread", "prethread", "select", "poll", "epoll", "io_uring"], indirect=True)
 def test_watchdog_of_threads(machine, fault_points, model, hung):

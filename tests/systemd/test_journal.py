@@ -102,9 +102,9 @@ def test_priorities_on_standard_error(machine):
                    if entry["MESSAGE"].startswith(f"echod: warning: Worker process {worker} ")], "the warning")
 
 
-def test_uneventful_day(machine):
+def test_uneventful_day(machine, model):
     """Start, 10,000 connections, two reloads, stop: no message at warning or above, and nothing lost."""
-    machine.configure('model = "epoll"\n')
+    machine.configure(f'model = "{model}"\n')
     since = machine.cursor()
     machine.systemctl("start", "echod")
     for part in range(2):

@@ -21,7 +21,7 @@ def lines_of(text):
 
 
 @pytest.mark.parametrize("unit, most", [(SERVICE, 14), (ACTIVATED, 4)])
-def test_exposure(unit, most, tmp_path):
+def test_exposure(unit, most, tmp_path, record_property):
     """systemd-analyze security: at most 1.4 for the service that binds its port, 0.4 for the other."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
@@ -34,7 +34,7 @@ def test_exposure(unit, most, tmp_path):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert score, done.stdout
-    print(unit, score[1])
+    record_property(f"systemd-analyze security {unit}", score[1])
     assert done.returncode == 0 and float(score[1]) * 10 <= most, done.stdout
 
 
