@@ -1,6 +1,7 @@
 """Socket activation: the sockets are systemd's, of every kind, and the service the tighter one."""
 
 import socket
+import time
 
 import pytest
 
@@ -133,6 +134,26 @@ def test_crash(machine):
     machine.kill(pid, "KILL")
     until(lambda: machine.show(ACTIVATED, "MainPID") != str(pid), "systemd notices")
     assert machine.serves()
+
+
+def test_mistake_and_its_correction(machine):
+    """A bad file closes the socket for the first client; corrected, the socket can be started again, without reset-failed."""
+    machine.configure('model = "epol"\n')
+    machine.systemctl("start", SOCKET)
+    with machine.connect() as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    until(lambda: machine.active(SOCKET) == "failed", "the socket has given up")
+    machine.configure()
+
+    def started_again():
+        time.sleep(2.5)  # nobody corrects a file faster; the limit of the socket holds for some seconds
+        machine.systemctl("start", SOCKET, check=False)
+        try:
+            return machine.serves()
+        except ConnectionError:
+            return False
+
+    until(started_again, "it serves")
 
 
 def test_other_unit_takes_over(machine):
