@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from machine import ACTIVATED, BUILDDIR, EVENTS, SERVICE, SOCKET, SRCDIR, make, make_variable
+from machine import ACTIVATED, BUILDDIR, EVENTS, SERVICE, SOCKET, SRCDIR, booted, make, make_variable
 
 CATALOG = SRCDIR / "systemd/echod.catalog"
 
@@ -57,6 +57,24 @@ def test_install_and_uninstall(tmp_path):
             assert f"{make_variable('sbindir')}/echod -n -c {make_variable('sysconfdir')}/echod.conf" in text or name.endswith(".socket")
     make("uninstall", tmp_path)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_install_on_the_running_system(bare_machine, tmp_path):
+    """make install, systemctl enable --now; make uninstall: nothing is left, nothing runs, nothing is enabled."""
+    with booted(tmp_path / "m") as machine:
+        if not machine.path(BUILDDIR).is_dir():
+            pytest.skip("the build is below a directory, such as /tmp, that a machine has of its own")
+        places = ["find", "/etc", "/run", "/usr/local", "/var", "-xdev", "(", "-name", "*echo[cd]*", "-o", "-lname", "*echo[cd]*", ")",
+                  "-not", "-name", "echod-boot*"]
+        before = machine.run(*places).stdout
+        machine.run("make", "-s", "-C", BUILDDIR, "install")
+        machine.systemctl("enable", "--now", SERVICE)
+        assert machine.serves()
+        assert machine.run("systemd-analyze", "cat-config", "sysusers.d/echod.conf").stdout
+        machine.run("make", "-s", "-C", BUILDDIR, "uninstall")
+        assert machine.active() == "inactive"
+        left = set(machine.run(*places).stdout.splitlines()) - set(before.splitlines())
+        assert {path for path in left if not machine.path(path).is_dir() or "systemd" in path} == set()
 
 
 def test_verify(machine):
