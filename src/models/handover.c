@@ -219,7 +219,8 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 
 unsigned handover_waiting(int inbox)
 {
-	ssize_t one = recv(inbox, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	char first;
+	ssize_t one = recv(inbox, &first, sizeof first, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
 	int all = 0;
 
 	/* one predecessor wrote them all, so they are of one size */
