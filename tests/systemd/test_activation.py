@@ -45,7 +45,7 @@ def test_every_kind_of_socket(machine):
     """Stream and datagram, IPv4, IPv6 and unix, several with names; without any address in the file."""
     machine.drop_in(SOCKET, "[Socket]\nListenStream=\n"
                             "ListenStream=127.0.0.1:7001\nListenStream=[::1]:7002\nListenStream=/run/echo.sock\n"
-                            "ListenDatagram=127.0.0.1:7003\nListenDatagram=[::1]:7004\n"
+                            "ListenDatagram=127.0.0.1:7003\nListenDatagram=[::1]:7004\nListenDatagram=/run/echo.dgram\n"
                             "FileDescriptorName=several\nSocketMode=0666\n")
     machine.unit("echod-more.socket", "[Socket]\nService=echod-activated.service\nListenStream=127.0.0.1:7005\n"
                                       "FileDescriptorName=more\n")
@@ -59,8 +59,12 @@ def test_every_kind_of_socket(machine):
     for where in (("127.0.0.1", 7003), ("::1", 7004)):
         with machine.connect(*where, kind=socket.SOCK_DGRAM) as client:
             assert echo_datagram(client, b"datagram"), where
+    # in there: an answer needs an address that means the same to both
+    assert machine.run("python3", "-c", "import os, socket; client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+                       "client.bind('/run/client'); os.chmod('/run/client', 0o666); client.connect('/run/echo.dgram'); "
+                       "client.settimeout(10); client.send(b'unix datagram'); print(client.recv(100))").stdout == "b'unix datagram'\n"
     said = "\n".join(entry["MESSAGE"] for entry in machine.journal(since, _SYSTEMD_UNIT=ACTIVATED))
-    for text in ("127.0.0.1:7001", "[::1]:7002", "unix:/run/echo.sock", "127.0.0.1:7003", "[::1]:7004", "127.0.0.1:7005",
+    for text in ("127.0.0.1:7001", "[::1]:7002", "unix:/run/echo.sock", "unix:/run/echo.dgram", "127.0.0.1:7003", "[::1]:7004", "127.0.0.1:7005",
                  "several", "more"):
         assert text in said, f"{text} is not told"
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
