@@ -42,17 +42,33 @@ static void print_version(void)
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 
-/* Mistakes that keep a service from starting: in the journal with what makes them findable
- * where somebody reads it there, on standard error otherwise. */
-static void tell_errors(const struct conf_errors *errors, const struct options *options)
+/* What goes wrong before there is a log: where standard error is the journal, which would take it for
+ * information, there with what makes it findable; on standard error otherwise. */
+static void tell_errors(const struct conf_errors *errors, int priority, enum event event)
 {
-	if (options->action != OPTIONS_RUN || !log_stderr_is_journal()) {
+	if (!log_stderr_is_journal()) {
 		print_errors(errors);
 		return;
 	}
 	log_open(LOG_SINK_JOURNAL, LOG_INFO);
 	for (size_t i = 0; i < errors->count; i++)
-		log_event(LOG_ERR, EVENT_CONFIG_WRONG, "%s", errors->lines[i]);
+		log_event(priority, event, "%s", errors->lines[i]);
+}
+
+/* The same for wrong usage. */
+static int parse(struct options *options, int argc, char *argv[])
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *err = log_stderr_is_journal() ? open_memstream(&text, &size) : NULL;
+	int r = options_parse(options, argc, argv, model_names, err ? err : stderr);
+
+	if (err && fclose(err) == 0 && size > 0) {
+		log_open(LOG_SINK_JOURNAL, LOG_INFO);
+		log_event(LOG_ERR, EVENT_START_FAILED, "%.*s", (int) size - 1, text); /* without the newline at its end */
+	}
+	free(text);
+	return r;
 }
 
 /* Whether nothing is wrong but an option of the command line, which makes the configuration impossible. */
@@ -71,7 +87,7 @@ static int read_conf(struct conf **conf, const struct options *options)
 	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
 	if (r < 0) {
-		tell_errors(&errors, options);
+		tell_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
 		status = r != -EINVAL ? EX_NOINPUT : command_line_is_to_blame(&errors) ? EX_USAGE : EX_CONFIG;
 	}
 	conf_errors_clear(&errors);
@@ -89,7 +105,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 	if (realpath(options->path, path))
 		options->path = path;
 	r = store_collect(&store, &errors);
-	print_errors(&errors);
+	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
 	if (r == 0 && !options->foreground) {
 		daemonize_close_others(passed, store_descriptors(&store, passed, PASSED_MAX));
@@ -98,7 +114,9 @@ static int run_daemon(struct conf *conf, struct options *options)
 	if (r < 0) {
 		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
 
-		fprintf(stderr, "echod: cannot start: %s\n", strerror(-r));
+		conf_errors_add(&errors, "echod: cannot start: %s", strerror(-r));
+		tell_errors(&errors, LOG_ERR, EVENT_START_FAILED);
+		conf_errors_clear(&errors);
 		daemonize_report(status);
 		conf_free(conf);
 		return status;
@@ -133,7 +151,7 @@ int main(int argc, char *argv[])
 	int status = 0;
 
 	open_missing_standard_streams();
-	if (options_parse(&options, argc, argv, model_names, stderr) < 0)
+	if (parse(&options, argc, argv) < 0)
 		exit(EX_USAGE);
 	switch (options.action) {
 	case OPTIONS_HELP:

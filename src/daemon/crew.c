@@ -71,9 +71,10 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 			.owner = crew->first_slot + index,
 		},
 	};
+	worker->capacity = model_capacity(crew->model, conf, crew->sockets.count);
 	if (crew->model->crew == MODEL_SPAWN)
 		worker->spare = &slots[crew->slots - crew->workers];
-	atomic_store(&worker->slot->state, SLOT_STARTING);
+	stats_slot_begin(worker->slot);
 	atomic_store(&worker->slot->pid, getpid());
 }
 
@@ -353,18 +354,22 @@ static unsigned slots_used(const struct crew *crew)
 	return used < crew->slots ? used : crew->slots;
 }
 
-/* Every slot of the crew whose process is `pid`: the threads of one process share it. */
-static void slots_lost(struct crew *crew, pid_t pid, int status)
+/* Every slot of the crew whose process is `pid`: the threads of one process share it. Returns how many. */
+static unsigned slots_lost(struct crew *crew, pid_t pid, int status)
 {
-	uint32_t live = 0;
+	unsigned count = 0, lost = 0;
 
 	for (unsigned i = 0; i < slots_used(crew); i++) {
 		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
 
-		if (atomic_load(&slot->pid) == pid)
-			live += worker_lost(crew->ground->board, crew->ground->admission, slot, status);
+		if (atomic_load(&slot->pid) != pid)
+			continue;
+		lost += worker_lost(crew->ground->board, crew->ground->admission, slot, pid, status);
+		count++;
 	}
-	worker_tell_lost(pid, status, live);
+	if (count > 0)
+		worker_tell_lost(pid, status, lost);
+	return count;
 }
 
 static void process_failed(struct crew *crew, struct crew_process *process)
@@ -389,12 +394,17 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		slots_lost(crew, pid, status);
+		(void) slots_lost(crew, pid, status);
 		if (!crew->stopping)
 			process_failed(crew, process);
 		return true;
 	}
-	return false;
+	if (slots_lost(crew, pid, status) == 0)
+		return false;
+	/* forked by an acceptor that was killed, whose successor may wait for a slot */
+	if (crew->processes[0].pid > 0)
+		kill(crew->processes[0].pid, SIGCHLD);
+	return true;
 }
 
 int64_t crew_tend(struct crew *crew, int64_t now)
@@ -412,6 +422,8 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 		if (process->restart_at <= now && !crew->failed) {
 			int r = process_start(crew, process);
 
+			/* who takes a place reports as well, and would wait once the pipe were full */
+			crew_note_ready(crew);
 			if (r < 0)
 				process_failed(crew, process);
 			else

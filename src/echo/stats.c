@@ -45,27 +45,27 @@ void stats_slot_use(struct stats_board *board, uint32_t number)
 		;
 }
 
-uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from)
+uint32_t stats_slot_free(struct stats_slot *slot)
 {
-	for (size_t i = 0; i < STATS_COUNT; i++)
-		if (atomic_load_explicit(&from->counters[i], memory_order_relaxed))
-			atomic_fetch_add(&board->retired[i], atomic_exchange(&from->counters[i], 0));
-	atomic_store(&from->pid, 0);
-	atomic_store(&from->state, SLOT_FREE);
-	return atomic_exchange(&from->live, 0);
+	uint32_t live = atomic_exchange(&slot->live, 0);
+
+	atomic_store(&slot->unsent, 0);
+	atomic_store(&slot->pid, 0);
+	/* last: from here on it may be another's */
+	atomic_store(&slot->state, SLOT_FREE);
+	return live;
 }
 
 void stats_total(const struct stats_board *board, struct stats_total *total)
 {
 	memset(total, 0, sizeof *total);
 	for (size_t i = 0; i < STATS_COUNT; i++)
-		total->counters[i] = atomic_load_explicit(&board->retired[i], memory_order_relaxed);
+		total->counters[i] = atomic_load_explicit(&board->others.counters[i], memory_order_relaxed);
 	for (uint32_t s = 0; s < board->slots_used; s++) {
 		const struct stats_slot *slot = &board->slots[s];
 
-		if (atomic_load_explicit(&slot->state, memory_order_relaxed) == SLOT_FREE)
-			continue;
 		total->live += atomic_load_explicit(&slot->live, memory_order_relaxed);
+		total->unsent += atomic_load_explicit(&slot->unsent, memory_order_relaxed);
 		for (size_t i = 0; i < STATS_COUNT; i++)
 			total->counters[i] += atomic_load_explicit(&slot->counters[i], memory_order_relaxed);
 	}

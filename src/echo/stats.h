@@ -1,10 +1,10 @@
 /* stats.h - what echod counts: one slot a worker, in memory that all its processes share
  *
  * The supervisor makes the board before it forks; workers add to their own slot and nobody
- * else's (the workers of model `process` fold an ended child's slot into their own); the
- * supervisor reads all. Every number is a lock-free atomic that only grows, so totals survive
- * a worker that is killed at any point: the supervisor folds its slot into `retired`.
- * STATUS=, the SIGUSR1 line and the metrics file all come from stats_total().
+ * else's; the supervisor reads all. Every counter is a lock-free atomic that only grows, also
+ * when its slot goes to another worker: so totals survive a worker that is killed at any point,
+ * and no reader ever sees one go back. STATUS=, the SIGUSR1 line and the metrics file all come
+ * from stats_total().
  */
 #ifndef ECHOD_ECHO_STATS_H
 #define ECHOD_ECHO_STATS_H
@@ -30,8 +30,10 @@
 	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
+	X(STAT_DAMAGED, "connections_damaged", "", "Live connections of a predecessor that could not be taken") \
 	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
 	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
+	X(STAT_CUT_OFF, "connections_cut_off", "", "Connections closed at the end of drain-timeout though bytes were owed") \
 	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
 	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
 	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
@@ -60,6 +62,7 @@ struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;   /* connections being served */
 	_Atomic uint32_t beats;  /* signs of life */
+	_Atomic uint64_t unsent; /* draining: bytes in the kernel that clients have not taken yet */
 	_Atomic int32_t pid;     /* process the worker runs in, 0: slot not in use */
 	_Atomic uint32_t state;  /* enum stats_slot_state */
 	uint32_t seen;           /* the supervisor's: beats at the last look */
@@ -86,8 +89,9 @@ struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
+	struct ratelimit datagram_lines[STATS_COUNT]; /* datagrams not answered, for each reason */
 	struct stats_orders orders[STATS_CREWS];
-	_Atomic uint64_t retired[STATS_COUNT]; /* of slots no longer in use */
+	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
 	struct meter datagrams;                /* udp-rate; only what is used costs memory */
 	uint32_t slots_count;
 	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
@@ -110,6 +114,14 @@ static inline void stats_beat(struct stats_slot *slot)
 	atomic_fetch_add_explicit(&slot->beats, 1, memory_order_relaxed);
 }
 
+/* A worker begins in the slot, which is free. That it is there is its first sign of life: whoever looks before
+ * it has come to give one of its own must not take it for hung. */
+static inline void stats_slot_begin(struct stats_slot *slot)
+{
+	stats_beat(slot);
+	atomic_store(&slot->state, SLOT_STARTING);
+}
+
 /* Add the tally to the slot and clear it. */
 static inline void stats_publish(struct stats_slot *slot, struct stats_tally *tally)
 {
@@ -126,14 +138,14 @@ static inline void stats_publish(struct stats_slot *slot, struct stats_tally *ta
 /* Note that the slot of this number is in use from now on: higher ones are never looked at. */
 void stats_slot_use(struct stats_board *board, uint32_t number);
 
-/* Move the counts of slot `from` to `retired` and make it free; called by whoever reaped its
- * process. Returns the connections it was serving. */
-uint32_t stats_slot_retire(struct stats_board *board, struct stats_slot *from);
+/* Make the slot free for another worker, who counts on from where it is; called by whoever reaped
+ * its process. Returns the connections it was serving. */
+uint32_t stats_slot_free(struct stats_slot *slot);
 
 /* Sums over the board at one moment. */
 struct stats_total {
 	uint64_t counters[STATS_COUNT];
-	uint64_t live;
+	uint64_t live, unsent;
 };
 
 void stats_total(const struct stats_board *board, struct stats_total *total);

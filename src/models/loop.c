@@ -33,9 +33,10 @@ struct loop {
 	struct datagram datagram;
 	struct pool pool;
 	struct list sessions;        /* by last activity, the longest idle first */
+	int64_t sort_at;             /* see session_enlist() */
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
-	bool listening, in_room;     /* what of the intake is being watched */
+	bool listening, inheriting, in_room; /* what of the intake is being watched */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
 };
@@ -92,17 +93,17 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 	int r = -ENOMEM;
 
 	if (session) {
-		session_open(session, arrival, loop->worker);
+		session_open(session, arrival);
 		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit)) & (WATCH_READ | WATCH_WRITE);
 		r = loop->ops->add(loop->ready, &session->watch, false);
 		if (r == 0) {
-			list_append(&loop->sessions, &session->link);
+			session_enlist(&loop->sessions, session, loop->now, &loop->sort_at);
 			return;
 		}
 		lost = *session;
 		pool_give(&loop->pool, session);
 	} else {
-		session_open(&lost, arrival, loop->worker);
+		session_open(&lost, arrival);
 	}
 	conn_error(&lost.conn, -r);
 	session_close(&lost, loop->worker);
@@ -111,6 +112,10 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 
 static void sessions_expire(struct loop *loop)
 {
+	if (loop->now >= loop->sort_at) {
+		sessions_sort(&loop->sessions, loop->now);
+		loop->sort_at = INT64_MAX;
+	}
 	while (!list_empty(&loop->sessions)) {
 		struct session *session = LIST_ENTRY(loop->sessions.next, struct session, link);
 
@@ -129,12 +134,20 @@ static int watch_begin(struct loop *loop, struct watch *watch, int fd, enum watc
 	return loop->ops->add(loop->ready, watch, shared);
 }
 
-/* Watch the stream listeners and the room for as long as the intake wants them watched. */
+/* Watch the inbox, the stream listeners and the room for as long as the intake wants them watched. */
 static void intake_follow(struct loop *loop)
 {
 	bool open = loop->intake.open && !loop->stopping, waiting = loop->intake.waiting && !loop->stopping;
+	bool inheriting = loop->intake.inheriting && !loop->stopping && loop->worker->inbox_fd >= 0;
 	const struct worker *worker = loop->worker;
 
+	if (inheriting != loop->inheriting) {
+		if (!inheriting)
+			loop->ops->remove(loop->ready, &loop->inbox, false);
+		else if (watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false) < 0)
+			intake_failed(&loop->intake, ENOMEM);
+		loop->inheriting = inheriting;
+	}
 	if (open != loop->listening) {
 		for (size_t i = 0; i < worker->listener_count; i++) {
 			if (worker->listeners[i].kind != LISTENER_STREAM)
@@ -227,29 +240,23 @@ static bool is_time_left(const struct loop *loop)
 	return loop->now < atomic_load(&loop->worker->orders->drain_until);
 }
 
-static void session_cut(struct loop *loop, struct session *session)
+static void session_too_late(struct loop *loop, struct session *session)
 {
-	conn_end(&session->conn, CONN_DRAIN);
+	session_cut(session, loop->worker);
 	session_end(loop, session);
 }
 
 static void stop_begin(struct loop *loop)
 {
 	enum stats_stop order = worker_stop_order(loop->worker);
-	struct arrival arrival;
 
 	loop->stopping = true;
 	loop->ops->remove(loop->ready, &loop->stop, false);
-	if (loop->worker->inbox_fd >= 0)
-		loop->ops->remove(loop->ready, &loop->inbox, false);
 	datagram_unwatch(&loop->datagram);
 	datagram_finish(&loop->datagram);
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
-		intake_pass_on(&loop->intake, UINT_MAX);
-	/* what a predecessor has handed over has nobody else who sends what it is owed */
-	while (order == STOP_DRAIN && intake_inherit(&loop->intake, &arrival))
-		session_begin(loop, &arrival);
+		intake_pass_on(&loop->intake, UINT_MAX, true);
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 
@@ -293,6 +300,8 @@ static int64_t next_deadline(const struct loop *loop)
 
 		if (idle < deadline)
 			deadline = idle;
+		if (loop->sort_at < deadline)
+			deadline = loop->sort_at;
 	}
 	return deadline;
 }
@@ -315,7 +324,9 @@ static int loop_turn(struct loop *loop)
 	if (!loop->stopping)
 		sessions_expire(loop);
 	else
-		sessions_each(loop, is_time_left(loop) ? session_drain_again : session_cut);
+		sessions_each(loop, is_time_left(loop) ? session_drain_again : session_too_late);
+	if (loop->stopping)
+		turn_note_unsent(&loop->turn, &loop->sessions, loop->worker->slot, loop->now);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;
@@ -329,6 +340,7 @@ static int loop_open(struct loop *loop)
 	loop->ops = worker->model->ready;
 	loop->now = clock_coarse_usec();
 	list_init(&loop->sessions);
+	loop->sort_at = INT64_MAX;
 	pool_init(&loop->pool, sizeof(struct session));
 	intake_init(&loop->intake, worker);
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);
@@ -341,8 +353,6 @@ static int loop_open(struct loop *loop)
 	if (r < 0)
 		return r;
 	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
-	if (r == 0 && worker->inbox_fd >= 0)
-		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false);
 	if (r == 0)
 		r = datagram_open(&loop->datagram, worker);
 	if (r == 0)

@@ -63,9 +63,11 @@ static short wait_for(const struct worker *worker, const struct session *session
 
 static void expire(const struct worker *worker, struct session *session, int64_t now)
 {
+	if (session->conn.reason != CONN_OPEN)
+		return;
 	if (session->conn.draining) {
 		if (now >= atomic_load(&worker->orders->drain_until))
-			conn_end(&session->conn, CONN_DRAIN);
+			session_cut(session, worker);
 	} else if (now >= session_idle_deadline(session, worker->conf, now)) {
 		conn_end(&session->conn, CONN_IDLE);
 	}
@@ -74,10 +76,13 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival)
 {
 	struct session session;
+	struct list alone;
 	bool stopping = false;
 	unsigned want;
 
-	session_open(&session, arrival, worker);
+	session_open(&session, arrival);
+	list_init(&alone);
+	list_append(&alone, &session.link);
 	want = conn_want(&session.conn, turn->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
@@ -90,6 +95,8 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 		worker_beat(worker, now);
 		if (want & CONN_LINGER)
 			(void) turn_linger(&session);
+		if (session.conn.draining)
+			turn_note_unsent(turn, &alone, worker->slot, now);
 		expire(worker, &session, now);
 		want = session.conn.reason != CONN_OPEN ? (unsigned) CONN_CLOSE : want;
 	}

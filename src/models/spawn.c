@@ -1,9 +1,14 @@
 /* spawn.c - the body of process and thread: one acceptor, which makes a process or a thread
  * for each connection
  *
- * Each of them has a slot of its own on the board. At `workers` of them, or when none can be
- * made, the acceptor leaves the listeners alone and keeps the one connection it may have
- * accepted already until somebody can serve it.
+ * Each of them has a slot of its own on the board, which the acceptor sets aside before it accepts.
+ * At `workers` of them, or when none can be made, the acceptor leaves the listeners alone and keeps
+ * the one connection it may have accepted already until somebody can serve it.
+ *
+ * Acceptor and children may be killed at any moment. So what is accepted is counted as that slot's
+ * from the start, and the slot says all the time whose end gives it back: the acceptor's until the
+ * child or the acceptor, whoever is first, has put the child there. A child that finds its slot given
+ * back already leaves at once.
  */
 #include <config.h>
 
@@ -34,12 +39,14 @@ struct spawner {
 	struct entrance entrance;
 	unsigned running;       /* of ours; not yet joined or reaped */
 	unsigned next_slot;     /* none below is free */
+	struct stats_slot *slot; /* for the next connection; NULL: none is free */
 	int ended;              /* descriptor that is readable when some have ended */
-	bool full;              /* as many run as may */
+	bool full;              /* as many run as may, those that a killed predecessor left behind included */
+	bool processes;         /* each answers for the place and the source of its connection */
 	bool pending;           /* `arrival` still waits for somebody to serve it */
 	struct arrival arrival;
 	pthread_attr_t attr;    /* threads only */
-	int (*start)(struct spawner *spawner, struct stats_slot *slot);
+	int (*start)(struct spawner *spawner); /* serve `arrival` in `slot` */
 	void (*collect)(struct spawner *spawner);
 };
 
@@ -53,12 +60,40 @@ static struct stats_slot *slot_find(struct spawner *spawner)
 	while (spawner->next_slot < worker->workers) {
 		struct stats_slot *slot = &worker->spare[spawner->next_slot++];
 
-		if (atomic_load(&slot->state) == SLOT_FREE) {
-			stats_slot_use(worker->board, worker_slot_number(worker, slot));
+		if (atomic_load(&slot->state) == SLOT_FREE)
 			return slot;
-		}
 	}
 	return NULL;
+}
+
+/* Have a slot for the next connection, if one is free. */
+static void slot_set_aside(struct spawner *spawner)
+{
+	struct worker *worker = spawner->worker;
+
+	if (spawner->slot || spawner->running >= worker->workers)
+		return;
+	spawner->slot = slot_find(spawner);
+	if (!spawner->slot)
+		return;
+	stats_slot_use(worker->board, worker_slot_number(worker, spawner->slot));
+	atomic_store(&spawner->slot->pid, getpid());
+	atomic_store(&spawner->slot->state, SLOT_STARTING);
+	if (spawner->processes)
+		worker->admission.owner = worker_slot_number(worker, spawner->slot);
+}
+
+/* The slot is another's now. */
+static void slot_let_go(struct spawner *spawner)
+{
+	spawner->slot = NULL;
+	spawner->worker->admission.owner = worker_slot_number(spawner->worker, spawner->worker->slot);
+}
+
+static void live_move(struct stats_slot *from, struct stats_slot *to)
+{
+	atomic_fetch_sub(&from->live, 1);
+	atomic_fetch_add(&to->live, 1);
 }
 
 /* The worker that serves in `slot`: a copy of the acceptor with its own place on the board. To be
@@ -78,11 +113,13 @@ static void serve_derived(struct worker *worker, const struct arrival *arrival)
 	struct turn turn;
 
 	log_identify(worker->model->name, (int) worker->index);
+	/* its first sign of life, since the acceptor's next may be a while away */
+	stats_beat(worker->slot);
 	atomic_store(&worker->slot->state, SLOT_READY);
 	if (serve_turn_open(&turn, worker) < 0) {
 		struct session session;
 
-		session_open(&session, arrival, worker);
+		session_open(&session, arrival);
 		conn_error(&session.conn, ENOMEM);
 		session_close(&session, worker);
 		return;
@@ -105,14 +142,14 @@ static void *thread_main(void *argument)
 	uint64_t one = 1;
 
 	serve_derived(&start->worker, &start->arrival);
-	(void) stats_slot_retire(start->worker.board, start->worker.slot);
+	(void) stats_slot_free(start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
 	free(start);
 	return NULL;
 }
 
-static int thread_start(struct spawner *spawner, struct stats_slot *slot)
+static int thread_start(struct spawner *spawner)
 {
 	struct thread_start *start = malloc(sizeof *start);
 	pthread_t thread;
@@ -120,16 +157,12 @@ static int thread_start(struct spawner *spawner, struct stats_slot *slot)
 
 	if (!start)
 		return -ENOMEM;
-	worker_derive(&start->worker, spawner->worker, slot);
+	worker_derive(&start->worker, spawner->worker, spawner->slot);
 	start->arrival = spawner->arrival;
 	start->ended = spawner->ended;
-	atomic_store(&slot->pid, getpid());
-	atomic_store(&slot->state, SLOT_STARTING);
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
-	if (r != 0) {
-		(void) stats_slot_retire(spawner->worker->board, slot);
+	if (r != 0)
 		free(start);
-	}
 	return -r;
 }
 
@@ -144,42 +177,42 @@ static void threads_collect(struct spawner *spawner)
 
 /* --- processes ------------------------------------------------------------------------- */
 
-static void __attribute__((noreturn)) process_main(struct spawner *spawner, struct stats_slot *slot)
+/* Put the child `pid` of the acceptor `parent` where the latter's pid is. False where somebody has
+ * found the acceptor dead and given the slot back. */
+static bool slot_enter(struct stats_slot *slot, pid_t parent, pid_t pid)
+{
+	int32_t seen = parent;
+
+	return atomic_compare_exchange_strong(&slot->pid, &seen, pid) || seen == pid;
+}
+
+static void __attribute__((noreturn)) process_main(struct spawner *spawner, pid_t parent)
 {
 	const struct worker *acceptor = spawner->worker;
 	struct worker worker;
 
+	if (!slot_enter(spawner->slot, parent, getpid()))
+		_exit(0);
 	/* what stays open here would keep listeners and the acceptor's own descriptors alive */
 	entrance_close(&spawner->entrance);
 	close(spawner->ended);
 	close(acceptor->ready_fd);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		close(acceptor->listeners[i].fd);
-	worker_derive(&worker, acceptor, slot);
-	worker.admission.owner = worker_slot_number(acceptor, slot);
+	worker_derive(&worker, acceptor, spawner->slot);
 	serve_derived(&worker, &spawner->arrival);
 	_exit(0);
 }
 
-static int process_start(struct spawner *spawner, struct stats_slot *slot)
+static int process_start(struct spawner *spawner)
 {
-	struct admission *admission = &spawner->worker->admission, heir = *admission;
-	pid_t pid;
+	pid_t parent = getpid(), pid = fork();
 
-	heir.owner = worker_slot_number(spawner->worker, slot);
-	admission_pass(admission, heir.owner, &spawner->arrival.peer);
-	atomic_store(&slot->state, SLOT_STARTING);
-	pid = fork();
 	if (pid == 0)
-		process_main(spawner, slot);
-	if (pid < 0) {
-		int error = errno;
-
-		admission_pass(&heir, admission->owner, &spawner->arrival.peer);
-		atomic_store(&slot->state, SLOT_FREE);
-		return -error;
-	}
-	atomic_store(&slot->pid, pid);
+		process_main(spawner, parent);
+	if (pid < 0)
+		return -errno;
+	(void) slot_enter(spawner->slot, parent, pid);
 	close(spawner->arrival.fd);
 	conn_clear(&spawner->arrival.conn);
 	return 0;
@@ -195,7 +228,7 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 
 		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
 			continue;
-		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, status));
+		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, pid, status));
 		return;
 	}
 }
@@ -217,14 +250,18 @@ static void processes_collect(struct spawner *spawner)
 
 static void start_pending(struct spawner *spawner)
 {
-	struct stats_slot *slot = slot_find(spawner);
-	int r = slot ? spawner->start(spawner, slot) : -EAGAIN;
+	int r;
 
-	spawner->pending = r < 0;
-	if (r == 0)
-		spawner->running++;
-	else
+	live_move(spawner->worker->slot, spawner->slot);
+	r = spawner->start(spawner);
+	if (r < 0) {
+		live_move(spawner->slot, spawner->worker->slot);
 		intake_failed(&spawner->entrance.intake, -r);
+		return;
+	}
+	spawner->pending = false;
+	spawner->running++;
+	slot_let_go(spawner);
 }
 
 /* Where `workers` follows from max-connections, the latter is never asked for a place too many:
@@ -232,8 +269,10 @@ static void start_pending(struct spawner *spawner)
 static void look_whether_full(struct spawner *spawner)
 {
 	const struct worker *worker = spawner->worker;
-	bool full = spawner->running >= worker->workers;
+	bool full;
 
+	slot_set_aside(spawner);
+	full = !spawner->slot;
 	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
 		intake_limit_reached(&spawner->entrance.intake);
 	spawner->full = full;
@@ -255,19 +294,6 @@ static int spawner_turn(struct spawner *spawner)
 	if (spawner->pending && entrance->intake.retry_at == INT64_MAX && !entrance->stopping)
 		start_pending(spawner);
 	return 0;
-}
-
-/* What a predecessor has handed over has nobody else who sends what it is owed. */
-static void take_rest(struct spawner *spawner)
-{
-	const struct worker *worker = spawner->worker;
-
-	while (spawner->running < worker->workers &&
-	       (spawner->pending || intake_inherit(&spawner->entrance.intake, &spawner->arrival))) {
-		start_pending(spawner);
-		if (spawner->pending)
-			return;
-	}
 }
 
 /* The order to stop has come: everybody heard it; wait for the last to end. */
@@ -298,8 +324,6 @@ static int spawner_run(struct spawner *spawner)
 		worker_ready(spawner->worker);
 	while (r == 0 && !spawner->entrance.stopping)
 		r = spawner_turn(spawner);
-	if (r == 0 && worker_stop_order(spawner->worker) == STOP_DRAIN)
-		take_rest(spawner);
 	entrance_close(&spawner->entrance);
 	spawner_finish(spawner);
 	close(spawner->ended);
@@ -323,7 +347,7 @@ int spawn_threads_run(struct worker *worker)
 
 int spawn_processes_run(struct worker *worker)
 {
-	struct spawner spawner = { .worker = worker, .start = process_start, .collect = processes_collect };
+	struct spawner spawner = { .worker = worker, .processes = true, .start = process_start, .collect = processes_collect };
 	sigset_t children;
 
 	sigemptyset(&children);

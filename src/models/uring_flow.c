@@ -199,16 +199,16 @@ void flow_begin(struct uring *uring, const struct arrival *arrival)
 	struct session lost;
 
 	if (session) {
-		session_open(session, arrival, uring->worker);
+		session_open(session, arrival);
 		if (ring_join(&uring->ring, &session->watch) == 0) {
-			list_append(&uring->sessions, &session->link);
+			session_enlist(&uring->sessions, session, uring->now, &uring->sort_at);
 			flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 			return;
 		}
 		lost = *session;
 		pool_give(&uring->pool, session);
 	} else {
-		session_open(&lost, arrival, uring->worker);
+		session_open(&lost, arrival);
 	}
 	conn_error(&lost.conn, ENOMEM);
 	session_close(&lost, uring->worker);

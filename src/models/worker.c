@@ -32,25 +32,38 @@ uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot
 	return (uint32_t) (slot - worker->board->slots);
 }
 
-uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status)
+static bool ended_well(int status)
 {
-	uint32_t live = stats_slot_retire(board, slot);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
 
-	if (status == 0)
+uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, pid_t pid,
+                     int status)
+{
+	int32_t seen = pid;
+	uint32_t live;
+
+	/* ours meanwhile: should we be killed in the middle, our own reaper does the rest */
+	if (!atomic_compare_exchange_strong(&slot->pid, &seen, getpid()))
 		return 0;
+	if (ended_well(status)) {
+		(void) stats_slot_free(slot);
+		return 0;
+	}
 	admission_forget_owner(admission, (uint32_t) (slot - board->slots));
-	atomic_fetch_add(&board->retired[STAT_ENDED_ERROR], live);
+	live = stats_slot_free(slot);
+	stats_add(&board->others, STAT_ENDED_ERROR, live);
 	return live;
 }
 
-void worker_tell_lost(pid_t pid, int status, uint32_t live)
+void worker_tell_lost(pid_t pid, int status, uint32_t lost)
 {
-	if (status == 0)
+	if (ended_well(status))
 		return;
 	if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",
-		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), live);
+		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), lost);
 	else
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connections lost", (int) pid,
-		          WEXITSTATUS(status), live);
+		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connections lost",
+		          (int) pid, WEXITSTATUS(status), lost);
 }

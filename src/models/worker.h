@@ -31,6 +31,7 @@ struct worker {
 	struct stats_slot *spare;      /* `workers` more slots, for bodies that spawn; else NULL */
 	struct stats_orders *orders;   /* shared memory: why stop_fd became readable */
 	struct admission admission;
+	uint32_t capacity;             /* most connections its process can hold */
 
 	const struct listener *listeners; /* stream and datagram ones */
 	size_t listener_count;
@@ -61,12 +62,14 @@ static inline void worker_beat(struct worker *worker, int64_t now)
  * nobody is left to work for, and the process ends at once. */
 enum stats_stop worker_stop_order(const struct worker *worker);
 
-/* A worker's process has ended with wait(2) status `status`, and the caller has reaped it: free
- * its slot and give back what it held. Returns how many connections were lost with it. */
-uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, int status);
+/* The worker of this slot, in process `pid`, has ended with wait(2) status `status`, and the caller has reaped
+ * that: free the slot, give back what it held. Returns the connections that were lost. Nothing happens where the
+ * slot is not that process's any more. */
+uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, pid_t pid,
+                     int status);
 
-/* Log that the process has ended, and with all its workers `live` connections, unless it did by itself. */
-void worker_tell_lost(pid_t pid, int status, uint32_t live);
+/* Log the end of a worker process with `lost` connections, unless it ended as it should. */
+void worker_tell_lost(pid_t pid, int status, uint32_t lost);
 
 /* The number of the worker's slot on the board: its name as an owner of admissions. */
 uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot *slot);

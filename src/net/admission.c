@@ -103,6 +103,17 @@ void admission_give_place(const struct admission *admission)
 	wake_waiting(admission->shared);
 }
 
+bool admission_hold_place(const struct admission *admission, uint32_t most)
+{
+	struct admission_shared *shared = admission->shared;
+
+	atomic_fetch_add(&shared->places, 1);
+	if (atomic_fetch_add(&shared->held[admission->owner], 1) < most)
+		return true;
+	admission_give_place(admission);
+	return false;
+}
+
 int admission_room_fd(const struct admission_shared *shared)
 {
 	return shared->room;
@@ -277,17 +288,6 @@ void admission_forget_owner(struct admission_shared *shared, uint32_t owner)
 			at++;
 	}
 	pthread_mutex_unlock(&shared->lock);
-}
-
-void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer)
-{
-	struct admission heir = *admission;
-
-	heir.owner = owner;
-	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&admission->shared->held[owner], 1, memory_order_relaxed);
-	admission_force_source(&heir, peer);
-	admission_leave(admission, peer);
 }
 
 uint32_t admission_source_count(const struct admission *admission, const struct peer *peer)

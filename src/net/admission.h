@@ -42,8 +42,11 @@ void admission_free(struct admission_shared *shared);
 /* Take one of max-connections places; false where all are taken. Any worker. */
 bool admission_take_place(const struct admission *admission);
 
-/* Take a place whatever the limit: for a connection that was admitted earlier and is handed over. */
+/* Take a place whatever the limit: for a connection that was admitted earlier. */
 void admission_force_place(const struct admission *admission);
+
+/* Likewise for one that is handed over, unless its owner holds `most` places already. */
+bool admission_hold_place(const struct admission *admission, uint32_t most);
 
 /* Give the place back; wakes workers that wait for one. */
 void admission_give_place(const struct admission *admission);
@@ -66,10 +69,6 @@ void admission_force_source(const struct admission *admission, const struct peer
 
 /* An admitted peer's connection has ended (or was handed over). */
 void admission_leave(const struct admission *admission, const struct peer *peer);
-
-/* Make `owner` answer for the place and the source count of this connection: it is about to be
- * served by a process of its own. */
-void admission_pass(struct admission *admission, uint32_t owner, const struct peer *peer);
 
 /* The process numbered `owner` is gone: give back every place and source it held. */
 void admission_forget_owner(struct admission_shared *shared, uint32_t owner);

@@ -1,6 +1,7 @@
 """Every system call of the daemon may fail: it carries on or stops with a message; it never hangs, crashes or corrupts.
 
-One run of each model is recorded by strace(1): start, visits, a reload, a stop. Each call in it, of the supervisor
+One run of each model is recorded by strace(1): start, visits by stream and datagram, a reload over which a client is
+owed something, a stop. Each call in it, of the supervisor
 and of the workers, is a site; a case lets the call at one site fail with one of the errors that it may fail with,
 and a few cases let it fail again and again for a while. So many cases a model are drawn, evenly from all of them,
 different ones for each model:
@@ -14,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -37,13 +39,17 @@ ERRORS = {
     "clone": "EAGAIN ENOMEM",
     "clone3": "EAGAIN ENOMEM",
     "close": "EINTR EIO",
+    "close_range": "ENOSYS",
+    "connect": "EAGAIN",
     "epoll_create1": "EMFILE ENFILE ENOMEM",
     "epoll_ctl": "ENOSPC ENOMEM",
     "epoll_wait": "EINTR",
     "eventfd2": "EMFILE ENFILE ENOMEM",
+    "fchmod": "EPERM EROFS",
     "fcntl": "EMFILE EINVAL",
     "getpeername": "ENOTCONN ENOBUFS",
     "getsockname": "ENOBUFS",
+    "getsockopt": "ENOBUFS",
     "io_uring_enter": "EINTR EAGAIN EBUSY ENOMEM",
     "io_uring_register": "ENOMEM EINVAL",
     "io_uring_setup": "ENOMEM EMFILE EPERM",
@@ -53,16 +59,24 @@ ERRORS = {
     "memfd_create": "EMFILE ENOMEM",
     "mmap": "ENOMEM",
     "mprotect": "ENOMEM",
+    "munmap": "ENOMEM",
+    "newfstatat": "ENOMEM",
     "openat": "EMFILE ENFILE ENOMEM",
     "pipe2": "EMFILE ENFILE",
     "poll": "EINTR ENOMEM",
     "ppoll": "EINTR ENOMEM",
     "prctl": "EINVAL",
+    "pread64": "EIO",
     "prlimit64": "EPERM",
     "pselect6": "EINTR ENOMEM",
     "read": "EINTR EIO",
+    "readlink": "ENOMEM",
     "recvfrom": "ENOMEM EINTR EAGAIN ECONNRESET ETIMEDOUT",
+    "recvmmsg": "ENOMEM EINTR EAGAIN ECONNREFUSED",
     "recvmsg": "ENOMEM EINTR EAGAIN EMFILE",
+    "rename": "ENOSPC EROFS",
+    "sched_getaffinity": "EINVAL",
+    "sendmmsg": "ENOBUFS ENOMEM EINTR EAGAIN EPERM EMSGSIZE ENETUNREACH",
     "sendmsg": "ENOBUFS EAGAIN ENOMEM ETOOMANYREFS",
     "sendto": "ENOBUFS ENOMEM EINTR EAGAIN EPIPE ECONNRESET",
     "setsockopt": "ENOMEM",
@@ -71,6 +85,7 @@ ERRORS = {
     "socket": "EMFILE ENFILE EACCES ENOBUFS",
     "socketpair": "EMFILE ENFILE ENOMEM",
     "splice": "ENOMEM EINVAL EAGAIN EINTR",
+    "unlink": "EACCES EROFS",
     "write": "EINTR EAGAIN ENOSPC",
 }
 
@@ -87,7 +102,7 @@ class Traced:
     def __init__(self, launch, debris, model, options):
         self.trace = os.path.join(debris, "trace")
         wrap = ["strace", "-DDD", "-f", "-qq", "--seccomp-bpf", "-o", self.trace, *options]
-        self.daemon = launch(model, wrap=wrap, workers={"prefork": 2, "prethread": 2, "iterative": 1}.get(model, 0),
+        self.daemon = launch(model, wrap=wrap, protocols=["tcp", "udp"], workers={"prefork": 2, "prethread": 2, "iterative": 1}.get(model, 0),
                              stats_interval=1, metrics_file=os.path.join(debris, "metrics"), drain_timeout=2)
 
     def text(self):
@@ -114,9 +129,15 @@ def visits(daemon, count=3, patience=25.0):
             with peer.connect(daemon.address, timeout=5) as sock:
                 peer.echo(sock, peer.data(VISIT if good == 0 else 100))
                 peer.finish(sock)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.connect(daemon.address)
+                sock.settimeout(2)
+                message = peer.data(1000, seed=good + 1)
+                sock.send(message)
+                peer.same(sock.recv(65536), message)
             good += 1
         except (OSError, AssertionError) as error:
-            if "came back as" in str(error) or "more came back" in str(error):
+            if "came back" in str(error):
                 raise
             good, last = 0, error
             time.sleep(0.02)
@@ -133,20 +154,22 @@ def live(traced):
         assert time.monotonic() < deadline, f"neither ready nor gone:\n{daemon.log()}"
         time.sleep(0.005)
     if daemon.popen.poll() is None and visits(daemon):
-        held = None
+        held = []
         try:
-            held = daemon.connect()
-            peer.echo(held, b"held over the reload")
+            for _ in range(2):
+                held.append(daemon.connect(sndbuf=1 << 20, rcvbuf=8192, timeout=5))
+            peer.echo(held[0], b"held over the reload")
+            peer.stuff(held[1], quiet=0.02, may_end=True)
         except (OSError, AssertionError):
-            held = None
+            pass
         since, told = len(daemon.log()), len(daemon.notify.all("READY"))
         try:
             daemon.signal(signal.SIGHUP)
             proc.until(lambda: daemon.popen.poll() is not None or len(daemon.notify.all("READY")) > told
                        or re.search("Reloaded|Reload failed", daemon.log()[since:]),
                        lambda: f"the end of the reload:\n{daemon.log()}", 40)
-            if held:
-                held.close()
+            for sock in held:
+                sock.close()
             if visits(daemon):
                 daemon.term()
         except ProcessLookupError:

@@ -9,6 +9,7 @@ import errno
 import resource
 import select
 import socket
+import struct
 import threading
 import time
 
@@ -16,6 +17,7 @@ import pytest
 
 import echod
 import metrics
+import netns
 import peer
 import proc
 
@@ -32,9 +34,9 @@ def pool(model, crowd=CROWD):
 class Good(threading.Thread):
     """A client that sends a small message now and then, checks each byte that comes back, and keeps the times."""
 
-    def __init__(self, address):
+    def __init__(self, sock):
         super().__init__(daemon=True)
-        self._sock = peer.connect(address)
+        self._sock = sock
         self._done = threading.Event()
         self._wrong = None
         self.times = []
@@ -73,7 +75,7 @@ def hold(start, model):
     """hold(behaviour): let hostile peers do as they do to a daemon, while a good client goes on."""
     def hold(behaviour, wait_for_all=True, **keys):
         daemon = start(model, workers=pool(model), log_connections=False, **keys)
-        good = Good(daemon.address)
+        good = Good(daemon.connect())
         size = len(good.times) + 20
         hostile = behaviour(daemon)
         proc.until(lambda: len(good.times) >= size or not good.is_alive(), "the good client's turn", peer.PATIENCE)
@@ -91,6 +93,15 @@ def hold(start, model):
 
 def test_peers_that_say_nothing(hold):
     hold(lambda daemon: [daemon.connect() for _ in range(CROWD)])
+
+
+@pytest.mark.timeout(180)
+def test_thousands_that_say_nothing(hold, model):
+    """More than any model serves at once: who finds no room waits in the backlog."""
+    count = 2000
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < count + 500:
+        pytest.skip(f"fewer than {count} descriptors to be had here")
+    hold(lambda daemon: [daemon.connect() for _ in range(count)], max_connections={"process": 150, "iterative": 1}.get(model, 900))
 
 
 def test_peers_that_send_and_never_read(hold):
@@ -177,6 +188,56 @@ def test_more_than_the_backlog_holds(hold):
     hold(behaviour, backlog=4)
 
 
+def syn(source, destination):
+    """The packet that asks for a connection, from whoever we say; (host, port) both, IPv4."""
+    ends = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+
+    def segment(checksum):
+        return struct.pack("!HHIIBBHHH", source[1], destination[1], 1, 0, 5 << 4, 0x02, 65535, checksum, 0)
+    total = sum(struct.unpack("!16H", ends + struct.pack("!HH", socket.IPPROTO_TCP, 20) + segment(0)))
+    total = (total & 0xffff) + (total >> 16)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends
+    return header + segment(~(total + (total >> 16)) & 0xffff)
+
+
+@pytest.fixture
+def hole():
+    """A network namespace from which answers to some addresses go nowhere."""
+    hole = netns.make()
+    hole.setup("link", "add", "hole", "type", "veth", "peer", "name", "bottom")
+    for end in ("hole", "bottom"):  # without ARP nobody is asked for, and nobody at the bottom is meant
+        hole.setup("link", "set", end, "up", "arp", "off")
+    hole.setup("addr", "add", "192.0.2.1/24", "dev", "hole")
+    hole.setup("route", "add", "198.51.100.0/24", "dev", "hole")
+    for where in ("all", "lo", "hole"):
+        hole.sysctl(f"net.ipv4.conf.{where}.rp_filter=0")
+    yield hole
+    hole.close()
+
+
+def test_flood_of_half_open_connections(launch, hole, model):
+    """Thousands ask for a connection and never answer: who is served does not notice, who comes gets in."""
+    daemon = launch(model, listen=["192.0.2.1"], backlog=64, log_connections=False, wrap=hole.wrap())
+    daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)  # the manager's socket is in another namespace
+    here = ("192.0.2.1", daemon.port)
+    good = Good(hole.connect("192.0.2.1", here))
+    count, most = 5000, 0
+    with hole.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for number in range(count):
+            raw.sendto(syn((f"198.51.100.{number % 250 + 1}", 10000 + number), here), (here[0], 0))
+            if number % 500 == 499:
+                most = max(most, hole.tcp("03"))
+                if model != "iterative":  # which serves the good one
+                    with hole.connect("192.0.2.1", here) as sock:
+                        peer.echo(sock, b"in between")
+                        peer.finish(sock)
+    assert most > 30, f"no flood: {most} half-open connections"
+    p99, worst = good.finish()
+    print(f"{model}: {count} half-open connections, {most} at once, p99 of the good client {p99 * 1000:.1f} ms, "
+          f"longest {worst * 1000:.1f} ms")
+    metrics.wait_line(daemon, "all gone", connections=0)
+
+
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
 @pytest.mark.timeout(180)
 def test_all_of_them_at_once(start, model):
@@ -186,7 +247,7 @@ def test_all_of_them_at_once(start, model):
     daemon.settled(2)
     proc.until(lambda: metrics.line(daemon)["connections"] == 0, "a quiet start")
     descriptors = daemon.descriptors()
-    good, stream = Good(daemon.address), peer.Stream(daemon.address)
+    good, stream = Good(daemon.connect()), peer.Stream(daemon.address)
     count = 200 if model != "process" else 60
     crowd = [daemon.connect() for _ in range(count)]
     for number, sock in enumerate(crowd):

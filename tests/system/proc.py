@@ -99,6 +99,12 @@ def threads(pid):
     return count
 
 
+def stopped(pid):
+    """Whether every thread of a process has heard of a SIGSTOP."""
+    return all(read(f"/proc/{pid}/task/{tid}/stat").rpartition(b")")[2].split()[0] == b"T"
+               for tid in os.listdir(f"/proc/{pid}/task"))
+
+
 def descriptors(pid):
     """Descriptor numbers and what they refer to."""
     found = {}

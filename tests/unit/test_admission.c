@@ -99,22 +99,6 @@ static void a_lost_owner_gives_its_sources_back(void **state)
 	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
 }
 
-static void passing_moves_the_count_to_the_heir(void **state)
-{
-	struct admission one = make(*state, 1, 2, 1);
-	struct peer peer = peer_of("192.0.2.1:1");
-
-	assert_true(admission_take_place(&one));
-	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
-	admission_pass(&one, 3, &peer);
-	admission_forget_owner(*state, 1);
-	assert_int_equal(admission_places_taken(*state), 1);
-	assert_int_equal(admission_source_count(&one, &peer), 1);
-	admission_forget_owner(*state, 3);
-	assert_int_equal(admission_places_taken(*state), 0);
-	assert_int_equal(admission_source_count(&one, &peer), 0);
-}
-
 /* Random traffic of many sources and owners, against plain counters. */
 static void the_table_agrees_with_counters(void **state)
 {
@@ -160,7 +144,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(places_are_counted_over_all_owners, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_source_is_an_ipv4_address_or_an_ipv6_64, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_owner_gives_its_sources_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(passing_moves_the_count_to_the_heir, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_table_agrees_with_counters, setup, teardown),
 	};
 

@@ -32,10 +32,13 @@ static void totals_survive_a_slot(void **state)
 	stats_total(board, &total);
 	assert_int_equal(total.counters[STAT_ECHOED], 90);
 	assert_int_equal(total.live, 2);
-	assert_int_equal(stats_slot_retire(board, &board->slots[3]), 2);
+	assert_int_equal(stats_slot_free(&board->slots[3]), 2);
 	stats_total(board, &total);
 	assert_int_equal(total.counters[STAT_ECHOED], 90);
 	assert_int_equal(total.live, 0);
+	stats_add(&board->slots[3], STAT_ECHOED, 10); /* another worker's by now */
+	stats_total(board, &total);
+	assert_int_equal(total.counters[STAT_ECHOED], 100);
 	stats_board_free(board);
 }
 

@@ -1,0 +1,83 @@
+"""A network namespace of a test's own, for root."""
+
+import ctypes
+import os
+import secrets
+import socket
+import subprocess
+import threading
+
+import peer
+import proc
+import pytest
+
+CLONE_NEWNET = 0x40000000
+
+
+class Namespace:
+    """It has a loopback interface, and what setup(...) gives it."""
+
+    def __init__(self):
+        self.name = f"echod-hold-{secrets.token_hex(4)}"
+        self.ip("netns", "add", self.name)
+        self.setup("link", "set", "lo", "up")
+
+    @staticmethod
+    def ip(*args):
+        subprocess.run(["ip", *args], check=True, timeout=20, capture_output=True)
+
+    def setup(self, *args):
+        """ip(8) inside."""
+        self.ip("-n", self.name, *args)
+
+    def sysctl(self, setting):
+        self.ip(*self.wrap()[1:], "sysctl", "-qw", setting)
+
+    def close(self):
+        subprocess.run(["ip", "netns", "del", self.name], timeout=20, capture_output=True)
+
+    def wrap(self):
+        """What runs a command inside, for echod.Daemon."""
+        return ["ip", "netns", "exec", self.name]
+
+    def inside(self, act):
+        """What act() returns in a thread that is inside: a socket belongs to the namespace of the thread that made it."""
+        done = []
+
+        def enter():
+            fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
+                done.append(act())
+            os.close(fd)
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert done, "setns failed"
+        return done[0]
+
+    def socket(self, *args):
+        sock = self.inside(lambda: socket.socket(*args))
+        sock.settimeout(peer.PATIENCE)
+        return sock
+
+    def connect(self, source, address):
+        """A stream from an address of one's choice."""
+        sock = self.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+        sock.bind((source, 0))
+        sock.connect(address)
+        return sock
+
+    def tcp(self, state):
+        """How many sockets are in this state: proc_net_tcp(5)."""
+        lines = self.inside(lambda: proc.read("/proc/thread-self/net/tcp")).decode().splitlines()
+        return sum(line.split()[3] == state for line in lines)
+
+
+def make():
+    """A Namespace; skips the test where there can be none."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make network namespaces")
+    try:
+        return Namespace()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
