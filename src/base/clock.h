@@ -19,6 +19,12 @@ int64_t clock_usec(void);
 /* Now, to the kernel's tick (a few milliseconds), several times cheaper. */
 int64_t clock_coarse_usec(void);
 
+/* The earlier of two times. */
+static inline int64_t clock_earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Milliseconds from `now` until `deadline` as poll(2) takes them: rounded up, so that the
  * deadline has passed after the wait; 0 when it has passed; -1 for a deadline of INT64_MAX. */
 int clock_poll_timeout(int64_t deadline, int64_t now);

@@ -442,19 +442,14 @@ static void close_fd(int fd)
 		close(fd);
 }
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
 {
 	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
 
 	if (crew->stopping) {
 		hand_over &= atomic_load(&orders->stop) == STOP_HAND_OVER;
-		hand_until = earlier(hand_until, atomic_load(&orders->hand_until));
-		drain_until = earlier(drain_until, atomic_load(&orders->drain_until));
+		hand_until = clock_earlier(hand_until, atomic_load(&orders->hand_until));
+		drain_until = clock_earlier(drain_until, atomic_load(&orders->drain_until));
 	}
 	atomic_store(&orders->hand_until, hand_until);
 	atomic_store(&orders->drain_until, drain_until);

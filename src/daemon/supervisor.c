@@ -619,7 +619,6 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
 	(void) report_progress(&supervisor->report, supervisor->ground.board);
-	(void) report_drained(&supervisor->report, supervisor->ground.board);
 }
 
 /* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
@@ -733,11 +732,6 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 	}
 }
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* Over a reload or a restart: those for whom the queue had no room. */
 static void tell_drained(struct supervisor *supervisor)
 {
@@ -758,7 +752,7 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		struct crew *crew = LIST_ENTRY(at, struct crew, link);
 
 		next = at->next;
-		next_time = earlier(next_time, crew_tend(crew, now));
+		next_time = clock_earlier(next_time, crew_tend(crew, now));
 		if (!crew->stopping || !crew_gone(crew))
 			continue;
 		list_remove(&crew->link);
@@ -774,10 +768,10 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 
 static int64_t next_timer(const struct supervisor *supervisor)
 {
-	int64_t next = earlier(supervisor->watchdog_at, supervisor->stats_at);
+	int64_t next = clock_earlier(supervisor->watchdog_at, supervisor->stats_at);
 
-	next = earlier(next, earlier(supervisor->left_out_at, supervisor->extend_at));
-	return supervisor->next ? earlier(next, supervisor->raise_until) : next;
+	next = clock_earlier(next, clock_earlier(supervisor->left_out_at, supervisor->extend_at));
+	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
 }
 
 static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
@@ -789,7 +783,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
 	};
 	int64_t now = clock_usec();
 
-	if (poll(fds, 3, clock_poll_timeout(earlier(next_timer(supervisor), crews_at), now)) < 0)
+	if (poll(fds, 3, clock_poll_timeout(clock_earlier(next_timer(supervisor), crews_at), now)) < 0)
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor);
