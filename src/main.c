@@ -42,41 +42,53 @@ static void print_version(void)
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 
-/* Mistakes that keep a service from starting: in the journal with what makes them findable
- * where somebody reads it there, on standard error otherwise. */
-static void tell_errors(const struct conf_errors *errors, const struct options *options)
+/* What goes wrong before there is a log: where standard error is the journal, which would take it for
+ * information, there with what makes it findable; on standard error otherwise. */
+static void tell_errors(const struct conf_errors *errors, int priority, enum event event)
 {
-	if (options->action != OPTIONS_RUN || !log_stderr_is_journal()) {
+	if (!log_stderr_is_journal()) {
 		print_errors(errors);
 		return;
 	}
 	log_open(LOG_SINK_JOURNAL, LOG_INFO);
 	for (size_t i = 0; i < errors->count; i++)
-		log_event(LOG_ERR, EVENT_CONFIG_WRONG, "%s", errors->lines[i]);
+		log_event(priority, event, "%s", errors->lines[i]);
 }
 
-/* Whether it was an option of the command line that makes the configuration impossible. */
+/* The same for wrong usage. */
+static int parse(struct options *options, int argc, char *argv[])
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *err = log_stderr_is_journal() ? open_memstream(&text, &size) : NULL;
+	int r = options_parse(options, argc, argv, model_names, err ? err : stderr);
+
+	if (err && fclose(err) == 0 && size > 0) {
+		log_open(LOG_SINK_JOURNAL, LOG_INFO);
+		log_event(LOG_ERR, EVENT_START_FAILED, "%.*s", (int) size - 1, text); /* without the newline at its end */
+	}
+	free(text);
+	return r;
+}
+
+/* Whether nothing is wrong but an option of the command line, which makes the configuration impossible. */
 static bool command_line_is_to_blame(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
-		if (strncmp(errors->lines[i], "command line", strlen("command line")) == 0)
-			return true;
-	return false;
+		if (strncmp(errors->lines[i], "command line", strlen("command line")) != 0)
+			return false;
+	return true;
 }
 
 /* Read and check; 0 or the exit status, with the mistakes printed. */
 static int read_conf(struct conf **conf, const struct options *options)
 {
 	struct conf_errors errors = { 0 };
-	int r = conf_read(conf, options->path, &options->overrides, model_names, &errors), status = 0;
+	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
-	if (r == 0)
-		r = model_check(*conf, &errors);
 	if (r < 0) {
-		tell_errors(&errors, options);
+		tell_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
 		status = r != -EINVAL ? EX_NOINPUT : command_line_is_to_blame(&errors) ? EX_USAGE : EX_CONFIG;
-		conf_free(*conf);
-		*conf = NULL;
 	}
 	conf_errors_clear(&errors);
 	return status;
@@ -93,16 +105,21 @@ static int run_daemon(struct conf *conf, struct options *options)
 	if (realpath(options->path, path))
 		options->path = path;
 	r = store_collect(&store, &errors);
-	print_errors(&errors);
+	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
 	if (r == 0 && !options->foreground) {
 		daemonize_close_others(passed, store_descriptors(&store, passed, PASSED_MAX));
 		r = daemonize();
 	}
 	if (r < 0) {
-		fprintf(stderr, "echod: cannot start: %s\n", strerror(-r));
+		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+
+		conf_errors_add(&errors, "echod: cannot start: %s", strerror(-r));
+		tell_errors(&errors, LOG_ERR, EVENT_START_FAILED);
+		conf_errors_clear(&errors);
+		daemonize_report(status);
 		conf_free(conf);
-		return r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
+		return status;
 	}
 	return supervisor_run(conf, options, &store);
 }
@@ -134,7 +151,7 @@ int main(int argc, char *argv[])
 	int status = 0;
 
 	open_missing_standard_streams();
-	if (options_parse(&options, argc, argv, model_names, stderr) < 0)
+	if (parse(&options, argc, argv) < 0)
 		exit(EX_USAGE);
 	switch (options.action) {
 	case OPTIONS_HELP:
@@ -149,7 +166,9 @@ int main(int argc, char *argv[])
 	default:
 		status = run(&options);
 	}
-	if (fflush(stdout) != 0 && status == 0)
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+		fprintf(stderr, "echod: cannot write the output: %s\n", strerror(errno));
 		status = EX_IOERR;
+	}
 	exit(status);
 }

@@ -39,8 +39,8 @@ CLEANFILES += \
 	systemd/notify-reload.conf
 
 # On the running system itself systemd is told of both, so that the service can be started at once;
-# a package does this when it is installed. The user stays when the program goes: its number could be
-# on files.
+# a package does this when it is installed. What is uninstalled runs no longer and is not enabled any
+# more. The user stays when the program goes: its number could be on files.
 install_data_hooks += install-systemd
 uninstall_hooks += uninstall-systemd
 
@@ -54,4 +54,9 @@ install-systemd:
 	fi
 
 uninstall-systemd:
-	@if $(systemd_here); then journalctl --update-catalog || :; fi
+	@if $(systemd_here); then \
+		for command in "systemctl --quiet disable --now echod.service echod.socket" "systemctl daemon-reload" \
+				"journalctl --update-catalog"; do \
+			$$command || :; \
+		done; \
+	fi

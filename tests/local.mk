@@ -4,6 +4,8 @@
 #   make check TESTS=tests/unit/test_conn               one unit test program
 #   make check TESTS=tests/system.test PYTESTFLAGS="-k epoll"
 #   make check VERBOSE=1                                with the log of what failed
+#   make check TESTS=tests/keep.test ECHOD_KEEP_ROUNDS=20 SUITE_TIMEOUT=36000
+#                                                       live connections for longer; more in tests/keep/pytest.ini
 
 # Unit tests: one program a source file of the same name, linked with libechod.a and cmocka.
 unit_tests = \

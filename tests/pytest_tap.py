@@ -1,6 +1,7 @@
 """A pytest plugin: one TAP line a test, to the descriptor named by ECHOD_TAP_FD.
 
-With pytest-xdist only the controlling process writes; it gets the reports of all workers.
+With pytest-xdist only the controlling process writes; it gets the reports of all workers. What a test
+measures, and tells with record_property(), becomes a line "# figure: ".
 """
 
 import os
@@ -42,6 +43,8 @@ class TapReporter:
             self.result(True, name, f" # SKIP {one_line(reason).removeprefix('Skipped: ')}")
         elif report.when == "call":
             self.result(report.passed, name)
+            for what, value in report.user_properties:
+                self.write(f"# figure: {one_line(what)}: {one_line(value)}")
         elif report.failed:
             self.result(False, f"{name} ({report.when})")
 

@@ -24,13 +24,18 @@ static const char *const event_ids[] = {
 #undef X
 };
 
+/* A message of trouble is cut where a reader of STATUS= would give up. */
+#define TROUBLE_MAX 256
+
 static struct {
 	enum log_sink sink;
 	int level;
 	bool also_stderr;
+	bool stderr_is_journal;
 	int relay; /* -1 in the supervisor */
 	int probe; /* tells whether the sink takes more; -1: none */
 	_Atomic uint64_t *lost;
+	char trouble[TROUBLE_MAX]; /* the last one nobody has asked for yet, or "" */
 } state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1, .probe = -1 };
 
 static _Thread_local const char *own_model;
@@ -61,6 +66,7 @@ void log_open(enum log_sink sink, int level)
 		openlog("echod", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	state.sink = sink;
 	state.level = level;
+	state.stderr_is_journal = log_stderr_is_journal();
 }
 
 bool log_journal_listens(void)
@@ -100,6 +106,15 @@ void log_identify(const char *model, int worker)
 	own_worker = worker;
 }
 
+bool log_take_trouble(char *text, size_t size)
+{
+	if (!*state.trouble)
+		return false;
+	snprintf(text, size, "%s", state.trouble);
+	*state.trouble = '\0';
+	return true;
+}
+
 void log_count_lost(_Atomic uint64_t *lost)
 {
 	state.lost = lost;
@@ -134,8 +149,14 @@ static void write_stderr(int priority, const char *message)
 		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "", [LOG_INFO] = "", [LOG_DEBUG] = "debug: ",
 	};
 	char line[LOG_RECORD_MAX + 32];
-	int n = snprintf(line, sizeof line, "echod: %s%s\n",
-	                 priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
+	char level[8] = "";
+	int n;
+
+	/* the journal takes each line for information unless it begins so: sd-daemon(3) */
+	if (state.stderr_is_journal)
+		snprintf(level, sizeof level, "<%d>", priority & LOG_PRIMASK);
+	n = snprintf(line, sizeof line, "%sechod: %s%s\n", level,
+	             priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
 
 	/* one write, so that lines of several processes do not mix */
 	if (!takes_more(STDERR_FILENO) || write(STDERR_FILENO, line, (size_t) n) < 0)
@@ -148,6 +169,8 @@ static void record_write(const struct log_record *record, const char *message)
 	struct iovec fields[FIELDS_MAX];
 	int count = 0;
 
+	if (record->priority <= LOG_WARNING)
+		snprintf(state.trouble, sizeof state.trouble, "%s", message);
 	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
 		write_stderr(record->priority, message);
 	if (state.sink == LOG_SINK_STDERR)

@@ -61,6 +61,10 @@ void log_end(struct log_record *record, const char *format, ...)
  * stay valid; a negative `worker` leaves the field out. */
 void log_identify(const char *model, int worker);
 
+/* In the supervisor: the last message of LOG_WARNING or worse, of its own or of a worker, since the last call,
+ * cut to `size`. Returns whether there was one; if not, `text` is left as it is. */
+bool log_take_trouble(char *text, size_t size);
+
 /* Count records that the sink does not take at once in `*lost`. */
 void log_count_lost(_Atomic uint64_t *lost);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <histedit.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,41 @@ struct editor {
 	enum editor_event event; /* why there was no character */
 };
 
+/* Set when the terminal is not as it was left: we were stopped meanwhile, or it has another size. */
+static volatile sig_atomic_t disturbed;
+
+static void on_disturbance(int signal)
+{
+	(void) signal;
+	disturbed = 1;
+}
+
+/* libedit's own handlers (EL_SIGNAL) would pass every signal on to the whole process group. These are admitted like the
+ * others: only while ppoll(2) waits. */
+static void disturbances_catch(void)
+{
+	static const struct sigaction action = { .sa_handler = on_disturbance };
+	sigset_t both;
+
+	sigemptyset(&both);
+	sigaddset(&both, SIGCONT);
+	sigaddset(&both, SIGWINCH);
+	sigprocmask(SIG_BLOCK, &both, NULL);
+	sigaction(SIGCONT, &action, NULL);
+	sigaction(SIGWINCH, &action, NULL);
+}
+
+/* Take the terminal in hand again, and show on it what was typed so far. */
+static void terminal_restore(EditLine *line)
+{
+	disturbed = 0;
+	el_set(line, EL_PREP_TERM, 0);
+	el_set(line, EL_PREP_TERM, 1);
+	el_resize(line);
+	fputs("\r\033[J", stdout);
+	el_set(line, EL_REFRESH);
+}
+
 static char *prompt(EditLine *line)
 {
 	static char text[] = "echo> ";
@@ -38,6 +74,8 @@ static int byte_wait(struct editor *editor)
 	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = editor->watch, .events = POLLIN } };
 
 	while (!interrupt_seen()) {
+		if (disturbed)
+			terminal_restore(editor->line);
 		if (ppoll(fds, 2, NULL, interrupt_mask()) < 0)
 			continue;
 		if (fds[1].revents != 0) {
@@ -70,7 +108,7 @@ static int character_read(EditLine *line, wchar_t *character)
 		r = mbrtowc(character, &byte, 1, &state);
 		if (r == (size_t) -2)
 			continue;
-		/* No character of this locale: pass the byte on as it is. */
+		/* No character of this locale: take it for Latin-1. */
 		if (r == (size_t) -1)
 			*character = (unsigned char) byte;
 		return 1;
@@ -114,6 +152,7 @@ struct editor *editor_open(void)
 	el_set(editor->line, EL_HIST, history, editor->history);
 	el_set(editor->line, EL_GETCFN, character_read);
 	el_source(editor->line, NULL);
+	disturbances_catch();
 	editor->file = history_file();
 	if (editor->file != NULL)
 		history(editor->history, &event, H_LOAD, editor->file);

@@ -85,7 +85,8 @@ static int socket_wait(const struct exchange *exchange, short events, uint64_t l
 		int r;
 
 		if (interrupt_seen()) {
-			fputs("echoc: interrupted while waiting for an answer\n", stderr);
+			fprintf(stderr, "echoc: interrupted while waiting for %s: %llu bytes sent, %llu came back and matched\n",
+				exchange->target->name, (unsigned long long) exchange->sent, (unsigned long long) exchange->matched);
 			return OUTCOME_DIFFERS;
 		}
 		if (now >= limit)

@@ -125,10 +125,9 @@ static int step_read(struct filter *filter)
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? -1 : filter_fail(filter, "standard input", errno);
-	if (n == 0) {
+	if (n == 0)
 		filter->in_over = true;
-		filter->moved = ticks_now();
-	}
+	filter->moved = ticks_now();
 	filter->taken += (uint64_t) n;
 	return -1;
 }
@@ -266,7 +265,8 @@ static int filter_judge(struct filter *filter)
 
 static int filter_interrupted(struct filter *filter)
 {
-	uint64_t owed = filter->taken - filter->matched;
+	/* What matched and is not passed on yet is missing from the copy as well. */
+	uint64_t owed = filter->taken - filter->written;
 
 	progress_end(&filter->progress);
 	fprintf(stderr, "echoc: interrupted: %llu bytes read, %llu sent, %llu came back and matched\n",
@@ -309,7 +309,8 @@ static uint64_t filter_alarm(const struct filter *filter)
 		return filter->moved + CLOSE_WAIT;
 	if (filter->in_over && filter->sent == filter->taken && !filter->shut)
 		return filter->moved + SHUT_AFTER;
-	if (filter->options->timeout == TICKS_NEVER || (!filter->in_over && !ring_full(filter)))
+	/* With nothing owed the input may take its time. */
+	if (filter->options->timeout == TICKS_NEVER || filter->matched == filter->taken)
 		return TICKS_NEVER;
 	return filter->moved + filter->options->timeout;
 }

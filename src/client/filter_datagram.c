@@ -2,7 +2,9 @@
 #include <config.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,25 +23,33 @@ static int complain(struct progress *progress, const char *what, int error)
 	return OUTCOME_DIFFERS;
 }
 
-/* Wait for input, so that Ctrl-C can come between. Returns -1 where there is some, else the outcome. */
-static int input_wait(struct progress *progress, const struct exchange *exchange)
+/* Wait until `fd` is ready, so that Ctrl-C can come between. Returns whether it is. */
+static bool ready_wait(int fd, short events)
 {
-	struct pollfd fd = { .fd = STDIN_FILENO, .events = POLLIN };
+	struct pollfd wait = { .fd = fd, .events = events };
 
-	if (!interrupt_seen() && (ppoll(&fd, 1, NULL, interrupt_mask()) > 0 || !interrupt_seen()))
-		return -1;
+	return !interrupt_seen() && (ppoll(&wait, 1, NULL, interrupt_mask()) > 0 || !interrupt_seen());
+}
+
+static int interrupted(struct progress *progress, const struct exchange *exchange, int outcome)
+{
 	progress_end(progress);
 	fprintf(stderr, "echoc: interrupted: %llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->sent,
 		(unsigned long long) exchange->matched);
-	return exchange->sent == exchange->matched ? OUTCOME_OK : OUTCOME_DIFFERS;
+	return outcome;
 }
 
+/* Returns 0, -EINTR after Ctrl-C, or another -errno. */
 static int output_write(const uint8_t *bytes, size_t size)
 {
 	while (size > 0) {
-		ssize_t n = write(STDOUT_FILENO, bytes, size);
+		ssize_t n;
 
-		if (n < 0 && errno != EINTR)
+		if (!ready_wait(STDOUT_FILENO, POLLOUT))
+			return -EINTR;
+		/* So much a pipe that is ready takes without blocking. */
+		n = write(STDOUT_FILENO, bytes, size < PIPE_BUF ? size : PIPE_BUF);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return -errno;
 		if (n > 0) {
 			bytes += n;
@@ -52,11 +62,12 @@ static int output_write(const uint8_t *bytes, size_t size)
 static int filter_run(struct exchange *exchange, struct progress *progress, uint8_t *piece)
 {
 	for (;;) {
-		int r = input_wait(progress, exchange);
 		ssize_t n;
+		int r;
 
-		if (r >= 0)
-			return r;
+		/* Whatever was read before has come back, and is written. */
+		if (!ready_wait(STDIN_FILENO, POLLIN))
+			return interrupted(progress, exchange, OUTCOME_OK);
 		n = read(STDIN_FILENO, piece, (size_t) exchange->options->size);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -68,6 +79,8 @@ static int filter_run(struct exchange *exchange, struct progress *progress, uint
 		if (r >= 0)
 			return r;
 		r = output_write(exchange->back, (size_t) n);
+		if (r == -EINTR)
+			return interrupted(progress, exchange, OUTCOME_DIFFERS);
 		if (r < 0)
 			return complain(progress, "standard output", -r);
 		progress_show(progress, exchange->sent, exchange->matched);

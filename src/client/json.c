@@ -3,18 +3,39 @@
 
 #include "client/json.h"
 
+/* The bytes of the UTF-8 character at `text` (RFC 3629), or 0 where there is none. */
+static size_t character_length(const char *text)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	unsigned char first = (unsigned char) *text;
+	size_t length = first < 0x80 ? 1 : first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf8 ? 4 : 0;
+	uint32_t code = length < 2 ? first : first & (0x7fu >> length);
+
+	for (size_t i = 1; i < length; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3f);
+	}
+	return code < least[length] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ? 0 : length;
+}
+
 static void string_print(FILE *file, const char *text)
 {
+	size_t length;
+
 	fputc('"', file);
-	for (; *text != '\0'; text++) {
+	for (; *text != '\0'; text += length > 0 ? length : 1) {
 		unsigned char c = (unsigned char) *text;
 
-		if (c == '"' || c == '\\')
+		length = character_length(text);
+		if (length == 0)
+			fputs("\\ufffd", file);
+		else if (c == '"' || c == '\\')
 			fprintf(file, "\\%c", c);
 		else if (c < 0x20 || c == 0x7f)
 			fprintf(file, "\\u%04x", c);
 		else
-			fputc(c, file);
+			fwrite(text, 1, length, file);
 	}
 	fputc('"', file);
 }
@@ -84,5 +105,4 @@ void json_bool(struct json *json, const char *name, bool value)
 void json_close(struct json *json)
 {
 	fputs("\n}\n", json->file);
-	fflush(json->file);
 }

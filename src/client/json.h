@@ -1,6 +1,7 @@
 /* json.h - one flat JSON object (RFC 8259), written as it goes
  *
- * Members are written in the order of the calls; an object may hold objects. Main thread.
+ * Members are written in the order of the calls; an object may hold objects. Text that is no UTF-8, as a path may be, is
+ * written with U+FFFD for what is wrong in it. Main thread.
  */
 #ifndef ECHOD_CLIENT_JSON_H
 #define ECHOD_CLIENT_JSON_H

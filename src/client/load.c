@@ -442,7 +442,7 @@ int load(const struct options *options, const struct target *target)
 	run->window = options->depth > 0 ? options->size * options->depth : STREAM_WINDOW;
 	outcome = descriptors_raise(options);
 	if (outcome < 0 && options->plot != NULL)
-		outcome = plot_check();
+		outcome = plot_check(options->plot);
 	if (outcome < 0)
 		outcome = engine_choose(run, note, sizeof(note));
 	if (outcome >= 0)

@@ -4,7 +4,6 @@
 #include "client/opener.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,33 +21,14 @@ struct opening {
 	unsigned used;
 };
 
-/* A unix socket whose backlog is full refuses a non-blocking connect, and there is no event to wait for: block. */
-static int connect_blocking(const struct target_wish *wish, const struct addr *to)
-{
-	uint64_t limit = wish->timeout == TICKS_NEVER ? 0 : wish->timeout / 1000;
-	struct timeval wait = { .tv_sec = (time_t) (limit / 1000000), .tv_usec = (suseconds_t) (limit % 1000000) };
-	struct timeval none = { 0 };
-	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
-
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
-	if (connect(fd, &to->sa, to->len) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0) {
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
-		return fd;
-	}
-	error = errno == EAGAIN ? ETIMEDOUT : errno;
-	close(fd);
-	return -error;
-}
-
 /* Begin a connection. Returns 0 or -errno; `*fd` is set when it is made or in the making. */
-static int connect_begin(int *fd, const struct target_wish *wish, const struct addr *to, bool *made, const char **what)
+static int connect_begin(int *fd, const struct target_wish *wish, const struct addr *to, int cancel, bool *made,
+			 const char **what)
 {
 	int r;
 
 	*made = true;
-	r = to->sa.sa_family == AF_UNIX ? connect_blocking(wish, to) : target_socket(wish, to, what);
+	r = to->sa.sa_family == AF_UNIX ? target_connect_unix(wish, to, cancel) : target_socket(wish, to, what);
 	if (r < 0)
 		return r;
 	*fd = r;
@@ -110,7 +90,7 @@ unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish
 	while (r == 0 && (next < count || opening.used > 0)) {
 		while (r == 0 && next < count && opening.used < AT_ONCE) {
 			if (fds[next] < 0) {
-				r = connect_begin(&fds[next], wish, to, &made, what);
+				r = connect_begin(&fds[next], wish, to, cancel, &made, what);
 				if (r == 0 && !made) {
 					opening.fds[opening.used] = (struct pollfd) { .fd = fds[next], .events = POLLOUT };
 					opening.which[opening.used++] = next;

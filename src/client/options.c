@@ -186,8 +186,7 @@ static int take_time(const struct row *row, const char *given, double min, uint6
 
 	if (number_parse_time(given, min, TIME_MOST, ticks) == 0)
 		return -1;
-	snprintf(right, sizeof(right), "it takes a time, %s %g seconds or more, as in 2, 0.5, 250ms or 5m", min > 0 ? "" : "from",
-		 min);
+	snprintf(right, sizeof(right), "it takes a time from %g to %.0f seconds, as in 2, 0.5, 250ms or 5m", min, TIME_MOST);
 	return complain(row, given, right);
 }
 

@@ -29,6 +29,7 @@ struct ping {
 	struct probes probes;
 	int fd; /* -1: no connection at the moment */
 	uint64_t begun, ended; /* ticks */
+	uint64_t end;          /* the deadline; TICKS_NEVER: none */
 	uint64_t next;         /* when the next probe is due */
 	uint64_t refused;      /* UDP: times the host said that nobody listens there */
 
@@ -120,9 +121,13 @@ static void header_print(const struct ping *ping)
 /* Returns 0 or -errno with `why`. */
 static int ping_connect(struct ping *ping, char *why)
 {
-	uint64_t before = ticks_now();
+	struct target_wish wish = ping->options->wish;
+	uint64_t before = ticks_now(), left = ping->end > before ? ping->end - before : 0;
 
-	ping->fd = target_connect(ping->target, &ping->options->wish, &ping->to, why);
+	/* The deadline holds for this too. */
+	if (ping->end != TICKS_NEVER && left < wish.timeout)
+		wish.timeout = left;
+	ping->fd = target_connect(ping->target, &wish, &ping->to, why);
 	if (ping->fd < 0) {
 		int r = ping->fd;
 
@@ -193,10 +198,16 @@ static void probe_send(struct ping *ping)
 {
 	char why[TARGET_WHY_MAX];
 	uint64_t seq;
+	int r = 0;
 
 	if (ping->options->reconnect)
 		ping_disconnect(ping);
-	if (ping->fd < 0 && ping_connect(ping, why) < 0) {
+	if (ping->fd < 0)
+		r = ping_connect(ping, why);
+	if (r < 0) {
+		/* Cut off by Ctrl-C or the deadline, it says nothing about the server. */
+		if (r == -EINTR || ticks_now() >= ping->end)
+			return;
 		seq = probes_send(&ping->probes, ticks_now());
 		probes_give_up(&ping->probes, seq, PROBE_FAILED);
 		line_failed(ping, seq, why, 0);
@@ -310,7 +321,6 @@ static bool is_done(struct ping *ping)
 static void ping_run(struct ping *ping)
 {
 	uint64_t interval = ping->options->interval;
-	uint64_t end = ping->options->deadline == TICKS_NEVER ? TICKS_NEVER : ping->begun + ping->options->deadline;
 
 	ping->next = ping->begun;
 	for (;;) {
@@ -319,7 +329,7 @@ static void ping_run(struct ping *ping)
 		struct timespec wait;
 
 		wake = overdue_tell(ping, now);
-		if (now >= end || is_done(ping) || interrupt_seen())
+		if (now >= ping->end || is_done(ping) || interrupt_seen())
 			return;
 		if (now >= ping->next && may_send(ping)) {
 			probe_send(ping);
@@ -331,9 +341,11 @@ static void ping_run(struct ping *ping)
 		}
 		if (may_send(ping) && ping->next < wake)
 			wake = ping->next;
-		fflush(stdout);
+		/* Nobody reads any more, as behind "| head": main() says so. */
+		if (fflush(stdout) != 0)
+			return;
 		fd = (struct pollfd) { .fd = ping->fd, .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
-		if (ppoll(&fd, 1, ticks_wait(&wait, now, wake < end ? wake : end), interrupt_mask()) <= 0)
+		if (ppoll(&fd, 1, ticks_wait(&wait, now, wake < ping->end ? wake : ping->end), interrupt_mask()) <= 0)
 			continue;
 		if (fd.revents & ~POLLOUT)
 			is_stream(ping) ? stream_receive(ping) : datagrams_receive(ping);
@@ -353,13 +365,10 @@ static struct summary summary_make(struct ping *ping)
 {
 	const struct probes *probes = &ping->probes;
 	struct summary summary = { .underway = probes_underway(&ping->probes) };
-	uint64_t differed = 0, judged = probes->sent - summary.underway;
+	uint64_t judged = probes->sent - summary.underway;
 
-	/* A probe may have had an answer with a wrong byte and an intact one: only the state tells. */
-	for (uint64_t seq = probes->sent; seq > 0 && probes->sent - seq < PROBES_WINDOW; seq--)
-		differed += probes_get(probes, seq)->state == PROBE_DIFFERED;
-	if (probes->received + differed < judged)
-		summary.lost = judged - probes->received - differed;
+	if (probes->received + probes->spoilt < judged)
+		summary.lost = judged - probes->received - probes->spoilt;
 	summary.loss = judged > 0 ? 100.0 * (double) summary.lost / (double) judged : 0;
 	return summary;
 }
@@ -445,17 +454,26 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 
 static int ping_judge(struct ping *ping)
 {
+	const struct options *options = ping->options;
 	struct summary summary;
 
 	ping->ended = ticks_now();
 	summary = summary_make(ping);
-	if (ping->options->json)
+	if (options->json)
 		summary_json(ping, &summary);
 	else
 		summary_text(ping, &summary);
-	fflush(stdout);
-	if (ping->probes.received == 0 && ping->refused > 0)
+	if (ping->probes.received == 0 && ping->refused > 0) {
+		/* Else each probe's line has said so. */
+		if (!is_told(ping))
+			fprintf(stderr, "echoc: nobody answers at %s over UDP: %s\n", ping->target->name, strerror(ECONNREFUSED));
 		return OUTCOME_UNREACHED;
+	}
+	/* What is still under way is not lost, but as with ping(8) silence is no success, nor is a count not reached in time. */
+	if (ping->probes.sent > 0 && ping->probes.received == 0)
+		return OUTCOME_DIFFERS;
+	if (ping->end != TICKS_NEVER && ping->probes.received < options->count)
+		return OUTCOME_DIFFERS;
 	if (summary.lost > 0 || ping->probes.differing > 0 || (is_stream(ping) && ping->probes.strays > 0))
 		return OUTCOME_DIFFERS;
 	return OUTCOME_OK;
@@ -465,6 +483,7 @@ static int ping_all(struct ping *ping)
 {
 	char why[TARGET_WHY_MAX];
 
+	ping->end = ping->options->deadline == TICKS_NEVER ? TICKS_NEVER : ticks_now() + ping->options->deadline;
 	/* Where each probe has its own connection, the first one tells whether the target can be reached. */
 	if (ping_connect(ping, why) < 0) {
 		fprintf(stderr, "echoc: %s\n", why);

@@ -4,6 +4,7 @@
 #include "client/plot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,11 +17,11 @@
 #define TOOL "gnuplot"
 #define STEP 1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */
 
-int plot_check(void)
+int plot_check(const char *path)
 {
-	const char *path = getenv("PATH");
-	char *copy = strdup(path != NULL ? path : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
-	int outcome = OUTCOME_USAGE;
+	const char *folders = getenv("PATH");
+	char *copy = strdup(folders != NULL ? folders : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
+	int outcome = OUTCOME_USAGE, fd;
 
 	while (outcome >= 0 && rest != NULL && (folder = strsep(&rest, ":")) != NULL) {
 		char *file;
@@ -32,9 +33,18 @@ int plot_check(void)
 		free(file);
 	}
 	free(copy);
-	if (outcome >= 0)
+	if (outcome >= 0) {
 		fprintf(stderr, "echoc: --plot: " TOOL " draws it, and is not installed here\n");
-	return outcome;
+		return outcome;
+	}
+	/* An older picture there is kept until there is a new one. */
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0) {
+		fprintf(stderr, "echoc: --plot: %s cannot be written: %s\n", path, strerror(errno));
+		return OUTCOME_USAGE;
+	}
+	close(fd);
+	return -1;
 }
 
 /* A string of gnuplot's between single quotes: only those need care. */
@@ -50,7 +60,7 @@ static void quoted(FILE *file, const char *text)
 }
 
 /* How the echoes spread over the latencies (left axis), and how many were no slower (right axis). */
-static void script_write(FILE *file, const struct report *report, const char *path)
+static void script_write(FILE *file, const struct report *report)
 {
 	const struct options *options = report->options;
 	const struct histogram *latency = &report->latency;
@@ -62,14 +72,14 @@ static void script_write(FILE *file, const struct report *report, const char *pa
 	snprintf(title, sizeof(title), "%s: %s, %u connections, %llu bytes: %.0f echoes/s", report->address,
 		 options_mode_name(options->mode), options->connections, (unsigned long long) options->size,
 		 report->seconds > 0 ? report->echoes / report->seconds : 0);
-	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset output ", file);
-	quoted(file, path);
-	fputs("\nset title ", file);
+	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset title ", file);
 	quoted(file, title);
 	fputs(" noenhanced\nset xlabel 'latency, microseconds'\nset logscale x\nset grid\nset key top left\n"
 	      "set ylabel 'share of the messages, per cent'\nset y2label 'no slower, per cent'\n"
-	      "set yrange [0:*]\nset y2range [0:100]\nset y2tics\nset ytics nomirror\n$latency << END\n",
+	      "set yrange [0:*]\nset y2range [0:100]\nset y2tics\nset ytics nomirror\n",
 	      file);
+	/* Told, because one value alone makes no range. */
+	fprintf(file, "set xrange [%g:%g]\n$latency << END\n", low / STEP / 1e3, high * STEP / 1e3);
 	while (edge < high) {
 		double next = edge * STEP;
 		uint64_t from = edge == low ? 0 : (uint64_t) edge, to = (uint64_t) next, count;
@@ -83,11 +93,12 @@ static void script_write(FILE *file, const struct report *report, const char *pa
 		edge = next;
 	}
 	fputs("END\nplot $latency using 1:2 with boxes fill solid 0.5 noborder linecolor rgb '#4477aa' title 'messages', "
-	      "$latency using 1:3 axes x1y2 with lines linewidth 2 linecolor rgb '#ee6677' title 'no slower'\nset output\n",
+	      "$latency using 1:3 axes x1y2 with lines linewidth 2 linecolor rgb '#ee6677' title 'no slower'\n",
 	      file);
 }
 
-static int tool_run(int script)
+/* Without "set output" it writes the picture to its standard output. */
+static int tool_run(int script, int picture)
 {
 	posix_spawn_file_actions_t actions;
 	char *argv[] = { (char[]){ TOOL }, NULL };
@@ -96,7 +107,7 @@ static int tool_run(int script)
 
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, script, STDIN_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, picture, STDOUT_FILENO);
 	r = posix_spawnp(&pid, TOOL, &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
 	if (r != 0)
@@ -110,25 +121,28 @@ static int tool_run(int script)
 int plot_draw(const struct report *report, const char *path)
 {
 	FILE *script;
-	int r = 0;
+	int r = 0, picture;
 
 	if (report->latency.count == 0) {
 		fprintf(stderr, "echoc: --plot: no message came back, so there is nothing to draw\n");
 		return -ENODATA;
 	}
 	script = tmpfile();
-	if (script == NULL)
+	picture = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (script == NULL || picture < 0)
 		r = -errno;
 	if (r == 0) {
-		script_write(script, report, path);
+		script_write(script, report);
 		if (fflush(script) != 0 || ferror(script))
 			r = -EIO;
 		rewind(script);
 	}
 	if (r == 0)
-		r = tool_run(fileno(script));
+		r = tool_run(fileno(script), picture);
 	if (script != NULL)
 		fclose(script);
+	if (picture >= 0 && close(picture) < 0 && r == 0)
+		r = -errno;
 	if (r < 0)
 		fprintf(stderr, "echoc: --plot: %s could not be drawn: %s\n", path, r == -EIO ? "see what " TOOL " said" : strerror(-r));
 	return r;

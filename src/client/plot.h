@@ -7,8 +7,8 @@
 
 struct report;
 
-/* Whether it can be drawn here. Returns -1, or the outcome to end with. */
-int plot_check(void);
+/* Whether it can be drawn here, into `path`; asked before the run. Returns -1, or the outcome to end with. */
+int plot_check(const char *path);
 
 /* Draw into the file `path` as SVG. Returns 0 or -errno. */
 int plot_draw(const struct report *report, const char *path);

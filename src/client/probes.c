@@ -164,8 +164,10 @@ static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *by
 	match->wanted = match->at < probes->size ? byte_wanted(probes, seq, match->at) : -1;
 	match->got = match->at < length ? bytes[match->at] : -1;
 	probes->differing++;
-	if (probe->state != PROBE_ANSWERED)
-		probe->state = PROBE_DIFFERED;
+	if (probe->state == PROBE_ANSWERED || probe->state == PROBE_DIFFERED)
+		return;
+	probe->state = PROBE_DIFFERED;
+	probes->spoilt++;
 }
 
 static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, struct match *match)
@@ -187,6 +189,7 @@ static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, stru
 	probes->late += match->late;
 	probes->reordered += match->reordered;
 	probes->received++;
+	probes->spoilt -= probe->state == PROBE_DIFFERED; /* its intact answer came after all */
 	histogram_add(&probes->rtt, match->rtt);
 	probe->state = PROBE_ANSWERED;
 }

@@ -37,6 +37,7 @@ struct probes {
 	uint64_t settled;     /* all up to this number are answered, overdue or failed */
 	uint64_t highest;     /* number of the highest one answered */
 	uint64_t received;    /* intact ones, each once */
+	uint64_t spoilt;      /* answered, but not intact: probes, where `differing` counts answers */
 	uint64_t differing, duplicates, reordered, late, strays;
 	struct histogram rtt; /* ticks, of the intact */
 };

@@ -131,7 +131,10 @@ void report_text(const struct report *report)
 	if (options->depth > 1)
 		printf(", %u in flight", options->depth);
 	printf(", %u thread%s on %s, %.2f s after %.3g s of warm-up%s\n", options->threads, options->threads == 1 ? "" : "s",
-	       report->engine, report->seconds, ticks_to_seconds(options->warmup), report->interrupted ? " (interrupted)" : "");
+	       report->engine, report->seconds, ticks_to_seconds(options->warmup),
+	       !report->interrupted  ? ""
+	       : report->seconds > 0 ? " (interrupted)"
+				     : " (interrupted before that was over)");
 	if (report->engine_note != NULL)
 		printf("  note       %s\n", report->engine_note);
 	counts_print(report);
@@ -145,7 +148,6 @@ void report_text(const struct report *report)
 		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an engine that costs less");
 	faults_print(report);
 	latency_picture(&report->latency);
-	fflush(stdout);
 }
 
 /* --- for scripts -------------------------------------------------------------------------------------------- */

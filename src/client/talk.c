@@ -4,6 +4,7 @@
 #include "client/talk.h"
 
 #include <errno.h>
+#include <langinfo.h>
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,6 +94,9 @@ static int talk_on_terminal(const struct options *options, const struct target *
 	int outcome;
 
 	setlocale(LC_CTYPE, "");
+	/* Plain ASCII, as where no locale is set, would swallow all other letters. */
+	if (strcmp(nl_langinfo(CODESET), "ANSI_X3.4-1968") == 0)
+		setlocale(LC_CTYPE, "C.UTF-8");
 	editor = editor_open();
 	if (editor == NULL) {
 		fprintf(stderr, "echoc: the terminal cannot be used for line editing\n");

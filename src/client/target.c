@@ -20,6 +20,7 @@
 #include "client/ticks.h"
 
 #define STAGGER (TICKS_SECOND / 4)
+#define UNIX_SLICE (TICKS_SECOND / 10) /* how long a wait for a unix socket is deaf to Ctrl-C */
 #define PORT_DEFAULT "7"
 
 /* --- finding ------------------------------------------------------------------------------------------------ */
@@ -295,36 +296,63 @@ static void attempts_explain(const struct attempt *attempts, size_t count, const
 	}
 }
 
-/* A unix socket whose backlog is full says EAGAIN and never calls back: wait for it in the kernel instead. */
+/* Wait in connect(2) for `slice`. Returns 0, -EAGAIN where there was no room in the backlog all that time, or another -errno. */
+static int unix_wait(int fd, const struct addr *to, uint64_t slice)
+{
+	struct timeval limit = { .tv_usec = (suseconds_t) (slice / 1000) + 1 }; /* 0 would be for ever */
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
+		return -errno;
+	if (connect(fd, &to->sa, to->len) == 0)
+		return 0;
+	/* Signals are blocked: what interrupts is the end of an io_uring of this thread, and no news. */
+	return errno == EINTR ? -EAGAIN : -errno;
+}
+
+/* Whether the wait is to be given up. */
+static bool is_cancelled(int cancel)
+{
+	struct pollfd fd = { .fd = cancel, .events = POLLIN };
+
+	return cancel < 0 ? interrupt_seen() : poll(&fd, 1, 0) > 0;
+}
+
+int target_connect_unix(const struct target_wish *wish, const struct addr *to, int cancel)
+{
+	uint64_t now = ticks_now(), limit = wish->timeout == TICKS_NEVER ? TICKS_NEVER : now + wish->timeout;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r = -EAGAIN;
+	struct timeval none = { 0 };
+
+	if (fd < 0)
+		return -errno;
+	for (; r == -EAGAIN; now = ticks_now()) {
+		if (is_cancelled(cancel))
+			r = -ECANCELED;
+		else if (now >= limit)
+			r = -ETIMEDOUT;
+		else
+			r = unix_wait(fd, to, limit - now < UNIX_SLICE ? limit - now : UNIX_SLICE);
+	}
+	if (r == 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0))
+		r = -errno;
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
+
 static int connect_unix(const struct target *target, const struct target_wish *wish, char *why)
 {
-	const struct addr *to = &target->addrs[0];
-	struct attempt attempt = { .to = to, .fd = -1 };
-	struct timeval limit = { 0 };
-	int flag = 0, fd;
+	struct attempt attempt = { .to = &target->addrs[0], .fd = -1 };
+	int fd = target_connect_unix(wish, attempt.to, -1);
 
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -ECANCELED)
+		return why_set(why, -EINTR, "interrupted while connecting to %s", target->name);
 	if (fd < 0) {
-		attempt.error = errno;
-		goto fail;
+		attempt.error = fd == -ETIMEDOUT ? 0 : -fd;
+		attempts_explain(&attempt, 1, target, wish, why);
 	}
-	if (wish->timeout != TICKS_NEVER) {
-		limit.tv_sec = (time_t) (wish->timeout / TICKS_SECOND);
-		limit.tv_usec = (suseconds_t) (wish->timeout % TICKS_SECOND / 1000) + 1;
-	}
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (connect(fd, &to->sa, to->len) == 0) {
-		limit = (struct timeval) { 0 };
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-		flag = fcntl(fd, F_GETFL);
-		if (flag >= 0 && fcntl(fd, F_SETFL, flag | O_NONBLOCK) == 0)
-			return fd;
-	}
-	attempt.error = errno == EAGAIN ? 0 : errno;
-	close(fd);
-fail:
-	attempts_explain(&attempt, 1, target, wish, why);
-	return attempt.error != 0 ? -attempt.error : -ETIMEDOUT;
+	return fd;
 }
 
 /* The race. Returns the index of the winner, or count where none won, or -EINTR. */

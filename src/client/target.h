@@ -1,7 +1,7 @@
 /* target.h - whom to talk to: find the addresses, connect to the one that answers
  *
  * Functions that can fail write a whole sentence into `why` (TARGET_WHY_MAX bytes, no full stop, no newline) that
- * names every address tried and why it failed. Main thread, target_socket() apart.
+ * names every address tried and why it failed. Main thread, target_socket() and target_connect_unix() apart.
  */
 #ifndef ECHOD_CLIENT_TARGET_H
 #define ECHOD_CLIENT_TARGET_H
@@ -45,6 +45,11 @@ int target_connect(const struct target *target, const struct target_wish *wish, 
 /* A non-blocking socket for `to` with all that is wished done to it, not yet connected. Any thread.
  * Returns the descriptor, or -errno with `*what` (may be NULL) set to what could not be done. */
 int target_socket(const struct target_wish *wish, const struct addr *to, const char **what);
+
+/* A connection to the unix socket `to`, which has no event to wait for while the backlog is full. It is given up when
+ * `cancel` becomes readable; in the main thread, where that is -1, on Ctrl-C. Any thread.
+ * Returns a non-blocking descriptor, -ETIMEDOUT, -ECANCELED, or another -errno. */
+int target_connect_unix(const struct target_wish *wish, const struct addr *to, int cancel);
 
 void target_clear(struct target *target);
 

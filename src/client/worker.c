@@ -153,9 +153,18 @@ static void drain_begin(struct worker *worker)
 /* What has not come back by now is lost. */
 static void drain_give_up(struct worker *worker)
 {
-	for (unsigned i = 0; i < worker->count; i++)
-		if (!worker->flows[i].dead)
-			tally_add(&worker->tally.lost, flow_abandon(&worker->flows[i]));
+	uint64_t lost = 0;
+	bool missing = false;
+
+	for (unsigned i = 0; i < worker->count; i++) {
+		if (!worker->flows[i].dead) {
+			missing |= worker->flows[i].sent != worker->flows[i].received; /* of a stream no message is lost, but bytes */
+			lost += flow_abandon(&worker->flows[i]);
+		}
+	}
+	tally_add(&worker->tally.lost, lost);
+	if (lost > 0 || missing)
+		worker_fault(worker, NULL, "what was under way at the end did not come back within the time-out", 0);
 	worker->unsettled = 0;
 }
 
@@ -298,12 +307,14 @@ uint64_t worker_turn(struct worker *worker, void (*push)(struct worker *worker, 
 	}
 	phase_advance(worker);
 	if (worker->phase >= PHASE_DRAIN)
-		return atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
-	if (worker->rest_count > 0) {
+		next = atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
+	/* In the drain too: some rest with a message that was begun, until they can connect. */
+	if (worker->rest_count > 0 && worker->phase != PHASE_OVER) {
 		when = rest_advance(worker, push);
 		next = when < next ? when : next;
 	}
-	return next;
+	/* One that failed just now may have been the last that was awaited. */
+	return worker->phase == PHASE_DRAIN && worker->unsettled == 0 ? worker->now : next;
 }
 
 /* --- what came back ----------------------------------------------------------------------------------------- */

@@ -528,11 +528,23 @@ static char *copy_text(struct reader *reader, const char *text, size_t length)
 	return copy;
 }
 
+/* Whether what an impossible combination is made of was read soundly: otherwise nobody can tell. */
+static bool can_be_combined(const struct reader *reader)
+{
+	static const enum conf_key combined[] = { CONF_MODEL, CONF_WORKERS, CONF_LISTEN, CONF_MAX_CONNECTIONS };
+
+	for (size_t i = 0; i < sizeof(combined) / sizeof(combined[0]); i++)
+		if (reader->keys[combined[i]].broken)
+			return false;
+	return true;
+}
+
 int conf_read_text(struct conf **conf, const char *name, const char *text, size_t length,
-                   const struct conf_overrides *overrides, const char *const models[],
+                   const struct conf_overrides *overrides, const char *const models[], conf_check *check,
                    struct conf_errors *errors)
 {
 	struct reader reader = { .models = models };
+	bool complete = false;
 	char *copy = NULL;
 	int r;
 
@@ -558,10 +570,13 @@ int conf_read_text(struct conf **conf, const char *name, const char *text, size_
 	read_numbers(&reader);
 	apply_overrides(&reader, overrides);
 	read_listen(&reader);
+	complete = !reader.mistakes.lost && can_be_combined(&reader);
 out:
 	r = mistakes_tell(&reader.mistakes, name, errors);
 	if (r == -ENOMEM)
 		conf_errors_add(errors, "%s: not enough memory to read it", name);
+	if (complete && check && check(reader.conf, errors) < 0)
+		r = -EINVAL;
 	if (r == 0)
 		*conf = reader.conf;
 	else
@@ -592,7 +607,7 @@ static ssize_t read_all(int fd, char *text, size_t size)
 }
 
 int conf_read(struct conf **conf, const char *path, const struct conf_overrides *overrides,
-              const char *const models[], struct conf_errors *errors)
+              const char *const models[], conf_check *check, struct conf_errors *errors)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	char *text = NULL;
@@ -612,7 +627,7 @@ int conf_read(struct conf **conf, const char *path, const struct conf_overrides 
 		r = (int) n;
 		conf_errors_add(errors, "%s: cannot be read: %s; it must be a file of text", path, strerror(-r));
 	} else {
-		r = conf_read_text(conf, path, text, (size_t) n, overrides, models, errors);
+		r = conf_read_text(conf, path, text, (size_t) n, overrides, models, check, errors);
 	}
 	free(text);
 	return r;

@@ -119,18 +119,23 @@ void conf_errors_add(struct conf_errors *errors, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void conf_errors_clear(struct conf_errors *errors);
 
+/* What conf/ cannot know: whether a configuration that is sound in itself is an impossible combination. Adds the
+ * mistakes, with conf_blame(), and returns 0 or -EINVAL. */
+typedef int conf_check(const struct conf *conf, struct conf_errors *errors);
+
 /* Read and check the file at `path`, apply `overrides` (checked already: options.h), and hand
- * out a new struct conf in `*conf`. `models` is the NULL-terminated list of legal model names.
+ * out a new struct conf in `*conf`. `models` is the NULL-terminated list of legal model names; `check`
+ * is called, if not NULL, where other mistakes leave it something to judge.
  * Nothing is opened but the file. Main thread only: libconfuse is not reentrant here.
  * Returns 0; -EINVAL for mistakes in the file, all of them added to `errors`; another -errno
  * where the file cannot be opened or read, one line added to `errors`; `*conf` is NULL unless 0. */
 int conf_read(struct conf **conf, const char *path, const struct conf_overrides *overrides,
-              const char *const models[], struct conf_errors *errors);
+              const char *const models[], conf_check *check, struct conf_errors *errors);
 
 /* The same for the `length` bytes at `text`; `name` stands for the path, in messages and in the
  * struct conf. */
 int conf_read_text(struct conf **conf, const char *name, const char *text, size_t length,
-                   const struct conf_overrides *overrides, const char *const models[],
+                   const struct conf_overrides *overrides, const char *const models[], conf_check *check,
                    struct conf_errors *errors);
 
 /* Add a mistake that concerns `key` of `conf` and that only shows once everything is known

@@ -71,9 +71,10 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 			.owner = crew->first_slot + index,
 		},
 	};
+	worker->capacity = model_capacity(crew->model, conf, crew->sockets.count);
 	if (crew->model->crew == MODEL_SPAWN)
 		worker->spare = &slots[crew->slots - crew->workers];
-	atomic_store(&worker->slot->state, SLOT_STARTING);
+	stats_slot_begin(worker->slot);
 	atomic_store(&worker->slot->pid, getpid());
 }
 
@@ -421,6 +422,8 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 		if (process->restart_at <= now && !crew->failed) {
 			int r = process_start(crew, process);
 
+			/* who takes a place reports as well, and would wait once the pipe were full */
+			crew_note_ready(crew);
 			if (r < 0)
 				process_failed(crew, process);
 			else
@@ -433,16 +436,30 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 	return next;
 }
 
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
 {
 	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
 
-	if (crew->stopping)
-		return;
+	if (crew->stopping) {
+		hand_over &= atomic_load(&orders->stop) == STOP_HAND_OVER;
+		hand_until = earlier(hand_until, atomic_load(&orders->hand_until));
+		drain_until = earlier(drain_until, atomic_load(&orders->drain_until));
+	}
 	atomic_store(&orders->hand_until, hand_until);
 	atomic_store(&orders->drain_until, drain_until);
 	atomic_store(&orders->stop, hand_over ? STOP_HAND_OVER : STOP_DRAIN);
-	close(crew->stop_in);
+	close_fd(crew->stop_in);
 	crew->stop_in = -1;
 	crew->stopping = true;
 	crew->kill_at = drain_until + KILL_GRACE;
@@ -487,12 +504,6 @@ bool crew_alive(struct crew *crew)
 		slot->seen = beats;
 	}
 	return alive;
-}
-
-static void close_fd(int fd)
-{
-	if (fd >= 0)
-		close(fd);
 }
 
 void crew_free(struct crew *crew)

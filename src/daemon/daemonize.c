@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -45,6 +47,8 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 	do
 		n = read(fd, &status, 1);
 	while (n < 0 && errno == EINTR);
+	if (n != 1)
+		fputs("echod: the daemon ended before it was ready\n", stderr);
 	waitpid(child, NULL, 0); /* the one in the middle, gone long since */
 	_exit(status);
 }
@@ -79,6 +83,7 @@ int daemonize(void)
 	setsid();
 	pid = fork(); /* no session leader, so no terminal is ever acquired again */
 	if (pid < 0) {
+		fprintf(stderr, "echod: cannot start: %s\n", strerror(errno));
 		daemonize_report(EX_OSERR);
 		_exit(EX_OSERR);
 	}

@@ -10,7 +10,7 @@ void daemonize_close_others(int keep[], unsigned count);
 
 /* Fork into the background: returns in the daemon, 0, or -errno in the caller's process where
  * it could not fork. The original process stays until daemonize_report() and then exits with
- * the status reported; where the daemon dies without a report, with EX_OSERR. Standard input and output are
+ * the status reported; where the daemon ends without a report, it says so and exits with EX_OSERR. Standard input and output are
  * /dev/null from here on; standard error stays the terminal's until the report. */
 int daemonize(void);
 

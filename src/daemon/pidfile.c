@@ -57,7 +57,7 @@ void pidfile_close(int fd, const char *path)
 {
 	if (fd < 0)
 		return;
-	if (unlink(path) < 0 && ftruncate(fd, 0) < 0)
+	if (same_file(fd, path) && unlink(path) < 0 && ftruncate(fd, 0) < 0)
 		errno = 0; /* it stays, with a stale number that nobody holds the lock for */
 	close(fd);
 }

@@ -15,8 +15,8 @@ int pidfile_open(const char *path);
 /* The process that the file at `path` names; 0 where it names none. */
 pid_t pidfile_read(const char *path);
 
-/* Remove the file and let go of the lock. Where this process may no longer remove it, it is
- * emptied. `fd` below 0 is fine. */
+/* Remove the file, unless another one has taken its name, and let go of the lock. Where this process
+ * may no longer remove it, it is emptied. `fd` below 0 is fine. */
 void pidfile_close(int fd, const char *path);
 
 #endif

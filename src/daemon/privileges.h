@@ -11,7 +11,7 @@
 struct privileges {
 	uid_t uid; /* (uid_t) -1: stays */
 	gid_t gid; /* (gid_t) -1: stays */
-	char user[64];
+	int janitor; /* -1: none */
 };
 
 /* Look up `user` and `group` ("": none). A user without a group brings the user's own. Returns
@@ -24,7 +24,10 @@ int privileges_drop(const struct privileges *privileges);
 
 /* Fork a small process that keeps today's privileges and does one thing: when this process
  * ends, however it does, it removes the `count` files at `paths`, which this process may not be able
- * to remove any more. Returns 0 or -errno. */
-int privileges_leave_janitor(const char *const paths[], size_t count);
+ * to remove any more, as far as they are still the same files. Returns 0 or -errno. */
+int privileges_leave_janitor(struct privileges *privileges, const char *const paths[], size_t count);
+
+/* Have it remove nothing, if there is one: the sockets live on elsewhere. */
+void privileges_dismiss_janitor(const struct privileges *privileges);
 
 #endif

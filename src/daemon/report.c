@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,10 +102,8 @@ static void metrics_refresh(struct report *report, const struct stats_total *tot
 {
 	int r = *conf->metrics_file ? metrics_write(total, conf->metrics_file) : 0;
 
-	if (r < 0 && !report->metrics_failed) {
+	if (r < 0 && !report->metrics_failed)
 		log_event(LOG_WARNING, EVENT_METRICS_FAILED, "Cannot write metrics-file %s: %s", conf->metrics_file, strerror(-r));
-		report_trouble(report, "cannot write %s: %s", conf->metrics_file, strerror(-r));
-	}
 	report->metrics_failed = r < 0;
 }
 
@@ -134,6 +131,7 @@ void report_refresh(struct report *report, const struct stats_board *board, cons
 	if (!changed && !ready)
 		return;
 	metrics_refresh(report, &total, conf);
+	(void) log_take_trouble(report->trouble, sizeof report->trouble);
 	status_send(report, &total, conf, workers, ready);
 	if (changed && !ready)
 		log_line(&total);
@@ -151,13 +149,20 @@ void report_final(struct report *report, const struct stats_board *board, const 
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-void report_trouble(struct report *report, const char *format, ...)
+void report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers)
 {
-	va_list ap;
+	struct stats_total total;
 
-	va_start(ap, format);
-	vsnprintf(report->trouble, sizeof report->trouble, format, ap);
-	va_end(ap);
+	if (!log_take_trouble(report->trouble, sizeof report->trouble))
+		return;
+	stats_total(board, &total);
+	status_send(report, &total, conf, workers, false);
+}
+
+void report_forget_trouble(struct report *report)
+{
+	(void) log_take_trouble(report->trouble, sizeof report->trouble);
+	*report->trouble = '\0';
 }
 
 void report_left_out(struct report *report, struct stats_board *board)
@@ -176,23 +181,39 @@ bool report_progress(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;
 	uint64_t now = 0;
+	bool moved;
 
 	stats_total(board, &total);
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
 		now += total.counters[i];
-	if (now == report->progress)
-		return false;
+	moved = now != report->progress || total.unsent < report->unsent;
 	report->progress = now;
-	return true;
+	report->unsent = total.unsent;
+	return moved;
 }
 
-uint64_t report_handed_over(const struct report *report, const struct stats_board *board)
+void report_cut_off(struct report *report, const struct stats_board *board)
 {
 	struct stats_total total;
+	uint64_t count;
 
-	(void) report;
 	stats_total(board, &total);
-	return total.counters[STAT_HANDED_OVER];
+	count = total.counters[STAT_CUT_OFF] - report->cut_off;
+	report->cut_off = total.counters[STAT_CUT_OFF];
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
+		          "%" PRIu64 " connections were cut off at the end of drain-timeout: their clients had not taken all they were owed",
+		          count);
+}
+
+uint64_t report_drained(struct report *report, const struct stats_board *board)
+{
+	struct stats_total total;
+	uint64_t before = report->drained;
+
+	stats_total(board, &total);
+	report->drained = total.counters[STAT_ENDED_DRAIN];
+	return report->drained - before;
 }
 
 void report_clear(struct report *report)

@@ -16,7 +16,9 @@ struct report {
 	char trouble[256];        /* the last one, or "" */
 	bool metrics_failed;      /* and was told */
 	uint64_t log_lost;        /* told so far */
-	uint64_t progress;        /* at the last report_progress() */
+	uint64_t progress, unsent; /* at the last report_progress() */
+	uint64_t cut_off;         /* told so far */
+	uint64_t drained;         /* at the last report_drained() */
 };
 
 /* Send STATUS=, with READY=1 if `ready`; write the metrics file; log the statistics line. Unless
@@ -30,17 +32,23 @@ void report_log(struct report *report, const struct stats_board *board);
 /* The last metrics file and statistics line of this process. */
 void report_final(struct report *report, const struct stats_board *board, const struct conf *conf);
 
-/* Remember what went wrong last, for STATUS=; "" forgets it. */
-void report_trouble(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Send STATUS= at once where something went wrong since it was sent last: what was logged as LOG_WARNING or worse. */
+void report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers);
+
+/* What went wrong is history: STATUS= shall not speak of it any more. */
+void report_forget_trouble(struct report *report);
 
 /* Tell how many lines were left out since the last call, if any. */
 void report_left_out(struct report *report, struct stats_board *board);
 
-/* Whether any byte was sent or any connection ended since the last call. */
+/* Whether any byte was sent, or taken by a client, or any connection ended since the last call. */
 bool report_progress(struct report *report, const struct stats_board *board);
 
-/* Connections handed over so far. */
-uint64_t report_handed_over(const struct report *report, const struct stats_board *board);
+/* Tell how many connections were cut off at the end of drain-timeout since the last call, if any. */
+void report_cut_off(struct report *report, const struct stats_board *board);
+
+/* Connections that a stopping crew had to end instead of handing them over, since the last call. */
+uint64_t report_drained(struct report *report, const struct stats_board *board);
 
 void report_clear(struct report *report);
 

@@ -83,13 +83,12 @@ static int add(struct building *building, enum listener_kind kind, const struct 
 	if (have) {
 		have->keep = true;
 		items[set->count] = *have;
-		(void) listener_set_backlog(have, (int) building->conf->backlog);
 	} else {
 		r = open_beside(&items[set->count], building, kind, addr);
 	}
 	if (r < 0) {
-		conf_errors_add(building->errors, "cannot listen on %s (%s): %s", addr_print(addr, text),
-		                kind == LISTENER_STREAM ? "tcp" : "udp", explain(-r));
+		conf_errors_add(building->errors, "cannot listen on %s%s: %s", addr_print(addr, text),
+		                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", explain(-r));
 		return r;
 	}
 	items[set->count++].keep = have != NULL;
@@ -143,11 +142,14 @@ int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *h
 	return r;
 }
 
-void sockets_commit(struct sockets *have)
+void sockets_commit(struct sockets *have, const struct conf *conf)
 {
-	for (size_t i = 0; i < have->count; i++)
-		if (!have->items[i].keep)
+	for (size_t i = 0; i < have->count; i++) {
+		if (have->items[i].keep)
+			(void) listener_set_backlog(&have->items[i], (int) conf->backlog);
+		else
 			listener_close(&have->items[i]);
+	}
 	forget(have);
 }
 

@@ -24,8 +24,9 @@ struct sockets {
  * sockets_commit()), opened otherwise. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
 int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors);
 
-/* The new set `set` has replaced `have`: close what only `have` has. `have` is empty afterwards. */
-void sockets_commit(struct sockets *have);
+/* The new set, opened for `conf`, has replaced `have`: what is in both gets the new backlog, what only `have` has is closed.
+ * `have` is empty afterwards. */
+void sockets_commit(struct sockets *have, const struct conf *conf);
 
 /* The new set is not wanted after all: close what only `set` has. `set` is empty afterwards. */
 void sockets_abandon(struct sockets *set);

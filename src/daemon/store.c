@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/notify.h"
 
 #define NAME_OURS "echod-"
@@ -56,12 +57,22 @@ static bool is_ours(const char *name)
 	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
+/* A unix socket is of use only as long as it can be found. */
+static bool is_reachable(const struct listener *listener)
+{
+	struct stat st;
+
+	return listener->addr.sa.sa_family != AF_UNIX || (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
+}
+
 static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
 {
 	bool ours = is_ours(name);
 	struct listener listener;
 	int r = listener_adopt(&listener, fd, ours ? "" : name);
 
+	if (r == 0 && ours && !is_reachable(&listener))
+		r = -ENOENT;
 	if (r < 0) {
 		conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
 		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
@@ -188,42 +199,69 @@ void store_forget_queue(void)
 	notify_unstore(NAME_OUTBOX);
 }
 
-/* The object path of this service's job, to be freed; NULL where there is none. */
-static char *job_path(sd_bus *bus)
-{
-	sd_bus_message *reply = NULL, *property = NULL;
-	const char *unit, *path;
-	char *job = NULL;
-	uint32_t id = 0;
+#define MANAGER "org.freedesktop.systemd1"
 
-	if (sd_bus_call_method(bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
-	                       "org.freedesktop.systemd1.Manager", "GetUnitByPID", NULL, &reply, "u",
+/* The object path of this service's unit, to be freed; NULL where it cannot be found out. */
+static char *unit_path(sd_bus *bus)
+{
+	sd_bus_message *reply = NULL;
+	char *unit = NULL;
+	const char *path;
+
+	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID", NULL, &reply, "u",
 	                       (uint32_t) getpid()) >= 0 &&
-	    sd_bus_message_read(reply, "o", &unit) >= 0 &&
-	    sd_bus_get_property(bus, "org.freedesktop.systemd1", unit, "org.freedesktop.systemd1.Unit", "Job", NULL,
-	                        &property, "(uo)") >= 0 &&
-	    sd_bus_message_read(property, "(uo)", &id, &path) >= 0 && id != 0)
-		job = strdup(path);
-	sd_bus_message_unref(property);
+	    sd_bus_message_read(reply, "o", &path) >= 0)
+		unit = strdup(path);
 	sd_bus_message_unref(reply);
-	return job;
+	return unit;
 }
 
-bool store_restart_pending(void)
+/* Whether the unit's job is a restart. */
+static bool is_restarting(sd_bus *bus, const char *unit)
 {
-	char *job = NULL, *type = NULL;
+	sd_bus_message *property = NULL;
+	char *type = NULL;
+	const char *job;
 	bool restart = false;
+	uint32_t id = 0;
+
+	if (sd_bus_get_property(bus, MANAGER, unit, MANAGER ".Unit", "Job", NULL, &property, "(uo)") >= 0 &&
+	    sd_bus_message_read(property, "(uo)", &id, &job) >= 0 && id != 0 &&
+	    sd_bus_get_property_string(bus, MANAGER, job, MANAGER ".Job", "JobType", NULL, &type) >= 0)
+		restart = strstr(type, "restart") != NULL;
+	free(type);
+	sd_bus_message_unref(property);
+	return restart;
+}
+
+/* Whether the manager keeps as many descriptors as it was given: the unit says how many it may
+ * (FileDescriptorStoreMax=), and none by default. */
+static bool is_kept(sd_bus *bus, const char *unit, const struct sockets *set)
+{
+	uint32_t given = 2, kept = 0;
+
+	for (size_t i = 0; i < set->count; i++)
+		given += !set->items[i].adopted;
+	return sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", "NFileDescriptorStore", NULL, 'u',
+	                                   &kept) >= 0 && kept >= given;
+}
+
+bool store_survives(const struct sockets *set)
+{
+	bool restart = false, kept = false;
 	sd_bus *bus = NULL;
+	char *unit = NULL;
 
 	if (notify_enabled() && sd_bus_open_system(&bus) >= 0) {
 		sd_bus_set_method_call_timeout(bus, BUS_TIMEOUT);
-		job = job_path(bus);
-		if (job && sd_bus_get_property_string(bus, "org.freedesktop.systemd1", job, "org.freedesktop.systemd1.Job",
-		                                      "JobType", NULL, &type) >= 0)
-			restart = strstr(type, "restart") != NULL;
+		unit = unit_path(bus);
+		restart = unit && is_restarting(bus, unit);
+		kept = restart && is_kept(bus, unit, set);
 	}
-	free(type);
-	free(job);
+	if (restart && !kept)
+		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections cannot be kept over this restart: the unit's descriptor store "
+		          "is too small; set FileDescriptorStoreMax= to 128");
+	free(unit);
 	sd_bus_flush_close_unref(bus);
-	return restart;
+	return kept;
 }

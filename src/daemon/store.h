@@ -36,7 +36,8 @@ void store_forget(const struct sockets *set);
 void store_forget_queue(void);
 
 /* Whether the manager is about to start this service anew once it has stopped (its job is a
- * restart): asked over D-Bus (org.freedesktop.systemd1(5)). False where that cannot be found out. */
-bool store_restart_pending(void);
+ * restart), and has kept the queue and the listeners of `set`: asked over D-Bus
+ * (org.freedesktop.systemd1(5)). False where that cannot be found out; a store too small is logged. */
+bool store_survives(const struct sockets *set);
 
 #endif

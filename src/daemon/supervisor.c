@@ -33,8 +33,18 @@
  * work, its successor, and a predecessor that still drains. Only used ones cost memory. */
 #define SLOTS (3 * (100000 + 2))
 
+/* What a connection may hold that the supervisor drains when there is no configuration, and how often it is looked at. */
+#define LEAVER_BUFFER 65536
+#define LEAVER_TICK (10 * USEC_PER_MSEC)
+
 /* How long a new crew may take until every worker accepts. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
+
+/* How long a stopping crew waits for another one to make room in the queue. */
+#define HAND_OVER_WAIT (10 * USEC_PER_SEC)
+
+/* How long the supervisor, which does nothing else meanwhile, waits for that. */
+#define SHUT_WAIT USEC_PER_SEC
 
 /* Log records of workers written before other events get their turn. */
 #define RELAY_BATCH 256
@@ -42,8 +52,8 @@
 /* How often to look for lines that were left out, while lines come at all. */
 #define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
 
-/* While draining makes progress, the manager is asked for so much patience, that often. */
-#define EXTEND_STEP (2 * USEC_PER_SEC)
+/* How often to look whether draining makes progress, and the manager is to be asked for patience. */
+#define EXTEND_INTERVAL (1 * USEC_PER_SEC)
 
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
@@ -55,13 +65,15 @@ struct supervisor {
 	struct crew *current, *next;  /* next: being raised by a start or a reload */
 	struct sockets sockets, next_sockets;
 	bool activated;               /* sockets come from a socket unit */
+	bool differs;                 /* from what the file asks for, and that was told */
 	bool reload_again;            /* a SIGHUP came while one was under way */
 	struct crew_ground ground;
 	int signals, relay;
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool stop_now;                /* second SIGTERM */
+	bool hurry;                   /* second SIGTERM */
+	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
@@ -132,7 +144,6 @@ static int open_signals(struct supervisor *supervisor)
 	}
 	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
 		return -errno;
-	signal(SIGPIPE, SIG_IGN);
 	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return supervisor->signals < 0 ? -errno : 0;
 }
@@ -185,27 +196,58 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	return r;
 }
 
-/* The socket unit decides what is listened on; tell once where the file says otherwise. */
-static void tell_mismatch(const struct supervisor *supervisor, const struct conf *conf)
+static bool is_meant(const struct listener *listener, const struct conf_listen *listen)
 {
-	char have[1024];
+	return addr_equal(&listener->addr, &listen->addr) ||
+	       (listen->wildcard && listener->addr.sa.sa_family != AF_UNIX &&
+	        addr_port(&listener->addr) == addr_port(&listen->addr));
+}
+
+/* Whether the sockets that were passed are those that the file asks for, and no others. */
+static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
+{
 	bool same = true;
 
 	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT && conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
-		return;
-	for (size_t i = 0; i < supervisor->sockets.count; i++) {
-		const struct listener *listener = &supervisor->sockets.items[i];
+		return true;
+	for (size_t i = 0; i < sockets->count; i++) {
 		bool found = false;
 
 		for (size_t j = 0; j < conf->listen_count; j++)
-			found |= addr_equal(&listener->addr, &conf->listen[j].addr) ||
-			         (conf->listen[j].wildcard && addr_port(&listener->addr) == addr_port(&conf->listen[j].addr));
+			found |= is_meant(&sockets->items[i], &conf->listen[j]);
 		same &= found;
 	}
-	if (!same)
+	for (size_t j = 0; j < conf->listen_count; j++) {
+		bool found = false;
+
+		for (size_t i = 0; i < sockets->count; i++)
+			found |= is_meant(&sockets->items[i], &conf->listen[j]);
+		same &= found;
+	}
+	return same;
+}
+
+/* The socket unit decides what is listened on; tell where the file says otherwise, once until they agree again. */
+static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf)
+{
+	bool differs = !is_as_passed(&supervisor->sockets, conf);
+	char have[1024];
+
+	if (differs && !supervisor->differs)
 		log_event(LOG_NOTICE, EVENT_LISTENERS_DIFFER,
 		          "Serving the sockets passed by the service manager (%s); listen and port of %s differ and are not used",
 		          sockets_print(&supervisor->sockets, have, sizeof have), conf->path);
+	supervisor->differs = differs;
+}
+
+/* What the service manager has kept for us, since a restart or a crash. */
+static void tell_restored(const struct store *store)
+{
+	unsigned connections = store->inbox >= 0 ? handover_waiting(store->inbox) : 0;
+
+	if (store->kept.count > 0 || connections > 0)
+		log_event(LOG_NOTICE, EVENT_RESTORED, "Taking up what was kept over the restart: %u connections, %zu listening sockets",
+		          connections, store->kept.count);
 }
 
 static int exit_status_of_bind(int r)
@@ -218,6 +260,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	struct conf_errors errors = { 0 };
 	int r = 0;
 
+	tell_restored(store);
 	supervisor->activated = store->activated.count > 0;
 	if (supervisor->activated) {
 		supervisor->sockets = store->activated;
@@ -234,7 +277,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 			if (!store->kept.items[i].keep)
 				store_forget(&one);
 		}
-		sockets_commit(&store->kept);
+		sockets_commit(&store->kept, conf);
 	}
 	conf_errors_clear(&errors);
 	return r;
@@ -276,7 +319,7 @@ static int leave_janitor(struct supervisor *supervisor)
 	if (supervisor->pidfile_path)
 		paths[count++] = supervisor->pidfile_path;
 	if (count > 0)
-		r = privileges_leave_janitor(paths, count);
+		r = privileges_leave_janitor(&supervisor->privileges, paths, count);
 	free(paths);
 	return r;
 }
@@ -374,6 +417,7 @@ static void tell_serving(struct supervisor *supervisor, enum event event, const 
 {
 	char sockets[1024];
 
+	log_identify(supervisor->current->model->name, -1);
 	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
 	          supervisor->current->workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
@@ -400,7 +444,6 @@ static void started(struct supervisor *supervisor)
 static void reload_failed(struct supervisor *supervisor, const char *why)
 {
 	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, the running configuration stays: %s", why);
-	report_trouble(&supervisor->report, "reload failed: %s", why);
 	refresh(supervisor, true);
 }
 
@@ -434,10 +477,9 @@ static void reload_begin(struct supervisor *supervisor)
 	int r;
 
 	notify_reloading();
+	report_forget_trouble(&supervisor->report);
 	supervisor->reload_again = false;
-	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, &errors);
-	if (r == 0)
-		r = model_check(conf, &errors);
+	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
 		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
 	if (r < 0) {
@@ -457,12 +499,13 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
 }
 
-/* Order a crew to end within its drain-timeout. */
-static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
+/* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
+static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
 {
+	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
 	int64_t now = clock_usec();
 
-	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) crew->conf->drain_timeout * USEC_PER_SEC);
+	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
 }
 
 /* Listeners that the new configuration does not name: who waits in their backlog is served,
@@ -470,12 +513,15 @@ static void stop_crew(struct crew *crew, bool hand_over, int64_t wait)
 static void shut_unnamed(struct supervisor *supervisor)
 {
 	const struct conf *conf = supervisor->current->conf;
-	const struct worker self = {
+	struct stats_orders orders = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() + SHUT_WAIT };
+	struct worker self = {
 		.conf = conf,
 		.board = supervisor->ground.board,
 		.slot = &supervisor->ground.board->others,
+		.orders = &orders,
 		.admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny },
 		.outbox_fd = supervisor->ground.outbox,
+		.next_beat = INT64_MAX,
 	};
 
 	for (size_t i = 0; i < supervisor->sockets.count; i++) {
@@ -483,15 +529,12 @@ static void shut_unnamed(struct supervisor *supervisor)
 
 		if (one.items->keep)
 			continue;
-		handover_backlog(one.items, &self, UINT32_MAX);
+		handover_backlog(one.items, &self, UINT32_MAX, true);
 		listener_shut(one.items);
 		if (notify_enabled())
 			store_forget(&one);
 	}
 }
-
-/* How long an old crew waits for its successor to make room in the queue. */
-#define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
 static void reload_done(struct supervisor *supervisor)
 {
@@ -501,15 +544,16 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
 		shut_unnamed(supervisor);
-		sockets_commit(&supervisor->sockets);
+		sockets_commit(&supervisor->sockets, supervisor->current->conf);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
+	} else {
+		tell_mismatch(supervisor, supervisor->current->conf);
 	}
 	open_log(supervisor->current->conf, supervisor->options->foreground);
-	stop_crew(old, true, HAND_OVER_WAIT);
+	stop_crew(supervisor, old, true, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
-	report_trouble(&supervisor->report, "%s", "");
 	refresh(supervisor, true);
 	set_stats_timer(supervisor);
 }
@@ -521,7 +565,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* what it may have accepted already goes back into the queue */
-	stop_crew(crew, supervisor->phase == PHASE_SERVING, 0);
+	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING, HAND_OVER_WAIT);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -558,25 +602,31 @@ static void stop_begin(struct supervisor *supervisor)
 {
 	bool serving = supervisor->phase == PHASE_SERVING;
 
-	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_restart_pending();
+	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_survives(&supervisor->sockets);
 	supervisor->phase = PHASE_STOPPING;
 	notify_send("STOPPING=1\nSTATUS=%s", supervisor->keep ? "Handing connections to the next process"
 	                                                      : "Sending what is owed to clients");
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
 	supervisor->next = NULL;
+	if (serving)
+		supervisor->drain_until = clock_usec() + (int64_t) supervisor->current->conf->drain_timeout * USEC_PER_SEC;
 	supervisor->stats_at = INT64_MAX;
-	supervisor->extend_at = clock_usec() + EXTEND_STEP / 2;
+	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
+	(void) report_progress(&supervisor->report, supervisor->ground.board);
+	(void) report_drained(&supervisor->report, supervisor->ground.board);
 }
 
+/* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
+	supervisor->hurry = true;
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		crew_kill(LIST_ENTRY(at, struct crew, link));
 }
@@ -602,8 +652,6 @@ static void reap(struct supervisor *supervisor)
 
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
-		if (known && status != 0 && supervisor->phase == PHASE_SERVING)
-			report_trouble(&supervisor->report, "worker process %d died", (int) pid);
 	}
 }
 
@@ -649,6 +697,20 @@ static bool all_alive(struct supervisor *supervisor)
 	return alive;
 }
 
+/* Draining makes progress: until its end, which is certain, the manager shall wait. Not in small steps: a client that reads
+ * slowly may take nothing for longer than such a step. */
+static void ask_for_patience(const struct supervisor *supervisor, int64_t now)
+{
+	int64_t end = now;
+
+	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next) {
+		const struct crew *crew = LIST_ENTRY(at, struct crew, link);
+
+		end = crew->kill_at > end ? crew->kill_at : end;
+	}
+	notify_send("EXTEND_TIMEOUT_USEC=%" PRId64, end - now + EXTEND_INTERVAL);
+}
+
 static void on_timers(struct supervisor *supervisor, int64_t now)
 {
 	if (now >= supervisor->watchdog_at) {
@@ -666,14 +728,24 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 	}
 	if (now >= supervisor->extend_at) {
 		if (report_progress(&supervisor->report, supervisor->ground.board))
-			notify_send("EXTEND_TIMEOUT_USEC=%d", EXTEND_STEP);
-		supervisor->extend_at = now + EXTEND_STEP / 2;
+			ask_for_patience(supervisor, now);
+		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
 }
 
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
+}
+
+/* Over a reload or a restart: those for whom the queue had no room. */
+static void tell_drained(struct supervisor *supervisor)
+{
+	uint64_t count = report_drained(&supervisor->report, supervisor->ground.board);
+
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_HANDOVER, "%" PRIu64 " connections could not be handed over and were ended in good order",
+		          count);
 }
 
 /* Replace lost processes, let go of crews that are gone. Returns when to look again. */
@@ -690,6 +762,9 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		if (!crew->stopping || !crew_gone(crew))
 			continue;
 		list_remove(&crew->link);
+		if (supervisor->phase == PHASE_SERVING)
+			tell_drained(supervisor);
+		report_cut_off(&supervisor->report, supervisor->ground.board);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
 		crew_free(crew);
@@ -742,38 +817,53 @@ static void supervisor_loop(struct supervisor *supervisor)
 		on_timers(supervisor, now);
 		tend_next(supervisor, now);
 		crews_at = tend_crews(supervisor, now);
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
+			report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+			               supervisor->current->workers);
 	}
 	(void) log_relay_receive(supervisor->relay, INT32_MAX);
 }
 
-/* Connections that still wait in the queue for a successor that will not come. */
-static void close_waiting(struct supervisor *supervisor)
+/* Connections that still wait in the queue for a successor that will not come. The crews are gone. */
+static void drain_waiting(struct supervisor *supervisor)
 {
-	unsigned count = handover_end_waiting(supervisor->ground.inbox);
+	const struct crew *current = supervisor->current;
+	struct leavers leavers;
+	unsigned count, cut;
 
+	if (supervisor->ground.inbox < 0)
+		return;
+	count = (unsigned) leavers_take(&leavers, supervisor->ground.inbox, current ? current->conf->buffer_size : LEAVER_BUFFER,
+	                                supervisor->ground.board->others.counters);
+	while (leavers_serve(&leavers) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
+		(void) wait_for_events(supervisor, clock_usec() + LEAVER_TICK);
+		on_timers(supervisor, clock_usec());
+	}
+	cut = leavers_cut(&leavers);
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were closed", count);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
+		          "taken all they were owed", count, cut);
 }
 
 static void supervisor_finish(struct supervisor *supervisor)
 {
-	bool keep = supervisor->keep && !supervisor->stop_now;
-
-	if (!keep) {
-		close_waiting(supervisor);
+	if (!supervisor->keep) {
+		drain_waiting(supervisor);
 		/* the manager would let go of them only after this process has ended */
 		store_forget(&supervisor->sockets);
 		store_forget_queue();
 	} else {
-		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
-		          report_handed_over(&supervisor->report, supervisor->ground.board));
+		privileges_dismiss_janitor(&supervisor->privileges);
+		log_event(LOG_INFO, EVENT_HANDOVER, "%u connections were passed on to the next process",
+		          handover_waiting(supervisor->ground.inbox));
+		tell_drained(supervisor);
 	}
 	if (supervisor->ground.board)
 		report_left_out(&supervisor->report, supervisor->ground.board);
 	if (supervisor->current)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
-	sockets_close(&supervisor->sockets, !keep);
+	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
 	if (notify_enabled())
@@ -798,6 +888,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.signals = -1,
 		.relay = -1,
 		.pidfile = -1,
+		.privileges = { .janitor = -1 },
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1 },
 		.raise_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
@@ -806,6 +897,9 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.extend_at = INT64_MAX,
 	};
 
+	/* a reader of the log that has gone, or a limit to the size of files, is an error, not the end: from the first line on */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	list_init(&supervisor.crews);
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());

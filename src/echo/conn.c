@@ -173,6 +173,8 @@ void conn_error(struct conn *conn, int error)
 		conn_end(conn, CONN_RESET);
 		break;
 	default:
+		if (conn->reason == CONN_OPEN)
+			conn->error = (uint8_t) error;
 		conn_end(conn, CONN_ERROR);
 	}
 }
@@ -234,7 +236,7 @@ int conn_keep(struct conn *conn)
 		return 0;
 	memory = memory_make(conn->owed);
 	if (!memory) {
-		conn_end(conn, CONN_ERROR);
+		conn_error(conn, ENOMEM);
 		return -ENOMEM;
 	}
 	memcpy(memory->bytes, conn->data, conn->owed);

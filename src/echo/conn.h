@@ -63,6 +63,7 @@ struct conn {
 	uint8_t reason;             /* enum conn_reason; CONN_OPEN until it ends */
 	bool eof;                   /* the peer has finished sending */
 	bool draining;
+	uint8_t error;              /* errno that ended it with CONN_ERROR; all of Linux's fit */
 	uint64_t echoed;            /* bytes sent back so far */
 	int64_t since;              /* when it was accepted, clock_usec() */
 };

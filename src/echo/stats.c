@@ -49,6 +49,7 @@ uint32_t stats_slot_free(struct stats_slot *slot)
 {
 	uint32_t live = atomic_exchange(&slot->live, 0);
 
+	atomic_store(&slot->unsent, 0);
 	atomic_store(&slot->pid, 0);
 	/* last: from here on it may be another's */
 	atomic_store(&slot->state, SLOT_FREE);
@@ -64,6 +65,7 @@ void stats_total(const struct stats_board *board, struct stats_total *total)
 		const struct stats_slot *slot = &board->slots[s];
 
 		total->live += atomic_load_explicit(&slot->live, memory_order_relaxed);
+		total->unsent += atomic_load_explicit(&slot->unsent, memory_order_relaxed);
 		for (size_t i = 0; i < STATS_COUNT; i++)
 			total->counters[i] += atomic_load_explicit(&slot->counters[i], memory_order_relaxed);
 	}

@@ -30,8 +30,10 @@
 	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
+	X(STAT_DAMAGED, "connections_damaged", "", "Live connections of a predecessor that could not be taken") \
 	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
 	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
+	X(STAT_CUT_OFF, "connections_cut_off", "", "Connections closed at the end of drain-timeout though bytes were owed") \
 	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
 	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
 	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
@@ -60,6 +62,7 @@ struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;   /* connections being served */
 	_Atomic uint32_t beats;  /* signs of life */
+	_Atomic uint64_t unsent; /* draining: bytes in the kernel that clients have not taken yet */
 	_Atomic int32_t pid;     /* process the worker runs in, 0: slot not in use */
 	_Atomic uint32_t state;  /* enum stats_slot_state */
 	uint32_t seen;           /* the supervisor's: beats at the last look */
@@ -86,6 +89,7 @@ struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
+	struct ratelimit datagram_lines[STATS_COUNT]; /* datagrams not answered, for each reason */
 	struct stats_orders orders[STATS_CREWS];
 	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
 	struct meter datagrams;                /* udp-rate; only what is used costs memory */
@@ -108,6 +112,14 @@ static inline void stats_add(struct stats_slot *slot, enum stats_counter counter
 static inline void stats_beat(struct stats_slot *slot)
 {
 	atomic_fetch_add_explicit(&slot->beats, 1, memory_order_relaxed);
+}
+
+/* A worker begins in the slot, which is free. That it is there is its first sign of life: whoever looks before
+ * it has come to give one of its own must not take it for hung. */
+static inline void stats_slot_begin(struct stats_slot *slot)
+{
+	stats_beat(slot);
+	atomic_store(&slot->state, SLOT_STARTING);
 }
 
 /* Add the tally to the slot and clear it. */
@@ -133,7 +145,7 @@ uint32_t stats_slot_free(struct stats_slot *slot);
 /* Sums over the board at one moment. */
 struct stats_total {
 	uint64_t counters[STATS_COUNT];
-	uint64_t live;
+	uint64_t live, unsent;
 };
 
 void stats_total(const struct stats_board *board, struct stats_total *total);

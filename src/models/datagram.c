@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "echo/conn.h"
 
 #define BATCH 32
 #define BATCHES_A_TURN 4
@@ -152,6 +154,40 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 
 /* --- judging --------------------------------------------------------------------------- */
 
+/* One line in so long for each reason. */
+#define LINES_INTERVAL (60 * USEC_PER_SEC)
+
+static const struct {
+	enum conn_reason reason;
+	const char *text;
+} dropped[STATS_COUNT] = {
+	[STAT_UDP_LOW_PORT] = { CONN_DENIED, "its source port is below 1024 or is 2049, and udp-trusted does not list it" },
+	[STAT_UDP_OWN_PORT] = { CONN_DENIED, "it came from a port on which this daemon listens, likely another echo service" },
+	[STAT_UDP_OWN_ADDRESS] = { CONN_DENIED, "it claims to come from this service itself" },
+	[STAT_UDP_NOT_UNICAST] = { CONN_DENIED, "it came from or to an address that is not that of one host" },
+	[STAT_UDP_DENIED] = { CONN_DENIED, "denied by allow and deny" },
+	[STAT_UDP_LOOP] = { CONN_DENIED, "it has been passed on so often that it may be in a loop" },
+	[STAT_UDP_RATE] = { CONN_LIMIT, "its network sends more than udp-rate" },
+	[STAT_UDP_SEND_FAILED] = { CONN_ERROR, "it, or the answer, could not be passed on whole" },
+};
+
+/* Tell, seldom, that a datagram from `source` is not answered, and why. */
+static void tell_dropped(const struct worker *worker, enum stats_counter why, const struct addr *source, int64_t now)
+{
+	struct log_record record;
+	char peer[ADDR_TEXT_MAX];
+
+	if (!log_wants(LOG_INFO) || !ratelimit_allow(&worker->board->datagram_lines[why], now, LINES_INTERVAL, 1))
+		return;
+	addr_print(source, peer);
+	log_begin(&record, LOG_INFO, EVENT_DATAGRAM);
+	log_add(&record, "ECHOD_PEER", "%s", peer);
+	log_add(&record, "ECHOD_TRANSPORT", "%s", source->sa.sa_family == AF_INET || source->sa.sa_family == AF_INET6 ? "udp" : "unix");
+	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(dropped[why].reason));
+	log_end(&record, "A datagram from %s is not answered: %s; others like it are counted, and told once a minute", peer,
+	        dropped[why].text);
+}
+
 /* How many of the message's datagrams are answered; what is not is counted. */
 static unsigned message_judge(const struct datagram *datagram, const struct message *message, int64_t now)
 {
@@ -162,10 +198,13 @@ static unsigned message_judge(const struct datagram *datagram, const struct mess
 
 	if (verdict != DGRAM_ANSWER) {
 		counts[verdict] += message->count;
+		tell_dropped(worker, verdict, &message->dgram.source, now);
 		return 0;
 	}
 	count = meter_take(&worker->board->datagrams, worker->conf->udp_rate, &message->dgram.source, now, message->count);
 	counts[STAT_UDP_RATE] += message->count - count;
+	if (count < message->count)
+		tell_dropped(worker, STAT_UDP_RATE, &message->dgram.source, now);
 	return count;
 }
 
@@ -239,10 +278,13 @@ static void count_sent(struct datagram_batch *batch, unsigned datagrams, size_t 
 	batch->counts[STAT_UDP_BYTES] += bytes;
 }
 
-static void count_failed(struct datagram_batch *batch, unsigned datagrams)
+static void answer_failed(const struct datagram *datagram, unsigned at, unsigned datagrams)
 {
 	/* the kernel knows a broadcast address where we cannot, and asks for SO_BROADCAST, which is never set */
-	batch->counts[errno == EACCES ? STAT_UDP_NOT_UNICAST : STAT_UDP_SEND_FAILED] += datagrams;
+	enum stats_counter why = errno == EACCES ? STAT_UDP_NOT_UNICAST : STAT_UDP_SEND_FAILED;
+
+	datagram->batch->counts[why] += datagrams;
+	tell_dropped(datagram->worker, why, &datagram->batch->message[at].dgram.source, clock_coarse_usec());
 }
 
 static bool is_refused_for_now(int error)
@@ -251,8 +293,9 @@ static bool is_refused_for_now(int error)
 }
 
 /* The kernel or the route cannot do segments (udp(7)): send the datagrams one by one. */
-static void answer_in_pieces(struct datagram_batch *batch, int fd, unsigned at)
+static void answer_in_pieces(const struct datagram *datagram, int fd, unsigned at)
 {
+	struct datagram_batch *batch = datagram->batch;
 	const struct message *message = &batch->message[at];
 	struct iovec piece = batch->out_piece[at];
 	struct msghdr header = batch->out[at].msg_hdr;
@@ -268,13 +311,14 @@ static void answer_in_pieces(struct datagram_batch *batch, int fd, unsigned at)
 		if (n >= 0)
 			count_sent(batch, 1, (size_t) n);
 		else
-			count_failed(batch, 1);
+			answer_failed(datagram, at, 1);
 		piece.iov_base = (unsigned char *) piece.iov_base + piece.iov_len;
 	}
 }
 
-static void batch_send(struct datagram_batch *batch, int fd, unsigned count)
+static void batch_send(const struct datagram *datagram, int fd, unsigned count)
 {
+	struct datagram_batch *batch = datagram->batch;
 	unsigned done = 0;
 
 	while (done < count) {
@@ -285,9 +329,9 @@ static void batch_send(struct datagram_batch *batch, int fd, unsigned count)
 		if (n <= 0) {
 			/* the error is that of the first one; the others may fare better */
 			if (batch->message[done].count > 1 && !is_refused_for_now(errno))
-				answer_in_pieces(batch, fd, done);
+				answer_in_pieces(datagram, fd, done);
 			else
-				count_failed(batch, batch->message[done].count);
+				answer_failed(datagram, done, batch->message[done].count);
 			done++;
 		}
 		for (int i = 0; i < n; i++, done++)
@@ -323,6 +367,7 @@ static bool batch_turn(struct datagram *datagram, int fd, bool is_unix)
 		if (!message_read(message, &batch->in[from], &batch->source[from])) {
 			batch->counts[STAT_UDP_RECEIVED]++;
 			batch->counts[STAT_UDP_SEND_FAILED]++;
+			tell_dropped(datagram->worker, STAT_UDP_SEND_FAILED, &message->dgram.source, now);
 			continue;
 		}
 		batch->counts[STAT_UDP_RECEIVED] += message->count;
@@ -332,7 +377,7 @@ static bool batch_turn(struct datagram *datagram, int fd, bool is_unix)
 	}
 	/* who has an answer may look up that its question was counted */
 	batch_publish(batch, datagram->worker->slot);
-	batch_send(batch, fd, answers);
+	batch_send(datagram, fd, answers);
 	batch_publish(batch, datagram->worker->slot);
 	return n == BATCH;
 }

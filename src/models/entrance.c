@@ -46,7 +46,7 @@ static void entrance_follow(struct entrance *entrance)
 			intake_failed(&entrance->intake, ENOMEM);
 	}
 	entrance->listening = entrance->intake.open;
-	r = watch_follow(entrance, &entrance->inbox, worker->inbox_fd, WATCH_INBOX, !entrance->intake.busy,
+	r = watch_follow(entrance, &entrance->inbox, worker->inbox_fd, WATCH_INBOX, entrance->intake.inheriting,
 	                 &entrance->inheriting);
 	if (r == 0)
 		r = watch_follow(entrance, &entrance->room, entrance->intake.room_fd, WATCH_ROOM,
@@ -81,7 +81,7 @@ void entrance_close(struct entrance *entrance)
 	free(entrance->listeners);
 	/* nobody is woken for us any more; for whom we were, somebody else must be */
 	if (entrance->stopping && worker_stop_order(entrance->intake.worker) == STOP_HAND_OVER)
-		intake_pass_on(&entrance->intake, UINT_MAX);
+		intake_pass_on(&entrance->intake, UINT_MAX, true);
 }
 
 void entrance_busy(struct entrance *entrance, bool busy)
@@ -109,7 +109,7 @@ static int take(struct entrance *entrance, const struct watch_event *events, int
 			knocks++;
 	}
 	if (knocks > 0 && entrance->intake.worker->workers > 1 && entrance->intake.worker->model->crew != MODEL_SPAWN)
-		intake_pass_on(&entrance->intake, 1);
+		intake_pass_on(&entrance->intake, 1, false);
 	return got;
 }
 

@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,12 +16,16 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "echo/state.h"
+#include "models/fault.h"
 
 #define FDS_MAX 2
 
+/* How often, in ms, one who waits for room looks whether the orders have changed. */
+#define ORDERS_TICK 50
+
 int handover_pair(int *inbox, int *outbox)
 {
-	int ends[2], size = 1 << 30;
+	int ends[2], size = (int) fault_number("ECHOD_FAULT_QUEUE", 1 << 30);
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return -errno;
@@ -31,7 +37,7 @@ int handover_pair(int *inbox, int *outbox)
 	return 0;
 }
 
-/* A sealed file with the bytes owed. */
+/* A file with the bytes owed. */
 static int owed_to_file(const struct conn *conn)
 {
 	const uint8_t *data;
@@ -91,22 +97,31 @@ int handover_send(int outbox, const struct session *session)
 	return r;
 }
 
-int handover_send_wait(int outbox, const struct session *session, int64_t deadline)
+/* Whether a stopping worker may wait for room: as long as its orders, which may change, say. */
+static bool may_wait(struct worker *worker)
 {
-	struct pollfd room = { .fd = outbox, .events = POLLOUT };
+	int64_t now = clock_usec();
 
-	for (;;) {
-		int r = handover_send(outbox, session);
-		int64_t now = clock_usec();
+	worker_beat(worker, now);
+	return worker_stop_order(worker) == STOP_HAND_OVER && now < atomic_load(&worker->orders->hand_until);
+}
 
-		if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= deadline)
+int handover_send_wait(struct worker *worker, const struct session *session)
+{
+	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
+
+	while (worker->outbox_fd >= 0 && worker_stop_order(worker) == STOP_HAND_OVER) {
+		int r = handover_send(worker->outbox_fd, session);
+
+		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))
 			return r;
 		/* nothing tells when descriptors in flight have landed: look again soon */
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);
 		else
-			poll(&room, 1, clock_poll_timeout(deadline, now));
+			poll(&room, 1, ORDERS_TICK);
 	}
+	return -ECANCELED;
 }
 
 /* --- the other end --------------------------------------------------------------------- */
@@ -183,7 +198,8 @@ static int message_read(const void *message, size_t size, const int fds[], size_
 	return r;
 }
 
-int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
+/* Take the next message; `*arrival` owns what came with it. Returns as handover_receive() does, for damage with its reason. */
+static int message_take(int inbox, struct arrival *arrival)
 {
 	union {
 		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
@@ -205,72 +221,147 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 		close(fds[0]);
 	if (count > 1)
 		close(fds[1]);
-	if (r < 0) {
-		log_event(LOG_WARNING, EVENT_STATE_DAMAGED,
-		          "A connection that was handed over could not be taken up and is closed: %s", strerror(-r));
-		return -EBADMSG;
-	}
-	admission_force_place(&worker->admission);
+	if (r == 0)
+		return 0;
+	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "A connection that was handed over could not be taken up and is closed: %s",
+	          r == -ENOTSUP ? "another version of echod wrote its state" : strerror(-r));
+	return -EBADMSG;
+}
+
+int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
+{
+	int r = message_take(inbox, arrival);
+
+	if (r == -EBADMSG)
+		stats_add(worker->slot, STAT_DAMAGED, 1);
+	if (r < 0)
+		return r;
 	admission_force_source(&worker->admission, &arrival->peer);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;
 }
 
-unsigned handover_end_waiting(int inbox)
+unsigned handover_waiting(int inbox)
+{
+	char first;
+	ssize_t one = recv(inbox, &first, sizeof first, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	int all = 0;
+
+	/* one predecessor wrote them all, so they are of one size */
+	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
+		return 0;
+	return (unsigned) (all / one);
+}
+
+/* --- no successor will come ------------------------------------------------------------ */
+
+static void leaver_end(struct leavers *leavers, struct session *session)
+{
+	turn_drop_pipe(&leavers->turn, session);
+	list_remove(&session->link);
+	shutdown(session->watch.fd, SHUT_WR);
+	close(session->watch.fd);
+	conn_clear(&session->conn);
+	free(session);
+}
+
+static int leaver_begin(struct leavers *leavers, struct arrival *arrival)
+{
+	struct session *session = calloc(1, sizeof *session);
+
+	if (!session) {
+		close(arrival->fd);
+		conn_clear(&arrival->conn);
+		return -ENOMEM;
+	}
+	session->conn = arrival->conn;
+	session->peer = arrival->peer;
+	session->watch.fd = arrival->fd;
+	list_append(&leavers->sessions, &session->link);
+	turn_drain(session);
+	return 0;
+}
+
+int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters)
+{
+	struct arrival arrival;
+	int count = 0, r;
+
+	*leavers = (struct leavers) { .counters = counters };
+	list_init(&leavers->sessions);
+	r = turn_open(&leavers->turn, limit, 0, &leavers->tally);
+	while (r == 0 && (r = message_take(inbox, &arrival)) != -EAGAIN) {
+		atomic_fetch_add(&counters[r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED], 1);
+		if (r == 0) {
+			atomic_fetch_add(&counters[STAT_ENDED_DRAIN], 1);
+			r = leaver_begin(leavers, &arrival);
+			count++;
+		}
+		r = 0;
+	}
+	return count;
+}
+
+bool leavers_serve(struct leavers *leavers)
+{
+	struct list *at, *next;
+
+	for (at = leavers->sessions.next; at != &leavers->sessions; at = next) {
+		struct session *session = LIST_ENTRY(at, struct session, link);
+		unsigned want = turn_step(&leavers->turn, session, true, clock_coarse_usec());
+
+		next = at->next;
+		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session)))
+			leaver_end(leavers, session);
+	}
+	atomic_fetch_add(&leavers->counters[STAT_RECEIVED], leavers->tally.received);
+	atomic_fetch_add(&leavers->counters[STAT_ECHOED], leavers->tally.echoed);
+	leavers->tally = (struct stats_tally) { 0 };
+	return !list_empty(&leavers->sessions);
+}
+
+unsigned leavers_cut(struct leavers *leavers)
 {
 	unsigned count = 0;
 
-	for (;;) {
-		union {
-			char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-			struct cmsghdr align;
-		} control;
-		char text[sizeof(struct state) + 1];
-		struct iovec iov = { .iov_base = text, .iov_len = sizeof text };
-		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-			                  .msg_controllen = sizeof control.bytes };
-		int fds[FDS_MAX] = { -1, -1 };
-		struct arrival arrival;
-		const uint8_t *data;
-		ssize_t n = recvmsg(inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-		size_t fd_count, owed;
+	for (; !list_empty(&leavers->sessions); count++)
+		leaver_end(leavers, LIST_ENTRY(leavers->sessions.next, struct session, link));
+	turn_close(&leavers->turn);
+	return count;
+}
 
-		if (n <= 0)
-			return count;
-		count++;
-		fd_count = message_fds(&message, fds);
-		if (message_read(text, (size_t) n, fds, fd_count, &arrival) == 0) {
-			owed = conn_owed(&arrival.conn, &data);
-			if (owed > 0 && send(arrival.fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-				errno = 0; /* it took nothing; there is no later */
-			shutdown(arrival.fd, SHUT_WR);
-			conn_clear(&arrival.conn);
-		}
-		for (size_t i = 0; i < fd_count; i++)
-			close(fds[i]);
-	}
+/* --- backlogs -------------------------------------------------------------------------- */
+
+/* Whether the queue takes more now, or does while it can be waited for. */
+static bool has_room(struct worker *worker, bool wait)
+{
+	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
+
+	while (poll(&room, 1, wait ? ORDERS_TICK : 0) != 1)
+		if (!wait || !may_wait(worker))
+			return false;
+	return true;
 }
 
 /* One that was accepted and may come goes into the queue; not there, it is lost. */
-static void pass_on(const struct worker *worker, int fd, struct session *session)
+static void pass_on(struct worker *worker, int fd, struct session *session, bool wait)
 {
 	session->watch.fd = fd;
 	conn_init(&session->conn, clock_usec());
 	session_touch(session, session->conn.since);
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
-	if (handover_send(worker->outbox_fd, session) < 0)
+	if ((wait ? handover_send_wait(worker, session) : handover_send(worker->outbox_fd, session)) < 0)
 		stats_add(worker->slot, STAT_ENDED_ERROR, 1);
 }
 
-void handover_backlog(const struct listener *listener, const struct worker *worker, unsigned most)
+void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait)
 {
-	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 	enum admission_verdict verdict;
 	struct addr addr;
 	int fd;
 
-	while (listener->kind == LISTENER_STREAM && most-- > 0 && poll(&room, 1, 0) == 1) {
+	while (listener->kind == LISTENER_STREAM && most-- > 0 && has_room(worker, wait)) {
 		struct session session = { .watch = { .fd = -1 } };
 
 		addr.len = sizeof addr.un;
@@ -280,7 +371,7 @@ void handover_backlog(const struct listener *listener, const struct worker *work
 		peer_from_addr(&session.peer, &addr);
 		verdict = admission_admit(&worker->admission, &session.peer);
 		if (verdict == ADMISSION_OK) {
-			pass_on(worker, fd, &session);
+			pass_on(worker, fd, &session, wait);
 			admission_leave(&worker->admission, &session.peer);
 		} else {
 			session_refused(worker, fd, &session.peer, verdict);

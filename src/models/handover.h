@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "models/session.h"
+#include "models/turn.h"
 
 /* Send the session, which owes only what is in memory (turn_empty_pipe()), into `outbox`
  * without waiting. On success the caller still has its copy of everything and must
@@ -19,23 +20,44 @@
  * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_send(int outbox, const struct session *session);
 
-/* Send, waiting for room until `deadline` (clock_usec()); 0: do not wait. */
-int handover_send_wait(int outbox, const struct session *session, int64_t deadline);
+/* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
+ * may change meanwhile, and showing life. Returns also -ECANCELED where they are to hand over nothing. */
+int handover_send_wait(struct worker *worker, const struct session *session);
 
-/* Take the next connection from `inbox` without waiting; its place and source are counted.
+/* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
+ * There must be room for two descriptors: the kernel closes what it cannot deliver.
  * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
- * version: it is closed, logged, and the next may be tried. */
+ * version: it is closed, counted, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
-/* No successor will come: take every connection that waits in `inbox`, send it what it is owed as
- * far as it takes it at once, and close it. Returns their number. */
-unsigned handover_end_waiting(int inbox);
+/* How many connections wait in `inbox`. */
+unsigned handover_waiting(int inbox);
 
-/* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox as far as it has
- * room: for a worker that stops watching a listener and may have been the only one who was woken for them
- * (EPOLLEXCLUSIVE), and for a listener that is about to be closed. No place is taken for them yet. Who may not
- * come (the worker's admission) is refused as ever. Of the worker nothing else is used but conf, board and slot. */
-void handover_backlog(const struct listener *listener, const struct worker *worker, unsigned most);
+/* Connections that waited in the queue when it became clear that no successor will come: they are drained, as
+ * those of a stopping worker are. Supervisor only. */
+struct leavers {
+	struct list sessions;
+	struct turn turn;
+	struct stats_tally tally;
+	_Atomic uint64_t *counters;
+};
+
+/* Take all that wait in `inbox`; each may hold `limit` bytes. They are counted in `counters` (of enum stats_counter).
+ * Returns their number. */
+int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters);
+
+/* Echo what can be echoed now; false once everybody has got everything. To be called again in 10 ms. */
+bool leavers_serve(struct leavers *leavers);
+
+/* Close those that are left and free it all. Returns their number. */
+unsigned leavers_cut(struct leavers *leavers);
+
+/* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox, as far as it has room or, if
+ * `wait`, waiting for it as handover_send_wait() does: for a worker that stops watching a listener and may have been
+ * the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener that is about to be closed. No place is
+ * taken for them yet. Who may not come (the worker's admission) is refused as ever. Of the worker nothing else is used
+ * but conf, board, slot, outbox_fd and, for the waiting, orders and next_beat. */
+void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and
  * close-on-exec, the send buffer as large as the kernel allows. Returns 0 or -errno. */

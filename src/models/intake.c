@@ -18,7 +18,8 @@
 
 static void intake_update(struct intake *intake)
 {
-	intake->open = !intake->waiting && !intake->busy && intake->retry_at == INT64_MAX;
+	intake->inheriting = !intake->busy && intake->retry_at == INT64_MAX;
+	intake->open = intake->inheriting && !intake->waiting;
 }
 
 void intake_init(struct intake *intake, struct worker *worker)
@@ -26,6 +27,7 @@ void intake_init(struct intake *intake, struct worker *worker)
 	*intake = (struct intake) {
 		.worker = worker,
 		.open = true,
+		.inheriting = true,
 		.retry_at = INT64_MAX,
 		.room_fd = admission_room_fd(worker->admission.shared),
 	};
@@ -141,6 +143,8 @@ int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
 	struct addr addr;
 	int fd;
 
+	if (intake->behind && intake_inherit(intake, arrival) == 1)
+		return 1;
 	while (intake->open && intake_place(intake)) {
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -159,22 +163,30 @@ int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
 
 int intake_inherit(struct intake *intake, struct arrival *arrival)
 {
+	struct worker *worker = intake->worker;
 	int r;
 
-	if (intake->worker->inbox_fd < 0)
+	if (worker->inbox_fd < 0)
 		return 0;
+	intake->behind = !admission_hold_place(&worker->admission, worker->capacity);
+	if (intake->behind) {
+		intake_failed(intake, EMFILE);
+		return 0;
+	}
 	do
-		r = handover_receive(intake->worker->inbox_fd, intake->worker, arrival);
+		r = handover_receive(worker->inbox_fd, worker, arrival);
 	while (r == -EBADMSG);
+	if (r < 0)
+		admission_give_place(&worker->admission);
 	return r == 0;
 }
 
-void intake_pass_on(struct intake *intake, unsigned most)
+void intake_pass_on(struct intake *intake, unsigned most, bool wait)
 {
 	struct worker *worker = intake->worker;
 
 	if (worker->outbox_fd < 0)
 		return;
 	for (size_t i = 0; i < worker->listener_count; i++)
-		handover_backlog(&worker->listeners[i], worker, most);
+		handover_backlog(&worker->listeners[i], worker, most, wait);
 }

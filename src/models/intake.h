@@ -4,7 +4,8 @@
  * what to do at them. It watches nothing itself: the body watches the descriptors while
  * `open` says so, and calls in when one is readable. At max-connections, and for a moment
  * after running out of descriptors or memory, `open` is false: the body stops watching the
- * listeners, and the backlog is the back-pressure.
+ * listeners, and the backlog is the back-pressure. What was handed over was admitted once and is
+ * taken beyond max-connections too, but waits in the inbox while the process can hold no more.
  *
  * One thread.
  */
@@ -20,6 +21,8 @@
 struct intake {
 	struct worker *worker;
 	bool open;          /* watch the stream listeners */
+	bool inheriting;    /* watch the inbox */
+	bool behind;        /* more may lie in the inbox than could be taken: it comes before the listeners */
 	bool waiting;       /* at max-connections: watch room_fd, call intake_retry() */
 	bool busy;          /* the body can serve no more: intake_busy() */
 	int64_t retry_at;   /* resources ran out: call intake_retry() then; INT64_MAX: did not */
@@ -45,8 +48,9 @@ void intake_retry(struct intake *intake);
 void intake_busy(struct intake *intake, bool busy);
 
 /* This worker has been woken for connections that it does not serve now, and nobody else may
- * have been: send at most `most` of those who wait in each backlog into the queue, where all see them. */
-void intake_pass_on(struct intake *intake, unsigned most);
+ * have been: send at most `most` of those who wait in each backlog into the queue, where all see them,
+ * as far as there is room, or, if `wait`, waiting for it as long as the orders to a stopping worker say. */
+void intake_pass_on(struct intake *intake, unsigned most, bool wait);
 
 /* Take one of max-connections places; false where all are taken: `waiting` now. Only while not `waiting`. */
 bool intake_place(struct intake *intake);

@@ -33,12 +33,12 @@ struct loop {
 	struct datagram datagram;
 	struct pool pool;
 	struct list sessions;        /* by last activity, the longest idle first */
+	int64_t sort_at;             /* see session_enlist() */
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
-	bool listening, in_room;     /* what of the intake is being watched */
+	bool listening, inheriting, in_room; /* what of the intake is being watched */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
-	int64_t drain_until;
 };
 
 /* --- sessions -------------------------------------------------------------------------- */
@@ -97,7 +97,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 		session->watch.interest = to_interest(conn_want(&session->conn, loop->turn.limit)) & (WATCH_READ | WATCH_WRITE);
 		r = loop->ops->add(loop->ready, &session->watch, false);
 		if (r == 0) {
-			list_append(&loop->sessions, &session->link);
+			session_enlist(&loop->sessions, session, loop->now, &loop->sort_at);
 			return;
 		}
 		lost = *session;
@@ -112,6 +112,10 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 
 static void sessions_expire(struct loop *loop)
 {
+	if (loop->now >= loop->sort_at) {
+		sessions_sort(&loop->sessions, loop->now);
+		loop->sort_at = INT64_MAX;
+	}
 	while (!list_empty(&loop->sessions)) {
 		struct session *session = LIST_ENTRY(loop->sessions.next, struct session, link);
 
@@ -130,12 +134,20 @@ static int watch_begin(struct loop *loop, struct watch *watch, int fd, enum watc
 	return loop->ops->add(loop->ready, watch, shared);
 }
 
-/* Watch the stream listeners and the room for as long as the intake wants them watched. */
+/* Watch the inbox, the stream listeners and the room for as long as the intake wants them watched. */
 static void intake_follow(struct loop *loop)
 {
 	bool open = loop->intake.open && !loop->stopping, waiting = loop->intake.waiting && !loop->stopping;
+	bool inheriting = loop->intake.inheriting && !loop->stopping && loop->worker->inbox_fd >= 0;
 	const struct worker *worker = loop->worker;
 
+	if (inheriting != loop->inheriting) {
+		if (!inheriting)
+			loop->ops->remove(loop->ready, &loop->inbox, false);
+		else if (watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false) < 0)
+			intake_failed(&loop->intake, ENOMEM);
+		loop->inheriting = inheriting;
+	}
 	if (open != loop->listening) {
 		for (size_t i = 0; i < worker->listener_count; i++) {
 			if (worker->listeners[i].kind != LISTENER_STREAM)
@@ -177,16 +189,11 @@ static void take_arrivals(struct loop *loop, const struct watch *watch)
 /* Returns whether the session is gone. */
 static bool session_hand_over(struct loop *loop, struct session *session)
 {
-	struct worker *worker = loop->worker;
-	int64_t until = atomic_load(&worker->orders->hand_until);
-
-	if (worker->outbox_fd < 0 || turn_empty_pipe(&loop->turn, session) < 0)
-		return false;
-	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
+	if (turn_empty_pipe(&loop->turn, session) < 0 || handover_send_wait(loop->worker, session) < 0)
 		return false;
 	loop->ops->remove(loop->ready, &session->watch, false);
 	list_remove(&session->link);
-	session_forget(session, worker);
+	session_forget(session, loop->worker);
 	pool_give(&loop->pool, session);
 	return true;
 }
@@ -227,9 +234,15 @@ static void session_drain_again(struct loop *loop, struct session *session)
 	session_follow(loop, session, conn_want(&session->conn, loop->turn.limit));
 }
 
-static void session_cut(struct loop *loop, struct session *session)
+/* The supervisor may have changed its mind since the order came. */
+static bool is_time_left(const struct loop *loop)
 {
-	conn_end(&session->conn, CONN_DRAIN);
+	return loop->now < atomic_load(&loop->worker->orders->drain_until);
+}
+
+static void session_too_late(struct loop *loop, struct session *session)
+{
+	session_cut(session, loop->worker);
 	session_end(loop, session);
 }
 
@@ -238,15 +251,12 @@ static void stop_begin(struct loop *loop)
 	enum stats_stop order = worker_stop_order(loop->worker);
 
 	loop->stopping = true;
-	loop->drain_until = atomic_load(&loop->worker->orders->drain_until);
 	loop->ops->remove(loop->ready, &loop->stop, false);
-	if (loop->worker->inbox_fd >= 0)
-		loop->ops->remove(loop->ready, &loop->inbox, false);
 	datagram_unwatch(&loop->datagram);
 	datagram_finish(&loop->datagram);
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
-		intake_pass_on(&loop->intake, UINT_MAX);
+		intake_pass_on(&loop->intake, UINT_MAX, true);
 	sessions_each(loop, order == STOP_HAND_OVER ? session_stop : session_drain);
 }
 
@@ -290,6 +300,8 @@ static int64_t next_deadline(const struct loop *loop)
 
 		if (idle < deadline)
 			deadline = idle;
+		if (loop->sort_at < deadline)
+			deadline = loop->sort_at;
 	}
 	return deadline;
 }
@@ -312,7 +324,9 @@ static int loop_turn(struct loop *loop)
 	if (!loop->stopping)
 		sessions_expire(loop);
 	else
-		sessions_each(loop, loop->now < loop->drain_until ? session_drain_again : session_cut);
+		sessions_each(loop, is_time_left(loop) ? session_drain_again : session_too_late);
+	if (loop->stopping)
+		turn_note_unsent(&loop->turn, &loop->sessions, loop->worker->slot, loop->now);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;
@@ -326,6 +340,7 @@ static int loop_open(struct loop *loop)
 	loop->ops = worker->model->ready;
 	loop->now = clock_coarse_usec();
 	list_init(&loop->sessions);
+	loop->sort_at = INT64_MAX;
 	pool_init(&loop->pool, sizeof(struct session));
 	intake_init(&loop->intake, worker);
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);
@@ -338,8 +353,6 @@ static int loop_open(struct loop *loop)
 	if (r < 0)
 		return r;
 	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
-	if (r == 0 && worker->inbox_fd >= 0)
-		r = watch_begin(loop, &loop->inbox, worker->inbox_fd, WATCH_INBOX, false);
 	if (r == 0)
 		r = datagram_open(&loop->datagram, worker);
 	if (r == 0)

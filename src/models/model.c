@@ -135,29 +135,44 @@ static unsigned descriptors_allowed(void)
 	return limit.rlim_max > 10000000 ? 10000000 : (unsigned) limit.rlim_max;
 }
 
-/* Of `all` descriptors of a process of this model, those that are left for connections. */
-static unsigned descriptors_left(const struct model *model, unsigned all, unsigned workers, size_t listeners)
+/* Of `all` descriptors of a process with so many workers, those that are left for connections. */
+static unsigned descriptors_left(unsigned all, unsigned workers, unsigned pipes, size_t listeners)
 {
-	unsigned own = FDS_RESERVED + (unsigned) listeners + workers * (2 * model->pipes + 2);
+	unsigned own = FDS_RESERVED + (unsigned) listeners + workers * (2 * pipes + 2);
 
 	return all > own ? all - own : 0;
 }
 
-unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners)
+/* Most connections that a process of this model can hold beside so many pipes of each worker. */
+static unsigned room_beside(const struct model *model, const struct conf *conf, unsigned pipes, size_t listeners)
 {
-	unsigned workers = 0, most;
+	unsigned workers = model->zero == MODEL_ZERO_PROCESSORS ? model_workers(model, conf) : 0;
+	unsigned most = descriptors_allowed();
 
-	if (conf->max_connections > 0)
-		return conf->max_connections;
-	if (model->zero != MODEL_ZERO_CONNECTIONS)
-		workers = model_workers(model, conf);
-	if (model->crew == MODEL_PROCESSES)
-		return workers;
-	most = descriptors_allowed();
 	if (model->ready == &ready_select && most > FD_SETSIZE)
 		most = FD_SETSIZE;
-	most = descriptors_left(model, most, model->zero == MODEL_ZERO_PROCESSORS ? workers : 0, listeners);
+	most = descriptors_left(most, workers, pipes, listeners);
 	return most > 0 ? most : 1;
+}
+
+unsigned model_capacity(const struct model *model, const struct conf *conf, size_t listeners)
+{
+	unsigned sure = room_beside(model, conf, model->pipes, listeners);
+	unsigned most = room_beside(model, conf, 0, listeners);
+
+	/* who asks for more than is sure to fit has fewer pipes */
+	if (most > conf->max_connections)
+		most = conf->max_connections;
+	return most > sure ? most : sure;
+}
+
+unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners)
+{
+	if (conf->max_connections > 0)
+		return conf->max_connections;
+	if (model->crew == MODEL_PROCESSES)
+		return model_workers(model, conf);
+	return room_beside(model, conf, model->pipes, listeners);
 }
 
 unsigned model_workers(const struct model *model, const struct conf *conf)
@@ -181,7 +196,7 @@ unsigned model_workers(const struct model *model, const struct conf *conf)
 static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
 	unsigned workers = model_workers(model, conf);
-	unsigned most = descriptors_left(model, FD_SETSIZE, workers, conf->listen_count * 2);
+	unsigned most = descriptors_left(FD_SETSIZE, workers, model->pipes, conf->listen_count * 2);
 
 	if (most == 0)
 		conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "

@@ -57,6 +57,10 @@ unsigned model_workers(const struct model *model, const struct conf *conf);
  * and the model allow; `listeners` descriptors are taken already. */
 unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners);
 
+/* Most connections that one process of the model can hold, whatever max-connections says: those handed over
+ * beyond it wait. */
+unsigned model_capacity(const struct model *model, const struct conf *conf, size_t listeners);
+
 /* Whether the model can run here with this configuration; every reason why not is added to
  * `errors`. Returns 0 or -EINVAL. */
 int model_check(const struct conf *conf, struct conf_errors *errors);

@@ -19,9 +19,8 @@ int serve_turn_open(struct turn *turn, struct worker *worker)
 /* The order to stop has come. Returns whether the session is gone. */
 static bool stop(struct worker *worker, struct turn *turn, struct session *session)
 {
-	if (worker_stop_order(worker) == STOP_HAND_OVER && worker->outbox_fd >= 0 &&
-	    turn_empty_pipe(turn, session) == 0 &&
-	    handover_send_wait(worker->outbox_fd, session, atomic_load(&worker->orders->hand_until)) == 0) {
+	if (worker_stop_order(worker) == STOP_HAND_OVER && turn_empty_pipe(turn, session) == 0 &&
+	    handover_send_wait(worker, session) == 0) {
 		session_forget(session, worker);
 		return true;
 	}
@@ -64,9 +63,11 @@ static short wait_for(const struct worker *worker, const struct session *session
 
 static void expire(const struct worker *worker, struct session *session, int64_t now)
 {
+	if (session->conn.reason != CONN_OPEN)
+		return;
 	if (session->conn.draining) {
 		if (now >= atomic_load(&worker->orders->drain_until))
-			conn_end(&session->conn, CONN_DRAIN);
+			session_cut(session, worker);
 	} else if (now >= session_idle_deadline(session, worker->conf, now)) {
 		conn_end(&session->conn, CONN_IDLE);
 	}
@@ -75,10 +76,13 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival)
 {
 	struct session session;
+	struct list alone;
 	bool stopping = false;
 	unsigned want;
 
 	session_open(&session, arrival);
+	list_init(&alone);
+	list_append(&alone, &session.link);
 	want = conn_want(&session.conn, turn->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
@@ -91,6 +95,8 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 		worker_beat(worker, now);
 		if (want & CONN_LINGER)
 			(void) turn_linger(&session);
+		if (session.conn.draining)
+			turn_note_unsent(turn, &alone, worker->slot, now);
 		expire(worker, &session, now);
 		want = session.conn.reason != CONN_OPEN ? (unsigned) CONN_CLOSE : want;
 	}

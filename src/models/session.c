@@ -3,6 +3,7 @@
 #include "models/session.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -65,13 +66,16 @@ static void log_end_of(const struct session *session)
 	const struct conn *conn = &session->conn;
 	int64_t usec = clock_usec() - conn->since;
 	struct log_record record;
+	char error[128] = "";
 
+	if (conn->reason == CONN_ERROR)
+		snprintf(error, sizeof error, " (%s)", strerror(conn->error));
 	describe(&record, session->watch.fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
 	         peer, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
-	log_end(&record, "%s to %s ended: %s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
-	        conn_reason_name((enum conn_reason) conn->reason), conn->echoed, usec / USEC_PER_SEC,
+	log_end(&record, "%s to %s ended: %s%s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
+	        conn_reason_name((enum conn_reason) conn->reason), error, conn->echoed, usec / USEC_PER_SEC,
 	        (int) (usec % USEC_PER_SEC / 1000));
 }
 
@@ -107,22 +111,31 @@ void session_close(struct session *session, struct worker *worker)
 	session_release(session, worker);
 }
 
+void session_cut(struct session *session, const struct worker *worker)
+{
+	conn_end(&session->conn, CONN_DRAIN);
+	stats_add(worker->slot, STAT_CUT_OFF, 1);
+}
+
 void session_forget(struct session *session, struct worker *worker)
 {
 	stats_add(worker->slot, STAT_HANDED_OVER, 1);
 	session_release(session, worker);
 }
 
-int64_t session_active_usec(const struct session *session, int64_t now)
+/* Ticks since the last movement. */
+static uint32_t idle_ticks(const struct session *session, int64_t now)
 {
 	const uint32_t mask = (1U << SESSION_TICK_BITS) - 1;
-	int64_t tick = now >> SESSION_TICK_SHIFT;
-	uint32_t age = ((uint32_t) tick - session->active) & mask;
+	uint32_t age = ((uint32_t) (now >> SESSION_TICK_SHIFT) - session->active) & mask;
 
 	/* accepted after the caller had last looked at its clock, and in the next tick: not four years ago */
-	if (age > mask - CLOCKS_APART)
-		age = 0;
-	return (tick - age) * (INT64_C(1) << SESSION_TICK_SHIFT);
+	return age > mask - CLOCKS_APART ? 0 : age;
+}
+
+int64_t session_active_usec(const struct session *session, int64_t now)
+{
+	return ((now >> SESSION_TICK_SHIFT) - idle_ticks(session, now)) * (INT64_C(1) << SESSION_TICK_SHIFT);
 }
 
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now)
@@ -131,4 +144,62 @@ int64_t session_idle_deadline(const struct session *session, const struct conf *
 		return INT64_MAX;
 	return session_active_usec(session, now) + (INT64_C(1) << SESSION_TICK_SHIFT) +
 	       (int64_t) conf->idle_timeout * USEC_PER_SEC;
+}
+
+/* --- order by last activity ------------------------------------------------------------ */
+
+static const struct session *of_link(const struct list *link)
+{
+	return LIST_ENTRY(link, const struct session, link);
+}
+
+void session_enlist(struct list *sessions, struct session *session, int64_t now, int64_t *sort_at)
+{
+	if (*sort_at == INT64_MAX && !list_empty(sessions) &&
+	    idle_ticks(session, now) > idle_ticks(of_link(sessions->prev), now))
+		*sort_at = now + (INT64_C(1) << SESSION_TICK_SHIFT);
+	list_append(sessions, &session->link);
+}
+
+/* Merge two chains of `next`, ended by NULL, that are in order. */
+static struct list *chains_merge(struct list *a, struct list *b, int64_t now)
+{
+	struct list *first = NULL, **end = &first;
+
+	while (a && b) {
+		struct list **from = idle_ticks(of_link(a), now) >= idle_ticks(of_link(b), now) ? &a : &b;
+
+		*end = *from;
+		end = &(*from)->next;
+		*from = (*from)->next;
+	}
+	*end = a ? a : b;
+	return first;
+}
+
+void sessions_sort(struct list *sessions, int64_t now)
+{
+	struct list *runs[32] = { NULL }; /* sorted, 2^i of them in runs[i] */
+	struct list *at = sessions->next, *all = NULL;
+
+	sessions->prev->next = NULL;
+	while (at && at != sessions) {
+		struct list *chain = at;
+		size_t i = 0;
+
+		at = at->next;
+		chain->next = NULL;
+		for (; runs[i]; runs[i++] = NULL)
+			chain = chains_merge(runs[i], chain, now);
+		runs[i] = chain;
+	}
+	for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
+		all = chains_merge(runs[i], all, now);
+	list_init(sessions);
+	while (all) {
+		struct list *next = all->next;
+
+		list_append(sessions, all);
+		all = next;
+	}
 }

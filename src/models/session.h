@@ -51,6 +51,9 @@ void session_open(struct session *session, const struct arrival *arrival);
  * its memory (not the struct; its pipe must have been given back). */
 void session_close(struct session *session, struct worker *worker);
 
+/* Its drain-timeout has passed: it ends with whatever is still owed. To be closed next. */
+void session_cut(struct session *session, const struct worker *worker);
+
 /* It was handed over, which is no end: give back its place, close the descriptor, free its memory. */
 void session_forget(struct session *session, struct worker *worker);
 
@@ -66,6 +69,12 @@ int64_t session_active_usec(const struct session *session, int64_t now);
 /* clock_usec() from which on it counts as idle for too long; INT64_MAX: never. Never early,
  * at most one tick late. */
 int64_t session_idle_deadline(const struct session *session, const struct conf *conf, int64_t now);
+
+/* Put a session that was just opened behind the last of `sessions`, which stand by last activity, the longest idle first.
+ * One that was handed over may belong further in front: then `*sort_at` (INT64_MAX: need not), if not set yet, is set to
+ * the time at which sessions_sort() is due, a tick from now, since it may be one of many. */
+void session_enlist(struct list *sessions, struct session *session, int64_t now, int64_t *sort_at);
+void sessions_sort(struct list *sessions, int64_t now);
 
 /* Log and count a connection that was refused after accept(2). */
 void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict);

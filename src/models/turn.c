@@ -9,6 +9,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /* The scratch buffer needs not be larger than this: longer receives go through a pipe. */
 #define SCRATCH_MAX (256U << 10)
 
@@ -18,6 +20,9 @@
 
 /* A session leaves the pipe when a receive moved less than one in so many of what it could. */
 #define BULK_SHARE 8
+
+/* How often to look what of the sent bytes has been taken. */
+#define UNSENT_INTERVAL (USEC_PER_SEC / 2)
 
 int turn_open(struct turn *turn, size_t limit, unsigned pipes_max, struct stats_tally *tally)
 {
@@ -293,12 +298,24 @@ void turn_drain(struct session *session)
 	conn_drain(&session->conn, (size_t) unread);
 }
 
-/* Whether the peer's kernel has everything we sent, the FIN included. */
-static bool all_acknowledged(const struct session *session)
+/* What was sent and the peer's kernel has not got yet, the FIN included. */
+static unsigned unacknowledged(const struct session *session)
 {
 	int unsent = 0;
 
-	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent == 0;
+	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent < 0 ? 0 : (unsigned) unsent;
+}
+
+void turn_note_unsent(struct turn *turn, const struct list *sessions, struct stats_slot *slot, int64_t now)
+{
+	uint64_t unsent = 0;
+
+	if (now < turn->unsent_at)
+		return;
+	turn->unsent_at = now + UNSENT_INTERVAL;
+	for (const struct list *at = sessions->next; at != sessions; at = at->next)
+		unsent += unacknowledged(LIST_ENTRY(at, struct session, link));
+	atomic_store(&slot->unsent, unsent);
 }
 
 bool turn_linger(struct session *session)
@@ -313,14 +330,14 @@ bool turn_linger(struct session *session)
 	}
 	/* closing a socket with unread input resets it, which may overtake what we sent (RFC 1122,
 	 * 4.2.2.13): so nothing is closed before it is acknowledged */
-	if (!all_acknowledged(session) && !session->lingering) {
+	if (unacknowledged(session) > 0 && !session->lingering) {
 		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;
 	}
 	do
 		n = recv(session->watch.fd, unread, sizeof unread, MSG_TRUNC | MSG_DONTWAIT);
 	while (n > 0);
-	if (n == 0 || !is_again(errno) || all_acknowledged(session)) {
+	if (n == 0 || !is_again(errno) || unacknowledged(session) == 0) {
 		conn_end(&session->conn, CONN_DRAIN);
 		return true;
 	}

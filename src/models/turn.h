@@ -32,6 +32,7 @@ struct turn {
 	struct list spare;     /* empty pipes */
 	unsigned pipes, pipes_max;
 	unsigned bulk;         /* sessions that use pipes now; without any, none is kept */
+	int64_t unsent_at;     /* when to note again what clients have not taken */
 	struct stats_tally *tally;
 };
 
@@ -54,6 +55,10 @@ void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t
  * it with CONN_DRAIN once the peer's kernel has everything (or is gone). Returns true once it
  * has ended; otherwise to be called again, in 10 ms or when readable. */
 bool turn_linger(struct session *session);
+
+/* While draining, at `now`: note in the slot, now and then, how much the clients of `sessions` (linked by session.link) have
+ * not taken of what was sent: that it gets less may be all that shows for seconds of a drain that goes on. */
+void turn_note_unsent(struct turn *turn, const struct list *sessions, struct stats_slot *slot, int64_t now);
 
 /* Start draining: echo what has arrived by now and nothing that comes later. */
 void turn_drain(struct session *session);

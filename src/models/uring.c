@@ -69,6 +69,10 @@ static void sessions_each(struct uring *uring, void (*act)(struct uring *, struc
 
 static void sessions_expire(struct uring *uring)
 {
+	if (uring->now >= uring->sort_at) {
+		sessions_sort(&uring->sessions, uring->now);
+		uring->sort_at = INT64_MAX;
+	}
 	while (!list_empty(&uring->sessions)) {
 		struct session *session = LIST_ENTRY(uring->sessions.next, struct session, link);
 
@@ -82,12 +86,7 @@ static void sessions_expire(struct uring *uring)
 /* Returns whether the session is gone. */
 static bool flow_hand_over(struct uring *uring, struct session *session)
 {
-	struct worker *worker = uring->worker;
-	int64_t until = atomic_load(&worker->orders->hand_until);
-
-	if (worker->outbox_fd < 0 || turn_empty_pipe(&uring->turn, session) < 0)
-		return false;
-	if (handover_send_wait(worker->outbox_fd, session, until) < 0)
+	if (turn_empty_pipe(&uring->turn, session) < 0 || handover_send_wait(uring->worker, session) < 0)
 		return false;
 	flow_forget(uring, session);
 	return true;
@@ -112,9 +111,15 @@ static void flow_drain_again(struct uring *uring, struct session *session)
 		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 }
 
-static void flow_cut(struct uring *uring, struct session *session)
+/* The supervisor may have changed its mind since the order came. */
+static bool is_time_left(const struct uring *uring)
 {
-	conn_end(&session->conn, CONN_DRAIN);
+	return uring->now < atomic_load(&uring->worker->orders->drain_until);
+}
+
+static void flow_too_late(struct uring *uring, struct session *session)
+{
+	session_cut(session, uring->worker);
 	flow_end(uring, session);
 }
 
@@ -130,17 +135,15 @@ static void halt(struct uring *uring)
 
 static void stop_begin(struct uring *uring)
 {
-	struct worker *worker = uring->worker;
-	enum stats_stop order = worker_stop_order(worker);
+	enum stats_stop order = worker_stop_order(uring->worker);
 
 	uring->stopping = true;
-	uring->drain_until = atomic_load(&worker->orders->drain_until);
 	doors_unpark_all(uring);
 	uring->halting = false;
 	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
 	datagram_finish(&uring->datagram);
 	if (order == STOP_HAND_OVER)
-		intake_pass_on(&uring->intake, UINT_MAX);
+		intake_pass_on(&uring->intake, UINT_MAX, true);
 	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
 }
 
@@ -189,6 +192,8 @@ static int64_t next_deadline(const struct uring *uring)
 
 		if (idle < deadline)
 			deadline = idle;
+		if (uring->sort_at < deadline)
+			deadline = uring->sort_at;
 	}
 	return deadline;
 }
@@ -229,9 +234,11 @@ static int uring_turn(struct uring *uring)
 	doors_unpark(uring);
 	doors_follow(uring);
 	if (uring->stopping)
-		sessions_each(uring, uring->now < uring->drain_until ? flow_drain_again : flow_cut);
+		sessions_each(uring, is_time_left(uring) ? flow_drain_again : flow_too_late);
 	else if (!uring->halting)
 		sessions_expire(uring);
+	if (uring->stopping)
+		turn_note_unsent(&uring->turn, &uring->sessions, uring->worker->slot, uring->now);
 	stats_publish(uring->worker->slot, &uring->worker->tally);
 	worker_beat(uring->worker, uring->now);
 	return 0;
@@ -245,6 +252,7 @@ static int uring_open(struct uring *uring)
 	uring->now = clock_coarse_usec();
 	uring->ready.uring = uring;
 	list_init(&uring->sessions);
+	uring->sort_at = INT64_MAX;
 	list_init(&uring->ending);
 	pool_init(&uring->pool, sizeof(struct session));
 	intake_init(&uring->intake, worker);
@@ -264,8 +272,6 @@ static int uring_open(struct uring *uring)
 	if (r < 0)
 		return r;
 	ring_poll(&uring->ring, &uring->stop, false);
-	if (worker->inbox_fd >= 0)
-		ring_poll(&uring->ring, &uring->inbox, false);
 	doors_follow(uring);
 	return 0;
 }

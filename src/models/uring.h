@@ -52,16 +52,16 @@ struct uring {
 	struct ready ready;        /* what the datagrams see of it */
 	struct pool pool;
 	struct list sessions;      /* by last activity, the longest idle first */
+	int64_t sort_at;           /* see session_enlist() */
 	struct list ending;
 	struct door *doors;        /* one for each of the worker's listeners */
 	struct watch stop, inbox, room;
-	bool in_room;
+	bool inheriting, in_room;  /* polls of inbox and room are in flight */
 	int *parked;               /* accepted when no place was left: they wait for one */
 	size_t parked_count, parked_size;
 	bool stop_seen, stopping;
 	bool halting;              /* stop seen: nothing is begun until all operations have ended */
 	int64_t now;               /* coarse, taken once a turn */
-	int64_t drain_until;
 };
 
 /* --- uring_flow.c ---------------------------------------------------------------------- */
@@ -93,7 +93,7 @@ void flow_forget(struct uring *uring, struct session *session);
 int doors_make(struct uring *uring);
 void doors_free(struct uring *uring);
 
-/* Watch the stream listeners and the room for as long as the intake wants them watched. */
+/* Watch the inbox, the stream listeners and the room for as long as the intake wants them watched. */
 void doors_follow(struct uring *uring);
 
 /* An operation of a door, of the inbox, of the room has completed. */

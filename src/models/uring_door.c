@@ -167,7 +167,7 @@ void inbox_event(struct uring *uring, const struct ring_event *event)
 	/* every worker is woken: one that is about to stop would take the knock with it into its grave */
 	if (event->result != -ECANCELED)
 		take_arrivals(uring, event->watch);
-	watch_again(uring, event->watch, false);
+	uring->inheriting = false;
 }
 
 static void room_watch(struct uring *uring)
@@ -200,6 +200,11 @@ void doors_follow(struct uring *uring)
 	bool waiting = uring->intake.waiting && !uring->stopping && !uring->halting;
 	const struct worker *worker = uring->worker;
 
+	/* one that is in flight needs not be cancelled: a knock in vain costs nothing */
+	if (uring->intake.inheriting && !uring->inheriting && worker->inbox_fd >= 0 && !uring->stopping && !uring->halting) {
+		ring_poll(&uring->ring, &uring->inbox, false);
+		uring->inheriting = true;
+	}
 	for (size_t i = 0; i < worker->listener_count; i++) {
 		struct door *door = &uring->doors[i];
 

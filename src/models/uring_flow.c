@@ -201,7 +201,7 @@ void flow_begin(struct uring *uring, const struct arrival *arrival)
 	if (session) {
 		session_open(session, arrival);
 		if (ring_join(&uring->ring, &session->watch) == 0) {
-			list_append(&uring->sessions, &session->link);
+			session_enlist(&uring->sessions, session, uring->now, &uring->sort_at);
 			flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 			return;
 		}

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "conf/conf.h"
 #include "echo/stats.h"
@@ -30,6 +31,7 @@ struct worker {
 	struct stats_slot *spare;      /* `workers` more slots, for bodies that spawn; else NULL */
 	struct stats_orders *orders;   /* shared memory: why stop_fd became readable */
 	struct admission admission;
+	uint32_t capacity;             /* most connections its process can hold */
 
 	const struct listener *listeners; /* stream and datagram ones */
 	size_t listener_count;

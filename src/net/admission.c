@@ -103,6 +103,17 @@ void admission_give_place(const struct admission *admission)
 	wake_waiting(admission->shared);
 }
 
+bool admission_hold_place(const struct admission *admission, uint32_t most)
+{
+	struct admission_shared *shared = admission->shared;
+
+	atomic_fetch_add(&shared->places, 1);
+	if (atomic_fetch_add(&shared->held[admission->owner], 1) < most)
+		return true;
+	admission_give_place(admission);
+	return false;
+}
+
 int admission_room_fd(const struct admission_shared *shared)
 {
 	return shared->room;

@@ -42,8 +42,11 @@ void admission_free(struct admission_shared *shared);
 /* Take one of max-connections places; false where all are taken. Any worker. */
 bool admission_take_place(const struct admission *admission);
 
-/* Take a place whatever the limit: for a connection that was admitted earlier and is handed over. */
+/* Take a place whatever the limit: for a connection that was admitted earlier. */
 void admission_force_place(const struct admission *admission);
+
+/* Likewise for one that is handed over, unless its owner holds `most` places already. */
+bool admission_hold_place(const struct admission *admission, uint32_t most);
 
 /* Give the place back; wakes workers that wait for one. */
 void admission_give_place(const struct admission *admission);

@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import echod
+import proc
 
 ECHOC = echod.find("echoc")
 OK, DIFFERS, UNREACHED, USAGE = 0, 1, 2, 64
@@ -54,6 +55,11 @@ def interrupt(process, timeout=LIMIT):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out.decode(), err.decode()
+
+
+def handles_signals(process):
+    """Whether it has come so far that a signal ends its work, not the process."""
+    return bool(int(proc.status(process.pid)["SigCgt"], 16) >> (signal.SIGINT - 1) & 1)
 
 
 def have_io_uring():

@@ -7,12 +7,14 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 
 import pytest
 
 import client
 import echod
+import proc
 import servers
 
 BLOCK = os.urandom(16 << 20)
@@ -173,6 +175,28 @@ def test_a_silent_server():
     assert "nothing from" in result.stderr and "5 bytes sent, 0 came back" in result.stderr
 
 
+def test_a_silent_server_while_the_input_is_open():
+    """What is owed is not waited for any longer because more might be to come."""
+    with servers.Stream(servers.silent) as other:
+        process = client.start("-W", "300ms", *other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.wait(20) == client.DIFFERS
+        assert b"for 0.3 s: 5 bytes sent, 0 came back" in process.stderr.read()
+
+
+def test_an_input_that_takes_its_time(server):
+    """Longer than the time-out: nothing is owed meanwhile."""
+    process = client.start("-W", 1, "127.0.0.1", server.port)
+    for word in (b"one", b"two"):
+        process.stdin.write(word)
+        process.stdin.flush()
+        assert process.stdout.read(3) == word
+        assert not select.select([process.stdout, process.stderr], [], [], 1.3)[0]  # the time it takes
+    process.stdin.close()
+    assert process.wait(client.LIMIT) == client.OK
+
+
 def test_a_server_that_does_not_close():
     held = []
     def serve(connection):
@@ -193,6 +217,16 @@ def test_a_closed_output():
         process.stdin.close()
         assert process.wait(client.LIMIT) == client.DIFFERS
         assert b"standard output: Broken pipe" in process.stderr.read()
+
+
+@pytest.mark.parametrize("closed, said", [("<&-", "standard input"), (">&-", "standard output")])
+def test_started_without_a_descriptor(closed, said):
+    """The socket must not become what is missing."""
+    with servers.Stream(servers.echo) as other:
+        result = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *client.command(*other.where)], input="x", text=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=client.LIMIT)
+    assert result.returncode == client.DIFFERS
+    assert result.stderr == f"echoc: {said}: Bad file descriptor\n"
 
 
 def test_interrupted():
@@ -225,7 +259,64 @@ def test_interrupted_with_bytes_owed():
     assert b"interrupted: 5 bytes read, 5 sent, 0 came back and matched" in err
 
 
+def all_received(port):
+    """Whether nothing that a server on this port sent is on its way, and after that, nothing waits to be received."""
+    def queues(end, which):
+        with open("/proc/net/tcp") as file:
+            rows = [row.split() for row in file.readlines()[1:]]
+        return [int(row[4].split(":")[which], 16) for row in rows if int(row[end].split(":")[1], 16) == port]
+    return not any(queues(1, 0)) and not any(queues(2, 1))
+
+
+def test_interrupted_with_the_output_stuck():
+    """All came back, but not all was passed on: more than the pipe takes, and nobody reads it."""
+    size = 200000
+    sent = threading.Event()
+
+    def serve(connection):
+        left = size
+        while left > 0 and (data := connection.recv(65536)):
+            connection.sendall(data)
+            left -= len(data)
+        sent.set()
+        servers.echo(connection)
+
+    with servers.Stream(serve) as other:
+        process = client.start(*other.where)
+        process.stdin.write(BLOCK[:size])
+        process.stdin.flush()
+        assert sent.wait(20)
+        proc.until(lambda: all_received(other.port), "all to be received", 20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == client.DIFFERS
+        assert f"{size} came back and matched" in process.stderr.read().decode()
+
+
 # UDP
+
+def test_udp_interrupted_with_the_output_stuck():
+    """The pipe takes two datagrams; the third must not be waited for in a write that is deaf to signals."""
+    with servers.Datagram() as other, tempfile.TemporaryFile() as given:
+        given.write(BLOCK[:3 * 32768])
+        given.seek(0)
+        process = client.start("-u", "-s", "32K", *other.where, stdin=given)
+        proc.until(lambda: other.count == 3, "the datagram too many", 20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == client.DIFFERS
+        assert "interrupted" in process.stderr.read().decode()
+
+
+def test_udp_interrupted_with_bytes_owed():
+    with servers.Datagram(lambda data, number: []) as other:
+        process = client.start("-u", "-W", 0, *other.where)
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        proc.until(lambda: other.count > 0, "the datagram", 20)
+        status, _, said = client.interrupt(process)
+        port = other.where[1]
+    assert status == client.DIFFERS
+    assert said == f"echoc: interrupted while waiting for 127.0.0.1:{port}: 5 bytes sent, 0 came back and matched\n"
+
 
 @pytest.mark.parametrize("size", [0, 1, 1199, 1200, 1201, 300000])
 def test_udp(size):

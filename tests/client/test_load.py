@@ -84,6 +84,12 @@ def test_unix(start, engine, debris):
         assert found["transport"] == "unix"
 
 
+def test_connect_to_a_unix_socket_with_a_short_backlog(engine, debris):
+    """Most are refused at first, and try again; at the end too those that were begun are finished."""
+    with servers.Stream(servers.echo, socket.AF_UNIX, os.path.join(debris, "socket"), backlog=1):
+        client.load("--engine", engine, "--mode", "connect", "-n", 50, "unix:" + os.path.join(debris, "socket"))
+
+
 @pytest.mark.skipif(not echod.have_ipv6(), reason="this host has no IPv6")
 def test_ipv6(engine):
     with servers.Stream(servers.echo, socket.AF_INET6) as other:
@@ -169,6 +175,7 @@ def test_silence(engine):
     with servers.Stream(servers.silent) as other:
         found = client.load("--engine", engine, "-n", 3, "-W", "300ms", *other.where, status=client.DIFFERS)
     assert (found["echoes"], found["bytes_sent"], found["bytes_received"], found["lost"]) == (0, 3 * 64, 0, 3)
+    assert found["first_error"] == "what was under way at the end did not come back within the time-out"
 
 
 def test_udp_losses_are_counted():
@@ -345,16 +352,18 @@ def test_ramp():
 # The client itself
 
 def test_it_says_when_it_is_the_limit(server):
-    """On one processor together with the server it never gets all it wants."""
+    """On one processor together with the server: which of both waits for the other is the scheduler's choice, but what is
+    said agrees with what was measured."""
     cpu = min(os.sched_getaffinity(0))
     for stat in server.tree():
         for thread in os.listdir(f"/proc/{stat.pid}/task"):
             os.sched_setaffinity(int(thread), {cpu})
-    found = client.load("-n", 50, "-P", 64, "-d", 1, "127.0.0.1", server.port,
+    found = client.load("-n", 200, "-s", "16K", "-P", 4, "-d", 1, "127.0.0.1", server.port,
                         preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
-    assert found["client_cpu_share"] + found["client_wait_share"] > 0.5
-    if found["client_cpu_share"] + found["client_wait_share"] > 0.96:
-        assert found["client_limited"]
+    wanted = found["client_cpu_share"] + found["client_wait_share"]
+    assert wanted > 0
+    if abs(wanted - 0.95) > 0.001:  # the shares are rounded
+        assert found["client_limited"] == (wanted > 0.95), wanted
 
 
 def test_it_is_not_the_limit_of_a_slow_server():
@@ -374,6 +383,15 @@ def test_interrupted(server, engine):
     status, out, err = client.interrupt(process)
     assert status == client.OK, err
     assert "(interrupted)" in out and "all as sent" in out
+
+
+def test_interrupted_in_the_warmup(server):
+    process = client.start("--load", "-d", 60, "--warmup", 60, "-n", 5, "127.0.0.1", server.port)
+    began = server.cpu()
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8 and server.cpu() > began, "some work done", 30)
+    status, out, err = client.interrupt(process)
+    assert status == client.OK, err
+    assert "0.00 s after 60 s of warm-up (interrupted before that was over)" in out and "nothing came back in that time" in out
 
 
 def test_interrupted_with_a_silent_server(engine):
@@ -429,6 +447,27 @@ def test_plot(server, debris):
     root = xml.etree.ElementTree.parse(path).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert b"latency" in open(path, "rb").read()
+
+
+def test_plot_of_a_single_value(server, debris):
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    path = os.path.join(debris, "one.svg")
+    # The second message would be due after the end.
+    result = client.run("--load", "--rate", 1, "-d", "500ms", "--warmup", 0, "-n", 1, "--plot", path, "127.0.0.1", server.port)
+    assert (result.returncode, result.stderr) == (client.OK, "")
+    assert xml.etree.ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_plot_that_cannot_be_written(server, debris):
+    """It is told before the run, and by echoc."""
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    path = os.path.join(debris, "nowhere", "x.svg")
+    result = client.run("--load", "-d", 60, "--plot", path, "127.0.0.1", server.port, timeout=30)
+    assert result.returncode == client.USAGE
+    assert result.stderr == f"echoc: --plot: {path} cannot be written: No such file or directory\n"
+    assert result.stdout == ""
 
 
 def test_plot_without_the_tool(server, debris):

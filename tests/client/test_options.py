@@ -3,13 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 
 import client
 import echod
+import proc
 import servers
 
 TOP = os.environ.get("ECHOD_SRCDIR") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -37,7 +40,8 @@ TOP = os.environ.get("ECHOD_SRCDIR") or os.path.dirname(os.path.dirname(os.path.
     (["--json", "h"], "--json is for --ping and --load, not for talking"),
     (["--ping", "-c", "0", "h"], '"0" will not do: it takes a whole number from 1'),
     (["--ping", "-c", "3x", "h"], '"3x" will not do'),
-    (["--ping", "-i", "-1", "h"], '"-1" will not do: it takes a time'),
+    (["--ping", "-i", "-1", "h"], '"-1" will not do: it takes a time from 0 to 86400000 seconds, as in'),
+    (["--ping", "-w", "999999999", "h"], '"999999999" will not do: it takes a time from 0.001 to 86400000 seconds'),
     (["--ping", "-s", "0", "h"], '"0" will not do: it takes 1 to'),
     (["--ping", "-s", "1T", "h"], '"1T" will not do'),
     (["--ping", "-u", "-s", "65508", "h"], "at most 65507 bytes"),
@@ -63,6 +67,16 @@ def test_refused(args, said):
     assert result.returncode == client.USAGE, result.stderr
     assert said in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("args", ["--help", "--version", "--ping -c 1", "--ping --json -c 1", "--load -d 50ms --warmup 0",
+                                  "--load -d 50ms --warmup 0 --json", "-q"])
+def test_output_that_cannot_be_written(args):
+    with servers.Stream(servers.echo) as other, open("/dev/full", "w") as full:
+        result = subprocess.run(client.command(*args.split(), *other.where), input="x", stdout=full, stderr=subprocess.PIPE,
+                                text=True, timeout=client.LIMIT)
+    assert result.returncode == client.DIFFERS
+    assert result.stderr == "echoc: standard output: No space left on device\n"
 
 
 def test_help_fits_a_screen():
@@ -113,6 +127,27 @@ def test_no_answer_in_time():
     assert result.stderr.endswith("no answer within 0.5 s\n")
 
 
+@pytest.mark.parametrize("args", [[], ["--ping"], ["--load"]], ids="".join)
+@pytest.mark.parametrize("limit", ["300ms", "0"])
+def test_a_unix_socket_that_is_full(debris, args, limit):
+    """Its backlog is full: the time-out ends the wait, and Ctrl-C does, also where there is no time-out."""
+    path = os.path.join(debris, "full")
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
+        full.bind(path)
+        full.listen(0)
+        first.connect(path)
+        process = client.start(*args, "-W", limit, "unix:" + path)
+        if limit == "0":
+            proc.until(lambda: client.handles_signals(process), "its signal handler", 20)
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == client.UNREACHED
+    if limit == "0":
+        assert said.decode() == f"echoc: interrupted while connecting to unix:{path}\n"
+    else:
+        assert said.decode() == f"echoc: cannot connect to unix:{path}: no answer within 0.3 s\n"
+
+
 # Names with several addresses (RFC 8305). The names come from a hosts file of a mount namespace of the test's own.
 
 def with_hosts(hosts, *command):
@@ -135,6 +170,35 @@ def hosts(debris):
     return hosts
 
 
+SILENT_RESOLVER = """
+import signal, socket, subprocess, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+    resolver.settimeout(20)
+    resolver.bind(("127.0.0.1", 53))
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    try:
+        resolver.recvfrom(512)
+        process.send_signal(signal.SIGINT)
+        print(process.wait(3))
+    finally:
+        process.kill()
+"""
+
+
+def test_interrupted_while_a_name_is_looked_up(hosts, debris):
+    """The resolver asks a silent server, for ten seconds or more."""
+    files = hosts("nameserver 127.0.0.1\n")
+    with open(files[1], "w") as file:
+        file.write("hosts: dns\n")
+    script = 'ip link set lo up && mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
+    wrap = ["unshare", "-m", "-n", "sh", "-c", script, "sh", *files]
+    if not shutil.which("ip") or subprocess.run([*wrap, "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("a network namespace of its own is not permitted here, or ip is not installed")
+    result = subprocess.run([*wrap, sys.executable, "-c", SILENT_RESOLVER, *client.command("nowhere.test", 7)],
+                            capture_output=True, text=True, timeout=client.LIMIT)
+    assert result.stdout == f"{-signal.SIGINT}\n", result.stderr
+
+
 def test_every_address_of_a_name_is_told(hosts):
     port = echod.free_port()
     files = hosts("127.0.0.1 many\n127.0.0.2 many\n127.0.0.3 many\n")
@@ -144,6 +208,20 @@ def test_every_address_of_a_name_is_told(hosts):
     assert result.stderr.startswith(f"echoc: cannot connect to many port {port} over TCP: ")
     for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
         assert f"{address}:{port}: Connection refused" in result.stderr
+
+
+def test_families_take_turns(hosts):
+    """Two addresses of each, all refused: they are told in the order in which they were tried (RFC 8305, section 4)."""
+    files = hosts("127.0.0.1 many\n127.0.0.2 many\n::1 many\nfd00::7 many\n")
+    prelude = ["unshare", "-n", "sh", "-c", 'ip link set lo up && ip -6 addr add fd00::7/128 dev lo nodad && exec "$@"', "sh"]
+    if not shutil.which("ip") or subprocess.run([*prelude, "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("a network namespace of its own with IPv6 is not permitted here, or ip is not installed")
+    result = subprocess.run([*prelude, *with_hosts(files, *client.command("many", 7007))], capture_output=True, text=True,
+                            timeout=client.LIMIT, stdin=subprocess.DEVNULL)
+    assert result.returncode == client.UNREACHED
+    tried = re.findall(r"(\S+):7007: Connection refused", result.stderr)
+    assert sorted(tried) == ["127.0.0.1", "127.0.0.2", "[::1]", "[fd00::7]"]
+    assert [address[0] for address in tried] in (["[", "1", "[", "1"], ["1", "[", "1", "["])
 
 
 def test_an_address_that_refuses_is_passed_over(hosts):
@@ -227,25 +305,39 @@ def test_completion_of_values(words, offered):
 
 
 def manual_examples():
-    """The commands of the manual's EXAMPLES, and the configuration they begin with."""
+    """The commands of the manual's EXAMPLES, from the one that starts the server to the one that stops it."""
     with open(os.path.join(TOP, "man", "echoc.1")) as file:
         text = file.read().split(".Sh EXAMPLES")[1].split(".Sh SEE ALSO")[0]
-    return re.findall(r"^\.Dl \$ (echoc .*)$", text, re.M)
+    assert text.count(".Dl ") + text.count(".Bd ") >= 9
+    commands = []
+    for one, several in re.findall(r"^\.Dl (.*)$|^\.Bd -literal -offset indent\n((?:[^.].*\n)*)\.Ed$", text, re.M):
+        commands += [one] if one else several.splitlines()
+    return commands
 
 
-def test_examples_work_when_pasted(start, debris):
-    """On a port of the test's own instead of 7007, and with shorter runs."""
-    daemon = start("epoll", protocols=["tcp", "udp"], listen=["127.0.0.1"])
+def test_examples_work_when_pasted(debris):
+    """All of them, in order, on a port and in a folder of the test's own, and with shorter runs."""
+    if not echod.ECHOD:
+        pytest.skip("there is no echod to test with")
+    port = echod.free_port()
     os.mkdir(os.path.join(debris, "bin"))
-    os.symlink(client.ECHOC, os.path.join(debris, "bin", "echoc"))
+    for name, program in (("echoc", client.ECHOC), ("echod", echod.ECHOD)):
+        os.symlink(program, os.path.join(debris, "bin", name))
     examples = manual_examples()
-    assert len(examples) >= 7
-    for example in examples:
-        if "--plot" in example and not shutil.which("gnuplot"):
-            continue
-        example = example.replace("7007", str(daemon.port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
-        example = example.replace("localhost", "127.0.0.1")
-        result = subprocess.run(["bash", "-o", "pipefail", "-c", example], capture_output=True, text=True, timeout=client.LIMIT,
-                                stdin=subprocess.DEVNULL,
-                                env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
-        assert (result.returncode, result.stderr) == (0, ""), example
+    assert sum(example.startswith("echoc ") for example in examples) >= 7
+    pidfile = os.path.join(debris, "echod.pid")
+    try:
+        for example in examples:
+            if "--plot" in example and not shutil.which("gnuplot"):
+                continue
+            # As in the manual page on a terminal: indented.
+            pasted = "      " + example.replace("7007", str(port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
+            result = subprocess.run(["bash", "-o", "pipefail", "-c", pasted], text=True, timeout=client.LIMIT,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                    env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
+            assert (result.returncode, result.stderr) == (0, ""), example
+        proc.until(lambda: not os.path.exists(pidfile), "the daemon's end", 20)
+    finally:
+        if os.path.exists(pidfile):
+            with open(pidfile) as file:
+                os.kill(int(file.read()), signal.SIGKILL)

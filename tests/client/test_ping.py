@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -57,6 +58,15 @@ def test_json_adds_up(server):
     assert 0 < rtt["min"] <= rtt["p50"] <= rtt["p90"] <= rtt["p99"] <= rtt["p999"] <= rtt["max"]
     assert rtt["min"] <= rtt["mean"] <= rtt["max"]
     assert found["connect_us"]["count"] == 1
+
+
+def test_json_whatever_the_name(debris):
+    """A path is bytes, and JSON is UTF-8 (RFC 8259, 8.1)."""
+    path = os.fsencode(debris) + b'/"\\\n\xff\xc0\x80\xed\xa0\x80\xf5\xe2\x82\xc3\xbc\xf0\x9f\x98\x80'
+    with servers.Stream(servers.echo, socket.AF_UNIX, path):
+        result = client.run("--ping", "-c", 1, "--json", "unix:" + os.fsdecode(path), text=False)
+    assert result.returncode == client.OK, result.stderr
+    assert json.loads(result.stdout.decode())["target"] == f'unix:{debris}/"\\\n' + 9 * "\ufffd" + "ü😀"
 
 
 def test_udp_through_echod(server):
@@ -167,6 +177,35 @@ def test_deadline(server):
     assert 2 <= len(lines(result, r"seq=")) <= 7
 
 
+@pytest.mark.parametrize("more", [["-u"], [], ["--reconnect"]], ids="".join)
+def test_silence_until_the_deadline_is_no_success(more):
+    """The probe is still under way, so it is not lost; but nothing came back."""
+    with (servers.Datagram(lambda data, number: []) if more == ["-u"] else servers.Stream(servers.silent)) as other:
+        result = client.run("--ping", "-w", 1, "-i", 30, "-W", 20, *more, *other.where)
+    assert result.returncode == client.DIFFERS
+    assert lines(result, r"^1 sent, 0 received, 0% loss, .*1 still under way$")
+
+
+def test_a_count_that_the_deadline_cuts_short_is_no_success(server):
+    result = client.run("--ping", "-c", 1000, "-w", 1, "-i", "20ms", "127.0.0.1", server.port)
+    assert result.returncode == client.DIFFERS
+    assert lines(result, r"^\d+ sent, [1-9]\d* received, 0% loss")
+
+
+@pytest.mark.parametrize("more", [[], ["--reconnect"]], ids="".join)
+def test_the_deadline_holds_for_connecting(more):
+    """The backlog is full, so nothing answers."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        result = client.run("--ping", *more, "-w", "300ms", "-W", 0, *full.getsockname(), timeout=20)
+    assert result.returncode == client.UNREACHED
+    assert result.stderr.endswith("no answer within 0.3 s\n")
+
+
 def test_interrupted(server):
     process = client.start("--ping", "-i", "10ms", "127.0.0.1", server.port)
     while b"seq=3" not in process.stdout.readline():
@@ -174,6 +213,15 @@ def test_interrupted(server):
     status, out, _ = client.interrupt(process)
     assert status == client.OK
     assert re.search(r"^\d+ sent, \d+ received, 0% loss", out, re.M)
+
+
+def test_an_output_that_nobody_reads_ends_it(server):
+    """As behind "| head"."""
+    process = client.start("--ping", "-i", "10ms", "127.0.0.1", server.port)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(client.LIMIT) == client.DIFFERS
+    assert process.stderr.read() == b"echoc: standard output: Broken pipe\n"
 
 
 def test_quiet(server):
@@ -187,6 +235,14 @@ def test_nobody_there(udp):
     result = client.run("--ping", *udp, "-c", 2, "-i", "10ms", "127.0.0.1", echod.free_port())
     assert result.returncode == client.UNREACHED
     assert re.search("refused|nobody listens", result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize("how", ["-q", "--json"])
+def test_nobody_there_is_told_where_probes_are_not(how):
+    port = echod.free_port()
+    result = client.run("--ping", "-u", how, "-c", 1, "127.0.0.1", port)
+    assert result.returncode == client.UNREACHED
+    assert result.stderr == f"echoc: nobody answers at 127.0.0.1:{port} over UDP: Connection refused\n"
 
 
 # How the packets leave

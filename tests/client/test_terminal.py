@@ -1,12 +1,15 @@
 """echoc on a terminal, as a person has it before them: by a pty of our own, and inside tmux."""
 
+import fcntl
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -127,6 +130,55 @@ def test_editing_and_history(terminal):
         session.type("\x1b[A\x1b[A\r")  # up, up
         session.expect(r"\nhello world\r?\n")
         session.end()
+        assert session.wait() == client.OK
+
+
+@needs_editing
+def test_editing_goes_on_after_a_stop(terminal):
+    """Ctrl-Z, and the shell takes the terminal back into its own hands; then fg."""
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        left = termios.tcgetattr(session.fd)
+        session.expect("echo> ")
+        session.type("half a lin")
+        session.expect("half a lin")
+        os.kill(session.pid, signal.SIGSTOP)  # not SIGTSTP: nobody is there to whom the terminal could go
+        os.waitpid(session.pid, os.WUNTRACED)
+        left[3] |= termios.ICANON | termios.ECHO
+        termios.tcsetattr(session.fd, termios.TCSANOW, left)
+        os.kill(session.pid, signal.SIGCONT)
+        session.expect("echo> half a lin")
+        session.type("e\x1b[D\x1b[Dp\r")  # left, left
+        session.expect(r"\nhalf a lipne\r?\n")
+        session.end()
+        assert session.wait() == client.OK
+
+
+@needs_editing
+def test_a_resized_terminal_shows_the_line_again(terminal):
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where)
+        session.expect("echo> ")
+        session.type("as far as here")
+        session.expect("as far as here")
+        fcntl.ioctl(session.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        session.expect("echo> as far as here")
+        session.type("\r")
+        session.expect(r"\nas far as here\r?\n")
+        session.end()
+        assert session.wait() == client.OK
+
+
+@needs_editing
+def test_no_letter_is_lost_where_no_locale_is_set(terminal):
+    with servers.Stream(servers.echo) as other:
+        session = terminal(*other.where, LC_ALL="", LC_CTYPE="", LANG="")
+        session.expect("echo> ")
+        session.type("grüße, 世界\r")
+        session.expect(r"\ngrüße, 世界\r?\n")
+        session.end()
+        size = len("grüße, 世界\n".encode())
+        session.expect(f"{size} bytes sent, {size} came back and matched")
         assert session.wait() == client.OK
 
 

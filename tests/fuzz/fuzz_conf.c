@@ -61,7 +61,7 @@ static char *try_file(const char *data, size_t size, size_t *dumped)
 	struct conf_errors errors = { 0 };
 	struct conf *conf = NULL;
 	char *dump = NULL;
-	int r = conf_read_text(&conf, NAME, data, size, &none, models, &errors);
+	int r = conf_read_text(&conf, NAME, data, size, &none, models, NULL, &errors);
 	FILE *out;
 
 	if (r < 0) {

@@ -41,6 +41,14 @@ def pytest_configure(config):
     proc.raise_nofile()
 
 
+def pytest_collection_modifyitems(config, items):
+    """N times as long may take N times as long."""
+    for item in items if crowds.ROUNDS > 1 else ():
+        own = item.get_closest_marker("timeout")
+        seconds = own.args[0] if own else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * crowds.ROUNDS), append=False)
+
+
 def pytest_report_header(config):
     return f"echod: {echod.ECHOD}; ECHOD_KEEP_ROUNDS={crowds.ROUNDS}"
 

@@ -4,6 +4,7 @@ import select
 
 import pytest
 
+import crowd as crowds
 import echod
 import peer
 import proc
@@ -57,7 +58,7 @@ def test_every_pair_of_models(start, crowd, segment):
 
 
 @pytest.mark.parametrize("model", ["epoll", "io_uring", "thread"])
-def test_a_thousand_connections_over_twenty_reloads(start, crowd, model):
+def test_a_thousand_connections_over_twenty_reloads(start, crowd, record_property, model):
     if echod.models().get(model):
         pytest.skip(echod.models()[model])
     daemon = start(model)
@@ -74,8 +75,25 @@ def test_a_thousand_connections_over_twenty_reloads(start, crowd, model):
         pauses.append(everybody.ask("pass")["pause_ms"])
         everybody.settle(f"reload {i + 1}")
     everybody.finish("the end")
-    print(f"{model}: longest pause of any of 1000 streams over {len(pauses)} reloads {max(pauses):.0f} ms, median "
-          f"{sorted(pauses)[len(pauses) // 2]:.0f} ms; without a reload {before:.0f} ms")
+    crowds.tell(record_property, f"of any of 1000 streams over {len(pauses)} reloads {max(pauses):.0f} ms, median "
+                f"{sorted(pauses)[len(pauses) // 2]:.0f} ms; without a reload {before:.0f} ms")
+
+
+def leave_one_by_one(socks):
+    """Everybody asks; who is answered leaves and makes room, until all have been."""
+    poll, waiting = select.poll(), {}
+    for sock in socks:
+        sock.sendall(b"after")
+        poll.register(sock, select.POLLIN)
+        waiting[sock.fileno()] = sock
+    while waiting:
+        ready = poll.poll(peer.PATIENCE * 1000)
+        assert ready, f"{len(waiting)} of {len(socks)} get no answer"
+        for fd, _ in ready:
+            sock = waiting.pop(fd)
+            poll.unregister(fd)
+            assert peer.receive(sock, 5) == b"after"
+            peer.finish(sock)
 
 
 def served(socks, timeout):
@@ -126,3 +144,75 @@ def test_waiting_connections_survive_reloads(start):
     for sock in socks:
         peer.echo(sock, b"after")
         peer.finish(sock)
+
+
+@pytest.mark.parametrize("model", ["thread", *echod.LOOPS])
+def test_connections_beyond_the_descriptors_wait(start, model):
+    """Where one process cannot hold as many as many processes did: nobody is dropped, those who came last wait."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"))
+    socks = [daemon.connect() for _ in range(200)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    old = [stat.pid for stat in daemon.tree()[1:]]
+    daemon.reload(model=model, workers=1 if model in echod.LOOPS else 300)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old processes have left", 60)
+    leave_one_by_one(socks)
+    daemon.visit()
+
+
+def test_connections_beyond_select_wait(start):
+    """Likewise where descriptors are left, but select(2) cannot watch them."""
+    daemon = start("epoll")
+    socks = [daemon.connect() for _ in range(1200)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    for model in "select", "select", "epoll":
+        daemon.reload(model=model)
+    old = daemon.workers()
+    daemon.reload(model="select")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    leave_one_by_one(socks)
+    daemon.visit()
+
+
+@pytest.fixture
+def small_queue():
+    """The environment of a daemon that may have a handful of connections in the queue, as where net.core.wmem_max is low."""
+    if "fault points" not in echod.run("-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+    return {"ECHOD_FAULT_QUEUE": "4096"}
+
+
+@pytest.mark.parametrize("model", ["process", "thread", *echod.LOOPS])
+def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
+    """Where the successor takes what it gets, a queue for a few will do."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start("epoll", workers=2, env=small_queue)
+    everybody = crowd(daemon.address, 200, kinds="rrrribmhhccc")
+    everybody.settle("the start")
+    for _ in range(3):
+        for new in model, "epoll":
+            daemon.reload(model=new)
+            everybody.settle(f"to {new}")
+    everybody.finish("the end")
+    assert "could not be handed over" not in daemon.log()
+
+
+def test_what_a_small_queue_cannot_take_ends_in_good_order(start, crowd, small_queue):
+    """Where it does not, patience has an end, which is told; the watchdog is fed meanwhile."""
+    daemon = start("epoll", workers=1, env={**small_queue, "WATCHDOG_USEC": "4000000"}, drain_timeout=30)
+    everybody = crowd(daemon.address, 50, kinds="i")
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    everybody.begin("end")
+    since = daemon.notify.mark()
+    daemon.reload(model="iterative")
+    drained = int(daemon.wait_log(r"(\d+) connections could not be handed over", timeout=40)[1])
+    assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not fed"
+    daemon.stop(40)
+    counts = everybody.answer()
+    everybody.check(counts, "the end")
+    assert counts["ended"] == 50 and 0 < drained < 50, (drained, counts)

@@ -2,6 +2,7 @@
 
 import array
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -32,10 +33,12 @@ def check_sum(data):
     return total
 
 
-def state(owed=0, echoed=0, version=VERSION, size=STATE.size, magic=MAGIC, flags=0, family=socket.AF_INET, check=None):
+def state(owed=0, echoed=0, version=VERSION, size=STATE.size, magic=MAGIC, flags=0, family=socket.AF_INET, check=None,
+          idle=0):
     """A message as the daemon would write it."""
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    text = STATE.pack(magic, version, size, flags, owed, echoed, now, now, b"\x7f\0\0\1", 0, 1, family, 0, 0)
+    text = STATE.pack(magic, version, size, flags, owed, echoed, now - idle * 1000000,
+                      now - idle * 1000000, b"\x7f\0\0\1", 0, 1, family, 0, 0)
     check = check_sum(text[:-8]) if check is None else check
     return text[:-8] + struct.pack("=II", check, 0)
 
@@ -112,6 +115,25 @@ def test_the_format_is_the_one_we_think_it_is(start, model):
             peer.finish(client)
         client.close()
     daemon.visit()
+
+
+@pytest.mark.parametrize("name", [name for name in echod.MODELS if name not in echod.SERIAL])
+def test_idle_time_goes_along(start, name):
+    """In whatever order they come: each ends when it has been idle for idle-timeout, and not with the one before it."""
+    if echod.models().get(name):
+        pytest.skip(echod.models()[name])
+    inbox, outbox = pair()
+    clients = {}
+    for idle in 0, 28, 5, 29, 0, 28, 29:
+        client, server = connection()
+        send(outbox, state(idle=idle), [server.fileno()])
+        server.close()
+        clients.setdefault(idle, []).append(client)
+    daemon = launch_with(start, name, [(INBOX, inbox), (OUTBOX, outbox)], idle_timeout=30, workers=1 if name in echod.LOOPS else 0)
+    for client in clients[29] + clients[28]:
+        assert peer.ended(client)
+    assert all(peer.silent_now(client) for client in clients[0] + clients[5])
+    daemon.stop()
 
 
 def damaged():
@@ -279,31 +301,111 @@ def test_a_crash_refuses_nobody(start, model):
         proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store again")
 
 
-@pytest.mark.parametrize("model", ["prefork", "process", "epoll"])
-def test_a_killed_worker_costs_its_own_connections_alone(start, model):
-    daemon = start(model, workers={"prefork": 3}.get(model, 0))
+@pytest.mark.parametrize("user", ["", "nobody"])
+def test_a_unix_socket_whose_file_is_gone(start, debris, user):
+    """Nobody finds it any more: the next process makes a new one, instead of not starting or not being found."""
+    if user and os.getuid():
+        pytest.skip("only root can become another user")
+    path = pathlib.Path(debris, "echod.sock")
+    daemon = start("epoll", store=True, listen=[f"unix:{path}"], user=user, pidfile="", port=None)
+    proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store")
     daemon.crash_expected = True
-    socks = [daemon.connect() for _ in range(3)]
-    for sock in socks:
-        peer.echo(sock, b"here")
-    def servers():
-        return [stat.pid for stat in daemon.tree()[1:] if stat.pid not in (daemon.workers() if model == "process" else ())]
+    daemon.signal(signal.SIGKILL)
+    daemon.expect = -signal.SIGKILL
+    daemon.wait_exit()
+    kept = [(name, Descriptor(fd)) for name, fd in daemon.notify.take_store()]
+    if user:
+        proc.until(lambda: not path.exists(), "those that root left behind have removed it")
+    else:
+        path.unlink()
+    launch_with(start, "epoll", kept, listen=[f"unix:{path}"], user=user, pidfile="", port=None)
+    peer.visit(str(path))
 
-    before = servers()
-    os.kill(before[0], signal.SIGKILL)
-    proc.until(lambda: "killed by signal 9" in daemon.log(), lambda: daemon.log())
+
+def still(socks):
+    """Those of the sockets that are still served."""
     alive = []
     for sock in socks:
         try:
             peer.echo(sock, b"still here?")
             alive.append(sock)
         except (AssertionError, OSError):
-            pass
-    assert len(alive) == (0 if model == "epoll" else 2)
-    if model != "process":
-        proc.until(lambda: len(servers()) == len(before), "a new worker")
-    daemon.visit()
-    for sock in alive:
+            sock.close()
+    return alive
+
+
+@pytest.mark.parametrize("model", echod.MODELS)
+def test_a_killed_worker_costs_its_own_connections_alone(start, model):
+    """Whoever waits for it is served by the next one, and one line tells."""
+    if echod.models().get(model):
+        pytest.skip(echod.models()[model])
+    daemon = start(model, workers={"prefork": 3, "prethread": 3}.get(model, 0), max_connections=1 if model == "iterative" else 3)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    waiting = daemon.connect()
+    waiting.sendall(b"let me in")
+    lost = 1 if model in echod.PROCESSES else len(socks)
+    servers = [stat.pid for stat in daemon.tree()[1:] if model != "process" or stat.pid not in daemon.workers()]
+    os.kill(servers[0], signal.SIGKILL)
+    daemon.wait_log(rf"killed by signal 9 \(Killed\): {lost} connections lost")
+    assert peer.receive(waiting, 9) == b"let me in"
+    peer.finish(waiting)
+    alive = still(socks)
+    assert len(alive) == len(socks) - lost
+    # as much room as at first, and no more
+    more = [daemon.connect() for _ in range(lost)]
+    for sock in more:
+        peer.echo(sock, b"there is room")
+    waiting = daemon.connect()
+    assert peer.silent(waiting, 0.1)
+    for sock in alive + more:
+        peer.finish(sock)
+    peer.echo(waiting, b"now")
+    peer.finish(waiting)
+    assert daemon.log().count("was killed by signal") == 1, daemon.log()
+
+
+def test_a_killed_acceptor_costs_nobody(start):
+    """Its processes go on without it, are counted, and hand over at a reload."""
+    daemon = start("process", max_connections=5)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(3)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    daemon.wait_log("takes the place")
+    socks += [daemon.connect() for _ in range(2)]
+    assert still(socks) == socks
+    waiting = daemon.connect()
+    waiting.sendall(b"let me in")
+    assert peer.silent(waiting, 0.1)
+    peer.finish(socks.pop(0))
+    assert peer.receive(waiting, 9) == b"let me in"
+    peer.finish(waiting)
+    daemon.reload(model="epoll")
+    assert still(socks) == socks
+    for sock in socks:
+        peer.finish(sock)
+
+
+@pytest.mark.parametrize("model", echod.SERIAL)
+def test_a_killed_worker_leaves_the_queue_alone(start, model):
+    """Those who wait in it are not its own."""
+    daemon = start("epoll", workers=1)
+    daemon.crash_expected = True
+    socks = [daemon.connect() for _ in range(5)]
+    for sock in socks:
+        peer.echo(sock, b"here")
+    old = daemon.workers()
+    daemon.reload(model=model, workers=1)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left")
+    peer.echo(socks[0], b"served")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    assert peer.ended(socks.pop(0))
+    for sock in socks:
+        peer.echo(sock, b"after the kill")
         peer.finish(sock)
 
 
@@ -351,3 +453,39 @@ def test_stop_ends_every_connection_properly(start, crowd, model):
     everybody.check(counts, "the stop")
     assert counts["ended"] == 50, counts
     assert not daemon.notify.store
+
+
+@pytest.mark.parametrize("model", echod.SERIAL)
+def test_stop_ends_connections_that_wait_properly(start, crowd, model):
+    """Likewise for those that wait in the queue for one of few workers, to whom nobody has listened yet."""
+    daemon = start("epoll", drain_timeout=60)
+    everybody = crowd(daemon.address, 50)
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    old = daemon.workers()
+    daemon.reload(model=model)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    everybody.begin("end")
+    daemon.stop()
+    counts = everybody.answer()
+    everybody.check(counts, "the stop")
+    assert counts["ended"] == 50, counts
+    assert "were ended, 0 of them before" in daemon.log(), daemon.log()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_stop_ends_waiting_connections_in_time(start, number):
+    """Those who do not read what they are owed are cut at the end of drain-timeout, or by a second signal."""
+    daemon = start("epoll", drain_timeout=2 if number == 1 else 60)
+    laden = [peer.laden(daemon.address) for _ in range(4)]
+    old = daemon.workers()
+    daemon.reload(model="iterative")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    daemon.term()
+    if number == 2:
+        daemon.notify.wait("STOPPING=1")
+        daemon.term()
+    assert daemon.wait_exit() == 0
+    daemon.wait_log(r"3 connections that waited for a worker were ended, 3 of them before")
+    for sock, _, _ in laden:
+        sock.close()

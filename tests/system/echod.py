@@ -17,7 +17,7 @@ import peer
 import proc
 from notify import Notify
 
-EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_NOPERM, EX_CONFIG = 0, 64, 66, 69, 71, 77, 78
+EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_IOERR, EX_NOPERM, EX_CONFIG = 0, 64, 66, 69, 71, 74, 77, 78
 
 # The names that `model` takes, and of which kind each is:
 #   pool   a connection has its worker to itself until it ends, and there are `workers` of them

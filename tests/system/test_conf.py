@@ -1,5 +1,6 @@
 """The configuration file and the command line, and how mistakes in them are told."""
 
+import errno
 import os
 import re
 import subprocess
@@ -66,6 +67,17 @@ def test_every_mistake_is_listed_with_its_line(conf):
     assert re.search(rf"^.*{re.escape(path)}:2:.*epoll", said, re.M), "the nearest model is not named"
     assert re.search(rf"^.*{re.escape(path)}:5:.*\bport\b", said, re.M), "the nearest key is not named"
     assert re.search(rf"^.*{re.escape(path)}:6:.*65535", said, re.M), "the range is not named"
+
+
+def test_an_impossible_combination_is_listed_with_the_rest(conf):
+    path = conf("model = \"iterative\"\nprot = 7\nworkers = 4\n")
+    said = refuse(path)
+    assert f"{path}:2:" in said and f"{path}:3:" in said, said
+    # Nobody can tell which combination was meant.
+    path = conf("model = \"iterative\"\nworkers = 4x\nmodle = \"epoll\"\n")
+    assert len(refuse(path).splitlines()) == 2
+    # Not the command line alone is to blame.
+    refuse(conf("model = \"iterative\"\nprot = 7\n"), "-w", "4")
 
 
 @pytest.mark.parametrize("text, line, hint", [
@@ -290,11 +302,14 @@ def test_help():
         assert len(lines) <= 40 and max(map(len, lines)) <= 80, "the help does not fit a terminal"
 
 
-def test_output_that_cannot_be_written_is_an_error(conf):
-    """A dump that ran into a full disk must not look like success."""
+@pytest.mark.parametrize("option", ["-T", "-t", "-h", "-V", "--list-models"])
+def test_output_that_cannot_be_written_is_an_error(conf, option):
+    """What ran into a full disk must not look like success, and says why."""
     with open("/dev/full", "w") as full:
-        result = subprocess.run([echod.ECHOD, "-T", "-c", conf("")], stdout=full, stderr=subprocess.PIPE, timeout=30)
-    assert result.returncode != 0
+        result = subprocess.run([echod.ECHOD, "-c", conf(""), option], stdout=full, stderr=subprocess.PIPE, text=True,
+                                timeout=30)
+    assert result.returncode == echod.EX_IOERR
+    assert os.strerror(errno.ENOSPC) in result.stderr
 
 
 # Overrides

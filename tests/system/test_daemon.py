@@ -1,6 +1,8 @@
 """echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
 
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +49,25 @@ def test_parent_passes_on_the_failure(launch):
 def test_parent_passes_on_a_bad_configuration(launch):
     daemon = launch(daemonize=True, text="port = 0\n")
     assert f"{daemon.config}:1:" in daemon.fails(echod.EX_CONFIG)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number):
+    """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
+    daemon = launch(daemonize=True, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock",
+                                          "-e", f"inject=flock:signal={number.name}"])
+    assert "before it was ready" in daemon.fails(echod.EX_OSERR)
+
+
+@root
+def test_parent_tells_that_no_process_can_be_made(launch, visible):
+    """With room for the first of the two forks alone, and with none at all."""
+    # (A sanitizer wants a process of its own at an exit from where the first fork has failed.)
+    for most in (2,) if echod.SANITIZED else (2, 1):
+        wrap = ["setpriv", f"--reuid={60000 + os.getpid() % 5000}", "--clear-groups", "prlimit", f"--nproc={most}"]
+        daemon = launch(daemonize=True, program=visible, wrap=wrap, pidfile="")
+        assert os.strerror(errno.EAGAIN) in daemon.fails(echod.EX_OSERR)
 
 
 def test_detached(start, model):
@@ -115,6 +136,19 @@ def test_pid_file_that_cannot_be_written(launch, debris):
     assert daemon.returncode not in (0, None)
     assert "nowhere" in said
     assert peer.refused(daemon.address)
+
+
+def test_pid_file_of_somebody_else_stays(start, debris):
+    """The administrator removed ours, and another daemon made its own."""
+    path = os.path.join(debris, "echod.pid")
+    first = start(daemonize=True, pidfile=path)
+    os.unlink(path)
+    second = start(daemonize=True, pidfile=path)
+    first.stop()
+    with open(path) as file:
+        assert file.read() == f"{second.pid}\n"
+    second.stop()
+    assert not os.path.exists(path)
 
 
 def test_no_pid_file(start):
@@ -234,6 +268,24 @@ def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
     if os.path.exists(pidfile(daemon)):  # the directory is root's: at least it must not name a process any more
         with open(pidfile(daemon)) as file:
             assert file.read() == ""
+
+
+@root
+def test_only_files_of_its_own_are_removed_by_a_daemon_that_became_somebody_else(start, visible, debris):
+    """Another socket or pid file of the same name belongs to whoever made it."""
+    paths = [os.path.join(debris, name) for name in ("echo.sock", "other.sock", "other.pid")]
+    daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}" for path in paths[:2]],
+                   pidfile=paths[2])
+    for path in paths[1:]:
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(paths[1])
+        with open(paths[2], "w") as file:
+            file.write("1\n")
+        daemon.stop()
+        proc.until(lambda: not os.path.exists(paths[0]), "its own socket's end")
+        proc.until(lambda: not proc.tagged(daemon.tag), "no process left")
+        assert os.path.exists(paths[1]) and os.path.exists(paths[2])
 
 
 def test_user_without_root_is_told(launch, visible):

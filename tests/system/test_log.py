@@ -140,6 +140,28 @@ def test_nobody_reads_the_log_any_more(launch, model):
     assert daemon.stop() < 10
 
 
+def test_nobody_has_ever_read_the_log(launch):
+    """Nor must it end a start."""
+    read, write = os.pipe()
+    os.close(read)
+    daemon = launch("epoll", stderr=write)
+    os.close(write)
+    daemon.wait_ready()
+    daemon.visit()
+
+
+def test_the_log_is_a_file_that_may_not_grow(launch, model):
+    """RLIMIT_FSIZE must not end the service either."""
+    daemon = launch(model, wrap=["prlimit", "--fsize=1024"])
+    daemon.wait_ready()
+    for _ in range(20):
+        daemon.visit()
+    proc.until(lambda: os.stat(daemon.stderr_path).st_size == 1024, "the log to reach its limit")
+    daemon.visit()
+    daemon.hup()
+    daemon.visit()
+
+
 def test_the_log_is_a_full_pipe(launch, model):
     """Whoever should read the log hangs: lines are lost, clients are not, and the stop works."""
     read, write = os.pipe()

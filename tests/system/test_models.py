@@ -239,14 +239,17 @@ def test_killed_worker_is_replaced(start, model):
     daemon.visit()
     daemon.crash_expected = True
     before = daemon.workers()
-    os.kill(before[0], signal.SIGKILL)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        os.kill(before[0], signal.SIGKILL)
     for number in range(20):
         daemon.visit(b"visit %d" % number)
     after = proc.until(lambda: len(daemon.workers()) == len(before) and before[0] not in daemon.workers()
                        and daemon.workers(), "a new worker in place of the killed one")
     assert set(before[1:]) <= set(after), "others were replaced too"
     daemon.visit()
-    assert str(before[0]) in daemon.log() or "kill" in daemon.log().lower(), f"nothing said:\n{daemon.log()}"
+    lines = daemon.lines_about(f"process {before[0]}")
+    assert len(lines) == 1 and "kill" in lines[0].lower(), f"not told once, for all its workers:\n{daemon.log()}"
 
 
 @pytest.mark.models("prefork")

@@ -72,6 +72,20 @@ def test_failed_reload_is_told_in_the_status(start):
     assert daemon.notify.wait("STATUS", since=since)["STATUS"] != bad, "the old failure is still told"
 
 
+def test_a_lost_worker_is_told_in_the_status(start, model):
+    """At once, though nothing is counted and no interval ends; also the one process that serves a client."""
+    daemon = start(model, stats_interval=0)
+    with daemon.connect() as sock:
+        peer.echo(sock, b"hello")
+        since = daemon.notify.mark()
+        worker = proc.children(daemon.workers()[0])[0].pid if model == "process" else daemon.workers()[0]
+        os.kill(worker, signal.SIGKILL)
+        assert str(worker) in daemon.notify.wait("STATUS", since=since)["STATUS"].partition("last trouble: ")[2]
+    since = daemon.notify.mark()
+    daemon.hup()
+    assert "trouble" not in daemon.notify.wait("STATUS", "READY=1", since=since)["STATUS"]
+
+
 def test_status_follows_the_model(start):
     daemon = start("poll")
     assert "poll" in daemon.notify.wait("STATUS")["STATUS"]
@@ -104,14 +118,18 @@ def test_stopping(start, model):
     assert not daemon.notify.all("READY", since)
 
 
-def test_stop_is_extended_while_it_drains(start):
-    """As long as bytes move the manager is asked for patience."""
-    daemon = start("epoll", drain_timeout=30)
+def test_stop_is_extended_while_it_drains(start, model):
+    """When bytes move the manager is asked for patience to the end of the drain, and not before."""
+    daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
-    daemon.notify.wait("STOPPING=1")
+    stopping = daemon.notify.wait("STOPPING=1")
+    time.sleep(1.2)  # long enough to be asked, if nothing moving counted
+    assert not daemon.notify.all("EXTEND_TIMEOUT_USEC")
+    read += peer.receive(sock, (len(sent) - len(read)) // 2)
     message = daemon.notify.wait("EXTEND_TIMEOUT_USEC")
-    assert int(message["EXTEND_TIMEOUT_USEC"]) > 0
+    end = message.time + int(message["EXTEND_TIMEOUT_USEC"]) / 1e6
+    assert stopping.time + 30 < end < stopping.time + 36
     peer.same(read + peer.receive_all(sock), sent)
     sock.close()
     assert daemon.wait_exit() == 0
@@ -143,6 +161,22 @@ def test_watchdog_with_a_client_that_never_reads(start, model):
         peer.stuff(sock)
         since = daemon.notify.mark()
         proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times", 5)
+
+
+@pytest.mark.models("process", "thread")
+def test_watchdog_while_clients_come(start, model):
+    """Whoever serves a client that has just come has not hung, only because it gave no sign of life yet."""
+    daemon = start(model, env={"WATCHDOG_USEC": "3000000"})
+    since = daemon.notify.mark()
+    end = time.monotonic() + 20
+    while not fed(daemon, 4, since):  # three times half of it, unless one is missed
+        assert time.monotonic() < end, "the watchdog is not fed"
+        with daemon.connect() as sock:
+            peer.echo(sock, b"hello")
+            time.sleep(0.02)  # most of the time there is a client that has just come
+    times = [message.time for message in daemon.notify.all("WATCHDOG", since)]
+    gaps = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert max(gaps) < 2.9, gaps
 
 
 def test_watchdog_is_off_unless_asked_for(start):

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -256,6 +258,27 @@ def test_taken_port_changes_nothing(start, model):
     daemon.hup()
     peer.visit(("127.0.0.1", port))
     given_up(daemon.address)
+
+
+@pytest.mark.skipif(not shutil.which("ss"), reason="no ss was found (Debian: apt install iproute2)")
+def test_backlog_changes_with_the_rest_or_not_at_all(start):
+    def backlog():
+        return int(subprocess.run(["ss", "-Hltn", f"sport = :{daemon.port}"], capture_output=True, text=True, timeout=10,
+                                  check=True).stdout.split()[2])
+
+    daemon = start(backlog=11)
+    assert backlog() == 11
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        since = len(daemon.log())
+        daemon.configure(backlog=12, listen=["127.0.0.1", f"127.0.0.1:{port}"])
+        daemon.hup()
+        daemon.wait_log(rf"127\.0\.0\.1:{port}", since)
+        assert backlog() == 11
+    daemon.hup()
+    assert backlog() == 12
 
 
 def test_impossible_combination_changes_nothing(start):

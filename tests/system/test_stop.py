@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import echod
 import peer
 import proc
 
@@ -97,6 +98,7 @@ def test_drain_timeout_ends_what_nobody_reads(start, model):
     took = time.monotonic() - began
     assert 0.8 < took < 5, f"{took} s instead of 1 s"
     assert not proc.tagged(daemon.tag)
+    assert "1 connections were cut off at the end of drain-timeout" in daemon.log()
     sock.close()
 
 
@@ -159,6 +161,56 @@ def test_stop_with_old_crews_that_still_serve(start, model):
     for sock in socks:
         assert peer.ended(sock)
         sock.close()
+
+
+@pytest.mark.models("process", "prefork")
+def test_stop_while_an_old_crew_hands_over(start, visible, model):
+    """An old crew that waits for room in the queue shows life, and ends in time with the rest."""
+    wrap = ["prlimit", "--nofile=64:64"]  # as many descriptors, about, may be on their way
+    if os.geteuid() == 0:
+        wrap += echod.as_nobody()
+    daemon = start(model, program=visible, wrap=wrap, workers=100, max_connections=100, drain_timeout=60, pidfile="",
+                   env={"WATCHDOG_USEC": "400000"})
+    crowd = [daemon.connect() for _ in range(100)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    daemon.reload(model="iterative", drain_timeout=1)  # serves one of them; the queue does not take the others
+    since = daemon.notify.mark()
+    proc.until(lambda: len(daemon.notify.all("WATCHDOG", since)) >= 3, "WATCHDOG=1 three times", 6)
+    took = daemon.stop()
+    assert took < 6, f"{took} s"
+    for sock in crowd:
+        assert peer.ended(sock)
+        sock.close()
+
+
+@pytest.mark.models("process", "thread", "select", "poll", "epoll", "io_uring")
+def test_stop_while_connections_are_between_two_crews(start, model):
+    """What was handed over, and not taken up yet, is sent what it is owed too."""
+    daemon = start(model, drain_timeout=30)
+    crowd = [daemon.connect() for _ in range(40)]
+    for sock in crowd:
+        peer.echo(sock, b"hello")
+    old = [stat.pid for stat in daemon.tree() if stat.pid != daemon.pid]
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    daemon.hup()
+    new = [pid for pid in daemon.workers() if pid not in old]
+    for pid in new:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)
+    proc.until(lambda: not {stat.pid for stat in daemon.tree()} & set(old), "the old crew's end")
+    for sock in crowd:
+        sock.sendall(b"and this?")
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    for pid in new:
+        os.kill(pid, signal.SIGCONT)
+    for sock in crowd:
+        assert peer.receive_all(sock) == b"and this?"
+        sock.close()
+    assert daemon.wait_exit() == 0
 
 
 def test_sigterm_before_ready(launch, model):

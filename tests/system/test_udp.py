@@ -264,6 +264,8 @@ def test_low_source_ports(start_udp, model):
             echoes(sock, b"high enough")
             answered += 1
     counted(daemon, received=refused + answered, echoed=answered, dropped_low_port=refused)
+    told = [line for line in daemon.log().splitlines() if "is not answered" in line]
+    assert len(told) == 1 and f"127.77.{other}.1:1 " in told[0] and "udp-trusted" in told[0], told
 
 
 @root

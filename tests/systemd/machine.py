@@ -89,6 +89,7 @@ def at_least(priority, entries):
 class Machine:
     def __init__(self, directory):
         self.directory = str(directory)
+        began = time.monotonic()
         self.log = open(self.directory + ".log", "w+")
         self.process = subprocess.Popen([BOOT, "run", self.directory, "sh", "-c", "echo up; exec cat >/dev/null"],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
@@ -99,6 +100,7 @@ class Machine:
             if status == 77:
                 raise CannotBoot(text)
             raise RuntimeError(f"boot: exit status {status}: {text}")
+        self.boot_seconds = time.monotonic() - began
         self.pid = int(Path(self.directory, "pid").read_text().split()[0])
         self.root = Path(f"/proc/{self.pid}/root")
         # what `boot exec` does, without the shell

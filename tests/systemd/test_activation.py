@@ -1,6 +1,7 @@
 """Socket activation: the sockets are systemd's, of every kind, and the service the tighter one."""
 
 import socket
+import time
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_every_kind_of_socket(machine):
     """Stream and datagram, IPv4, IPv6 and unix, several with names; without any address in the file."""
     machine.drop_in(SOCKET, "[Socket]\nListenStream=\n"
                             "ListenStream=127.0.0.1:7001\nListenStream=[::1]:7002\nListenStream=/run/echo.sock\n"
-                            "ListenDatagram=127.0.0.1:7003\nListenDatagram=[::1]:7004\n"
+                            "ListenDatagram=127.0.0.1:7003\nListenDatagram=[::1]:7004\nListenDatagram=/run/echo.dgram\n"
                             "FileDescriptorName=several\nSocketMode=0666\n")
     machine.unit("echod-more.socket", "[Socket]\nService=echod-activated.service\nListenStream=127.0.0.1:7005\n"
                                       "FileDescriptorName=more\n")
@@ -58,8 +59,12 @@ def test_every_kind_of_socket(machine):
     for where in (("127.0.0.1", 7003), ("::1", 7004)):
         with machine.connect(*where, kind=socket.SOCK_DGRAM) as client:
             assert echo_datagram(client, b"datagram"), where
+    # in there: an answer needs an address that means the same to both
+    assert machine.run("python3", "-c", "import os, socket; client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+                       "client.bind('/run/client'); os.chmod('/run/client', 0o666); client.connect('/run/echo.dgram'); "
+                       "client.settimeout(10); client.send(b'unix datagram'); print(client.recv(100))").stdout == "b'unix datagram'\n"
     said = "\n".join(entry["MESSAGE"] for entry in machine.journal(since, _SYSTEMD_UNIT=ACTIVATED))
-    for text in ("127.0.0.1:7001", "[::1]:7002", "unix:/run/echo.sock", "127.0.0.1:7003", "[::1]:7004", "127.0.0.1:7005",
+    for text in ("127.0.0.1:7001", "[::1]:7002", "unix:/run/echo.sock", "unix:/run/echo.dgram", "127.0.0.1:7003", "[::1]:7004", "127.0.0.1:7005",
                  "several", "more"):
         assert text in said, f"{text} is not told"
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
@@ -81,12 +86,35 @@ def test_mismatch_is_told_once(machine):
     assert len(told) == 1 and "7" in told[0]["MESSAGE"] and machine.conf_path in told[0]["MESSAGE"]
 
 
+def test_mismatch_that_a_reload_brings(machine):
+    """It is told then; also where the file asks for more than there is."""
+    machine.configure("port = 7\n")
+    since = machine.cursor()
+    machine.systemctl("start", SOCKET)
+    assert machine.serves()
+    wait_active(machine)
+    machine.configure('listen = {"*", "127.0.0.1:7777"}\n')
+    machine.reload(ACTIVATED)
+    machine.reload(ACTIVATED)
+    assert len(machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])) == 1
+
+
 def test_agreeing_file_is_not_a_mismatch(machine):
     machine.configure('port = 7\nlisten = {"*"}\n')
     since = machine.cursor()
     machine.systemctl("start", SOCKET)
     assert machine.serves()
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
+
+
+def test_socket_of_no_use(machine):
+    """A kind of socket that cannot be served is refused, among the errors, with what would do."""
+    machine.unit("echod-other.socket", "[Socket]\nService=echod.service\nListenSequentialPacket=/run/other.sock\n")
+    machine.systemctl("start", "echod-other.socket")
+    since = machine.cursor()
+    assert machine.systemctl("start", SERVICE, check=False).returncode != 0
+    failed = machine.wait_event("START_FAILED", since)
+    assert failed["PRIORITY"] == str(ERR) and "echod-other.socket" in failed["MESSAGE"] and "stream" in failed["MESSAGE"]
 
 
 def test_reload(machine):
@@ -110,6 +138,26 @@ def test_crash(machine):
     machine.kill(pid, "KILL")
     until(lambda: machine.show(ACTIVATED, "MainPID") != str(pid), "systemd notices")
     assert machine.serves()
+
+
+def test_mistake_and_its_correction(machine):
+    """A bad file closes the socket for the first client; corrected, the socket can be started again, without reset-failed."""
+    machine.configure('model = "epol"\n')
+    machine.systemctl("start", SOCKET)
+    with machine.connect() as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    until(lambda: machine.active(SOCKET) == "failed", "the socket has given up")
+    machine.configure()
+
+    def started_again():
+        time.sleep(2.5)  # nobody corrects a file faster; the limit of the socket holds for some seconds
+        machine.systemctl("start", SOCKET, check=False)
+        try:
+            return machine.serves()
+        except ConnectionError:
+            return False
+
+    until(started_again, "it serves")
 
 
 def test_other_unit_takes_over(machine):

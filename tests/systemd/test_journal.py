@@ -58,6 +58,10 @@ def test_by_message_id(machine):
     for name in ("STARTED", "READY", "RELOADED", "STOPPING", "STOPPED"):
         lines = query(machine, "-u", "echod", f"MESSAGE_ID={EVENTS[name]}", "-o", "cat").splitlines()
         assert lines and all(lines), name
+    # what the supervisor says while it serves names the model, too
+    for name in ("READY", "RELOADED", "STOPPED"):
+        lines = query(machine, "-u", "echod", f"MESSAGE_ID={EVENTS[name]}", "ECHOD_MODEL=epoll", "-o", "cat").splitlines()
+        assert lines, name
 
 
 def test_explanations(machine):
@@ -87,9 +91,20 @@ def test_mistake_at_start(machine):
     assert len(told) == 1, "it is told once"
 
 
-def test_uneventful_day(machine):
+def test_priorities_on_standard_error(machine):
+    """log-target = "stderr" comes to the journal, too: what is trouble is found as such."""
+    machine.configure('model = "prefork"\nlog-target = "stderr"\n')
+    machine.systemctl("start", "echod")
+    since = machine.cursor()
+    worker = machine.children()[0]
+    machine.kill(worker, "KILL")
+    until(lambda: [entry for entry in at_least(WARNING, machine.journal(since, _SYSTEMD_UNIT=SERVICE))
+                   if entry["MESSAGE"].startswith(f"echod: warning: Worker process {worker} ")], "the warning")
+
+
+def test_uneventful_day(machine, model):
     """Start, 10,000 connections, two reloads, stop: no message at warning or above, and nothing lost."""
-    machine.configure('model = "epoll"\n')
+    machine.configure(f'model = "{model}"\n')
     since = machine.cursor()
     machine.systemctl("start", "echod")
     for part in range(2):

@@ -42,11 +42,16 @@ def test_restart_keeps_connections(machine, model):
     machine.configure(f'model = "{model}"\n')
     machine.systemctl("start", "echod")
     pid = machine.main_pid()
+    since = machine.cursor()
     with machine.connect() as client:
         assert echo(client, b"before\n")
+        machine.reload()
         machine.systemctl("restart", "echod")
         assert machine.main_pid() != pid
         assert echo(client, b"after\n")
+        # the journal tells, and does not count what a reload had handed over before
+        assert machine.wait_event("HANDOVER", since)["MESSAGE"].startswith("1 connections ")
+        assert "1 connections, 2 listening sockets" in machine.wait_event("RESTORED", since)["MESSAGE"]
     assert machine.serves()
 
 

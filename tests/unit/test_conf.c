@@ -51,7 +51,7 @@ static int read_length(struct conf **conf, const char *text, size_t length, char
 
 	assert_non_null(copy);
 	memcpy(copy, text, length);
-	r = conf_read_text(conf, "F", copy, length, &no_overrides, models, &errors);
+	r = conf_read_text(conf, "F", copy, length, &no_overrides, models, NULL, &errors);
 	free(copy);
 	*told = errors_text(&errors);
 	assert_int_equal(r == 0, *conf != NULL);
@@ -727,7 +727,7 @@ static int read_path(const char *path, char **told)
 {
 	struct conf_errors errors = { 0 };
 	struct conf *conf;
-	int r = conf_read(&conf, path, &no_overrides, models, &errors);
+	int r = conf_read(&conf, path, &no_overrides, models, NULL, &errors);
 
 	*told = errors_text(&errors);
 	assert_int_equal(r == 0, conf != NULL);
@@ -796,7 +796,7 @@ static void lets_the_command_line_win(void **state)
 	struct conf *conf;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, models, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, models, NULL, &errors), 0);
 	assert_string_equal(conf->model, "select");
 	assert_int_equal(conf->workers, 0);
 	assert_int_equal(conf->port, 9);
@@ -810,10 +810,43 @@ static void lets_the_command_line_win(void **state)
 	conf_free(conf);
 
 	/* It does not hide the mistakes of the file. */
-	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, models, &errors), -EINVAL);
+	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, models, NULL, &errors), -EINVAL);
 	assert_null(conf);
 	assert_int_equal(errors.count, 1);
 	conf_errors_clear(&errors);
+}
+
+static int finds_fault(const struct conf *conf, struct conf_errors *errors)
+{
+	conf_blame(conf, CONF_WORKERS, errors, "%u are impossible", conf->workers);
+	return -EINVAL;
+}
+
+static void lists_what_is_impossible_too(void **state)
+{
+	static const struct {
+		const char *text, *told;
+	} cases[] = {
+		{ "workers = 4", "F:1: 4 are impossible\n" },
+		{ "\nprot = 4", "F:2: unknown key \"prot\"; did you mean \"port\"?\nF: 0 are impossible\n" },
+		{ "workers = 4,", "F:1: \",\" does not belong here; a setting is written KEY = VALUE\nF:1: 4 are impossible\n" },
+		{ "workers = {4}", "F:1: workers: a list where one value belongs; write workers = VALUE without { }\n" },
+		{ "listen = {}", "F:1: listen: the list is empty; it must hold \"*\" or an address at least\n" },
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct conf_errors errors = { 0 };
+		struct conf *conf;
+		char *told;
+
+		assert_int_equal(conf_read_text(&conf, "F", cases[i].text, strlen(cases[i].text), &no_overrides, models,
+		                                finds_fault, &errors), -EINVAL);
+		assert_null(conf);
+		told = errors_text(&errors);
+		assert_string_equal(told, cases[i].told);
+		free(told);
+	}
 }
 
 static void blames_the_origin(void **state)
@@ -824,7 +857,7 @@ static void blames_the_origin(void **state)
 	char *told;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, models, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, models, NULL, &errors), 0);
 	conf_blame(conf, CONF_WORKERS, &errors, "workers: %d%% wrong", 100);
 	conf_blame(conf, CONF_MODEL, &errors, "model: %s", "wrong");
 	conf_blame(conf, CONF_PORT, &errors, "port: wrong");
@@ -1021,6 +1054,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory, remove_directory),
 		cmocka_unit_test(reads_special_files),
 		cmocka_unit_test(lets_the_command_line_win),
+		cmocka_unit_test(lists_what_is_impossible_too),
 		cmocka_unit_test(blames_the_origin),
 		cmocka_unit_test(names_the_keys),
 		cmocka_unit_test(dumps_what_it_can_read),

@@ -97,8 +97,9 @@ static void errors_have_their_reason(void **state)
 		conn_error(&conn, cases[i].error);
 		assert_int_equal(conn.reason, cases[i].reason);
 		assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
-		conn_error(&conn, EIO); /* the first reason stays */
+		conn_error(&conn, ENOSPC); /* the first reason stays */
 		assert_int_equal(conn.reason, cases[i].reason);
+		assert_int_equal(conn.error, conn.reason == CONN_ERROR ? cases[i].error : 0);
 		conn_clear(&conn);
 	}
 }

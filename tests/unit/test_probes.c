@@ -173,6 +173,29 @@ static void numbers_go_beyond_the_window(void **state)
 	assert_int_equal(probes_oldest(&probes), 12);
 }
 
+/* However long ago it was, and whatever else came: a probe is counted as received, spoilt or lost, and once. */
+static void a_probe_is_spoilt_until_it_is_answered(void **state)
+{
+	(void) state;
+	send(2);
+	for (int twice = 0; twice < 2; twice++) {
+		probes_fill(&probes, 1, bytes);
+		bytes[20] ^= 1;
+		probes_match(&probes, bytes, SIZE, 1, &match);
+	}
+	assert_int_equal(probes.differing, 2);
+	assert_int_equal(probes.spoilt, 1);
+	probes_fill(&probes, 2, bytes);
+	bytes[20] ^= 1;
+	probes_match(&probes, bytes, SIZE, 1, &match);
+	assert_int_equal(probes.spoilt, 2);
+	answer(2, 1);
+	assert_int_equal(probes.spoilt, 1);
+	assert_int_equal(probes.received, 1);
+	send(PROBES_WINDOW);
+	assert_int_equal(probes.spoilt, 1);
+}
+
 static void streams_are_matched_in_order(void **state)
 {
 	(void) state;
@@ -197,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_wrong_length_is_told, make, clear),
 		cmocka_unit_test_setup_teardown(what_answers_nothing_is_a_stray, make, clear),
 		cmocka_unit_test_setup_teardown(numbers_go_beyond_the_window, make, clear),
+		cmocka_unit_test_setup_teardown(a_probe_is_spoilt_until_it_is_answered, make, clear),
 		cmocka_unit_test_setup_teardown(streams_are_matched_in_order, make, clear),
 	};
 
