@@ -1,5 +1,6 @@
 """A network namespace of a test's own, for root."""
 
+import contextlib
 import ctypes
 import os
 import secrets
@@ -73,11 +74,19 @@ class Namespace:
         return sum(line.split()[3] == state for line in lines)
 
 
-def make():
-    """A Namespace; skips the test where there can be none."""
+@contextlib.contextmanager
+def make(prepare):
+    """A Namespace that prepare(it) has furnished, for as long as it is wanted; skips the test where there can be none."""
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
+    made = None
     try:
-        return Namespace()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+        try:
+            made = Namespace()
+            prepare(made)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no such network namespaces here: {getattr(error, 'stderr', None) or error}")
+        yield made
+    finally:
+        if made:
+            made.close()

@@ -203,16 +203,16 @@ def syn(source, destination):
 @pytest.fixture
 def hole():
     """A network namespace from which answers to some addresses go nowhere."""
-    hole = netns.make()
-    hole.setup("link", "add", "hole", "type", "veth", "peer", "name", "bottom")
-    for end in ("hole", "bottom"):  # without ARP nobody is asked for, and nobody at the bottom is meant
-        hole.setup("link", "set", end, "up", "arp", "off")
-    hole.setup("addr", "add", "192.0.2.1/24", "dev", "hole")
-    hole.setup("route", "add", "198.51.100.0/24", "dev", "hole")
-    for where in ("all", "lo", "hole"):
-        hole.sysctl(f"net.ipv4.conf.{where}.rp_filter=0")
-    yield hole
-    hole.close()
+    def prepare(hole):
+        hole.setup("link", "add", "hole", "type", "veth", "peer", "name", "bottom")
+        for end in ("hole", "bottom"):  # without ARP nobody is asked for, and nobody at the bottom is meant
+            hole.setup("link", "set", end, "up", "arp", "off")
+        hole.setup("addr", "add", "192.0.2.1/24", "dev", "hole")
+        hole.setup("route", "add", "198.51.100.0/24", "dev", "hole")
+        for where in ("all", "lo", "hole"):
+            hole.sysctl(f"net.ipv4.conf.{where}.rp_filter=0")
+    with netns.make(prepare) as hole:
+        yield hole
 
 
 def test_flood_of_half_open_connections(launch, hole, model):

@@ -209,11 +209,12 @@ def addresses():
     """A network namespace whose loopback interface has addresses of two IPv6 /64 networks."""
     if not echod.have_ipv6():
         pytest.skip("no IPv6 here")
-    addresses = netns.make()
-    for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"):
-        addresses.setup("addr", "add", f"{address}/128", "dev", "lo", "nodad")
-    yield addresses
-    addresses.close()
+
+    def prepare(addresses):
+        for address in ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"):
+            addresses.setup("addr", "add", f"{address}/128", "dev", "lo", "nodad")
+    with netns.make(prepare) as addresses:
+        yield addresses
 
 
 @pytest.mark.models(*not_iterative)

@@ -227,9 +227,8 @@ class Daemon:
         return self
 
     def _gone(self):
-        if self.daemonize and self.popen.poll() == 0:
-            return None
-        if self.popen.poll() is not None:
+        status = self.popen.poll()  # asked once: it may end at any moment
+        if status is not None and not (self.daemonize and status == 0):
             return f"echod exited {self.popen.returncode}; it said:\n{self.log()}"
         return None
 
