@@ -154,7 +154,8 @@ static void intake_follow(struct loop *loop)
 				continue;
 			if (!open)
 				loop->ops->remove(loop->ready, &loop->listeners[i], false);
-			else if (watch_begin(loop, &loop->listeners[i], worker->listeners[i].fd, WATCH_LISTENER, true) < 0)
+			else if (watch_begin(loop, &loop->listeners[i], worker->listeners[i].fd, WATCH_LISTENER,
+			                     worker->workers > 1) < 0)
 				intake_failed(&loop->intake, ENOMEM);
 		}
 		loop->listening = open;
