@@ -32,6 +32,8 @@ libechod_a_SOURCES = \
 	src/conf/conf.c \
 	src/conf/conf.h \
 	src/conf/dump.c \
+	src/conf/errors.c \
+	src/conf/errors.h \
 	src/conf/mistakes.c \
 	src/conf/mistakes.h \
 	src/conf/options.c \
@@ -59,6 +61,8 @@ libechod_a_SOURCES = \
 	src/models/handover.h \
 	src/models/intake.c \
 	src/models/intake.h \
+	src/models/leavers.c \
+	src/models/leavers.h \
 	src/models/loop.c \
 	src/models/model.c \
 	src/models/model.h \

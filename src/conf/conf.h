@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "conf/errors.h"
 #include "net/addr.h"
 #include "net/network.h"
 
@@ -107,17 +108,6 @@ struct conf_overrides {
 	long port;             /* -1: not given */
 };
 #define CONF_OVERRIDES_NONE { .workers = -1, .port = -1 }
-
-/* Every mistake found, each one complete line without a newline: "FILE:LINE: what is wrong,
- * what would be right". Zeroed before its first use; freed with conf_errors_clear(). */
-struct conf_errors {
-	char **lines;
-	size_t count;
-};
-
-void conf_errors_add(struct conf_errors *errors, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-void conf_errors_clear(struct conf_errors *errors);
 
 /* What conf/ cannot know: whether a configuration that is sound in itself is an impossible combination. Adds the
  * mistakes, with conf_blame(), and returns 0 or -EINVAL. */

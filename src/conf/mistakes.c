@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "conf/conf.h"
+#include "conf/errors.h"
 
 /* Make room for one more. */
 static bool grow(struct mistakes *mistakes)

@@ -27,6 +27,7 @@
 #include "daemon/privileges.h"
 #include "daemon/report.h"
 #include "models/handover.h"
+#include "models/leavers.h"
 #include "models/model.h"
 
 /* Slots for the workers of three crews at a time at the most that `workers` allows: the one at

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -198,8 +197,7 @@ static int message_read(const void *message, size_t size, const int fds[], size_
 	return r;
 }
 
-/* Take the next message; `*arrival` owns what came with it. Returns as handover_receive() does, for damage with its reason. */
-static int message_take(int inbox, struct arrival *arrival)
+int handover_take(int inbox, struct arrival *arrival)
 {
 	union {
 		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
@@ -230,7 +228,7 @@ static int message_take(int inbox, struct arrival *arrival)
 
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 {
-	int r = message_take(inbox, arrival);
+	int r = handover_take(inbox, arrival);
 
 	if (r == -EBADMSG)
 		stats_add(worker->slot, STAT_DAMAGED, 1);
@@ -252,83 +250,6 @@ unsigned handover_waiting(int inbox)
 	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
 		return 0;
 	return (unsigned) (all / one);
-}
-
-/* --- no successor will come ------------------------------------------------------------ */
-
-static void leaver_end(struct leavers *leavers, struct session *session)
-{
-	turn_drop_pipe(&leavers->turn, session);
-	list_remove(&session->link);
-	shutdown(session->watch.fd, SHUT_WR);
-	close(session->watch.fd);
-	conn_clear(&session->conn);
-	free(session);
-}
-
-static int leaver_begin(struct leavers *leavers, struct arrival *arrival)
-{
-	struct session *session = calloc(1, sizeof *session);
-
-	if (!session) {
-		close(arrival->fd);
-		conn_clear(&arrival->conn);
-		return -ENOMEM;
-	}
-	session->conn = arrival->conn;
-	session->peer = arrival->peer;
-	session->watch.fd = arrival->fd;
-	list_append(&leavers->sessions, &session->link);
-	turn_drain(session);
-	return 0;
-}
-
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters)
-{
-	struct arrival arrival;
-	int count = 0, r;
-
-	*leavers = (struct leavers) { .counters = counters };
-	list_init(&leavers->sessions);
-	r = turn_open(&leavers->turn, limit, 0, &leavers->tally);
-	while (r == 0 && (r = message_take(inbox, &arrival)) != -EAGAIN) {
-		atomic_fetch_add(&counters[r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED], 1);
-		if (r == 0) {
-			atomic_fetch_add(&counters[STAT_ENDED_DRAIN], 1);
-			r = leaver_begin(leavers, &arrival);
-			count++;
-		}
-		r = 0;
-	}
-	return count;
-}
-
-bool leavers_serve(struct leavers *leavers)
-{
-	struct list *at, *next;
-
-	for (at = leavers->sessions.next; at != &leavers->sessions; at = next) {
-		struct session *session = LIST_ENTRY(at, struct session, link);
-		unsigned want = turn_step(&leavers->turn, session, true, clock_coarse_usec());
-
-		next = at->next;
-		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session)))
-			leaver_end(leavers, session);
-	}
-	atomic_fetch_add(&leavers->counters[STAT_RECEIVED], leavers->tally.received);
-	atomic_fetch_add(&leavers->counters[STAT_ECHOED], leavers->tally.echoed);
-	leavers->tally = (struct stats_tally) { 0 };
-	return !list_empty(&leavers->sessions);
-}
-
-unsigned leavers_cut(struct leavers *leavers)
-{
-	unsigned count = 0;
-
-	for (; !list_empty(&leavers->sessions); count++)
-		leaver_end(leavers, LIST_ENTRY(leavers->sessions.next, struct session, link));
-	turn_close(&leavers->turn);
-	return count;
 }
 
 /* --- backlogs -------------------------------------------------------------------------- */

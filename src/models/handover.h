@@ -12,7 +12,6 @@
 #include <stdint.h>
 
 #include "models/session.h"
-#include "models/turn.h"
 
 /* Send the session, which owes only what is in memory (turn_empty_pipe()), into `outbox`
  * without waiting. On success the caller still has its copy of everything and must
@@ -30,27 +29,11 @@ int handover_send_wait(struct worker *worker, const struct session *session);
  * version: it is closed, counted, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
+/* The same where nothing is counted: for whoever is no worker. Returns as handover_receive() does. */
+int handover_take(int inbox, struct arrival *arrival);
+
 /* How many connections wait in `inbox`. */
 unsigned handover_waiting(int inbox);
-
-/* Connections that waited in the queue when it became clear that no successor will come: they are drained, as
- * those of a stopping worker are. Supervisor only. */
-struct leavers {
-	struct list sessions;
-	struct turn turn;
-	struct stats_tally tally;
-	_Atomic uint64_t *counters;
-};
-
-/* Take all that wait in `inbox`; each may hold `limit` bytes. They are counted in `counters` (of enum stats_counter).
- * Returns their number. */
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters);
-
-/* Echo what can be echoed now; false once everybody has got everything. To be called again in 10 ms. */
-bool leavers_serve(struct leavers *leavers);
-
-/* Close those that are left and free it all. Returns their number. */
-unsigned leavers_cut(struct leavers *leavers);
 
 /* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox, as far as it has room or, if
  * `wait`, waiting for it as handover_send_wait() does: for a worker that stops watching a listener and may have been
