@@ -701,7 +701,7 @@ static bool all_alive(struct supervisor *supervisor)
  * slowly may take nothing for longer than such a step. */
 static void ask_for_patience(const struct supervisor *supervisor, int64_t now)
 {
-	int64_t end = now;
+	int64_t end = supervisor->drain_until > now ? supervisor->drain_until : now;
 
 	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next) {
 		const struct crew *crew = LIST_ENTRY(at, struct crew, link);
