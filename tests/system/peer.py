@@ -13,15 +13,17 @@ SIOCOUTQ = 0x5411  # bytes in the send queue which the other side has not acknow
 PATIENCE = 40.0
 
 _data = {}
+_data_lock = threading.Lock()
 
 
 def data(size, seed=1):
-    """`size` bytes in which no stretch repeats, the same ones each time."""
-    if (size, seed) not in _data:
-        _data[size, seed] = random.Random(seed).randbytes(size)
-        while len(_data) > 16:
-            del _data[next(iter(_data))]
-    return _data[size, seed]
+    """`size` bytes in which no stretch repeats, the same ones each time. Any thread."""
+    with _data_lock:
+        if (size, seed) not in _data:
+            while len(_data) >= 16:
+                del _data[next(iter(_data))]
+            _data[size, seed] = random.Random(seed).randbytes(size)
+        return _data[size, seed]
 
 
 def connect(address, timeout=PATIENCE, rcvbuf=None, sndbuf=None):
