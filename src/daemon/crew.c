@@ -74,7 +74,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 	worker->capacity = model_capacity(crew->model, conf, crew->sockets.count);
 	if (crew->model->crew == MODEL_SPAWN)
 		worker->spare = &slots[crew->slots - crew->workers];
-	stats_slot_begin(worker->slot);
+	atomic_store(&worker->slot->state, SLOT_STARTING);
 	atomic_store(&worker->slot->pid, getpid());
 }
 

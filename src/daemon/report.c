@@ -165,14 +165,22 @@ void report_forget_trouble(struct report *report)
 	*report->trouble = '\0';
 }
 
+/* How much a counter has grown since `*told`, which is brought up to date. */
+static uint64_t count_since(const struct stats_board *board, enum stats_counter counter, uint64_t *told)
+{
+	struct stats_total total;
+	uint64_t before = *told;
+
+	stats_total(board, &total);
+	*told = total.counters[counter];
+	return *told - before;
+}
+
 void report_left_out(struct report *report, struct stats_board *board)
 {
 	uint64_t lines = ratelimit_take_left_out(&board->connection_lines);
-	struct stats_total total;
 
-	stats_total(board, &total);
-	lines += total.counters[STAT_LOG_LOST] - report->log_lost;
-	report->log_lost = total.counters[STAT_LOG_LOST];
+	lines += count_since(board, STAT_LOG_LOST, &report->log_lost);
 	if (lines > 0)
 		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " lines about connections were left out", lines);
 }
@@ -194,12 +202,8 @@ bool report_progress(struct report *report, const struct stats_board *board)
 
 void report_cut_off(struct report *report, const struct stats_board *board)
 {
-	struct stats_total total;
-	uint64_t count;
+	uint64_t count = count_since(board, STAT_CUT_OFF, &report->cut_off);
 
-	stats_total(board, &total);
-	count = total.counters[STAT_CUT_OFF] - report->cut_off;
-	report->cut_off = total.counters[STAT_CUT_OFF];
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
 		          "%" PRIu64 " connections were cut off at the end of drain-timeout: their clients had not taken all they were owed",
@@ -208,12 +212,7 @@ void report_cut_off(struct report *report, const struct stats_board *board)
 
 uint64_t report_drained(struct report *report, const struct stats_board *board)
 {
-	struct stats_total total;
-	uint64_t before = report->drained;
-
-	stats_total(board, &total);
-	report->drained = total.counters[STAT_ENDED_DRAIN];
-	return report->drained - before;
+	return count_since(board, STAT_ENDED_DRAIN, &report->drained);
 }
 
 void report_clear(struct report *report)

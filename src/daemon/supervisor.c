@@ -829,7 +829,7 @@ static void drain_waiting(struct supervisor *supervisor)
 	if (supervisor->ground.inbox < 0)
 		return;
 	count = (unsigned) leavers_take(&leavers, supervisor->ground.inbox, current ? current->conf->buffer_size : LEAVER_BUFFER,
-	                                supervisor->ground.board->others.counters);
+	                                &supervisor->ground.board->others);
 	while (leavers_serve(&leavers) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
 		(void) wait_for_events(supervisor, clock_usec() + LEAVER_TICK);
 		on_timers(supervisor, clock_usec());

@@ -114,12 +114,12 @@ static inline void stats_beat(struct stats_slot *slot)
 	atomic_fetch_add_explicit(&slot->beats, 1, memory_order_relaxed);
 }
 
-/* A worker begins in the slot, which is free. That it is there is its first sign of life: whoever looks before
- * it has come to give one of its own must not take it for hung. */
-static inline void stats_slot_begin(struct stats_slot *slot)
+/* The worker in the slot accepts, or serves. That is its first sign of life: whoever looks before it has come to give
+ * another must not take it for hung. */
+static inline void stats_slot_ready(struct stats_slot *slot)
 {
 	stats_beat(slot);
-	atomic_store(&slot->state, SLOT_STARTING);
+	atomic_store(&slot->state, SLOT_READY);
 }
 
 /* Add the tally to the slot and clear it. */

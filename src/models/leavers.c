@@ -36,20 +36,20 @@ static void leaver_begin(struct leavers *leavers, struct arrival *arrival)
 	turn_drain(session);
 }
 
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters)
+int leavers_take(struct leavers *leavers, int inbox, size_t limit, struct stats_slot *slot)
 {
 	struct arrival arrival;
 	int count = 0, r;
 
-	*leavers = (struct leavers) { .counters = counters };
+	*leavers = (struct leavers) { .slot = slot };
 	list_init(&leavers->sessions);
 	if (turn_open(&leavers->turn, limit, 0, &leavers->tally) < 0)
 		return 0;
 	while ((r = handover_take(inbox, &arrival)) != -EAGAIN) {
-		atomic_fetch_add(&counters[r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED], 1);
+		stats_add(slot, r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED, 1);
 		if (r < 0)
 			continue;
-		atomic_fetch_add(&counters[STAT_ENDED_DRAIN], 1);
+		stats_add(slot, STAT_ENDED_DRAIN, 1);
 		leaver_begin(leavers, &arrival);
 		count++;
 	}
@@ -68,9 +68,7 @@ bool leavers_serve(struct leavers *leavers)
 		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session)))
 			leaver_end(leavers, session);
 	}
-	atomic_fetch_add(&leavers->counters[STAT_RECEIVED], leavers->tally.received);
-	atomic_fetch_add(&leavers->counters[STAT_ECHOED], leavers->tally.echoed);
-	leavers->tally = (struct stats_tally) { 0 };
+	stats_publish(leavers->slot, &leavers->tally);
 	return !list_empty(&leavers->sessions);
 }
 

@@ -5,9 +5,8 @@
 #ifndef ECHOD_MODELS_LEAVERS_H
 #define ECHOD_MODELS_LEAVERS_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
 
 #include "models/turn.h"
 
@@ -15,12 +14,12 @@ struct leavers {
 	struct list sessions;
 	struct turn turn;
 	struct stats_tally tally;
-	_Atomic uint64_t *counters;
+	struct stats_slot *slot;
 };
 
-/* Take all that wait in `inbox`; each may hold `limit` bytes. They are counted in `counters` (of enum stats_counter).
+/* Take all that wait in `inbox`; each may hold `limit` bytes. They are counted in `slot`.
  * Returns their number. */
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, _Atomic uint64_t *counters);
+int leavers_take(struct leavers *leavers, int inbox, size_t limit, struct stats_slot *slot);
 
 /* Echo what can be echoed now; false once everybody has got everything. To be called again in 10 ms. */
 bool leavers_serve(struct leavers *leavers);

@@ -112,10 +112,7 @@ static void session_begin(struct loop *loop, const struct arrival *arrival)
 
 static void sessions_expire(struct loop *loop)
 {
-	if (loop->now >= loop->sort_at) {
-		sessions_sort(&loop->sessions, loop->now);
-		loop->sort_at = INT64_MAX;
-	}
+	sessions_sort(&loop->sessions, loop->now, &loop->sort_at);
 	while (!list_empty(&loop->sessions)) {
 		struct session *session = LIST_ENTRY(loop->sessions.next, struct session, link);
 
@@ -235,16 +232,17 @@ static void session_drain_again(struct loop *loop, struct session *session)
 	session_follow(loop, session, conn_want(&session->conn, loop->turn.limit));
 }
 
-/* The supervisor may have changed its mind since the order came. */
-static bool is_time_left(const struct loop *loop)
-{
-	return loop->now < atomic_load(&loop->worker->orders->drain_until);
-}
-
 static void session_too_late(struct loop *loop, struct session *session)
 {
 	session_cut(session, loop->worker);
 	session_end(loop, session);
+}
+
+/* All that is left to do for the sessions of a stopping worker. */
+static void drain_turn(struct loop *loop)
+{
+	sessions_each(loop, worker_may_drain(loop->worker, loop->now) ? session_drain_again : session_too_late);
+	turn_note_unsent(&loop->turn, &loop->sessions, loop->worker->slot, loop->now);
 }
 
 static void stop_begin(struct loop *loop)
@@ -322,12 +320,10 @@ static int loop_turn(struct loop *loop)
 	if (loop->now >= loop->intake.retry_at)
 		intake_retry(&loop->intake);
 	intake_follow(loop);
-	if (!loop->stopping)
-		sessions_expire(loop);
-	else
-		sessions_each(loop, is_time_left(loop) ? session_drain_again : session_too_late);
 	if (loop->stopping)
-		turn_note_unsent(&loop->turn, &loop->sessions, loop->worker->slot, loop->now);
+		drain_turn(loop);
+	else
+		sessions_expire(loop);
 	stats_publish(loop->worker->slot, &loop->worker->tally);
 	worker_beat(loop->worker, loop->now);
 	return 0;

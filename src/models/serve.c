@@ -66,7 +66,7 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 	if (session->conn.reason != CONN_OPEN)
 		return;
 	if (session->conn.draining) {
-		if (now >= atomic_load(&worker->orders->drain_until))
+		if (!worker_may_drain(worker, now))
 			session_cut(session, worker);
 	} else if (now >= session_idle_deadline(session, worker->conf, now)) {
 		conn_end(&session->conn, CONN_IDLE);

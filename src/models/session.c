@@ -177,11 +177,14 @@ static struct list *chains_merge(struct list *a, struct list *b, int64_t now)
 	return first;
 }
 
-void sessions_sort(struct list *sessions, int64_t now)
+void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at)
 {
 	struct list *runs[32] = { NULL }; /* sorted, 2^i of them in runs[i] */
 	struct list *at = sessions->next, *all = NULL;
 
+	if (now < *sort_at)
+		return;
+	*sort_at = INT64_MAX;
 	sessions->prev->next = NULL;
 	while (at && at != sessions) {
 		struct list *chain = at;

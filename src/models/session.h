@@ -72,9 +72,9 @@ int64_t session_idle_deadline(const struct session *session, const struct conf *
 
 /* Put a session that was just opened behind the last of `sessions`, which stand by last activity, the longest idle first.
  * One that was handed over may belong further in front: then `*sort_at` (INT64_MAX: need not), if not set yet, is set to
- * the time at which sessions_sort() is due, a tick from now, since it may be one of many. */
+ * the time at which sessions_sort() is due, a tick from now, since it may be one of many; before, that does nothing. */
 void session_enlist(struct list *sessions, struct session *session, int64_t now, int64_t *sort_at);
-void sessions_sort(struct list *sessions, int64_t now);
+void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at);
 
 /* Log and count a connection that was refused after accept(2). */
 void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict);

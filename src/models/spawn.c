@@ -113,9 +113,7 @@ static void serve_derived(struct worker *worker, const struct arrival *arrival)
 	struct turn turn;
 
 	log_identify(worker->model->name, (int) worker->index);
-	/* its first sign of life, since the acceptor's next may be a while away */
-	stats_beat(worker->slot);
-	atomic_store(&worker->slot->state, SLOT_READY);
+	stats_slot_ready(worker->slot);
 	if (serve_turn_open(&turn, worker) < 0) {
 		struct session session;
 

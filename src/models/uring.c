@@ -69,10 +69,7 @@ static void sessions_each(struct uring *uring, void (*act)(struct uring *, struc
 
 static void sessions_expire(struct uring *uring)
 {
-	if (uring->now >= uring->sort_at) {
-		sessions_sort(&uring->sessions, uring->now);
-		uring->sort_at = INT64_MAX;
-	}
+	sessions_sort(&uring->sessions, uring->now, &uring->sort_at);
 	while (!list_empty(&uring->sessions)) {
 		struct session *session = LIST_ENTRY(uring->sessions.next, struct session, link);
 
@@ -111,12 +108,6 @@ static void flow_drain_again(struct uring *uring, struct session *session)
 		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
 }
 
-/* The supervisor may have changed its mind since the order came. */
-static bool is_time_left(const struct uring *uring)
-{
-	return uring->now < atomic_load(&uring->worker->orders->drain_until);
-}
-
 static void flow_too_late(struct uring *uring, struct session *session)
 {
 	session_cut(session, uring->worker);
@@ -131,6 +122,13 @@ static void halt(struct uring *uring)
 		datagram_unwatch(&uring->datagram);
 	uring->halting = true;
 	ring_cancel_all(&uring->ring);
+}
+
+/* All that is left to do for the sessions of a stopping worker. */
+static void drain_turn(struct uring *uring)
+{
+	sessions_each(uring, worker_may_drain(uring->worker, uring->now) ? flow_drain_again : flow_too_late);
+	turn_note_unsent(&uring->turn, &uring->sessions, uring->worker->slot, uring->now);
 }
 
 static void stop_begin(struct uring *uring)
@@ -234,11 +232,9 @@ static int uring_turn(struct uring *uring)
 	doors_unpark(uring);
 	doors_follow(uring);
 	if (uring->stopping)
-		sessions_each(uring, is_time_left(uring) ? flow_drain_again : flow_too_late);
+		drain_turn(uring);
 	else if (!uring->halting)
 		sessions_expire(uring);
-	if (uring->stopping)
-		turn_note_unsent(&uring->turn, &uring->sessions, uring->worker->slot, uring->now);
 	stats_publish(uring->worker->slot, &uring->worker->tally);
 	worker_beat(uring->worker, uring->now);
 	return 0;

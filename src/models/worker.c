@@ -13,7 +13,7 @@ void worker_ready(struct worker *worker)
 {
 	char byte = 1;
 
-	atomic_store(&worker->slot->state, SLOT_READY);
+	stats_slot_ready(worker->slot);
 	while (write(worker->ready_fd, &byte, 1) < 0 && errno == EINTR)
 		;
 }

@@ -62,6 +62,12 @@ static inline void worker_beat(struct worker *worker, int64_t now)
  * nobody is left to work for, and the process ends at once. */
 enum stats_stop worker_stop_order(const struct worker *worker);
 
+/* Whether a draining worker may go on at time `now`: the supervisor may have changed its mind since the order came. */
+static inline bool worker_may_drain(const struct worker *worker, int64_t now)
+{
+	return now < atomic_load(&worker->orders->drain_until);
+}
+
 /* The worker of this slot, in process `pid`, has ended with wait(2) status `status`, and the caller has reaped
  * that: free the slot, give back what it held. Returns the connections that were lost. Nothing happens where the
  * slot is not that process's any more. */

@@ -1,5 +1,6 @@
 """Echo servers with faults of their own, and a path that loses, delays, doubles and reorders datagrams."""
 
+import contextlib
 import heapq
 import os
 import random
@@ -110,6 +111,18 @@ def surplus(connection):
     """Echo, and a byte more at the end."""
     echo(connection)
     connection.sendall(b"!")
+
+
+@contextlib.contextmanager
+def full(host="127.0.0.1"):
+    """The address of a listener whose backlog is full: it answers nothing."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind((host, 0))
+        listener.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
 
 
 class Datagram:

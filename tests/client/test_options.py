@@ -115,14 +115,8 @@ def test_unix_socket_that_is_not_there(debris):
 
 
 def test_no_answer_in_time():
-    """A listener whose backlog is full answers nothing."""
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for waiting in (first, second):
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        result = client.run("-W", "500ms", *full.getsockname())
+    with servers.full() as address:
+        result = client.run("-W", "500ms", *address)
     assert result.returncode == client.UNREACHED
     assert result.stderr.endswith("no answer within 0.5 s\n")
 
@@ -235,15 +229,9 @@ def test_an_address_that_refuses_is_passed_over(hosts):
 def test_an_address_that_is_silent_is_overtaken(hosts):
     """The next address is begun after 250 ms, not after the first one's time is up."""
     files = hosts("127.0.0.2 many\n127.0.0.1 many\n")
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.2", 0))
-        full.listen(0)
-        for waiting in (first, second):
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        with servers.Stream(servers.echo, address=("127.0.0.1", full.getsockname()[1])):
-            result = subprocess.run(with_hosts(files, *client.command("--ping", "-c", 1, "many", full.getsockname()[1])),
-                                    capture_output=True, text=True, timeout=client.LIMIT)
+    with servers.full("127.0.0.2") as (_, port), servers.Stream(servers.echo, address=("127.0.0.1", port)):
+        result = subprocess.run(with_hosts(files, *client.command("--ping", "-c", 1, "many", port)),
+                                capture_output=True, text=True, timeout=client.LIMIT)
     assert result.returncode == client.OK, result.stderr
     # With the order of the hosts file kept, the winner is the second one, a stagger later.
     assert "(127.0.0.1:" in result.stdout

@@ -194,14 +194,8 @@ def test_a_count_that_the_deadline_cuts_short_is_no_success(server):
 
 @pytest.mark.parametrize("more", [[], ["--reconnect"]], ids="".join)
 def test_the_deadline_holds_for_connecting(more):
-    """The backlog is full, so nothing answers."""
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for waiting in (first, second):
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        result = client.run("--ping", *more, "-w", "300ms", "-W", 0, *full.getsockname(), timeout=20)
+    with servers.full() as address:
+        result = client.run("--ping", *more, "-w", "300ms", "-W", 0, *address, timeout=20)
     assert result.returncode == client.UNREACHED
     assert result.stderr.endswith("no answer within 0.3 s\n")
 
