@@ -323,9 +323,11 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->workers, crew->model->name,
 	          strerror(-r));
 	crew_kill(crew);
-	for (unsigned i = 0; i < crew->process_count; i++)
-		if (crew->processes && crew->processes[i].pid > 0 && waitpid(crew->processes[i].pid, NULL, 0) > 0)
-			crew->processes[i].pid = 0;
+	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {
+		while (crew->processes[i].pid > 0 && waitpid(crew->processes[i].pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		crew->processes[i].pid = 0;
+	}
 	crew_free(crew);
 	return r;
 }

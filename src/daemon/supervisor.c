@@ -13,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -520,7 +519,8 @@ static void shut_unnamed(struct supervisor *supervisor)
 		.board = supervisor->ground.board,
 		.slot = &supervisor->ground.board->others,
 		.orders = &orders,
-		.admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny },
+		.admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny,
+		               .max_connections = UINT32_MAX },
 		.outbox_fd = supervisor->ground.outbox,
 		.next_beat = INT64_MAX,
 	};
@@ -647,12 +647,14 @@ static void reap(struct supervisor *supervisor)
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	while ((pid = worker_reap(&status)) > 0) {
 		bool known = false;
 
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
+	if (handover_waiting(supervisor->ground.inbox) == 0)
+		admission_forget_queue(supervisor->ground.admission);
 }
 
 static void on_signals(struct supervisor *supervisor)

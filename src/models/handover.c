@@ -19,6 +19,9 @@
 
 #define FDS_MAX 2
 
+/* A message without a connection: look at the backlogs. No connection's is so short. */
+#define KNOCK 1
+
 /* How often, in ms, one who waits for room looks whether the orders have changed. */
 #define ORDERS_TICK 50
 
@@ -105,7 +108,7 @@ static bool may_wait(struct worker *worker)
 	return worker_stop_order(worker) == STOP_HAND_OVER && now < atomic_load(&worker->orders->hand_until);
 }
 
-int handover_send_wait(struct worker *worker, const struct session *session)
+static int send_when_room(struct worker *worker, const struct session *session)
 {
 	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 
@@ -121,6 +124,23 @@ int handover_send_wait(struct worker *worker, const struct session *session)
 			poll(&room, 1, ORDERS_TICK);
 	}
 	return -ECANCELED;
+}
+
+/* Its place and source go along, and come back where it cannot be sent. */
+static int send_counted(struct worker *worker, const struct session *session, bool wait)
+{
+	int r;
+
+	admission_enqueue(&worker->admission, &session->peer);
+	r = wait ? send_when_room(worker, session) : handover_send(worker->outbox_fd, session);
+	if (r < 0)
+		admission_take_back(&worker->admission, &session->peer);
+	return r;
+}
+
+int handover_send_wait(struct worker *worker, const struct session *session)
+{
+	return send_counted(worker, session, true);
 }
 
 /* --- the other end --------------------------------------------------------------------- */
@@ -214,6 +234,8 @@ int handover_take(int inbox, struct arrival *arrival)
 	if (n <= 0)
 		return -EAGAIN; /* also when the other end is gone: nothing will come */
 	count = message_fds(&message, fds);
+	if (n == KNOCK && count == 0)
+		return -ENOMSG;
 	r = message_read(text, (size_t) n, fds, count, arrival);
 	if (r < 0 && count > 0)
 		close(fds[0]);
@@ -230,11 +252,13 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 {
 	int r = handover_take(inbox, arrival);
 
-	if (r == -EBADMSG)
+	if (r == -EBADMSG) {
 		stats_add(worker->slot, STAT_DAMAGED, 1);
+		admission_dequeue(&worker->admission, NULL);
+	}
 	if (r < 0)
 		return r;
-	admission_force_source(&worker->admission, &arrival->peer);
+	admission_dequeue(&worker->admission, &arrival->peer);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;
@@ -246,9 +270,11 @@ unsigned handover_waiting(int inbox)
 	ssize_t one = recv(inbox, &first, sizeof first, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
 	int all = 0;
 
-	/* one predecessor wrote them all, so they are of one size */
 	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
 		return 0;
+	/* one predecessor wrote them all, so they are of one size; all knocks together are hardly as long as one */
+	if (one == KNOCK)
+		one = (ssize_t) sizeof(struct state);
 	return (unsigned) (all / one);
 }
 
@@ -272,8 +298,20 @@ static void pass_on(struct worker *worker, int fd, struct session *session, bool
 	conn_init(&session->conn, clock_usec());
 	session_touch(session, session->conn.since);
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
-	if ((wait ? handover_send_wait(worker, session) : handover_send(worker->outbox_fd, session)) < 0)
-		stats_add(worker->slot, STAT_ENDED_ERROR, 1);
+	if (send_counted(worker, session, wait) == 0)
+		return;
+	stats_add(worker->slot, STAT_ENDED_ERROR, 1);
+	admission_leave(&worker->admission, &session->peer);
+	admission_give_place(&worker->admission);
+}
+
+/* Somebody else must have an eye on those who wait for a place. */
+static void knock(const struct worker *worker)
+{
+	static const char message[KNOCK];
+
+	/* there was room a moment ago */
+	(void) send(worker->outbox_fd, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait)
@@ -285,17 +323,23 @@ void handover_backlog(const struct listener *listener, struct worker *worker, un
 	while (listener->kind == LISTENER_STREAM && most-- > 0 && has_room(worker, wait)) {
 		struct session session = { .watch = { .fd = -1 } };
 
+		if (!admission_take_place(&worker->admission)) {
+			knock(worker);
+			return;
+		}
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
+		if (fd < 0) {
+			admission_give_place(&worker->admission);
 			return;
+		}
 		peer_from_addr(&session.peer, &addr);
 		verdict = admission_admit(&worker->admission, &session.peer);
 		if (verdict == ADMISSION_OK) {
 			pass_on(worker, fd, &session, wait);
-			admission_leave(&worker->admission, &session.peer);
 		} else {
 			session_refused(worker, fd, &session.peer, verdict);
+			admission_give_place(&worker->admission);
 		}
 		close(fd);
 	}

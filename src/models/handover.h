@@ -14,31 +14,34 @@
 #include "models/session.h"
 
 /* Send the session, which owes only what is in memory (turn_empty_pipe()), into `outbox`
- * without waiting. On success the caller still has its copy of everything and must
- * session_forget() it. Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS where too many
+ * without waiting. On success the caller still has its copy of everything. Nothing is counted.
+ * Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS where too many
  * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_send(int outbox, const struct session *session);
 
 /* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
- * may change meanwhile, and showing life. Returns also -ECANCELED where they are to hand over nothing. */
+ * may change meanwhile, and showing life. On success the place and the source have gone along, and the caller
+ * must session_forget() it. Returns also -ECANCELED where they are to hand over nothing. */
 int handover_send_wait(struct worker *worker, const struct session *session);
 
 /* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
  * There must be room for two descriptors: the kernel closes what it cannot deliver.
- * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
+ * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -ENOMSG where a predecessor left clients in a backlog
+ * (handover_backlog()); -EBADMSG where what came was damaged or of an unknown
  * version: it is closed, counted, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
 /* The same where nothing is counted: for whoever is no worker. Returns as handover_receive() does. */
 int handover_take(int inbox, struct arrival *arrival);
 
-/* How many connections wait in `inbox`. */
+/* How many connections wait in `inbox`. With messages of a length that another version wrote, about so many. */
 unsigned handover_waiting(int inbox);
 
 /* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox, as far as it has room or, if
  * `wait`, waiting for it as handover_send_wait() does: for a worker that stops watching a listener and may have been
- * the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener that is about to be closed. No place is
- * taken for them yet. Who may not come (the worker's admission) is refused as ever. Of the worker nothing else is used
+ * the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener that is about to be closed. Each takes a
+ * place along; where all are taken, they stay, and a message in the queue has somebody look at the backlogs again.
+ * Who may not come (the worker's admission) is refused as ever. Of the worker nothing else is used
  * but conf, board, slot, outbox_fd and, for the waiting, orders and next_beat. */
 void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait);
 

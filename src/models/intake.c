@@ -13,6 +13,9 @@
 /* How long to leave the listeners alone when descriptors or memory have run out. */
 #define PAUSE_USEC (100 * USEC_PER_MSEC)
 
+/* How long to leave them alone in order to be told anew who waits. */
+#define KNOCK_USEC USEC_PER_MSEC
+
 /* One line in so long about each such pause. */
 #define TROUBLE_INTERVAL (10 * USEC_PER_SEC)
 
@@ -178,6 +181,10 @@ int intake_inherit(struct intake *intake, struct arrival *arrival)
 	while (r == -EBADMSG);
 	if (r < 0)
 		admission_give_place(&worker->admission);
+	if (r == -ENOMSG) {
+		intake->retry_at = clock_usec() + KNOCK_USEC;
+		intake_update(intake);
+	}
 	return r == 0;
 }
 

@@ -4,8 +4,9 @@
  * what to do at them. It watches nothing itself: the body watches the descriptors while
  * `open` says so, and calls in when one is readable. At max-connections, and for a moment
  * after running out of descriptors or memory, `open` is false: the body stops watching the
- * listeners, and the backlog is the back-pressure. What was handed over was admitted once and is
- * taken beyond max-connections too, but waits in the inbox while the process can hold no more.
+ * listeners, and the backlog is the back-pressure. What was handed over was admitted once, has
+ * its place, and is taken beyond max-connections too where a reload has lowered it, but waits in the inbox while the
+ * process can hold no more.
  *
  * One thread.
  */
@@ -25,7 +26,7 @@ struct intake {
 	bool behind;        /* more may lie in the inbox than could be taken: it comes before the listeners */
 	bool waiting;       /* at max-connections: watch room_fd, call intake_retry() */
 	bool busy;          /* the body can serve no more: intake_busy() */
-	int64_t retry_at;   /* resources ran out: call intake_retry() then; INT64_MAX: did not */
+	int64_t retry_at;   /* a pause: call intake_retry() then; INT64_MAX: none */
 	int room_fd;
 };
 

@@ -99,8 +99,6 @@ static void session_release(struct session *session, struct worker *worker)
 	session->watch.fd = -1;
 	conn_clear(&session->conn);
 	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
-	admission_leave(&worker->admission, &session->peer);
-	admission_give_place(&worker->admission);
 }
 
 void session_close(struct session *session, struct worker *worker)
@@ -109,6 +107,8 @@ void session_close(struct session *session, struct worker *worker)
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
 	session_release(session, worker);
+	admission_leave(&worker->admission, &session->peer);
+	admission_give_place(&worker->admission);
 }
 
 void session_cut(struct session *session, const struct worker *worker)

@@ -54,7 +54,7 @@ void session_close(struct session *session, struct worker *worker);
 /* Its drain-timeout has passed: it ends with whatever is still owed. To be closed next. */
 void session_cut(struct session *session, const struct worker *worker);
 
-/* It was handed over, which is no end: give back its place, close the descriptor, free its memory. */
+/* It was handed over, which is no end: close the descriptor, free its memory. Its place has gone along. */
 void session_forget(struct session *session, struct worker *worker);
 
 /* Note that something moved at time `now`. */

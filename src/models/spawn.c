@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -239,7 +238,7 @@ static void processes_collect(struct spawner *spawner)
 
 	while (read(spawner->ended, &info, sizeof info) == sizeof info)
 		;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while ((pid = worker_reap(&status)) > 0)
 		process_ended(spawner, pid, status);
 	spawner->next_slot = 0;
 }

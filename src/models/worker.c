@@ -32,6 +32,16 @@ uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot
 	return (uint32_t) (slot - worker->board->slots);
 }
 
+pid_t worker_reap(int *status)
+{
+	pid_t pid;
+
+	do
+		pid = waitpid(-1, status, WNOHANG);
+	while (pid < 0 && errno == EINTR);
+	return pid > 0 ? pid : 0;
+}
+
 static bool ended_well(int status)
 {
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;

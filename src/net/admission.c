@@ -21,7 +21,7 @@ struct admission_shared {
 	_Atomic uint32_t places;
 	_Atomic uint32_t waiting;
 	int room;
-	uint32_t owners;
+	uint32_t queue; /* as an owner: the number after the last worker's */
 	size_t size;
 	pthread_mutex_t lock; /* over sources[] and sources_used */
 	uint32_t sources_used;
@@ -32,7 +32,7 @@ struct admission_shared {
 
 struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
 {
-	size_t counts = sizeof(struct admission_shared) + (owners + 3) / 4 * 4 * sizeof(_Atomic uint32_t);
+	size_t counts = sizeof(struct admission_shared) + (owners + 4) / 4 * 4 * sizeof(_Atomic uint32_t);
 	size_t size = counts + sources * sizeof(struct source);
 	struct admission_shared *shared = mmap(NULL, size, PROT_READ | PROT_WRITE,
 	                                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -44,7 +44,7 @@ struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
 	/* the mapping is at the same address in every process forked later */
 	shared->sources = (struct source *) (void *) ((char *) shared + counts);
 	shared->sources_mask = sources - 1;
-	shared->owners = owners;
+	shared->queue = owners;
 	shared->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (shared->room < 0) {
 		munmap(shared, size);
@@ -146,12 +146,15 @@ uint32_t admission_places_taken(const struct admission_shared *shared)
 
 /* --- sources --------------------------------------------------------------------------- */
 
-/* The mutex is robust: its owner may be killed. The table is then one entry wrong at most in
- * what that process held, which admission_forget_owner() gives back as a whole. */
+static void sources_repair(struct admission_shared *shared);
+
+/* The mutex is robust: its owner may be killed. */
 static void sources_lock(struct admission_shared *shared)
 {
-	if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
-		pthread_mutex_consistent(&shared->lock);
+	if (pthread_mutex_lock(&shared->lock) != EOWNERDEAD)
+		return;
+	sources_repair(shared);
+	pthread_mutex_consistent(&shared->lock);
 }
 
 static uint64_t source_key(const struct peer *peer)
@@ -195,6 +198,17 @@ static struct source *source_find(struct admission_shared *shared, uint64_t key,
 	}
 }
 
+/* Whoever is killed in the middle of it leaves a free entry or a right one behind, never one made of two. */
+static void source_put(struct source *at, const struct source *source)
+{
+	at->count = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	at->key = source->key;
+	at->owner = source->owner;
+	atomic_signal_fence(memory_order_seq_cst);
+	at->count = source->count;
+}
+
 /* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
 static void source_remove(struct admission_shared *shared, uint32_t gap)
 {
@@ -205,31 +219,77 @@ static void source_remove(struct admission_shared *shared, uint32_t gap)
 		uint32_t home = source_home(shared, shared->sources[at].key);
 
 		if (((at - home) & mask) >= ((at - gap) & mask)) {
-			shared->sources[gap] = shared->sources[at];
+			source_put(&shared->sources[gap], &shared->sources[at]);
 			gap = at;
 		}
 	}
 	shared->sources[gap].count = 0;
 }
 
-static bool source_take(const struct admission *admission, const struct peer *peer, uint32_t most)
+/* One entry may be there twice, and be found in neither place, and the number of used ones be wrong: put each where
+ * it belongs, beginning after a free one, so that nothing is moved away from where a later one looks for it. */
+static void sources_repair(struct admission_shared *shared)
 {
-	struct admission_shared *shared = admission->shared;
-	uint64_t key = source_key(peer);
-	struct source *source;
-	uint32_t total;
-	bool ok;
+	uint32_t mask = shared->sources_mask, start = 0, total;
 
-	sources_lock(shared);
-	source = source_find(shared, key, admission->owner, &total);
-	ok = total < most && (source->count > 0 || shared->sources_used < shared->sources_mask / 4 * 3);
-	if (ok && source->count++ == 0) {
-		source->key = key;
-		source->owner = admission->owner;
+	while (shared->sources[start].count > 0)
+		start++;
+	shared->sources_used = 0;
+	for (uint32_t i = 1; i <= mask; i++) {
+		struct source *source = &shared->sources[(start + i) & mask], moved = *source, *place;
+
+		if (moved.count == 0)
+			continue;
+		source->count = 0;
+		place = source_find(shared, moved.key, moved.owner, &total);
+		if (place->count > 0)
+			continue;
+		source_put(place, &moved);
 		shared->sources_used++;
 	}
-	pthread_mutex_unlock(&shared->lock);
+}
+
+/* Count one more of `owner`. With the lock held, as the next. */
+static bool source_add(struct admission_shared *shared, uint64_t key, uint32_t owner, uint32_t most)
+{
+	uint32_t total;
+	struct source *source = source_find(shared, key, owner, &total);
+
+	if (total >= most || (source->count == 0 && shared->sources_used >= shared->sources_mask / 4 * 3))
+		return false;
+	if (source->count > 0) {
+		source->count++;
+	} else {
+		source_put(source, &(struct source) { .key = key, .owner = owner, .count = 1 });
+		shared->sources_used++;
+	}
+	return true;
+}
+
+static void source_subtract(struct admission_shared *shared, uint64_t key, uint32_t owner)
+{
+	uint32_t total;
+	struct source *source = source_find(shared, key, owner, &total);
+
+	if (source->count == 1)
+		source_remove(shared, (uint32_t) (source - shared->sources));
+	else if (source->count > 1)
+		source->count--;
+}
+
+static bool source_take(const struct admission *admission, const struct peer *peer, uint32_t most)
+{
+	bool ok;
+
+	sources_lock(admission->shared);
+	ok = source_add(admission->shared, source_key(peer), admission->owner, most);
+	pthread_mutex_unlock(&admission->shared->lock);
 	return ok;
+}
+
+static bool source_is_limited(const struct admission *admission, const struct peer *peer)
+{
+	return peer->family != AF_UNIX && admission->max_per_source > 0;
 }
 
 enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer)
@@ -245,32 +305,82 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 		if (admission->allow->count > 0 && !network_set_match(admission->allow, &addr))
 			return ADMISSION_DENIED;
 	}
-	if (admission->max_per_source > 0 && !source_take(admission, peer, admission->max_per_source))
+	if (source_is_limited(admission, peer) && !source_take(admission, peer, admission->max_per_source))
 		return ADMISSION_SOURCE;
 	return ADMISSION_OK;
 }
 
-void admission_force_source(const struct admission *admission, const struct peer *peer)
-{
-	if (peer->family != AF_UNIX && admission->max_per_source > 0)
-		(void) source_take(admission, peer, UINT32_MAX);
-}
-
 void admission_leave(const struct admission *admission, const struct peer *peer)
 {
-	struct admission_shared *shared = admission->shared;
-	struct source *source;
-	uint32_t total;
+	if (!source_is_limited(admission, peer))
+		return;
+	sources_lock(admission->shared);
+	source_subtract(admission->shared, source_key(peer), admission->owner);
+	pthread_mutex_unlock(&admission->shared->lock);
+}
 
-	if (peer->family == AF_UNIX || admission->max_per_source == 0)
+/* Under one lock: nobody sees the connection counted twice, or not at all. Who counts no sources may still have to
+ * take one from the queue, where somebody else put it. */
+static void source_move(const struct admission *admission, const struct peer *peer, uint32_t from, uint32_t to)
+{
+	struct admission_shared *shared = admission->shared;
+
+	if (peer->family == AF_UNIX)
 		return;
 	sources_lock(shared);
-	source = source_find(shared, source_key(peer), admission->owner, &total);
-	if (source->count == 1)
-		source_remove(shared, (uint32_t) (source - shared->sources));
-	else if (source->count > 1)
-		source->count--;
+	if (shared->sources_used > 0)
+		source_subtract(shared, source_key(peer), from);
+	if (admission->max_per_source > 0)
+		(void) source_add(shared, source_key(peer), to, UINT32_MAX);
 	pthread_mutex_unlock(&shared->lock);
+}
+
+void admission_enqueue(const struct admission *admission, const struct peer *peer)
+{
+	struct admission_shared *shared = admission->shared;
+
+	source_move(admission, peer, admission->owner, shared->queue);
+	atomic_fetch_add_explicit(&shared->held[shared->queue], 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
+}
+
+/* False where the queue holds none of ours. */
+static bool queue_subtract(struct admission_shared *shared)
+{
+	uint32_t held = atomic_load_explicit(&shared->held[shared->queue], memory_order_relaxed);
+
+	while (held > 0)
+		if (atomic_compare_exchange_weak(&shared->held[shared->queue], &held, held - 1))
+			return true;
+	return false;
+}
+
+void admission_dequeue(const struct admission *admission, const struct peer *peer)
+{
+	struct admission_shared *shared = admission->shared;
+
+	if (peer)
+		source_move(admission, peer, shared->queue, admission->owner);
+	if (!queue_subtract(shared))
+		return;
+	atomic_fetch_sub(&shared->places, 1);
+	wake_waiting(shared);
+}
+
+void admission_take_back(const struct admission *admission, const struct peer *peer)
+{
+	struct admission_shared *shared = admission->shared;
+
+	source_move(admission, peer, shared->queue, admission->owner);
+	if (!queue_subtract(shared))
+		atomic_fetch_add(&shared->places, 1); /* it was taken for one that is lost: see admission_forget_queue() */
+	atomic_fetch_add_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
+}
+
+void admission_forget_queue(struct admission_shared *shared)
+{
+	if (atomic_load(&shared->held[shared->queue]) > 0)
+		admission_forget_owner(shared, shared->queue);
 }
 
 void admission_forget_owner(struct admission_shared *shared, uint32_t owner)

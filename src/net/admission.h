@@ -7,7 +7,8 @@
  * The counts live in memory shared by every process that is forked later. Each count has an
  * owner, the process that serves the connection, named by a number below admission_make()'s
  * `owners`; what a killed process held is given back by whoever reaps it
- * (admission_forget_owner()), so nothing leaks. The count of connections is a lock-free
+ * (admission_forget_owner()), so nothing leaks. Connections on their way from one worker to
+ * another belong to nobody for a moment, but count all the time: the queue owns them. The count of connections is a lock-free
  * atomic; the table of sources is behind a robust, process-shared mutex and only touched when
  * max-per-source is set.
  */
@@ -26,7 +27,7 @@ struct admission_shared;
 struct admission {
 	struct admission_shared *shared;
 	const struct network_set *allow, *deny;
-	uint32_t max_connections; /* never 0 here */
+	uint32_t max_connections; /* never 0 here; UINT32_MAX: no limit */
 	uint32_t max_per_source;  /* 0: no limit */
 	uint32_t owner;
 };
@@ -42,11 +43,27 @@ void admission_free(struct admission_shared *shared);
 /* Take one of max-connections places; false where all are taken. Any worker. */
 bool admission_take_place(const struct admission *admission);
 
-/* Take a place whatever the limit: for a connection that was admitted earlier. */
+/* Take a place whatever the limit: for a connection that was accepted before it could be asked for. */
 void admission_force_place(const struct admission *admission);
 
-/* Likewise for one that is handed over, unless its owner holds `most` places already. */
+/* Likewise for one that is taken out of the queue, unless its owner holds `most` places already. */
 bool admission_hold_place(const struct admission *admission, uint32_t most);
+
+/* The caller's connection from `peer` goes into the queue to another worker: its place and its source become the
+ * queue's. */
+void admission_enqueue(const struct admission *admission, const struct peer *peer);
+
+/* It came out of the queue: its source becomes the caller's, whatever the limit. Its place is given back, since the caller
+ * has taken one before it looked. Where a predecessor of this process enqueued it, the queue holds neither. `peer` NULL:
+ * it came damaged, and its source is the queue's until admission_forget_queue(). */
+void admission_dequeue(const struct admission *admission, const struct peer *peer);
+
+/* One that the caller enqueued could not be sent: both are the caller's again. */
+void admission_take_back(const struct admission *admission, const struct peer *peer);
+
+/* Nothing is in the queue: what is still counted as being there was damaged, or was on its way when a process was
+ * killed. Where one is on its way right now, it is not counted until it arrives. */
+void admission_forget_queue(struct admission_shared *shared);
 
 /* Give the place back; wakes workers that wait for one. */
 void admission_give_place(const struct admission *admission);
@@ -64,10 +81,7 @@ void admission_wait_done(const struct admission *admission);
  * always may. */
 enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer);
 
-/* Count a connection that was handed over against its source, whatever the limit. */
-void admission_force_source(const struct admission *admission, const struct peer *peer);
-
-/* An admitted peer's connection has ended (or was handed over). */
+/* An admitted peer's connection has ended. */
 void admission_leave(const struct admission *admission, const struct peer *peer);
 
 /* The process numbered `owner` is gone: give back every place and source it held. */

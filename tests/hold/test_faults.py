@@ -86,6 +86,7 @@ ERRORS = {
     "socketpair": "EMFILE ENFILE ENOMEM",
     "splice": "ENOMEM EINVAL EAGAIN EINTR",
     "unlink": "EACCES EROFS",
+    "wait4": "EINTR",
     "write": "EINTR EAGAIN ENOSPC",
 }
 
@@ -224,7 +225,7 @@ def draw(found, model):
     return list(dict.fromkeys(drawn))
 
 
-def test_faults(launch, tmp_path, model):
+def test_faults(launch, tmp_path, model, record_property):
     recording = tmp_path / "recording"
     recording.mkdir()
     traced = Traced(launch, str(recording), model, [])
@@ -239,7 +240,7 @@ def test_faults(launch, tmp_path, model):
             outcomes[inject(launch, str(place), model, name, f"{name}:error={error}:when={when}")] += 1
         except AssertionError as failure:
             wrong.append(str(failure)[:4000])
-    print(f"{model}: {len(cases)} cases: {dict(outcomes)}")
+    record_property(f"{model}, faults injected", f"{len(cases)}: {dict(outcomes)}")
     assert not wrong, f"{len(wrong)} of {len(cases)} cases went wrong:\n" + "\n\n".join(wrong)
     assert outcomes["not reached"] <= len(cases) / 2, outcomes
 

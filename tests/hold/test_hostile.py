@@ -71,7 +71,7 @@ class Good(threading.Thread):
 
 
 @pytest.fixture
-def hold(start, model):
+def hold(start, model, record_property, request):
     """hold(behaviour): let hostile peers do as they do to a daemon, while a good client goes on."""
     def hold(behaviour, wait_for_all=True, **keys):
         daemon = start(model, workers=pool(model), log_connections=False, **keys)
@@ -80,8 +80,8 @@ def hold(start, model):
         hostile = behaviour(daemon)
         proc.until(lambda: len(good.times) >= size or not good.is_alive(), "the good client's turn", peer.PATIENCE)
         p99, worst = good.finish()
-        print(f"{model}: {len(hostile)} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
-              f"longest {worst * 1000:.1f} ms")
+        record_property(request.node.name, f"{len(hostile)} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
+                        f"longest {worst * 1000:.1f} ms")
         for sock in hostile:
             peer.reset(sock)
         daemon.visit()
@@ -215,7 +215,7 @@ def hole():
         yield hole
 
 
-def test_flood_of_half_open_connections(launch, hole, model):
+def test_flood_of_half_open_connections(launch, hole, model, record_property):
     """Thousands ask for a connection and never answer: who is served does not notice, who comes gets in."""
     daemon = launch(model, listen=["192.0.2.1"], backlog=64, log_connections=False, wrap=hole.wrap())
     daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)  # the manager's socket is in another namespace
@@ -233,14 +233,14 @@ def test_flood_of_half_open_connections(launch, hole, model):
                         peer.finish(sock)
     assert most > 30, f"no flood: {most} half-open connections"
     p99, worst = good.finish()
-    print(f"{model}: {count} half-open connections, {most} at once, p99 of the good client {p99 * 1000:.1f} ms, "
-          f"longest {worst * 1000:.1f} ms")
+    record_property(f"{model}, a flood", f"{count} half-open connections, {most} at once, p99 of the good client "
+                    f"{p99 * 1000:.1f} ms, longest {worst * 1000:.1f} ms")
     metrics.wait_line(daemon, "all gone", connections=0)
 
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
 @pytest.mark.timeout(180)
-def test_all_of_them_at_once(start, model):
+def test_all_of_them_at_once(start, model, record_property):
     """With every kind of hostile peer about, good visits and a good stream go on, and nothing is left behind."""
     daemon = start(model, workers=2 if model in echod.LOOPS else 0, log_connections=False)
     daemon.visit()
@@ -266,7 +266,8 @@ def test_all_of_them_at_once(start, model):
     for sock in crowd:
         peer.reset(sock)
     metrics.wait_line(daemon, "all gone", connections=0)
-    print(f"{model}: {count} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms")
+    record_property(f"{model}, all at once", f"{count} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
+                    f"longest {worst * 1000:.1f} ms")
     proc.until(lambda: daemon.descriptors() <= descriptors + 20, lambda: f"{descriptors} descriptors again, not "
                f"{daemon.descriptors()}")  # pipes for bulk are kept for the next
 
@@ -281,7 +282,7 @@ RING = {"io_uring": 17 << 20}  # of an event loop
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
 @pytest.mark.timeout(180)
-def test_memory_of_peers_that_never_read(start, model):
+def test_memory_of_peers_that_never_read(start, model, record_property):
     if echod.SANITIZED:
         pytest.skip("sanitizers keep memory that was freed")
     count = 150 if model != "process" else 30
@@ -302,7 +303,7 @@ def test_memory_of_peers_that_never_read(start, model):
                 pass
     grown = daemon.memory() - before
     most = count * (STRUCT.get(model, 128) + BUFFER) + RING.get(model, 0) + SLACK
-    print(f"{model}: {grown} bytes for {count} peers that never read; the formula allows {most}")
+    record_property(f"{model}, memory", f"{grown} bytes for {count} peers that never read; the formula allows {most}")
     assert grown <= most, f"{grown} bytes for {count} peers instead of {most} at most"
     for sock in crowd:
         peer.reset(sock)
@@ -311,7 +312,7 @@ def test_memory_of_peers_that_never_read(start, model):
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring")
 @pytest.mark.timeout(180)
-def test_memory_of_idle_connections(start, model):
+def test_memory_of_idle_connections(start, model, record_property):
     """One that has nothing to be sent holds its struct alone, also after it has had megabytes echoed."""
     if echod.SANITIZED:
         pytest.skip("sanitizers keep memory that was freed")
@@ -333,7 +334,7 @@ def test_memory_of_idle_connections(start, model):
     for sock in crowd[-50:]:
         peer.echo(sock, peer.data(300000))
     grown = daemon.memory() - before
-    print(f"{model}: {grown / (count // 2):.0f} bytes for each of {count // 2} idle connections")
+    record_property(f"{model}, memory", f"{grown / (count // 2):.0f} bytes for each of {count // 2} idle connections")
     assert grown <= count // 2 * 128 + (512 << 10), f"{grown} bytes for {count // 2} idle connections"
     for sock in crowd:
         peer.reset(sock)

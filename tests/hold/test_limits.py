@@ -127,6 +127,35 @@ def test_idle_connections_make_room(start, model):
     metrics.wait_line(daemon, "the idle ones", connections_ended__idle=most)
 
 
+@pytest.mark.models(*not_iterative)
+def test_reloads_do_not_pass_max_connections(start, model):
+    """Those handed over keep their places all the way; those in the backlog get one when it is free, and are heard of
+    whoever was woken for them."""
+    most = 5
+    daemon = start(model, max_connections=most, workers=most if model in ("prefork", "prethread") else 2
+                   if model in echod.LOOPS else 0)
+    crowd = [daemon.connect() for _ in range(4 * most)]
+    for sock in crowd:
+        sock.sendall(b"let me in")
+
+    def inside():
+        return [sock for sock in crowd if not peer.silent_now(sock)]
+    proc.until(lambda: len(inside()) == most, "all places taken")
+    for number in range(6):
+        daemon.reload(idle_timeout=100 + number)
+        # some twice, where a worker takes one just before it is told to stop itself
+        proc.until(lambda: metrics.line(daemon).get("connections_taken_over", 0) >= most * (number + 1), "handed over")
+        metrics.wait_line(daemon, "all of them", connections=most)
+        assert len(inside()) == most, "served beyond max-connections"
+    while crowd:
+        served = proc.until(inside, f"the next of {len(crowd)} served")
+        assert len(served) <= most, "served beyond max-connections"
+        assert peer.receive(served[0], 9) == b"let me in"
+        peer.finish(served[0])
+        crowd.remove(served[0])
+    metrics.wait_line(daemon, "nobody there", connections=0)
+
+
 def test_max_connections_raised_by_reload(start, model):
     if model == "iterative":
         pytest.skip("serves one at a time whatever the limit")

@@ -145,7 +145,7 @@ def use(daemon, seconds, reload):
     return {**crowd.counts, "reloads": reloads}
 
 
-def test_soak(start, model):
+def test_soak(start, model, record_property):
     pool = {"iterative": 1, "prefork": 24, "prethread": 24}.get(model, 2 if model in echod.LOOPS else 0)
     if model == "iterative":
         pytest.skip("one client that stays is enough to hold up all others, as documented")
@@ -168,7 +168,8 @@ def test_soak(start, model):
                f"{files}\nthere are {daemon.descriptors()}:\n{open_files(daemon)}", 60)
     after = state(daemon)
     counts = metrics.line(daemon)
-    print(f"{model}: {done}; processes, descriptors, memory: {before} before, {after} after; {counts}")
+    record_property(f"{model}, soak of {SOAK_TIME:.0f} s", f"{done}; processes, descriptors, memory: {before} before, "
+                    f"{after} after; {counts}")
 
     assert after[0] == before[0], "processes were left behind"
     assert after[2] <= before[2] * 1.1 + (2 << 20), f"memory: {before[2]} bytes before, {after[2]} after"

@@ -131,7 +131,8 @@ def test_mistake(conf, text, line, hint):
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"port = 7\0\n", b"\xff\xfe\x00p", b"{" * 10000, b"%s%n = %s\n",
-                                  b"a" * 100000, b"port = 7\n}\n"])
+                                  b"a" * 100000, b"port = 7\n}\n"],
+                         ids=["nul", "nul-in-line", "utf-16", "braces", "percents", "one-long-word", "brace"])
 def test_junk_is_refused_and_never_crashes(conf, junk):
     said = refuse(conf(junk))
     assert said.strip()
