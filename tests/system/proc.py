@@ -126,14 +126,13 @@ def status(pid):
 
 
 def memory(pid):
-    """Bytes of memory this process has to itself, its share of what it has in common included."""
+    """Bytes of memory this process has to itself, its share of what its family has in common included; not the
+    programs and libraries, whose pages it shares with strangers who come and go."""
     try:
-        for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
+        lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")))
 
 
 def tagged(tag):
