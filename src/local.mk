@@ -101,8 +101,11 @@ if HAVE_LIBURING
 libechod_a_SOURCES += \
 	src/models/uring.c \
 	src/models/uring.h \
+	src/models/uring_buffers.c \
+	src/models/uring_buffers.h \
 	src/models/uring_door.c \
 	src/models/uring_flow.c \
+	src/models/uring_held.c \
 	src/models/uring_probe.c \
 	src/models/uring_ring.c \
 	src/models/uring_ring.h

@@ -83,7 +83,8 @@ static void sessions_expire(struct uring *uring)
 /* Returns whether the session is gone. */
 static bool flow_hand_over(struct uring *uring, struct session *session)
 {
-	if (turn_empty_pipe(&uring->turn, session) < 0 || handover_send_wait(uring->worker, session) < 0)
+	if (flow_keep(uring, session) < 0 || turn_empty_pipe(&uring->turn, session) < 0 ||
+	    handover_send_wait(uring->worker, session) < 0)
 		return false;
 	flow_forget(uring, session);
 	return true;

@@ -1,21 +1,31 @@
 /* uring.h - what the parts of the io_uring body share
  *
- * uring.c is the loop and its end, uring_flow.c serves sessions, uring_door.c lets them in. One
- * thread for each struct uring.
+ * uring.c is the loop and its end, uring_flow.c serves sessions, uring_held.c keeps what they have
+ * received too early, uring_door.c lets them in. One thread for each struct uring.
  *
- * While a session's echo flows, it has a receive in flight that takes one of the ring's buffers
- * when data come, then a send of that buffer, then a receive again, never two at a time: nothing
- * can overtake, and an idle session holds nothing. Sends never wait in the ring: when one is cut
- * short, or buffers have run out, or the data come in bulk, the session stops flowing and is
- * polled, and then served by turn_step() as the readiness bodies do, until it owes nothing. So a
- * client that does not read holds its own memory and never a buffer of the ring, and what it may
- * have in flight is the same as in every other model.
+ * While a session's echo flows, its receives take buffers of the ring when data come, and each
+ * is sent from there, one send at a time: nothing can overtake, and an idle session holds nothing.
+ * As long as messages are short it is a stream: one multishot receive brings them all, and what
+ * comes while a send is in flight is held until that has completed. After longer ones, or more of
+ * them than it can send, it has single receives into large buffers, each made after the send,
+ * until messages have been short for a while.
  *
- * All of that is noted in the session's struct watch: `op` is what is in flight (enum ring_op),
- * `lent` says that what is owed lies in a buffer of the ring, `starved` that there was none and it
- * is to be polled once, `ending` that it goes away with its operation.
+ * Sends never wait in the ring: when one is cut short, or buffers have run out, or the data come
+ * in bulk, the session stops flowing, takes what it owes into its own memory and is
+ * polled, and then served by turn_step() as the readiness bodies do, until it owes nothing. Its
+ * own memory is bounded as in every other model. What its stream has brought beyond that, before it
+ * could be cancelled, waits in small buffers: a client that does not read can keep those of the ring, and leave only
+ * single receives to the others, but not the large ones.
  *
- * A session goes away only after its operation has completed: neither its slot, nor its
+ * All of that is noted in the session's struct watch: `op` is what is in flight (enum ring_op)
+ * beside a stream, `lent` says that what is owed lies in a buffer of the ring, `starved` that there
+ * was none and it is to be polled once, `ending` that it goes away with its operations. Of its
+ * struct stream, `in_flight` says that the multishot receive is, `cancelled` that it has been asked
+ * to end, `stuck` that the session stops flowing when it has, `flowing` that it has brought
+ * something, `finished` that FIN came behind what is held; `held` counts the buffers that wait, from
+ * `first` to `last`, and `calm` the short receives that are still to come before the next stream.
+ *
+ * A session goes away only after its operations have completed: neither its slot, nor its
  * descriptor, nor its memory can be somebody else's while the kernel still knows them.
  */
 #ifndef ECHOD_MODELS_URING_H
@@ -72,13 +82,13 @@ void flow_begin(struct uring *uring, const struct arrival *arrival);
 /* An operation of the session `event->watch` belongs to has completed. */
 void flow_event(struct uring *uring, const struct ring_event *event);
 
-/* Nothing of it is in flight: do what `want` says. */
+/* Nothing of it is in flight but a stream: do what `want` says. */
 void flow_follow(struct uring *uring, struct session *session, unsigned want);
 
 /* Nothing of it is in flight: serve it once, as the readiness bodies do, and follow. */
 void flow_turn(struct uring *uring, struct session *session, bool readable);
 
-/* It has ended: let go of it as soon as nothing of it is in flight. */
+/* It has ended: let go of it as soon as nothing of it is in flight. Once. */
 void flow_end(struct uring *uring, struct session *session);
 
 /* Nothing of it is in flight: take what it owes into its own memory. 0, or -ENOMEM with it ended. */
@@ -86,6 +96,24 @@ int flow_keep(struct uring *uring, struct session *session);
 
 /* It was handed over. */
 void flow_forget(struct uring *uring, struct session *session);
+
+/* --- uring_held.c ---------------------------------------------------------------------- */
+
+/* Hold a small buffer with `size` bytes, behind those that are held. */
+void held_push(struct ring *ring, struct stream *stream, uint16_t buffer, size_t size);
+
+/* Bytes in the last one; there must be one. */
+size_t held_last_size(const struct ring *ring, const struct stream *stream);
+
+/* Lend the first one to the session, which must owe nothing. */
+void held_lend(struct ring *ring, struct session *session);
+
+/* Take what is held into the session's own memory, where what it owes must lie, as far as that may grow (conn_landing());
+ * then, if all went there, the FIN that came behind it. Without memory the session ends. */
+void held_keep(struct ring *ring, struct session *session, size_t limit);
+
+/* Give all of them back. */
+void held_drop(struct ring *ring, struct stream *stream);
 
 /* --- uring_door.c ---------------------------------------------------------------------- */
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -19,14 +18,16 @@
 /* Completions that fit; the kernel keeps more for us if they do not (IORING_FEAT_NODROP). */
 #define COMPLETIONS 4096
 
-/* A power of two. A buffer is out from the receive to the send that follows at once, so there
+/* Powers of two. A buffer is out from the receive to the send that follows at once, so there
  * need to be as many as complete in one batch, not as many as there are connections. */
-#define BUFFERS 256
-#define BUFFER_MAX (64U << 10)
-#define BUFFER_GROUP 0
+#define LARGE_COUNT 256
+#define LARGE_COUNT_BESIDE_SMALL 128
+#define LARGE_SIZE (64U << 10)
 
-#define CACHE_LINE 64
-#define PAGE 4096
+#define SMALL_COUNT 256
+#define SMALL_SIZE 1024U
+
+enum { GROUP_LARGE, GROUP_SMALL };
 
 #define CHUNK_BITS 10
 #define CHUNK_SLOTS (1U << CHUNK_BITS)
@@ -40,11 +41,12 @@ static const unsigned setups[] = {
 	0,
 };
 
-static int queue_open(struct io_uring *io)
+static int queue_open(struct io_uring *io, bool *streams)
 {
 	int r = -EINVAL;
+	uint64_t i;
 
-	for (uint64_t i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
+	for (i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
 		struct io_uring_params params = {
 			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
 			.cq_entries = COMPLETIONS,
@@ -52,64 +54,42 @@ static int queue_open(struct io_uring *io)
 
 		r = io_uring_queue_init_params(ENTRIES, io, &params);
 	}
-	if (r == 0)
-		(void) io_uring_register_ring_fd(io); /* saves a look-up a call, where it is known */
-	return r;
-}
-
-static void *map_pages(size_t size)
-{
-	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return at == MAP_FAILED ? NULL : at;
-}
-
-static int buffers_open(struct ring *ring, size_t size)
-{
-	struct io_uring_buf_reg reg = { .bgid = BUFFER_GROUP };
-
-	ring->buffer_count = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", BUFFERS);
-	ring->buffer_size = size < BUFFER_MAX ? size : BUFFER_MAX;
-	/* starting each a line further on keeps the starts from fighting for the same cache lines */
-	ring->stride = (ring->buffer_size + PAGE - 1) / PAGE * PAGE + CACHE_LINE;
-	ring->shelf_size = ring->buffer_count * sizeof(struct io_uring_buf);
-	ring->shelf = map_pages(ring->shelf_size);
-	ring->buffers = map_pages(ring->stride * ring->buffer_count);
-	if (!ring->shelf || !ring->buffers)
-		return -ENOMEM;
-	/* most messages are short: of a buffer, only the pages that are needed */
-	(void) madvise(ring->buffers, ring->stride * ring->buffer_count, MADV_NOHUGEPAGE);
-	reg.ring_addr = (uintptr_t) ring->shelf;
-	reg.ring_entries = ring->buffer_count;
-	io_uring_buf_ring_init(ring->shelf);
-	for (unsigned i = 0; i < ring->buffer_count; i++)
-		ring_buffer_give(ring, (uint16_t) i);
-	return io_uring_register_buf_ring(&ring->io, &reg, 0);
+	if (r < 0)
+		return r;
+	(void) io_uring_register_ring_fd(io); /* saves a look-up a call, where it is known */
+	/* the best set-up is younger than multishot receives, Linux 6.0; and none completes between two calls */
+	*streams = i == 1;
+	return 0;
 }
 
 int ring_open(struct ring *ring, size_t buffer_size)
 {
+	unsigned small = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", SMALL_COUNT), large;
+	bool streams = false;
 	int r;
 
 	memset(ring, 0, sizeof *ring);
 	ring->slots_free = RING_NO_SLOT;
 	ring->io.ring_fd = -1;
-	r = queue_open(&ring->io);
+	r = queue_open(&ring->io, &streams);
 	if (r < 0) {
 		ring->io.ring_fd = -1;
 		return r;
 	}
-	return buffers_open(ring, buffer_size);
+	large = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", streams ? LARGE_COUNT_BESIDE_SMALL : LARGE_COUNT);
+	r = buffers_open(&ring->large, &ring->io, GROUP_LARGE, 0, large, buffer_size < LARGE_SIZE ? buffer_size : LARGE_SIZE);
+	if (r == 0 && streams)
+		r = buffers_open(&ring->small, &ring->io, GROUP_SMALL, (uint16_t) large, small,
+		                 buffer_size < SMALL_SIZE ? buffer_size : SMALL_SIZE);
+	return r;
 }
 
 void ring_close(struct ring *ring)
 {
 	if (ring->io.ring_fd >= 0)
 		io_uring_queue_exit(&ring->io);
-	if (ring->shelf)
-		munmap(ring->shelf, ring->shelf_size);
-	if (ring->buffers)
-		munmap(ring->buffers, ring->stride * ring->buffer_count);
+	buffers_close(&ring->large);
+	buffers_close(&ring->small);
 	for (uint32_t i = 0; i < ring->slot_chunks; i++)
 		free(ring->slots[i]);
 	free(ring->slots);
@@ -117,21 +97,19 @@ void ring_close(struct ring *ring)
 	ring->io.ring_fd = -1;
 }
 
-void ring_buffer_give(struct ring *ring, uint16_t buffer)
-{
-	io_uring_buf_ring_add(ring->shelf, ring_buffer(ring, buffer), (unsigned) ring->buffer_size, buffer,
-	                      io_uring_buf_ring_mask(ring->buffer_count), 0);
-	io_uring_buf_ring_advance(ring->shelf, 1);
-}
-
 /* --- slots ----------------------------------------------------------------------------- */
 
 /* A free slot's entry is odd, as no pointer is, and holds the generation of the next to use it
  * and the next free slot. */
 
-static uintptr_t *slot_entry(const struct ring *ring, uint32_t slot)
+static struct slot *slot_at(const struct ring *ring, uint32_t slot)
 {
 	return &ring->slots[slot >> CHUNK_BITS][slot & (CHUNK_SLOTS - 1)];
+}
+
+struct stream *ring_stream(const struct ring *ring, const struct watch *watch)
+{
+	return &slot_at(ring, watch->slot)->stream;
 }
 
 static uintptr_t free_entry(uint32_t next, uint16_t generation)
@@ -143,7 +121,7 @@ _Static_assert(sizeof(uintptr_t) == 8, "an entry holds a slot and a generation")
 
 static int slots_grow(struct ring *ring)
 {
-	uintptr_t **slots = realloc(ring->slots, (ring->slot_chunks + 1) * sizeof *slots);
+	struct slot **slots = realloc(ring->slots, (ring->slot_chunks + 1) * sizeof *slots);
 
 	if (!slots)
 		return -ENOMEM;
@@ -157,27 +135,27 @@ static int slots_grow(struct ring *ring)
 
 int ring_join(struct ring *ring, struct watch *watch)
 {
-	uintptr_t *entry;
+	struct slot *slot;
 
 	if (ring->slots_free == RING_NO_SLOT) {
 		if (ring->slots_used == ring->slot_chunks * CHUNK_SLOTS && slots_grow(ring) < 0)
 			return -ENOMEM;
 		watch->slot = ring->slots_used++;
 		watch->generation = 0;
-		entry = slot_entry(ring, watch->slot);
+		slot = slot_at(ring, watch->slot);
 	} else {
 		watch->slot = ring->slots_free;
-		entry = slot_entry(ring, watch->slot);
-		watch->generation = (uint16_t) (*entry >> 8);
-		ring->slots_free = (uint32_t) (*entry >> 32);
+		slot = slot_at(ring, watch->slot);
+		watch->generation = (uint16_t) (slot->entry >> 8);
+		ring->slots_free = (uint32_t) (slot->entry >> 32);
 	}
-	*entry = (uintptr_t) watch;
+	*slot = (struct slot) { .entry = (uintptr_t) watch };
 	return 0;
 }
 
 void ring_leave(struct ring *ring, struct watch *watch)
 {
-	*slot_entry(ring, watch->slot) = free_entry(ring->slots_free, (uint16_t) (watch->generation + 1));
+	slot_at(ring, watch->slot)->entry = free_entry(ring->slots_free, (uint16_t) (watch->generation + 1));
 	ring->slots_free = watch->slot;
 	watch->slot = RING_NO_SLOT;
 }
@@ -187,6 +165,9 @@ static uint64_t user_data(const struct watch *watch, enum ring_op op)
 	return (uint64_t) op << 48 | (uint64_t) watch->generation << 32 | watch->slot;
 }
 
+/* Nobody is interested in how a cancellation went: what it was about completes, too. */
+static const uint64_t cancel_data = (uint64_t) RING_CANCEL << 48 | RING_NO_SLOT;
+
 static struct watch *ring_watch(const struct ring *ring, uint64_t data)
 {
 	uint32_t slot = (uint32_t) data;
@@ -195,7 +176,7 @@ static struct watch *ring_watch(const struct ring *ring, uint64_t data)
 
 	if (slot >= ring->slots_used)
 		return NULL;
-	entry = *slot_entry(ring, slot);
+	entry = slot_at(ring, slot)->entry;
 	if (entry & 1)
 		return NULL;
 	watch = (struct watch *) entry;
@@ -251,9 +232,18 @@ void ring_recv(struct ring *ring, const struct watch *watch)
 
 	io_uring_prep_recv(sqe, watch->fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
-	sqe->buf_group = BUFFER_GROUP;
+	sqe->buf_group = GROUP_LARGE;
 	/* who has just been answered has seldom asked again already */
 	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+}
+
+void ring_recv_stream(struct ring *ring, const struct watch *watch)
+{
+	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_STREAM));
+
+	io_uring_prep_recv_multishot(sqe, watch->fd, NULL, 0, 0);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = GROUP_SMALL;
 }
 
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size)
@@ -263,12 +253,12 @@ void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data
 
 void ring_cancel(struct ring *ring, const struct watch *watch, enum ring_op op)
 {
-	io_uring_prep_cancel64(sqe_take(ring, (uint64_t) RING_CANCEL << 48), user_data(watch, op), 0);
+	io_uring_prep_cancel64(sqe_take(ring, cancel_data), user_data(watch, op), 0);
 }
 
 void ring_cancel_all(struct ring *ring)
 {
-	io_uring_prep_cancel64(sqe_take(ring, (uint64_t) RING_CANCEL << 48), 0, IORING_ASYNC_CANCEL_ANY);
+	io_uring_prep_cancel64(sqe_take(ring, cancel_data), 0, IORING_ASYNC_CANCEL_ANY);
 }
 
 /* --- completions ----------------------------------------------------------------------- */

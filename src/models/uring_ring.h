@@ -7,7 +7,8 @@
  * has completed; one that merely polls may leave at any time.
  *
  * Receives take a buffer of the ring's at the moment data are there, and the completion names
- * it: it belongs to the body until ring_buffer_give(). Sends never wait: they are done, in
+ * it: it belongs to the body until ring_buffer_give(). There are large ones for single receives
+ * and, where the kernel knows streams, small ones for these. Sends never wait: they are done, in
  * part or whole or not at all, when the ring_wait() after them returns.
  *
  * One thread, the one that opened it. Needs liburing 2.3 and Linux 5.19; uses what newer
@@ -21,12 +22,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "models/uring_buffers.h"
 #include "models/watch.h"
 
 #define RING_NO_SLOT UINT32_MAX
 
 /* The first four fit into struct watch's `op`. */
-enum ring_op { RING_NONE, RING_POLL, RING_RECV, RING_SEND, RING_ACCEPT, RING_CANCEL };
+enum ring_op { RING_NONE, RING_POLL, RING_RECV, RING_SEND, RING_STREAM, RING_ACCEPT, RING_CANCEL };
+
+/* What the body notes about the stream of a session: see uring.h. */
+struct stream {
+	bool in_flight : 1;
+	bool cancelled : 1;
+	bool stuck : 1;
+	bool finished : 1;
+	bool flowing : 1;
+	uint8_t calm : 3;
+	uint16_t held, first, last;
+};
+
+/* A place in the ring. */
+struct slot {
+	uintptr_t entry;                 /* whose it is, or a link in the list of free ones */
+	struct stream stream;
+};
 
 struct ring {
 	struct io_uring io;
@@ -34,13 +53,9 @@ struct ring {
 	int failed;                      /* -errno of a submission that cannot be repaired */
 	unsigned in_flight;              /* operations not yet completed for good, cancellations too */
 
-	struct io_uring_buf_ring *shelf; /* free buffers, as the kernel takes them */
-	size_t shelf_size;
-	uint8_t *buffers;
-	size_t buffer_size, stride;
-	unsigned buffer_count;
+	struct buffers large, small;
 
-	uintptr_t **slots;               /* chunks of entries, each a watch or a link in the list of free ones */
+	struct slot **slots;             /* in chunks, which stay where they are */
 	uint32_t slot_chunks, slots_used, slots_free;
 };
 
@@ -74,6 +89,13 @@ void ring_accept(struct ring *ring, const struct watch *watch);
 /* Receive once there is anything to be received. */
 void ring_recv(struct ring *ring, const struct watch *watch);
 
+/* Receive into small buffers (ring->small.count > 0) whatever comes until cancelled, FIN, an error, or want of buffers
+ * (-ENOBUFS). */
+void ring_recv_stream(struct ring *ring, const struct watch *watch);
+
+/* The notes about the stream of `watch`, from ring_join(), which clears them, to ring_leave(). */
+struct stream *ring_stream(const struct ring *ring, const struct watch *watch);
+
 /* Send what can be sent without waiting; -EAGAIN: nothing can. `data` stays until it completes. */
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size);
 
@@ -92,16 +114,19 @@ bool ring_next(struct ring *ring, struct ring_event *event);
 
 static inline uint8_t *ring_buffer(const struct ring *ring, uint16_t buffer)
 {
-	return ring->buffers + buffer * ring->stride;
+	return buffers_at(buffers_have(&ring->small, buffer) ? &ring->small : &ring->large, buffer);
 }
 
 /* The buffer in which, or at whose end, `at` points. */
 static inline uint16_t ring_buffer_at(const struct ring *ring, const uint8_t *at)
 {
-	return (uint16_t) ((size_t) (at - ring->buffers) / ring->stride);
+	return buffers_number(buffers_hold(&ring->small, at) ? &ring->small : &ring->large, at);
 }
 
 /* The kernel may fill the buffer again. */
-void ring_buffer_give(struct ring *ring, uint16_t buffer);
+static inline void ring_buffer_give(struct ring *ring, uint16_t buffer)
+{
+	buffers_give(buffers_have(&ring->small, buffer) ? &ring->small : &ring->large, buffer);
+}
 
 #endif

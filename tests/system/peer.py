@@ -173,8 +173,9 @@ def silent_now(sock):
     return silent(sock, 0)
 
 
-def stuff(sock, quiet=0.3, seed=7, may_end=False):
-    """Send without ever reading until the path to the server and back is full. Returns what was sent.
+def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
+    """Send, `step` bytes at a time, without ever reading until the path to the server and back is full. Returns what
+    was sent.
 
     With `may_end` the server may lose patience meanwhile: kernels find room for more bytes now and then, while
     none moves through the server any more.
@@ -187,7 +188,7 @@ def stuff(sock, quiet=0.3, seed=7, may_end=False):
     while poller.poll(quiet * 1000):
         try:
             at = len(sent) % len(source)
-            sent += source[at:at + sock.send(source[at:at + 65536])]
+            sent += source[at:at + sock.send(source[at:at + step])]
         except BlockingIOError:
             pass
         except (ConnectionResetError, BrokenPipeError):

@@ -98,6 +98,8 @@ def test_clients_that_never_read(start, faults, model, buffers):
 
 
 def test_a_client_that_never_reads_costs_its_buffer_and_no_more(start, model):
+    if echod.SANITIZED:
+        pytest.skip("sanitizers keep memory that was freed")
     daemon = start(model, workers=1, buffer_size=4194304)
     daemon.visit(peer.data(1 << 22))
     before = daemon.memory()
@@ -139,6 +141,74 @@ def test_back_to_the_ring_after_short_sends(start, faults, model):
         peer.same(peer.receive(sock, len(sent)), sent)
         rounds([sock], 10)
     peer.finish(sock)
+
+
+# Streams: many receives of one operation
+
+@pytest.mark.parametrize("step", (64, 1023, 1024, 3000))
+@pytest.mark.parametrize("buffer_size", (512, 65536))
+def test_short_messages_that_nobody_reads(start, model, step, buffer_size):
+    """What a stream brings while nothing can be sent is kept, in order, over a reload too, and harms nobody else."""
+    daemon = start(model, workers=1, buffer_size=buffer_size)
+    good = [daemon.connect() for _ in range(20)]
+    rounds(good, 3)
+    bad = [peer.connect(daemon.address, rcvbuf=8192, sndbuf=65536) for _ in range(4)]
+    sent = [peer.stuff(sock, quiet=0.05, seed=seed, step=step) for seed, sock in enumerate(bad)]
+    rounds(good, 10)
+    for before_reload in (True, False):
+        sock, message = bad.pop(), sent.pop()
+        sock.shutdown(socket.SHUT_WR)
+        peer.same(peer.receive_all(sock, step=30011), message)
+        if before_reload:
+            daemon.reload()
+            rounds(good, 3)
+    daemon.reload()
+    peer.reset(bad.pop())
+    sent.pop()
+    peer.same(peer.receive(bad[0], len(sent[0])), sent[0])
+    rounds(good + bad, 10)  # it reads again, and is served again
+    for sock in good + bad:
+        peer.finish(sock)
+
+
+@pytest.mark.parametrize("count", (1, 2, 5, 12, 300))
+def test_fin_behind_short_messages(start, model, count):
+    daemon = start(model, workers=1)
+    for turn in range(20):
+        with daemon.connect() as sock:
+            message = peer.data(700 * count, turn)
+            for at in range(0, len(message), 700):
+                sock.sendall(message[at:at + 700])
+            sock.shutdown(socket.SHUT_WR)
+            peer.same(peer.receive_all(sock), message)
+
+
+@pytest.mark.parametrize("buffers", (1, 2, 256))
+def test_messages_of_every_length(start, faults, model, buffers):
+    """From a stream to single receives to bulk, and back."""
+    daemon = start(model, workers=1, env=faults(buffers=buffers))
+    socks = [daemon.connect() for _ in range(3)]
+    for turn in range(4):
+        for size in (1, 64, 1023, 1024, 1025, 2048, 5000, 65536, 300000, 10):
+            rounds(socks, 1 + turn * 4, size)
+    for sock in socks:
+        peer.finish(sock)
+
+
+def test_many_short_messages_at_once(start, model):
+    """More than a stream can bring before the first of them is sent, from many clients at once."""
+    daemon = start(model, workers=1)
+    socks = [daemon.connect() for _ in range(40)]
+    for turn in range(10):
+        messages = [peer.data(90 * (number + 1), turn) for number in range(len(socks))]
+        for at in range(0, 90 * len(socks), 90):
+            for sock, message in zip(socks, messages):
+                if at < len(message):
+                    sock.sendall(message[at:at + 90])
+        for sock, message in zip(socks, messages):
+            peer.same(peer.receive(sock, len(message)), message)
+    for sock in socks:
+        peer.finish(sock)
 
 
 # FIN with the last data
