@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -644,16 +645,19 @@ static void on_terminate(struct supervisor *supervisor)
 /* A child ended. Orphans of an acceptor that was killed come here too. */
 static void reap(struct supervisor *supervisor)
 {
+	bool killed = false;
 	int status;
 	pid_t pid;
 
 	while ((pid = worker_reap(&status)) > 0) {
 		bool known = false;
 
+		killed |= !WIFEXITED(status) || WEXITSTATUS(status) != 0;
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
-	if (handover_waiting(supervisor->ground.inbox) == 0)
+	/* it may have been about to put something into the queue, or to take it out */
+	if (killed && handover_waiting(supervisor->ground.inbox) == 0)
 		admission_forget_queue(supervisor->ground.admission);
 }
 

@@ -83,8 +83,7 @@ static void sessions_expire(struct uring *uring)
 /* Returns whether the session is gone. */
 static bool flow_hand_over(struct uring *uring, struct session *session)
 {
-	if (flow_keep(uring, session) < 0 || turn_empty_pipe(&uring->turn, session) < 0 ||
-	    handover_send_wait(uring->worker, session) < 0)
+	if (turn_empty_pipe(&uring->turn, session) < 0 || handover_send_wait(uring->worker, session) < 0)
 		return false;
 	flow_forget(uring, session);
 	return true;
@@ -99,7 +98,10 @@ static void flow_drain(struct uring *uring, struct session *session)
 
 static void flow_stop(struct uring *uring, struct session *session)
 {
-	if (!flow_hand_over(uring, session))
+	/* the FIN behind what its stream has brought may be its end */
+	if (flow_keep(uring, session) < 0 || session->conn.reason != CONN_OPEN)
+		flow_end(uring, session);
+	else if (!flow_hand_over(uring, session))
 		flow_drain(uring, session);
 }
 

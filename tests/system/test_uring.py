@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -181,6 +182,24 @@ def test_fin_behind_short_messages(start, model, count):
                 sock.sendall(message[at:at + 700])
             sock.shutdown(socket.SHUT_WR)
             peer.same(peer.receive_all(sock), message)
+
+
+def test_fin_during_a_reload(start, model):
+    """Whoever has got everything when the worker stops has ended, and is not handed over."""
+    daemon = start(model, workers=1, log_connections=True)
+    for turn in range(15):
+        socks = [daemon.connect() for _ in range(40)]
+        rounds(socks, 1)
+        daemon.signal(signal.SIGHUP)
+        for sock in socks:
+            sock.sendall(b"the last")
+            sock.shutdown(socket.SHUT_WR)
+        for sock in socks:
+            assert peer.receive_all(sock) == b"the last"
+            sock.close()
+        proc.until(lambda: len(daemon.lines_about("Reloaded")) == turn + 1, "the reload")
+    ends = proc.until(lambda: len(found := re.findall(r"ended: (\w+)", daemon.log())) == 600 and found, "600 ends in the log")
+    assert set(ends) == {"eof"}
 
 
 @pytest.mark.parametrize("buffers", (1, 2, 256))
