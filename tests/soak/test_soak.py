@@ -43,7 +43,7 @@ class Crowd:
 
     def check(self):
         if self._wrong:
-            raise self._wrong[0]
+            raise AssertionError(f"{self._wrong[0]!r}; {metrics.line(self.daemon)}\n{self.daemon.log()[-4000:]}") from self._wrong[0]
 
     def finish(self):
         self.done.set()
