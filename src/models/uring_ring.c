@@ -121,7 +121,8 @@ _Static_assert(sizeof(uintptr_t) == 8, "an entry holds a slot and a generation")
 
 static int slots_grow(struct ring *ring)
 {
-	struct slot **slots = realloc(ring->slots, (ring->slot_chunks + 1) * sizeof *slots);
+	size_t size = (ring->slot_chunks + 1) * sizeof(struct slot *); /* NOLINT(bugprone-sizeof-expression): pointers they are */
+	struct slot **slots = realloc(ring->slots, size);
 
 	if (!slots)
 		return -ENOMEM;
