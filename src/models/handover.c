@@ -127,20 +127,20 @@ static int send_when_room(struct worker *worker, const struct session *session)
 }
 
 /* Its place and source go along, and come back where it cannot be sent. */
-static int send_counted(struct worker *worker, const struct session *session, bool wait)
+static int send_counted(struct worker *worker, const struct admission *admission, const struct session *session, bool wait)
 {
 	int r;
 
-	admission_enqueue(&worker->admission, &session->peer);
+	admission_enqueue(admission, &session->peer);
 	r = wait ? send_when_room(worker, session) : handover_send(worker->outbox_fd, session);
 	if (r < 0)
-		admission_take_back(&worker->admission, &session->peer);
+		admission_take_back(admission, &session->peer);
 	return r;
 }
 
 int handover_send_wait(struct worker *worker, const struct session *session)
 {
-	return send_counted(worker, session, true);
+	return send_counted(worker, &worker->admission, session, true);
 }
 
 /* --- the other end --------------------------------------------------------------------- */
@@ -292,17 +292,16 @@ static bool has_room(struct worker *worker, bool wait)
 }
 
 /* One that was accepted and may come goes into the queue; not there, it is lost. */
-static void pass_on(struct worker *worker, int fd, struct session *session, bool wait)
+static void pass_on(struct worker *worker, const struct admission *admission, int fd, struct session *session, bool wait)
 {
 	session->watch.fd = fd;
 	conn_init(&session->conn, clock_usec());
 	session_touch(session, session->conn.since);
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
-	if (send_counted(worker, session, wait) == 0)
+	if (send_counted(worker, admission, session, wait) == 0)
 		return;
 	stats_add(worker->slot, STAT_ENDED_ERROR, 1);
-	admission_leave(&worker->admission, &session->peer);
-	admission_give_place(&worker->admission);
+	admission_give_place(admission);
 }
 
 /* Somebody else must have an eye on those who wait for a place. */
@@ -316,30 +315,33 @@ static void knock(const struct worker *worker)
 
 void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait)
 {
+	struct admission admission = worker->admission;
 	enum admission_verdict verdict;
 	struct addr addr;
 	int fd;
 
+	/* they wait for their turn, one after the other, and count when it comes: nobody is one too many of its source yet */
+	admission.max_per_source = 0;
 	while (listener->kind == LISTENER_STREAM && most-- > 0 && has_room(worker, wait)) {
 		struct session session = { .watch = { .fd = -1 } };
 
-		if (!admission_take_place(&worker->admission)) {
+		if (!admission_take_place(&admission)) {
 			knock(worker);
 			return;
 		}
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0) {
-			admission_give_place(&worker->admission);
+			admission_give_place(&admission);
 			return;
 		}
 		peer_from_addr(&session.peer, &addr);
-		verdict = admission_admit(&worker->admission, &session.peer);
+		verdict = admission_admit(&admission, &session.peer);
 		if (verdict == ADMISSION_OK) {
-			pass_on(worker, fd, &session, wait);
+			pass_on(worker, &admission, fd, &session, wait);
 		} else {
 			session_refused(worker, fd, &session.peer, verdict);
-			admission_give_place(&worker->admission);
+			admission_give_place(&admission);
 		}
 		close(fd);
 	}

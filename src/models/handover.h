@@ -41,8 +41,8 @@ unsigned handover_waiting(int inbox);
  * `wait`, waiting for it as handover_send_wait() does: for a worker that stops watching a listener and may have been
  * the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener that is about to be closed. Each takes a
  * place along; where all are taken, they stay, and a message in the queue has somebody look at the backlogs again.
- * Who may not come (the worker's admission) is refused as ever. Of the worker nothing else is used
- * but conf, board, slot, outbox_fd and, for the waiting, orders and next_beat. */
+ * Who may not come (allow, deny) is refused as ever; max-per-source counts them when they are taken out. Of the worker
+ * nothing else is used but conf, board, slot, outbox_fd and, for the waiting, orders and next_beat. */
 void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and

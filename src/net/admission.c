@@ -339,7 +339,8 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 {
 	struct admission_shared *shared = admission->shared;
 
-	source_move(admission, peer, admission->owner, shared->queue);
+	if (source_is_limited(admission, peer))
+		source_move(admission, peer, admission->owner, shared->queue);
 	atomic_fetch_add_explicit(&shared->held[shared->queue], 1, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
 }
@@ -371,7 +372,8 @@ void admission_take_back(const struct admission *admission, const struct peer *p
 {
 	struct admission_shared *shared = admission->shared;
 
-	source_move(admission, peer, shared->queue, admission->owner);
+	if (source_is_limited(admission, peer))
+		source_move(admission, peer, shared->queue, admission->owner);
 	if (!queue_subtract(shared))
 		atomic_fetch_add(&shared->places, 1); /* it was taken for one that is lost: see admission_forget_queue() */
 	atomic_fetch_add_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);

@@ -156,6 +156,29 @@ def test_reloads_do_not_pass_max_connections(start, model):
     metrics.wait_line(daemon, "nobody there", connections=0)
 
 
+@pytest.mark.models("process", "thread", "prefork", "prethread")
+def test_reloads_refuse_nobody_in_the_backlog(start, model):
+    """Who waits there may be one too many of its source now, but need not be when its turn comes."""
+    daemon = start(model, workers=2, max_per_source=6)
+    inside = [daemon.connect() for _ in range(2)]
+    for sock in inside:
+        peer.echo(sock, b"served")
+    crowd = [daemon.connect() for _ in range(12)]
+    for sock in crowd:
+        sock.sendall(b"wait for me")
+        sock.shutdown(socket.SHUT_WR)
+    for number in range(3):
+        daemon.reload(idle_timeout=100 + number)
+    for sock in inside:
+        sock.shutdown(socket.SHUT_WR)
+    for sock in crowd:
+        assert peer.receive_all(sock) == b"wait for me"
+    for sock in inside:
+        assert peer.ended(sock)
+    metrics.wait_line(daemon, "nobody there", connections=0)
+    assert "connections_ended limit" not in metrics.line(daemon)
+
+
 def test_max_connections_raised_by_reload(start, model):
     if model == "iterative":
         pytest.skip("serves one at a time whatever the limit")
