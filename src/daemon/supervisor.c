@@ -13,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -652,7 +651,7 @@ static void reap(struct supervisor *supervisor)
 	while ((pid = worker_reap(&status)) > 0) {
 		bool known = false;
 
-		killed |= !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+		killed |= !worker_ended_well(status);
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}

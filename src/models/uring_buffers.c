@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #define CACHE_LINE 64
@@ -21,7 +20,7 @@ int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, u
 {
 	struct io_uring_buf_reg reg = { .bgid = group };
 
-	*buffers = (struct buffers) { .size = size, .count = count, .group = group, .first = first };
+	*buffers = (struct buffers) { .size = size, .count = count, .first = first };
 	/* starting each a line further on keeps the starts from fighting for the same cache lines */
 	buffers->stride = (size < PAGE ? size : (size + PAGE - 1) / PAGE * PAGE) + CACHE_LINE;
 	buffers->shelf_size = count * sizeof(struct io_uring_buf);

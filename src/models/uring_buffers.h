@@ -24,7 +24,7 @@ struct buffers {
 	uint8_t *start;
 	size_t size, stride;             /* of one */
 	unsigned count;                  /* a power of two; 0: there is no such group */
-	uint16_t group, first;           /* its name in the ring, the number of its first buffer */
+	uint16_t first;                  /* the number of its first buffer */
 	struct buffer_note *notes;       /* the body's, one for each */
 };
 

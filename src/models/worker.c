@@ -42,7 +42,7 @@ pid_t worker_reap(int *status)
 	return pid > 0 ? pid : 0;
 }
 
-static bool ended_well(int status)
+bool worker_ended_well(int status)
 {
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
@@ -56,7 +56,7 @@ uint32_t worker_lost(struct stats_board *board, struct admission_shared *admissi
 	/* ours meanwhile: should we be killed in the middle, our own reaper does the rest */
 	if (!atomic_compare_exchange_strong(&slot->pid, &seen, getpid()))
 		return 0;
-	if (ended_well(status)) {
+	if (worker_ended_well(status)) {
 		(void) stats_slot_free(slot);
 		return 0;
 	}
@@ -68,7 +68,7 @@ uint32_t worker_lost(struct stats_board *board, struct admission_shared *admissi
 
 void worker_tell_lost(pid_t pid, int status, uint32_t lost)
 {
-	if (ended_well(status))
+	if (worker_ended_well(status))
 		return;
 	if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",

@@ -71,6 +71,9 @@ static inline bool worker_may_drain(const struct worker *worker, int64_t now)
 /* A child of this process that has ended, and its wait(2) status; 0: none has. */
 pid_t worker_reap(int *status);
 
+/* Whether a process with this wait(2) status was neither killed nor failed. */
+bool worker_ended_well(int status);
+
 /* The worker of this slot, in process `pid`, has ended with wait(2) status `status`, and the caller has reaped
  * that: free the slot, give back what it held. Returns the connections that were lost. Nothing happens where the
  * slot is not that process's any more. */
