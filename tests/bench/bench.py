@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 import resource
 import shlex
 import signal
@@ -20,6 +19,7 @@ import page
 import proc
 import servers
 import table
+import where
 from load import SCENARIOS, Timing
 from servers import Unfit
 
@@ -53,6 +53,8 @@ def parse():
                         help="another echo server to measure, with {port} in its command; with --goals, one that io_uring "
                              "must not be behind")
     parser.add_argument("--engine", choices=("auto", "io_uring", "epoll"), default="auto", help="of the client")
+    parser.add_argument("--congestion", metavar="NAME",
+                        help="measure with this congestion control, in a network namespace of its own, which root may make")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--warmup", type=float, help="seconds before it")
@@ -89,6 +91,7 @@ class Bench:
         # This program shares the client's processor: it must not disturb the server.
         os.sched_setaffinity(0, {self.cpus[1]})
         self.limits = (soft, hard)
+        self.terms = where.terms()
         self.known = servers.contestants(os.path.abspath(options.echod), os.path.abspath(options.yardstick))
         self.known += options.other
         self.goals = goals.GOALS + [goal for each in options.other for goal in goals.not_behind(each.name)]
@@ -191,12 +194,10 @@ class Bench:
         return rounds
 
     def facts(self):
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
         version = subprocess.run([self.options.echod, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
         return {
             "version": version, "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "machine": f"{model}, {os.cpu_count()} processors, Linux {platform.release()}",
+            "machine": where.machine(), "terms": self.terms,
             "command": "make " + ("bench-goals" if self.options.goals else "bench") + (" BENCH_SHORT=1" if self.options.short else "")
                        + flags_text(),
             "processors": list(self.cpus), "engine": self.engine, "load_average": os.getloadavg(),
@@ -261,6 +262,7 @@ def run_goals(bench, output):
     data |= {"goals": verdicts, "unfit": bench.unfit,
              "rounds": {f"{name} {key}": found for (name, key), found in rounds.items()}}
     save(data, os.path.join(output, "goals.json"))
+    print(f"  {data['machine']}; {data['terms']}")
     print("\n".join(goals.lines(verdicts, bench.timing.rounds)))
     for key, names in bench.unfit.items():
         for name, why in names.items():
@@ -288,6 +290,11 @@ def main():
         with open(os.path.join(options.output, "bench.json"), encoding="utf-8") as file:
             report(json.load(file), options.output)
         return 0
+    if options.congestion:
+        try:
+            where.own_network(options.congestion)
+        except OSError as error:
+            die(error.strerror)
     with tempfile.TemporaryDirectory(prefix="echod-bench-") as directory:
         bench = Bench(options, directory)
         return (run_goals if options.goals else run_all)(bench, options.output)

@@ -4,6 +4,7 @@
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
+#   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
 # The results go to bench/: index.html, its first plot overview.svg, bench.json, and goals.json of the second.
@@ -21,7 +22,8 @@ EXTRA_DIST += \
 	tests/bench/proc.py \
 	tests/bench/servers.py \
 	tests/bench/stats.py \
-	tests/bench/table.py
+	tests/bench/table.py \
+	tests/bench/where.py
 
 BENCH_SHORT =
 BENCH_FLAGS =

@@ -122,6 +122,7 @@ def memory_lines(results):
 
 def caveats(results):
     data = results.data
+    yield f"{data['machine']}; {data['terms']}."
     yield (f"{data['rounds_wanted']} rounds of {data['seconds']:g} s, interleaved; medians, in brackets "
            f"{stats.spread_name(data['rounds_wanted'])}. Ranks are by processor time; servers whose spreads overlap are "
            "not told apart and share their places.")
