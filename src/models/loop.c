@@ -16,10 +16,14 @@
 
 #define EVENTS_MAX 256
 
-/* Connections taken from one listener a turn: as many as wait where this worker is alone,
+/* The most connections taken from one listener a turn: as many as wait where this worker is alone,
  * few where others should have their share. */
 #define ACCEPT_ALONE 256
 #define ACCEPT_SHARED 8
+
+/* A turn asks for one connection, and for twice as many as before after so many turns that got all they asked for:
+ * accept(2) makes the socket before it looks, so that to ask for one that is not there costs as much as to get one. */
+#define ACCEPT_PATIENCE 4
 
 /* How often draining sessions are looked at: nothing tells when a peer has acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
@@ -37,6 +41,7 @@ struct loop {
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
 	bool listening, inheriting, in_room; /* what of the intake is being watched */
+	unsigned batch, full_batches; /* connections to ask a listener for, and how often all were there */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
 };
@@ -166,20 +171,37 @@ static void intake_follow(struct loop *loop)
 	}
 }
 
-static void take_arrivals(struct loop *loop, const struct watch *watch)
+static unsigned accept_most(const struct loop *loop)
 {
-	int most = loop->worker->workers == 1 ? ACCEPT_ALONE : ACCEPT_SHARED;
-	size_t index = (size_t) (watch - loop->listeners);
+	return loop->worker->workers == 1 ? ACCEPT_ALONE : ACCEPT_SHARED;
+}
+
+static void inherit_batch(struct loop *loop)
+{
 	struct arrival arrival;
 
-	for (int i = 0; i < most; i++) {
-		int got = watch == &loop->inbox ? intake_inherit(&loop->intake, &arrival)
-		                                : intake_accept(&loop->intake, index, &arrival);
+	for (unsigned i = 0; i < accept_most(loop) && intake_inherit(&loop->intake, &arrival) > 0; i++)
+		session_begin(loop, &arrival);
+}
 
-		if (got == 0)
+static void accept_batch(struct loop *loop, const struct watch *listener)
+{
+	size_t index = (size_t) (listener - loop->listeners);
+	struct arrival arrival;
+
+	for (unsigned i = 0; i < loop->batch; i++) {
+		if (intake_accept(&loop->intake, index, &arrival) == 0) {
+			loop->batch = loop->batch > 1 ? loop->batch / 2 : 1;
+			loop->full_batches = 0;
 			return;
+		}
 		session_begin(loop, &arrival);
 	}
+	if (++loop->full_batches < ACCEPT_PATIENCE)
+		return;
+	loop->full_batches = 0;
+	if (loop->batch * 2 <= accept_most(loop))
+		loop->batch *= 2;
 }
 
 /* --- the end --------------------------------------------------------------------------- */
@@ -268,8 +290,10 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 		session_turn(loop, LIST_ENTRY(event->watch, struct session, watch), event->readable);
 		break;
 	case WATCH_LISTENER:
+		accept_batch(loop, event->watch);
+		break;
 	case WATCH_INBOX:
-		take_arrivals(loop, event->watch);
+		inherit_batch(loop);
 		break;
 	case WATCH_DATAGRAM:
 		datagram_turn(&loop->datagram, event->watch->fd);
@@ -338,6 +362,7 @@ static int loop_open(struct loop *loop)
 	loop->now = clock_coarse_usec();
 	list_init(&loop->sessions);
 	loop->sort_at = INT64_MAX;
+	loop->batch = 1;
 	pool_init(&loop->pool, sizeof(struct session));
 	intake_init(&loop->intake, worker);
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);
