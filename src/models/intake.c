@@ -16,6 +16,16 @@
 /* How long to leave them alone in order to be told anew who waits. */
 #define KNOCK_USEC USEC_PER_MSEC
 
+/* Connections taken from one place a turn: as many as wait where this worker is alone, few where others should have
+ * their share. Powers of two. */
+#define MOST_ALONE 256
+#define MOST_SHARED 8
+
+/* A turn asks a listener for one connection, and for twice as many as before after so many turns that got all they
+ * asked for: accept(2) makes the socket before it looks, so that to ask for one that is not there costs as much as to
+ * get one. */
+#define PATIENCE 4
+
 /* One line in so long about each such pause. */
 #define TROUBLE_INTERVAL (10 * USEC_PER_SEC)
 
@@ -33,6 +43,8 @@ void intake_init(struct intake *intake, struct worker *worker)
 		.inheriting = true,
 		.retry_at = INT64_MAX,
 		.room_fd = admission_room_fd(worker->admission.shared),
+		.most = worker->workers == 1 ? MOST_ALONE : MOST_SHARED,
+		.batch = 1,
 	};
 }
 
@@ -162,6 +174,18 @@ int intake_accept(struct intake *intake, size_t index, struct arrival *arrival)
 		intake_failed(intake, errno);
 	}
 	return 0;
+}
+
+void intake_asked(struct intake *intake, unsigned got)
+{
+	if (got < intake->batch) {
+		intake->batch = intake->batch > 1 ? intake->batch / 2 : 1;
+		intake->full = 0;
+	} else if (++intake->full == PATIENCE) {
+		intake->full = 0;
+		if (intake->batch < intake->most)
+			intake->batch *= 2;
+	}
 }
 
 int intake_inherit(struct intake *intake, struct arrival *arrival)

@@ -28,6 +28,9 @@ struct intake {
 	bool busy;          /* the body can serve no more: intake_busy() */
 	int64_t retry_at;   /* a pause: call intake_retry() then; INT64_MAX: none */
 	int room_fd;
+	unsigned most;      /* connections to take in one turn from one listener or the inbox, at the most */
+	unsigned batch;     /* connections to ask a listener for in one turn: intake_asked() */
+	unsigned full;      /* turns since it changed, in all of which so many were there */
 };
 
 void intake_init(struct intake *intake, struct worker *worker);
@@ -38,6 +41,9 @@ void intake_close(struct intake *intake);
 /* Accept one connection from listener `index`. Returns 1 with `*arrival` filled in; 0 where there is none
  * now (or `open` has become false); a refused peer is closed, logged and passed over. */
 int intake_accept(struct intake *intake, size_t index, struct arrival *arrival);
+
+/* A body that takes more than one a turn has asked a listener for at most `batch`, and `got` were there. */
+void intake_asked(struct intake *intake, unsigned got);
 
 /* Take one connection from the predecessors' queue. Returns 1 or 0 likewise. */
 int intake_inherit(struct intake *intake, struct arrival *arrival);

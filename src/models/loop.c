@@ -16,15 +16,6 @@
 
 #define EVENTS_MAX 256
 
-/* The most connections taken from one listener a turn: as many as wait where this worker is alone,
- * few where others should have their share. */
-#define ACCEPT_ALONE 256
-#define ACCEPT_SHARED 8
-
-/* A turn asks for one connection, and for twice as many as before after so many turns that got all they asked for:
- * accept(2) makes the socket before it looks, so that to ask for one that is not there costs as much as to get one. */
-#define ACCEPT_PATIENCE 4
-
 /* How often draining sessions are looked at: nothing tells when a peer has acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
@@ -41,7 +32,6 @@ struct loop {
 	struct watch *listeners;     /* one for each of the worker's */
 	struct watch stop, inbox, room;
 	bool listening, inheriting, in_room; /* what of the intake is being watched */
-	unsigned batch, full_batches; /* connections to ask a listener for, and how often all were there */
 	bool stop_seen, stopping;    /* seen in a batch of events; acted upon after it */
 	int64_t now;                 /* coarse, taken once a turn */
 };
@@ -171,37 +161,23 @@ static void intake_follow(struct loop *loop)
 	}
 }
 
-static unsigned accept_most(const struct loop *loop)
+static void accept_batch(struct loop *loop, const struct watch *listener)
 {
-	return loop->worker->workers == 1 ? ACCEPT_ALONE : ACCEPT_SHARED;
+	size_t index = (size_t) (listener - loop->listeners);
+	struct arrival arrival;
+	unsigned got;
+
+	for (got = 0; got < loop->intake.batch && intake_accept(&loop->intake, index, &arrival) > 0; got++)
+		session_begin(loop, &arrival);
+	intake_asked(&loop->intake, got);
 }
 
 static void inherit_batch(struct loop *loop)
 {
 	struct arrival arrival;
 
-	for (unsigned i = 0; i < accept_most(loop) && intake_inherit(&loop->intake, &arrival) > 0; i++)
+	for (unsigned i = 0; i < loop->intake.most && intake_inherit(&loop->intake, &arrival) > 0; i++)
 		session_begin(loop, &arrival);
-}
-
-static void accept_batch(struct loop *loop, const struct watch *listener)
-{
-	size_t index = (size_t) (listener - loop->listeners);
-	struct arrival arrival;
-
-	for (unsigned i = 0; i < loop->batch; i++) {
-		if (intake_accept(&loop->intake, index, &arrival) == 0) {
-			loop->batch = loop->batch > 1 ? loop->batch / 2 : 1;
-			loop->full_batches = 0;
-			return;
-		}
-		session_begin(loop, &arrival);
-	}
-	if (++loop->full_batches < ACCEPT_PATIENCE)
-		return;
-	loop->full_batches = 0;
-	if (loop->batch * 2 <= accept_most(loop))
-		loop->batch *= 2;
 }
 
 /* --- the end --------------------------------------------------------------------------- */
@@ -362,7 +338,6 @@ static int loop_open(struct loop *loop)
 	loop->now = clock_coarse_usec();
 	list_init(&loop->sessions);
 	loop->sort_at = INT64_MAX;
-	loop->batch = 1;
 	pool_init(&loop->pool, sizeof(struct session));
 	intake_init(&loop->intake, worker);
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);

@@ -10,10 +10,6 @@
 #include "models/fault.h"
 #include "models/uring.h"
 
-/* Connections taken from one listener a turn, as in loop.c. */
-#define ACCEPT_ALONE 256
-#define ACCEPT_SHARED 8
-
 int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
@@ -31,20 +27,23 @@ static struct door *door_of(struct watch *watch)
 	return LIST_ENTRY(watch, struct door, watch);
 }
 
-static void take_arrivals(struct uring *uring, struct watch *watch)
+static void accept_batch(struct uring *uring, const struct door *door)
 {
-	int most = uring->worker->workers == 1 ? ACCEPT_ALONE : ACCEPT_SHARED;
+	size_t index = (size_t) (door - uring->doors);
+	struct arrival arrival;
+	unsigned got;
+
+	for (got = 0; got < uring->intake.batch && intake_accept(&uring->intake, index, &arrival) > 0; got++)
+		flow_begin(uring, &arrival);
+	intake_asked(&uring->intake, got);
+}
+
+static void inherit_batch(struct uring *uring)
+{
 	struct arrival arrival;
 
-	for (int i = 0; i < most; i++) {
-		int got = watch == &uring->inbox
-		                  ? intake_inherit(&uring->intake, &arrival)
-		                  : intake_accept(&uring->intake, (size_t) (door_of(watch) - uring->doors), &arrival);
-
-		if (got == 0)
-			return;
+	for (unsigned i = 0; i < uring->intake.most && intake_inherit(&uring->intake, &arrival) > 0; i++)
 		flow_begin(uring, &arrival);
-	}
 }
 
 /* --- accepted by a completion ---------------------------------------------------------- */
@@ -159,14 +158,14 @@ void doors_event(struct uring *uring, const struct ring_event *event)
 	if (event->op == RING_ACCEPT)
 		accepted(uring, event->result);
 	else if (event->result != -ECANCELED)
-		take_arrivals(uring, &door->watch);
+		accept_batch(uring, door);
 }
 
 void inbox_event(struct uring *uring, const struct ring_event *event)
 {
 	/* every worker is woken: one that is about to stop would take the knock with it into its grave */
 	if (event->result != -ECANCELED)
-		take_arrivals(uring, event->watch);
+		inherit_batch(uring);
 	uring->inheriting = false;
 }
 
