@@ -91,7 +91,6 @@ class Bench:
         # This program shares the client's processor: it must not disturb the server.
         os.sched_setaffinity(0, {self.cpus[1]})
         self.limits = (soft, hard)
-        self.terms = where.terms()
         self.known = servers.contestants(os.path.abspath(options.echod), os.path.abspath(options.yardstick))
         self.known += options.other
         self.goals = goals.GOALS + [goal for each in options.other for goal in goals.not_behind(each.name)]
@@ -197,7 +196,7 @@ class Bench:
         version = subprocess.run([self.options.echod, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
         return {
             "version": version, "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "machine": where.machine(), "terms": self.terms,
+            "machine": where.machine(),
             "command": "make " + ("bench-goals" if self.options.goals else "bench") + (" BENCH_SHORT=1" if self.options.short else "")
                        + flags_text(),
             "processors": list(self.cpus), "engine": self.engine, "load_average": os.getloadavg(),
@@ -262,7 +261,7 @@ def run_goals(bench, output):
     data |= {"goals": verdicts, "unfit": bench.unfit,
              "rounds": {f"{name} {key}": found for (name, key), found in rounds.items()}}
     save(data, os.path.join(output, "goals.json"))
-    print(f"  {data['machine']}; {data['terms']}")
+    print(f"  {data['machine']}")
     print("\n".join(goals.lines(verdicts, bench.timing.rounds)))
     for key, names in bench.unfit.items():
         for name, why in names.items():

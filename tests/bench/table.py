@@ -122,7 +122,6 @@ def memory_lines(results):
 
 def caveats(results):
     data = results.data
-    yield f"{data['machine']}; {data['terms']}."
     yield (f"{data['rounds_wanted']} rounds of {data['seconds']:g} s, interleaved; medians, in brackets "
            f"{stats.spread_name(data['rounds_wanted'])}. Ranks are by processor time; servers whose spreads overlap are "
            "not told apart and share their places.")
@@ -147,4 +146,5 @@ def lines(results):
         yield f"  {use}: {join(names)}"
         yield f"      {why}"
     yield ""
+    yield results.data["machine"] + "."
     yield from caveats(results)

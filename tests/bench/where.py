@@ -52,12 +52,8 @@ def system_call_us():
 
 
 def machine():
-    """One line for people."""
+    """One line for people: what it is, and what of its kernel decides how much a model can save."""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}"
-
-
-def terms():
-    """What of the kernel decides how much a model can save, in one line."""
-    return f"a system call costs {system_call_us():.2f} µs, congestion control {congestion_control()}"
+    return (f"{model}, {os.cpu_count()} processors, Linux {platform.release()}; a system call costs {system_call_us():.2f} µs, "
+            f"congestion control {congestion_control()}")

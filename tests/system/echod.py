@@ -374,10 +374,15 @@ class Daemon:
         took = time.monotonic() - began
         assert status == self.expect, f"exit {status} instead of {self.expect}:\n{self.log()}"
         if "user" in self.keys:
-            proc.until(lambda: not proc.tagged(self.tag), lambda: f"processes left behind: {proc.tagged(self.tag)}")
-        left = proc.tagged(self.tag)
-        assert not left, f"processes left behind: {left}"
+            self.wait_gone()
+        else:
+            left = proc.tagged(self.tag)
+            assert not left, f"processes left behind: {left}"
         return took
+
+    def wait_gone(self, timeout=10.0):
+        """Until no process of it is left."""
+        proc.until(lambda: not proc.tagged(self.tag), lambda: f"processes left behind: {proc.tagged(self.tag)}", timeout)
 
     def close(self):
         """The end of the test: stop it if that has not been done, and check that it behaved."""
@@ -392,8 +397,7 @@ class Daemon:
                 else:
                     self.stop()
             self._check_log()
-            proc.until(lambda: not proc.tagged(self.tag),
-                       lambda: f"processes left behind: {proc.tagged(self.tag)}", 5)
+            self.wait_gone(5)
         finally:
             self._clean()
 
