@@ -23,13 +23,13 @@ unit_tests = \
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \
-	tests/unit/test_flow \
+	tests/unit/test_load_conn \
 	tests/unit/test_histogram \
 	tests/unit/test_numbers \
 	tests/unit/test_pattern \
 	tests/unit/test_probes
 
-tests_unit_test_flow_LDADD = $(client_test_libs)
+tests_unit_test_load_conn_LDADD = $(client_test_libs)
 tests_unit_test_histogram_LDADD = $(client_test_libs)
 tests_unit_test_numbers_LDADD = $(client_test_libs)
 tests_unit_test_pattern_LDADD = $(client_test_libs)

@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
-#include "client/load.h"
+#include "client/load/load.h"
 #include "client/options.h"
-#include "client/ping.h"
-#include "client/talk.h"
+#include "client/ping/ping.h"
+#include "client/talk/talk.h"
 
 /* Of 0, 1 and 2, one that we were started without would be given to a socket, which would then be read as the input
  * or written to as the output. Occupied by what cannot be read, or written, it fails as a closed one should. */

@@ -10,7 +10,7 @@
 
 #include "base/names.h"
 #include "client/numbers.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #ifdef HAVE_LIBURING
 #include <liburing.h>

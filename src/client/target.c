@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define STAGGER (TICKS_SECOND / 4)
 #define UNIX_SLICE (TICKS_SECOND / 10) /* how long a wait for a unix socket is deaf to Ctrl-C */

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "client/pattern.h"
-#include "client/probes.h"
+#include "client/ping/probes.h"
 
 #define SIZE 56
 #define KEY 0xC0FFEE11

@@ -1,7 +1,7 @@
 /* editor_plain.c - see editor.h; the terminal's own line editing, in a build without libedit */
 #include <config.h>
 
-#include "client/editor.h"
+#include "client/talk/editor.h"
 
 #include <poll.h>
 #include <stdlib.h>

@@ -10,11 +10,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/exchange.h"
-#include "client/filter.h"
+#include "client/talk/exchange.h"
+#include "client/talk/filter.h"
 #include "client/interrupt.h"
 #include "client/options.h"
-#include "client/progress.h"
+#include "client/talk/progress.h"
 
 static int complain(struct progress *progress, const char *what, int error)
 {

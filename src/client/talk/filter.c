@@ -1,7 +1,7 @@
 /* filter.c - see filter.h; the stream half */
 #include <config.h>
 
-#include "client/filter.h"
+#include "client/talk/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,9 +17,9 @@
 #include "client/interrupt.h"
 #include "client/options.h"
 #include "client/pattern.h"
-#include "client/progress.h"
+#include "client/talk/progress.h"
 #include "client/target.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define PIECE (256u * 1024u)        /* most moved by one system call */
 #define RING_FIRST (1u << 20)       /* both powers of two: a place in the ring is a mask away */

@@ -1,7 +1,7 @@
 /* ping.c - see ping.h */
 #include <config.h>
 
-#include "client/ping.h"
+#include "client/ping/ping.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -16,8 +16,8 @@
 #include "client/json.h"
 #include "client/options.h"
 #include "client/pattern.h"
-#include "client/probes.h"
-#include "client/ticks.h"
+#include "client/ping/probes.h"
+#include "client/nsec.h"
 
 #define DATAGRAM_MOST 65536
 

@@ -1,14 +1,14 @@
 /* report.c - see report.h */
 #include <config.h>
 
-#include "client/report.h"
+#include "client/load/report.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "client/json.h"
 #include "client/numbers.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define BAR_WIDTH 40
 

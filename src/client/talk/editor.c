@@ -1,7 +1,7 @@
 /* editor.c - see editor.h; with libedit (editline(3)) */
 #include <config.h>
 
-#include "client/editor.h"
+#include "client/talk/editor.h"
 
 #include <errno.h>
 #include <histedit.h>

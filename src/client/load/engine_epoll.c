@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 #define BATCH 512
 #define WAKE UINT32_MAX /* the epoll data of the wake-up descriptor */

@@ -1,7 +1,7 @@
 /* probes.c - see probes.h */
 #include <config.h>
 
-#include "client/probes.h"
+#include "client/ping/probes.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* load.c - see load.h; the coordinator */
 #include <config.h>
 
-#include "client/load.h"
+#include "client/load/load.h"
 
 #include <errno.h>
 #include <math.h>
@@ -16,10 +16,10 @@
 
 #include "client/interrupt.h"
 #include "client/numbers.h"
-#include "client/opener.h"
-#include "client/plot.h"
-#include "client/report.h"
-#include "client/worker.h"
+#include "client/load/connect.h"
+#include "client/load/plot.h"
+#include "client/load/report.h"
+#include "client/load/worker.h"
 
 #define LIVE_EVERY (TICKS_SECOND / 2)
 #define BUFFER_MOST PATTERN_RUN

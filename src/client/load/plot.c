@@ -1,7 +1,7 @@
 /* plot.c - see plot.h */
 #include <config.h>
 
-#include "client/plot.h"
+#include "client/load/plot.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client/report.h"
+#include "client/load/report.h"
 
 #define TOOL "gnuplot"
 #define STEP 1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */

@@ -1,4 +1,4 @@
-/* test_flow.c - the account of one connection under load */
+/* test_load_conn.c - the account of one connection under load */
 #include <config.h>
 
 #include <setjmp.h>
@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "client/flow.h"
+#include "client/load/conn.h"
 
 #define SIZE 64
 #define DEPTH 3

@@ -1,7 +1,7 @@
 /* opener.c - see opener.h */
 #include <config.h>
 
-#include "client/opener.h"
+#include "client/load/connect.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 #define AT_ONCE 128
 

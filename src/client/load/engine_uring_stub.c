@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 static int stub_probe(char *why, size_t size)
 {

@@ -1,7 +1,7 @@
 /* flow.c - see flow.h */
 #include <config.h>
 
-#include "client/flow.h"
+#include "client/load/conn.h"
 
 #include <errno.h>
 #include <string.h>

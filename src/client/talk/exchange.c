@@ -1,7 +1,7 @@
 /* exchange.c - see exchange.h */
 #include <config.h>
 
-#include "client/exchange.h"
+#include "client/talk/exchange.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,7 +15,7 @@
 #include "client/options.h"
 #include "client/pattern.h"
 #include "client/target.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define AGAIN_FIRST (TICKS_SECOND / 5) /* a datagram not answered by then is sent again */
 #define DATAGRAM_MOST 65536

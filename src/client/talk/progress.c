@@ -1,14 +1,14 @@
 /* progress.c - see progress.h */
 #include <config.h>
 
-#include "client/progress.h"
+#include "client/talk/progress.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/numbers.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define FIRST TICKS_SECOND
 #define EVERY (TICKS_SECOND / 5)

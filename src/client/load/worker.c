@@ -1,7 +1,7 @@
 /* worker.c - see worker.h */
 #include <config.h>
 
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "client/opener.h"
+#include "client/load/connect.h"
 
 #define REST (TICKS_SECOND / 100)
 

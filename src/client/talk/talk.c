@@ -1,7 +1,7 @@
 /* talk.c - see talk.h */
 #include <config.h>
 
-#include "client/talk.h"
+#include "client/talk/talk.h"
 
 #include <errno.h>
 #include <langinfo.h>
@@ -11,9 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client/editor.h"
-#include "client/exchange.h"
-#include "client/filter.h"
+#include "client/talk/editor.h"
+#include "client/talk/exchange.h"
+#include "client/talk/filter.h"
 #include "client/options.h"
 
 static int summary_print(const struct exchange *exchange)

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 #define EVENTS 256
 #define BATCH 64

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client/worker.h"
+#include "client/load/worker.h"
 
 #define SQ_MOST 8192u
 

@@ -13,9 +13,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "client/flow.h"
+#include "client/load/conn.h"
 #include "client/options.h"
-#include "client/ticks.h"
+#include "client/nsec.h"
 
 #define WORKER_FAULT_MAX 256
 
