@@ -38,7 +38,7 @@ static uint64_t cell_width(size_t cell)
 
 void histogram_clear(struct histogram *histogram)
 {
-	memset(histogram, 0, sizeof(*histogram));
+	memset(histogram, 0, sizeof *histogram);
 	histogram->min = UINT64_MAX;
 }
 

@@ -8,7 +8,12 @@ static size_t character_length(const char *text)
 {
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	unsigned char first = (unsigned char) *text;
-	size_t length = first < 0x80 ? 1 : first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf8 ? 4 : 0;
+	size_t length = first < 0x80 ? 1
+		      : first < 0xc0 ? 0
+		      : first < 0xe0 ? 2
+		      : first < 0xf0 ? 3
+		      : first < 0xf8 ? 4
+				     : 0;
 	uint32_t code = length < 2 ? first : first & (0x7fu >> length);
 
 	for (size_t i = 1; i < length; i++) {
@@ -46,7 +51,7 @@ static void member_begin(struct json *json, const char *name)
 	json->first = false;
 	for (unsigned i = 0; i < json->depth; i++)
 		fputs("  ", json->file);
-	if (name != NULL) {
+	if (name) {
 		string_print(json->file, name);
 		fputs(": ", json->file);
 	}
@@ -54,7 +59,7 @@ static void member_begin(struct json *json, const char *name)
 
 void json_open(struct json *json, FILE *file)
 {
-	*json = (struct json) { .file = file, .depth = 1, .first = true };
+	*json = (struct json){ .file = file, .depth = 1, .first = true };
 	fputc('{', file);
 }
 
@@ -78,7 +83,7 @@ void json_object_end(struct json *json)
 void json_text(struct json *json, const char *name, const char *value)
 {
 	member_begin(json, name);
-	if (value != NULL)
+	if (value)
 		string_print(json->file, value);
 	else
 		fputs("null", json->file);

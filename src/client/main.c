@@ -19,7 +19,8 @@ static void descriptors_occupy(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		/* cppcheck-suppress leakReturnValNotUsed ; it is to stay open, and as `fd` */
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+		if (fcntl(fd, F_GETFD) < 0
+		    && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
 			return; /* without /dev/null it must do as it is */
 }
 
@@ -29,22 +30,23 @@ static int output_end(int outcome)
 	errno = 0;
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return outcome;
-	fprintf(stderr, "echoc: standard output: %s\n", errno != 0 ? strerror(errno) : "not all could be written");
+	fprintf(stderr, "echoc: standard output: %s\n",
+		errno != 0 ? strerror(errno) : "not all could be written");
 	return outcome == OUTCOME_OK ? OUTCOME_DIFFERS : outcome;
 }
 
 int main(int argc, char *argv[])
 {
-	struct options options;
+	struct client_options options;
 	struct target target;
 	char why[TARGET_WHY_MAX];
 	int status;
 
 	descriptors_occupy();
-	status = options_parse(&options, argc, argv);
+	status = client_options_parse(&options, argc, argv);
 	if (status >= 0)
 		return output_end(status);
-	status = target_find(&target, &options.wish, options.host, options.port, why);
+	status = target_find(&target, &options.sockopts, options.host, options.port, why);
 	if (status < 0) {
 		fprintf(stderr, "echoc: %s\n", why);
 		return status == -EINVAL ? OUTCOME_USAGE : OUTCOME_UNREACHED;

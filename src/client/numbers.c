@@ -52,7 +52,7 @@ int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *va
 	if (*text != '\0') {
 		const char *unit = strchr(units, toupper((unsigned char) *text));
 
-		if (unit == NULL || text[1] != '\0')
+		if (!unit || text[1] != '\0')
 			return -EINVAL;
 		shift = 10u * (unsigned) (unit - units + 1);
 	}
@@ -75,13 +75,13 @@ int number_parse_time(const char *text, double min, double max, uint64_t *ticks)
 
 	length = strspn(text, "0123456789.");
 	rest = text + length;
-	if (length == 0 || length >= sizeof(plain) || strspn(text, ".") == length
+	if (length == 0 || length >= sizeof plain || strspn(text, ".") == length
 	    || memchr(text, '.', length) != memrchr(text, '.', length))
 		return -EINVAL;
 	memcpy(plain, text, length);
 	plain[length] = '\0';
 	value = strtod(plain, NULL);
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
 		if (strcmp(rest, units[i].name) != 0)
 			continue;
 		value *= units[i].seconds;
@@ -112,8 +112,8 @@ int number_parse_dscp(const char *text, int *dscp)
 		*dscp = 1;
 	else if (strncasecmp(text, "CS", 2) == 0 && text[2] >= '0' && text[2] <= '7' && text[3] == '\0')
 		*dscp = (text[2] - '0') * 8;
-	else if (strncasecmp(text, "AF", 2) == 0 && text[2] >= '1' && text[2] <= '4' && text[3] >= '1' && text[3] <= '3'
-		 && text[4] == '\0')
+	else if (strncasecmp(text, "AF", 2) == 0 && text[2] >= '1' && text[2] <= '4' && text[3] >= '1'
+		 && text[3] <= '3' && text[4] == '\0')
 		*dscp = (text[2] - '0') * 8 + (text[3] - '0') * 2;
 	else
 		return -EINVAL;
@@ -123,7 +123,7 @@ int number_parse_dscp(const char *text, int *dscp)
 char *number_group(char text[static NUMBER_TEXT_MAX], uint64_t value)
 {
 	char plain[NUMBER_TEXT_MAX];
-	int length = snprintf(plain, sizeof(plain), "%llu", (unsigned long long) value);
+	int length = snprintf(plain, sizeof plain, "%llu", (unsigned long long) value);
 	char *out = text;
 
 	for (int i = 0; i < length; i++) {
@@ -159,7 +159,7 @@ char *number_bytes(char text[static NUMBER_TEXT_MAX], double bytes)
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
 	size_t unit = 0;
 
-	while (bytes >= 1023.95 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+	while (bytes >= 1023.95 && unit + 1 < sizeof units / sizeof units[0]) {
 		bytes /= 1024;
 		unit++;
 	}

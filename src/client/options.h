@@ -22,28 +22,29 @@ enum activity { ACTIVITY_TALK, ACTIVITY_PING, ACTIVITY_LOAD };
 
 enum load_mode { LOAD_RR, LOAD_STREAM, LOAD_CONNECT };
 
-enum load_engine_wish { ENGINE_AUTO, ENGINE_EPOLL, ENGINE_URING };
+enum load_engine_choice { ENGINE_AUTO, ENGINE_EPOLL, ENGINE_URING };
 
-struct options {
+struct client_options {
 	enum activity activity;
-	struct target_wish wish;
+	struct socket_options sockopts;
 	const char *host;
 	const char *port; /* NULL: not given */
 	bool udp;
 	bool json;
 	bool quiet;
-	uint64_t timeout; /* ticks to wait for an answer; TICKS_NEVER: for ever; 0: the activity's own default */
-	uint64_t size;    /* bytes a message; 0: the activity's own default */
+	uint64_t
+		timeout; /* ticks to wait for an answer; NSEC_NEVER: for ever; 0: the activity's own default */
+	uint64_t size;   /* bytes a message; 0: the activity's own default */
 
 	/* ping */
 	uint64_t count;    /* 0: until interrupted */
 	uint64_t interval; /* ticks; 0: as soon as the one before was answered */
-	uint64_t deadline; /* ticks; TICKS_NEVER: none */
+	uint64_t deadline; /* ticks; NSEC_NEVER: none */
 	bool reconnect;
 
 	/* load */
 	enum load_mode mode;
-	enum load_engine_wish engine;
+	enum load_engine_choice engine;
 	unsigned connections;
 	unsigned idle;
 	unsigned threads;
@@ -56,7 +57,7 @@ struct options {
 };
 
 /* Read the command line. Returns -1 where there is work to do, or the exit status. */
-int options_parse(struct options *options, int argc, char *argv[]);
+int client_options_parse(struct client_options *options, int argc, char *argv[]);
 
 /* "rr", "stream" or "connect". */
 const char *options_mode_name(enum load_mode mode);

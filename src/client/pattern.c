@@ -18,29 +18,29 @@ void pattern_make(void)
 		state ^= state >> 27;
 		table[i] = (uint8_t) ((state * UINT64_C(0x2545F4914F6CDD1D)) >> 56);
 	}
-	for (size_t i = PATTERN_PERIOD; i < sizeof(table); i++)
+	for (size_t i = PATTERN_PERIOD; i < sizeof table; i++)
 		table[i] = table[i - PATTERN_PERIOD];
 }
 
-pattern_place pattern_start(uint64_t index)
+pattern_offset pattern_start(uint64_t index)
 {
 	/* Any step will do that the prime period does not divide; this one keeps neighbours far apart. */
-	return (pattern_place) ((index % PATTERN_PERIOD) * 40503u % PATTERN_PERIOD);
+	return (pattern_offset) ((index % PATTERN_PERIOD) * 40503u % PATTERN_PERIOD);
 }
 
-pattern_place pattern_after(pattern_place place, uint64_t count)
+pattern_offset pattern_after(pattern_offset offset, uint64_t count)
 {
 	/* Small steps, the usual case, need no division. */
 	if (count < PATTERN_PERIOD) {
-		place += (pattern_place) count;
-		return place >= PATTERN_PERIOD ? place - PATTERN_PERIOD : place;
+		offset += (pattern_offset) count;
+		return offset >= PATTERN_PERIOD ? offset - PATTERN_PERIOD : offset;
 	}
-	return (pattern_place) ((place + count) % PATTERN_PERIOD);
+	return (pattern_offset) ((offset + count) % PATTERN_PERIOD);
 }
 
-const uint8_t *pattern_bytes(pattern_place place)
+const uint8_t *pattern_bytes(pattern_offset offset)
 {
-	return table + place;
+	return table + offset;
 }
 
 size_t bytes_compare(const void *a, const void *b, size_t size)
@@ -55,19 +55,19 @@ size_t bytes_compare(const void *a, const void *b, size_t size)
 	return at;
 }
 
-size_t pattern_compare(pattern_place place, const void *bytes, size_t size)
+size_t pattern_compare(pattern_offset offset, const void *bytes, size_t size)
 {
 	const uint8_t *given = bytes;
 	size_t done = 0;
 
 	while (done < size) {
 		size_t part = size - done < PATTERN_RUN ? size - done : PATTERN_RUN;
-		size_t same = bytes_compare(table + place, given + done, part);
+		size_t same = bytes_compare(table + offset, given + done, part);
 
 		if (same != part)
 			return done + same;
 		done += part;
-		place = pattern_after(place, part);
+		offset = pattern_after(offset, part);
 	}
 	return size;
 }

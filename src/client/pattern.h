@@ -17,23 +17,23 @@
 #define PATTERN_RUN (256u * 1024u) /* bytes that lie in one piece from any place on */
 
 /* A place in the stream: 0 to PATTERN_PERIOD - 1. */
-typedef uint32_t pattern_place;
+typedef uint32_t pattern_offset;
 
 /* Fill the table. Always the same bytes. */
 void pattern_make(void);
 
 /* Where connection number `index` starts; different for the first PATTERN_PERIOD connections. */
-pattern_place pattern_start(uint64_t index);
+pattern_offset pattern_start(uint64_t index);
 
 /* The place `count` bytes after `place`. */
-pattern_place pattern_after(pattern_place place, uint64_t count);
+pattern_offset pattern_after(pattern_offset offset, uint64_t count);
 
 /* The bytes from `place` on, PATTERN_RUN of them. */
-const uint8_t *pattern_bytes(pattern_place place);
+const uint8_t *pattern_bytes(pattern_offset offset);
 
 /* Compare `size` bytes (any number) with the stream at `place`. Returns the index of the first byte that
  * differs, or `size` where none does. */
-size_t pattern_compare(pattern_place place, const void *bytes, size_t size);
+size_t pattern_compare(pattern_offset offset, const void *bytes, size_t size);
 
 /* The index of the first byte in which `a` and `b` differ, or `size`. */
 size_t bytes_compare(const void *a, const void *b, size_t size);

@@ -19,8 +19,8 @@
 #include "client/interrupt.h"
 #include "client/nsec.h"
 
-#define STAGGER (TICKS_SECOND / 4)
-#define UNIX_SLICE (TICKS_SECOND / 10) /* how long a wait for a unix socket is deaf to Ctrl-C */
+#define STAGGER (NSEC_PER_SEC / 4)
+#define UNIX_SLICE (NSEC_PER_SEC / 10) /* how long a wait for a unix socket is deaf to Ctrl-C */
 #define PORT_DEFAULT "7"
 
 /* --- finding ------------------------------------------------------------------------------------------------ */
@@ -51,28 +51,31 @@ static uint16_t port_number(const char *text)
 
 static int target_hold(struct target *target, const struct addr *addrs, size_t count, char *name, char *why)
 {
-	target->addrs = calloc(count, sizeof(*target->addrs));
+	target->addrs = calloc(count, sizeof *target->addrs);
 	target->name = name;
-	if (target->addrs == NULL || name == NULL) {
+	if (!target->addrs || !name) {
 		target_clear(target);
 		return why_set(why, -ENOMEM, "out of memory");
 	}
-	memcpy(target->addrs, addrs, count * sizeof(*addrs));
+	memcpy(target->addrs, addrs, count * sizeof *addrs);
 	target->count = count;
 	return 0;
 }
 
-static int find_unix(struct target *target, const struct target_wish *wish, const char *host, const char *port,
-		     char *why)
+static int find_unix(struct target *target, const struct socket_options *sockopts, const char *host,
+		     const char *port, char *why)
 {
 	const char *reason = "";
 	struct addr addr;
 
-	if (wish->type == SOCK_DGRAM)
+	if (sockopts->type == SOCK_DGRAM)
 		return why_set(why, -EINVAL, "%s cannot be asked over UDP: name a host", host);
-	if (wish->family != AF_UNSPEC || wish->source.len != 0 || wish->interface != NULL || wish->dscp >= 0)
-		return why_set(why, -EINVAL, "%s is no internet address: it has no family, source, interface or DSCP", host);
-	if (port != NULL)
+	if (sockopts->family != AF_UNSPEC || sockopts->source.len != 0
+	    || sockopts->interface || sockopts->dscp >= 0)
+		return why_set(why, -EINVAL,
+			       "%s is no internet address: it has no family, source, interface or DSCP",
+			       host);
+	if (port)
 		return why_set(why, -EINVAL, "%s has no port, but \"%s\" was given", host, port);
 	if (addr_parse(&addr, host, 7, &reason) < 0)
 		return why_set(why, -EINVAL, "%s: %s", host, reason);
@@ -80,10 +83,10 @@ static int find_unix(struct target *target, const struct target_wish *wish, cons
 }
 
 /* `host` is an address and needs no looking up. Returns -ENOENT where it is not one. */
-static int find_literal(struct target *target, const struct target_wish *wish, const char *host, const char *port,
-			char *why)
+static int find_literal(struct target *target, const struct socket_options *sockopts, const char *host,
+			const char *port, char *why)
 {
-	uint16_t given = port != NULL ? port_number(port) : 7;
+	uint16_t given = port ? port_number(port) : 7;
 	struct addr addr, other;
 	const char *reason;
 	char text[ADDR_TEXT_MAX];
@@ -91,11 +94,12 @@ static int find_literal(struct target *target, const struct target_wish *wish, c
 	if (given == 0 || addr_parse(&addr, host, given, &reason) < 0)
 		return -ENOENT;
 	/* An address that names its own port does not take up another default. */
-	if (addr_parse(&other, host, given == 1 ? 2 : 1, &reason) == 0 && addr_port(&other) == addr_port(&addr)
-	    && port != NULL)
+	if (addr_parse(&other, host, given == 1 ? 2 : 1, &reason) == 0
+	    && addr_port(&other) == addr_port(&addr) && port)
 		return why_set(why, -EINVAL, "%s names a port already, but \"%s\" was given too", host, port);
-	if (wish->family != AF_UNSPEC && wish->family != addr.sa.sa_family)
-		return why_set(why, -EINVAL, "%s is not an %s address", host, wish->family == AF_INET ? "IPv4" : "IPv6");
+	if (sockopts->family != AF_UNSPEC && sockopts->family != addr.sa.sa_family)
+		return why_set(why, -EINVAL, "%s is not an %s address", host,
+			       sockopts->family == AF_INET ? "IPv4" : "IPv6");
 	return target_hold(target, &addr, 1, strdup(addr_print(&addr, text)), why);
 }
 
@@ -103,21 +107,21 @@ static int find_literal(struct target *target, const struct target_wish *wish, c
 static size_t addrs_interleave(struct addr *out, const struct addrinfo *list)
 {
 	const struct addrinfo *same = list, *other = list;
-	int first = list != NULL ? list->ai_family : AF_UNSPEC;
+	int first = list ? list->ai_family : AF_UNSPEC;
 	size_t count = 0;
 
-	while (same != NULL || other != NULL) {
-		while (same != NULL && same->ai_family != first)
+	while (same || other) {
+		while (same && same->ai_family != first)
 			same = same->ai_next;
-		while (other != NULL && other->ai_family == first)
+		while (other && other->ai_family == first)
 			other = other->ai_next;
 		for (const struct addrinfo **next = &same;; next = &other) {
-			if (*next != NULL && (*next)->ai_addrlen <= sizeof(out->in6)) {
-				memset(&out[count], 0, sizeof(*out));
+			if (*next && (*next)->ai_addrlen <= sizeof out->in6) {
+				memset(&out[count], 0, sizeof *out);
 				memcpy(&out[count].sa, (*next)->ai_addr, (*next)->ai_addrlen);
 				out[count++].len = (*next)->ai_addrlen;
 			}
-			if (*next != NULL)
+			if (*next)
 				*next = (*next)->ai_next;
 			if (next == &other)
 				break;
@@ -126,10 +130,10 @@ static size_t addrs_interleave(struct addr *out, const struct addrinfo *list)
 	return count;
 }
 
-static int find_name(struct target *target, const struct target_wish *wish, const char *host, const char *port,
-		     char *why)
+static int find_name(struct target *target, const struct socket_options *sockopts, const char *host,
+		     const char *port, char *why)
 {
-	struct addrinfo hints = { .ai_family = wish->family, .ai_socktype = wish->type };
+	struct addrinfo hints = { .ai_family = sockopts->family, .ai_socktype = sockopts->type };
 	struct addrinfo *list = NULL;
 	struct addr *addrs;
 	size_t count = 0;
@@ -138,16 +142,19 @@ static int find_name(struct target *target, const struct target_wish *wish, cons
 
 	r = getaddrinfo(host, port, &hints, &list);
 	if (r == EAI_SERVICE)
-		return why_set(why, -EINVAL, "\"%s\" is neither a port (1 to 65535) nor the name of a %s service", port,
-			       wish->type == SOCK_DGRAM ? "UDP" : "TCP");
+		return why_set(why, -EINVAL,
+			       "\"%s\" is neither a port (1 to 65535) nor the name of a %s service", port,
+			       sockopts->type == SOCK_DGRAM ? "UDP" : "TCP");
 	if (r != 0)
 		return why_set(why, -ENOENT, "cannot look up %s%s: %s", host,
-			       wish->family == AF_INET ? " (IPv4)" : wish->family == AF_INET6 ? " (IPv6)" : "",
+			       sockopts->family == AF_INET    ? " (IPv4)"
+			       : sockopts->family == AF_INET6 ? " (IPv6)"
+							      : "",
 			       r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
-	for (const struct addrinfo *one = list; one != NULL; one = one->ai_next)
+	for (const struct addrinfo *one = list; one; one = one->ai_next)
 		count++;
-	addrs = calloc(count, sizeof(*addrs));
-	if (addrs != NULL && asprintf(&name, "%s port %s", host, port) >= 0) {
+	addrs = calloc(count, sizeof *addrs);
+	if (addrs && asprintf(&name, "%s port %s", host, port) >= 0) {
 		count = addrs_interleave(addrs, list);
 		r = target_hold(target, addrs, count, name, why);
 	} else {
@@ -158,27 +165,28 @@ static int find_name(struct target *target, const struct target_wish *wish, cons
 	return r;
 }
 
-int target_find(struct target *target, const struct target_wish *wish, const char *host, const char *port,
-		char why[static TARGET_WHY_MAX])
+int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
+		const char *port, char why[static TARGET_WHY_MAX])
 {
 	int r;
 
-	*target = (struct target) { 0 };
+	*target = (struct target){ 0 };
 	if (strncmp(host, "unix:", 5) == 0)
-		return find_unix(target, wish, host, port, why);
-	if (port != NULL && port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0)
-		return why_set(why, -EINVAL, "\"%s\" is not a port: a port is a number from 1 to 65535", port);
-	r = find_literal(target, wish, host, port, why);
+		return find_unix(target, sockopts, host, port, why);
+	if (port && port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0)
+		return why_set(why, -EINVAL, "\"%s\" is not a port: a port is a number from 1 to 65535",
+			       port);
+	r = find_literal(target, sockopts, host, port, why);
 	if (r != -ENOENT)
 		return r;
-	return find_name(target, wish, host, port != NULL ? port : PORT_DEFAULT, why);
+	return find_name(target, sockopts, host, port ? port : PORT_DEFAULT, why);
 }
 
 void target_clear(struct target *target)
 {
 	free(target->addrs);
 	free(target->name);
-	*target = (struct target) { 0 };
+	*target = (struct target){ 0 };
 }
 
 /* --- connecting --------------------------------------------------------------------------------------------- */
@@ -188,34 +196,34 @@ static int socket_mark(int fd, int family, int dscp)
 	int tos = dscp << 2;
 
 	if (family == AF_INET6)
-		return setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
-	return setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
+		return setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
+	return setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof tos);
 }
 
-int target_socket(const struct target_wish *wish, const struct addr *to, const char **what)
+int target_socket(const struct socket_options *sockopts, const struct addr *to, const char **what)
 {
 	int family = to->sa.sa_family, one = 1, fd, error;
 	const char *step = "create a socket";
 
-	fd = socket(family, wish->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	fd = socket(family, sockopts->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		goto fail;
 	if (family != AF_UNIX) {
 		step = "switch Nagle's algorithm off";
-		if (wish->type == SOCK_STREAM && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0)
+		if (sockopts->type == SOCK_STREAM
+		    && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0)
 			goto fail;
 		step = "set the DSCP";
-		if (wish->dscp >= 0 && socket_mark(fd, family, wish->dscp) < 0)
+		if (sockopts->dscp >= 0 && socket_mark(fd, family, sockopts->dscp) < 0)
 			goto fail;
 		step = "bind to the interface";
-		if (wish->interface != NULL
-		    && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, wish->interface, (socklen_t) strlen(wish->interface)) < 0)
+		if (sockopts->interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface, (socklen_t) strlen(sockopts->interface)) < 0)
 			goto fail;
 		/* The port is chosen with the peer known, so that many connections do not run out of them. */
-		if (wish->source.len != 0)
-			setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+		if (sockopts->source.len != 0)
+			setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
 		step = "bind to the source address";
-		if (wish->source.len != 0 && bind(fd, &wish->source.sa, wish->source.len) < 0)
+		if (sockopts->source.len != 0 && bind(fd, &sockopts->source.sa, sockopts->source.len) < 0)
 			goto fail;
 	}
 	return fd;
@@ -223,7 +231,7 @@ fail:
 	error = errno;
 	if (fd >= 0)
 		close(fd);
-	if (what != NULL)
+	if (what)
 		*what = step;
 	return -error;
 }
@@ -236,10 +244,10 @@ struct attempt {
 	const char *step; /* what failed, where it was not the connecting */
 };
 
-static bool attempt_begin(struct attempt *attempt, const struct target_wish *wish)
+static bool attempt_begin(struct attempt *attempt, const struct socket_options *sockopts)
 {
 	attempt->step = NULL;
-	attempt->fd = target_socket(wish, attempt->to, &attempt->step);
+	attempt->fd = target_socket(sockopts, attempt->to, &attempt->step);
 	if (attempt->fd < 0) {
 		attempt->error = -attempt->fd;
 		attempt->fd = -1;
@@ -258,7 +266,7 @@ static bool attempt_begin(struct attempt *attempt, const struct target_wish *wis
 /* What poll reported on a connection in the making. */
 static bool attempt_finish(struct attempt *attempt)
 {
-	socklen_t length = sizeof(attempt->error);
+	socklen_t length = sizeof attempt->error;
 
 	if (getsockopt(attempt->fd, SOL_SOCKET, SO_ERROR, &attempt->error, &length) < 0)
 		attempt->error = errno;
@@ -270,29 +278,36 @@ static bool attempt_finish(struct attempt *attempt)
 }
 
 static void attempts_explain(const struct attempt *attempts, size_t count, const struct target *target,
-			     const struct target_wish *wish, char *why)
+			     const struct socket_options *sockopts, char *why)
 {
 	size_t used;
 	char text[ADDR_TEXT_MAX];
 
 	used = (size_t) snprintf(why, TARGET_WHY_MAX, "cannot connect to %s%s", target->name,
-				 attempts[0].to->sa.sa_family == AF_UNIX ? "" : wish->type == SOCK_DGRAM ? " over UDP" : " over TCP");
+				 attempts[0].to->sa.sa_family == AF_UNIX ? ""
+				 : sockopts->type == SOCK_DGRAM          ? " over UDP"
+									 : " over TCP");
 	for (size_t i = 0; i < count && used < TARGET_WHY_MAX; i++) {
 		const struct attempt *one = &attempts[i];
 
 		used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", i == 0 ? ": " : "; ");
 		/* A single address that the name already says need not be said twice. */
-		if (used < TARGET_WHY_MAX && (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0))
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s: ", addr_print(one->to, text));
-		if (used < TARGET_WHY_MAX && one->step != NULL)
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "cannot %s: ", one->step);
+		if (used < TARGET_WHY_MAX
+		    && (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0))
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
+						  "%s: ", addr_print(one->to, text));
+		if (used < TARGET_WHY_MAX && one->step)
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
+						  "cannot %s: ", one->step);
 		if (used >= TARGET_WHY_MAX)
 			break;
 		if (one->error == 0)
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "no answer within %.3g s",
-						  ticks_to_seconds(wish->timeout));
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
+						  "no answer within %.3g s",
+						  nsec_to_seconds(sockopts->timeout));
 		else
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", strerror(one->error));
+			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s",
+						  strerror(one->error));
 	}
 }
 
@@ -301,7 +316,7 @@ static int unix_wait(int fd, const struct addr *to, uint64_t slice)
 {
 	struct timeval limit = { .tv_usec = (suseconds_t) (slice / 1000) + 1 }; /* 0 would be for ever */
 
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
 		return -errno;
 	if (connect(fd, &to->sa, to->len) == 0)
 		return 0;
@@ -317,15 +332,16 @@ static bool is_cancelled(int cancel)
 	return cancel < 0 ? interrupt_seen() : poll(&fd, 1, 0) > 0;
 }
 
-int target_connect_unix(const struct target_wish *wish, const struct addr *to, int cancel)
+int target_connect_unix(const struct socket_options *sockopts, const struct addr *to, int cancel)
 {
-	uint64_t now = ticks_now(), limit = wish->timeout == TICKS_NEVER ? TICKS_NEVER : now + wish->timeout;
+	uint64_t now = nsec_now(),
+		 limit = sockopts->timeout == NSEC_NEVER ? NSEC_NEVER : now + sockopts->timeout;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r = -EAGAIN;
 	struct timeval none = { 0 };
 
 	if (fd < 0)
 		return -errno;
-	for (; r == -EAGAIN; now = ticks_now()) {
+	for (; r == -EAGAIN; now = nsec_now()) {
 		if (is_cancelled(cancel))
 			r = -ECANCELED;
 		else if (now >= limit)
@@ -333,7 +349,9 @@ int target_connect_unix(const struct target_wish *wish, const struct addr *to, i
 		else
 			r = unix_wait(fd, to, limit - now < UNIX_SLICE ? limit - now : UNIX_SLICE);
 	}
-	if (r == 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0))
+	if (r == 0
+	    && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none) < 0
+		|| fcntl(fd, F_SETFL, O_NONBLOCK) < 0))
 		r = -errno;
 	if (r == 0)
 		return fd;
@@ -341,26 +359,26 @@ int target_connect_unix(const struct target_wish *wish, const struct addr *to, i
 	return r;
 }
 
-static int connect_unix(const struct target *target, const struct target_wish *wish, char *why)
+static int connect_unix(const struct target *target, const struct socket_options *sockopts, char *why)
 {
 	struct attempt attempt = { .to = &target->addrs[0], .fd = -1 };
-	int fd = target_connect_unix(wish, attempt.to, -1);
+	int fd = target_connect_unix(sockopts, attempt.to, -1);
 
 	if (fd == -ECANCELED)
 		return why_set(why, -EINTR, "interrupted while connecting to %s", target->name);
 	if (fd < 0) {
 		attempt.error = fd == -ETIMEDOUT ? 0 : -fd;
-		attempts_explain(&attempt, 1, target, wish, why);
+		attempts_explain(&attempt, 1, target, sockopts, why);
 	}
 	return fd;
 }
 
 /* The race. Returns the index of the winner, or count where none won, or -EINTR. */
 static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_t count,
-			     const struct target_wish *wish)
+			     const struct socket_options *sockopts)
 {
-	uint64_t now = ticks_now(), next = now;
-	uint64_t limit = wish->timeout == TICKS_NEVER ? TICKS_NEVER : now + wish->timeout;
+	uint64_t now = nsec_now(), next = now;
+	uint64_t limit = sockopts->timeout == NSEC_NEVER ? NSEC_NEVER : now + sockopts->timeout;
 	size_t begun = 0;
 
 	for (;;) {
@@ -369,7 +387,7 @@ static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_
 		int r;
 
 		while (begun < count && (now >= next)) {
-			if (attempt_begin(&attempts[begun], wish))
+			if (attempt_begin(&attempts[begun], sockopts))
 				return (ssize_t) begun;
 			/* One that failed at once does not keep the next one waiting. */
 			if (attempts[begun].fd >= 0)
@@ -377,12 +395,13 @@ static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_
 			begun++;
 		}
 		for (size_t i = 0; i < begun; i++) {
-			fds[i] = (struct pollfd) { .fd = attempts[i].fd, .events = POLLOUT };
+			fds[i] = (struct pollfd){ .fd = attempts[i].fd, .events = POLLOUT };
 			open += attempts[i].fd >= 0;
 		}
 		if ((open == 0 && begun == count) || now >= limit)
 			return (ssize_t) count;
-		r = ppoll(fds, begun, ticks_wait(&wait, now, begun < count && next < limit ? next : limit), interrupt_mask());
+		r = ppoll(fds, begun, nsec_timespec(&wait, now, begun < count && next < limit ? next : limit),
+			  interrupt_mask());
 		if (r < 0 && (errno != EINTR || interrupt_seen()))
 			return -EINTR;
 		for (size_t i = 0; r > 0 && i < begun; i++) {
@@ -392,11 +411,11 @@ static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_
 				return (ssize_t) i;
 			next = 0;
 		}
-		now = ticks_now();
+		now = nsec_now();
 	}
 }
 
-int target_connect(const struct target *target, const struct target_wish *wish, struct addr *chosen,
+int target_connect(const struct target *target, const struct socket_options *sockopts, struct addr *chosen,
 		   char why[static TARGET_WHY_MAX])
 {
 	size_t count = target->count;
@@ -405,27 +424,27 @@ int target_connect(const struct target *target, const struct target_wish *wish, 
 	ssize_t won = -ENOMEM;
 	int fd = -1;
 
-	if (chosen != NULL)
+	if (chosen)
 		*chosen = target->addrs[0];
 	if (target->addrs[0].sa.sa_family == AF_UNIX)
-		return connect_unix(target, wish, why);
-	attempts = calloc(count, sizeof(*attempts));
-	fds = calloc(count, sizeof(*fds));
-	if (attempts == NULL || fds == NULL) {
+		return connect_unix(target, sockopts, why);
+	attempts = calloc(count, sizeof *attempts);
+	fds = calloc(count, sizeof *fds);
+	if (!attempts || !fds) {
 		snprintf(why, TARGET_WHY_MAX, "out of memory");
 		goto done;
 	}
 	for (size_t i = 0; i < count; i++)
-		attempts[i] = (struct attempt) { .to = &target->addrs[i], .fd = -1 };
-	won = attempts_race(attempts, fds, count, wish);
+		attempts[i] = (struct attempt){ .to = &target->addrs[i], .fd = -1 };
+	won = attempts_race(attempts, fds, count, sockopts);
 	if (won == -EINTR) {
 		snprintf(why, TARGET_WHY_MAX, "interrupted while connecting to %s", target->name);
 	} else if (won == (ssize_t) count) {
-		attempts_explain(attempts, count, target, wish, why);
+		attempts_explain(attempts, count, target, sockopts, why);
 		won = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
 	} else {
 		fd = attempts[won].fd;
-		if (chosen != NULL)
+		if (chosen)
 			*chosen = *attempts[won].to;
 	}
 	for (size_t i = 0; i < count; i++)

@@ -56,7 +56,7 @@ static void every_magnitude_is_within_the_bound(void **state)
 	for (unsigned shift = 0; shift < 64; shift++) {
 		uint64_t values[] = { UINT64_C(1) << shift, (UINT64_C(1) << shift) - 1, (UINT64_C(1) << shift) + 1, UINT64_C(3) << shift >> 1 };
 
-		for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
 			histogram_clear(&histogram);
 			histogram_add(&histogram, values[i]);
 			histogram_add(&histogram, values[i]);
@@ -94,7 +94,7 @@ static void quantiles_are_those_of_the_sorted_values(void **state)
 {
 	static uint64_t values[10007];
 	static const double shares[] = { 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1 };
-	size_t count = sizeof(values) / sizeof(values[0]);
+	size_t count = sizeof values / sizeof values[0];
 	uint64_t seed = 7;
 
 	(void) state;
@@ -103,8 +103,8 @@ static void quantiles_are_those_of_the_sorted_values(void **state)
 		values[i] = next_random(&seed) >> (next_random(&seed) % 45);
 		histogram_add(&histogram, values[i]);
 	}
-	qsort(values, count, sizeof(values[0]), compare);
-	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++)
+	qsort(values, count, sizeof values[0], compare);
+	for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++)
 		assert_near(histogram_quantile(&histogram, shares[i]), values[(size_t) ceil(shares[i] * (double) count) - 1]);
 }
 
@@ -113,7 +113,7 @@ static void mean_and_deviation_are_those_of_the_population(void **state)
 	static const uint64_t values[] = { 2, 4, 4, 4, 5, 5, 7, 9 };
 
 	(void) state;
-	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
 		histogram_add(&histogram, values[i] * 1000);
 	assert_true(fabs(histogram_mean(&histogram) - 5000) < 1e-6);
 	assert_true(fabs(histogram_deviation(&histogram) - 2000) < 1e-6);
@@ -136,7 +136,7 @@ static void merged_is_as_if_added_to_one(void **state)
 	assert_int_equal(histogram.count, whole.count);
 	assert_int_equal(histogram.min, whole.min);
 	assert_int_equal(histogram.max, whole.max);
-	assert_memory_equal(histogram.cells, whole.cells, sizeof(whole.cells));
+	assert_memory_equal(histogram.cells, whole.cells, sizeof whole.cells);
 }
 
 static void adjoining_ranges_count_each_value_once(void **state)

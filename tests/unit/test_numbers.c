@@ -19,7 +19,7 @@ static void counts_are_taken_whole_or_not_at_all(void **state)
 	(void) state;
 	assert_int_equal(number_parse("42", 1, 100, &value), 0);
 	assert_int_equal(value, 42);
-	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
 		assert_int_equal(number_parse(wrong[i], 0, 100, &value), -EINVAL);
 	assert_int_equal(number_parse("0", 1, 100, &value), -ERANGE);
 	assert_int_equal(number_parse("101", 1, 100, &value), -ERANGE);
@@ -60,11 +60,11 @@ static void times_have_units(void **state)
 	uint64_t ticks = 0;
 
 	(void) state;
-	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+	for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
 		assert_int_equal(number_parse_time(right[i].text, 0, 1e6, &ticks), 0);
 		assert_int_equal(ticks, right[i].ticks);
 	}
-	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
 		assert_int_equal(number_parse_time(wrong[i], 0, 1e6, &ticks), -EINVAL);
 	assert_int_equal(number_parse_time("0", 0.001, 1e6, &ticks), -ERANGE);
 	assert_int_equal(number_parse_time("1000001", 0, 1e6, &ticks), -ERANGE);

@@ -16,7 +16,7 @@
 #define KEY 0xC0FFEE11
 
 static struct probes probes;
-static struct match match;
+static struct probe_match match;
 static uint8_t bytes[2 * SIZE];
 
 static int make(void **state)
@@ -184,16 +184,16 @@ static void a_probe_is_spoilt_until_it_is_answered(void **state)
 		probes_match(&probes, bytes, SIZE, 1, &match);
 	}
 	assert_int_equal(probes.differing, 2);
-	assert_int_equal(probes.spoilt, 1);
+	assert_int_equal(probes.corrupted, 1);
 	probes_fill(&probes, 2, bytes);
 	bytes[20] ^= 1;
 	probes_match(&probes, bytes, SIZE, 1, &match);
-	assert_int_equal(probes.spoilt, 2);
+	assert_int_equal(probes.corrupted, 2);
 	answer(2, 1);
-	assert_int_equal(probes.spoilt, 1);
+	assert_int_equal(probes.corrupted, 1);
 	assert_int_equal(probes.received, 1);
 	send(PROBES_WINDOW);
-	assert_int_equal(probes.spoilt, 1);
+	assert_int_equal(probes.corrupted, 1);
 }
 
 static void streams_are_matched_in_order(void **state)

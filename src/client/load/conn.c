@@ -1,4 +1,4 @@
-/* flow.c - see flow.h */
+/* connection.c - see connection.h */
 #include <config.h>
 
 #include "client/load/conn.h"
@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-size_t flow_stamps_needed(uint32_t depth)
+size_t load_conn_stamps_needed(uint32_t depth)
 {
 	size_t room = 1;
 
@@ -15,88 +15,88 @@ size_t flow_stamps_needed(uint32_t depth)
 	return room;
 }
 
-void flow_init(struct flow *flow, uint32_t index, uint32_t size, uint32_t depth, uint64_t *stamps)
+void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, uint64_t *stamps)
 {
-	memset(flow, 0, sizeof(*flow));
-	flow->fd = -1;
-	flow->index = index;
-	flow->size = flow->left = size;
-	flow->depth = depth;
-	flow->in = flow->out = pattern_start(index);
-	flow->stamps = stamps;
-	flow->mask = flow_stamps_needed(depth) - 1;
+	memset(conn, 0, sizeof *conn);
+	conn->fd = -1;
+	conn->index = index;
+	conn->size = conn->left = size;
+	conn->depth = depth;
+	conn->in = conn->out = pattern_start(index);
+	conn->stamps = stamps;
+	conn->mask = load_conn_stamps_needed(depth) - 1;
 }
 
-const uint8_t *flow_out(const struct flow *flow, size_t most, size_t *length)
+const uint8_t *load_conn_out(const struct load_conn *conn, size_t most, size_t *length)
 {
-	uint64_t owed = flow->granted - flow->sent;
+	uint64_t owed = conn->granted - conn->sent;
 
 	if (most > PATTERN_RUN)
 		most = PATTERN_RUN;
 	*length = owed < most ? (size_t) owed : most;
-	return pattern_bytes(flow->out);
+	return pattern_bytes(conn->out);
 }
 
-void flow_sent(struct flow *flow, size_t length, uint64_t now)
+void load_conn_sent(struct load_conn *conn, size_t length, uint64_t now)
 {
-	flow->out = pattern_after(flow->out, length);
-	flow->sent += length;
-	if (flow->depth == 0 && flow->stamps[0] == 0 && flow->sent > flow->received) {
-		flow->stamps[0] = now;
-		flow->mark = flow->sent;
+	conn->out = pattern_after(conn->out, length);
+	conn->sent += length;
+	if (conn->depth == 0 && conn->stamps[0] == 0 && conn->sent > conn->received) {
+		conn->stamps[0] = now;
+		conn->mark = conn->sent;
 	}
 }
 
 static void latency_add(struct histogram *histogram, uint64_t from, uint64_t to)
 {
-	if (histogram != NULL)
+	if (histogram)
 		histogram_add(histogram, to > from ? to - from : 0);
 }
 
-int64_t flow_received(struct flow *flow, const void *bytes, size_t length, uint64_t since, uint64_t now,
-		      struct histogram *histogram, uint64_t *fault)
+int64_t load_conn_received(struct load_conn *conn, const void *bytes, size_t length, uint64_t since,
+			   uint64_t now, struct histogram *histogram, uint64_t *fault)
 {
-	uint64_t awaited = flow->sent - flow->received;
+	uint64_t awaited = conn->sent - conn->received;
 	size_t known = length < awaited ? length : (size_t) awaited;
-	size_t same = pattern_compare(flow->in, bytes, known);
+	size_t same = pattern_compare(conn->in, bytes, known);
 	int64_t finished = 0;
 
 	if (same < length) {
-		*fault = flow->received + same;
+		*fault = conn->received + same;
 		return -EBADMSG;
 	}
-	flow->in = pattern_after(flow->in, length);
-	flow->received += length;
-	if (flow->depth == 0) {
-		if (flow->stamps[0] != 0 && flow->received >= flow->mark) {
-			latency_add(histogram, flow->stamps[0], now);
-			flow->stamps[0] = 0;
+	conn->in = pattern_after(conn->in, length);
+	conn->received += length;
+	if (conn->depth == 0) {
+		if (conn->stamps[0] != 0 && conn->received >= conn->mark) {
+			latency_add(histogram, conn->stamps[0], now);
+			conn->stamps[0] = 0;
 		}
 		return 0;
 	}
-	while (length >= flow->left) {
-		uint64_t *stamp = &flow->stamps[flow->finished++ & flow->mask], began = *stamp;
+	while (length >= conn->left) {
+		uint64_t *stamp = &conn->stamps[conn->finished++ & conn->mask], began = *stamp;
 
 		*stamp = 0;
-		length -= flow->left;
-		flow->left = flow->size;
+		length -= conn->left;
+		conn->left = conn->size;
 		if (began < since)
 			continue;
 		latency_add(histogram, began, now);
 		finished++;
 	}
-	flow->left -= (uint32_t) length;
+	conn->left -= (uint32_t) length;
 	return finished;
 }
 
-uint64_t flow_abandon(struct flow *flow)
+uint64_t load_conn_abandon(struct load_conn *conn)
 {
-	uint64_t lost = flow->started - flow->finished;
+	uint64_t lost = conn->started - conn->finished;
 
-	for (; flow->finished < flow->started; flow->finished++)
-		flow->stamps[flow->finished & flow->mask] = 0;
-	flow->granted = flow->sent = flow->received;
-	flow->out = flow->in;
-	flow->left = flow->size;
+	for (; conn->finished < conn->started; conn->finished++)
+		conn->stamps[conn->finished & conn->mask] = 0;
+	conn->granted = conn->sent = conn->received;
+	conn->out = conn->in;
+	conn->left = conn->size;
 	return lost;
 }

@@ -22,13 +22,14 @@ struct opening {
 };
 
 /* Begin a connection. Returns 0 or -errno; `*fd` is set when it is made or in the making. */
-static int connect_begin(int *fd, const struct target_wish *wish, const struct addr *to, int cancel, bool *made,
-			 const char **what)
+static int connect_begin(int *fd, const struct socket_options *sockopts, const struct addr *to, int cancel,
+			 bool *made, const char **what)
 {
 	int r;
 
 	*made = true;
-	r = to->sa.sa_family == AF_UNIX ? target_connect_unix(wish, to, cancel) : target_socket(wish, to, what);
+	r = to->sa.sa_family == AF_UNIX ? target_connect_unix(sockopts, to, cancel)
+					: target_socket(sockopts, to, what);
 	if (r < 0)
 		return r;
 	*fd = r;
@@ -44,7 +45,7 @@ static int opening_reap(struct opening *opening)
 	int error = 0;
 
 	for (unsigned i = 0; i < opening->used;) {
-		socklen_t length = sizeof(error);
+		socklen_t length = sizeof error;
 
 		if (opening->fds[i].revents == 0) {
 			i++;
@@ -68,8 +69,9 @@ static int opening_wait(struct opening *opening, uint64_t timeout, int cancel)
 	struct timespec wait;
 	int r;
 
-	*last = (struct pollfd) { .fd = cancel, .events = POLLIN };
-	r = ppoll(opening->fds, opening->used + 1, timeout == TICKS_NEVER ? NULL : ticks_wait(&wait, 0, timeout),
+	*last = (struct pollfd){ .fd = cancel, .events = POLLIN };
+	r = ppoll(opening->fds, opening->used + 1,
+		  timeout == NSEC_NEVER ? NULL : nsec_timespec(&wait, 0, timeout),
 		  cancel < 0 ? interrupt_mask() : NULL);
 	if (r < 0 && errno != EINTR)
 		return -errno;
@@ -78,8 +80,8 @@ static int opening_wait(struct opening *opening, uint64_t timeout, int cancel)
 	return r == 0 ? -ETIMEDOUT : r < 0 ? 0 : opening_reap(opening);
 }
 
-unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish, const struct addr *to, int cancel,
-			int *error, const char **what)
+unsigned connect_many(int *fds, unsigned count, const struct socket_options *sockopts, const struct addr *to,
+		      int cancel, int *error, const char **what)
 {
 	struct opening opening = { .used = 0 };
 	unsigned next = 0, open = 0;
@@ -90,16 +92,17 @@ unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish
 	while (r == 0 && (next < count || opening.used > 0)) {
 		while (r == 0 && next < count && opening.used < AT_ONCE) {
 			if (fds[next] < 0) {
-				r = connect_begin(&fds[next], wish, to, cancel, &made, what);
+				r = connect_begin(&fds[next], sockopts, to, cancel, &made, what);
 				if (r == 0 && !made) {
-					opening.fds[opening.used] = (struct pollfd) { .fd = fds[next], .events = POLLOUT };
+					opening.fds[opening.used] = (struct pollfd){ .fd = fds[next],
+										     .events = POLLOUT };
 					opening.which[opening.used++] = next;
 				}
 			}
 			next++;
 		}
 		if (r == 0 && opening.used > 0)
-			r = opening_wait(&opening, wish->timeout, cancel);
+			r = opening_wait(&opening, sockopts->timeout, cancel);
 	}
 	*error = -r;
 	for (unsigned i = 0; i < opening.used; i++) {
@@ -111,9 +114,9 @@ unsigned opener_connect(int *fds, unsigned count, const struct target_wish *wish
 	return open;
 }
 
-int opener_open(struct worker *worker)
+int load_worker_connect(struct load_worker *worker)
 {
-	const struct run *run = worker->run;
+	const struct load_run *run = worker->run;
 	const char *what;
 	char text[128];
 	int error = 0, *fds;
@@ -121,22 +124,23 @@ int opener_open(struct worker *worker)
 
 	if (run->options->mode == LOAD_CONNECT)
 		return 0;
-	fds = malloc(worker->count * sizeof(*fds));
-	if (fds == NULL)
+	fds = malloc(worker->count * sizeof *fds);
+	if (!fds)
 		return -ENOMEM;
 	for (unsigned i = 0; i < worker->count; i++)
-		fds[i] = worker->flows[i].fd;
-	open = opener_connect(fds, worker->count, &run->options->wish, &run->to, worker->wake, &error, &what);
+		fds[i] = worker->conns[i].fd;
+	open = connect_many(fds, worker->count, &run->options->sockopts, &run->to, worker->wake, &error,
+			    &what);
 	for (unsigned i = 0; i < worker->count; i++) {
-		worker->flows[i].fd = fds[i];
-		worker->flows[i].state = fds[i] >= 0 ? FLOW_OPEN : FLOW_CLOSED;
+		worker->conns[i].fd = fds[i];
+		worker->conns[i].state = fds[i] >= 0 ? LOAD_CONN_OPEN : LOAD_CONN_CLOSED;
 	}
 	free(fds);
-	tally_add(&worker->tally.connections, open);
+	counter_add(&worker->counters.connections, open);
 	if (error == 0)
 		return 0;
-	snprintf(text, sizeof(text), "only %u of %u connections could be made: %s%s", open, worker->count,
-		 what != NULL ? "cannot " : "", what != NULL ? what : "connect");
-	worker_fault(worker, NULL, text, error);
+	snprintf(text, sizeof text, "only %u of %u connections could be made: %s%s", open, worker->count,
+		 what ? "cannot " : "", what ? what : "connect");
+	load_worker_fault(worker, NULL, text, error);
 	return -error;
 }

@@ -18,181 +18,183 @@ struct epoll_engine {
 	struct epoll_event events[BATCH];
 };
 
-static int interest_set(struct worker *worker, struct flow *flow, int how, bool out)
+static int interest_set(struct load_worker *worker, struct load_conn *conn, int how, bool out)
 {
 	struct epoll_engine *engine = worker->engine;
 	struct epoll_event event = { .events = EPOLLIN | (out ? EPOLLOUT : 0u) };
 
-	event.data.u32 = (uint32_t) (flow - worker->flows);
-	if (how == EPOLL_CTL_MOD && flow->armed == out)
+	event.data.u32 = (uint32_t) (conn - worker->conns);
+	if (how == EPOLL_CTL_MOD && conn->send_armed == out)
 		return 0;
-	flow->armed = out;
-	return epoll_ctl(engine->fd, how, flow->fd, &event) < 0 ? -errno : 0;
+	conn->send_armed = out;
+	return epoll_ctl(engine->fd, how, conn->fd, &event) < 0 ? -errno : 0;
 }
 
-static void flow_close(struct flow *flow)
+static void conn_close(struct load_conn *conn)
 {
-	if (flow->fd >= 0)
-		close(flow->fd); /* which takes it out of the epoll set too */
-	flow->fd = -1;
-	flow->state = FLOW_CLOSED;
-	flow->armed = false;
+	if (conn->fd >= 0)
+		close(conn->fd); /* which takes it out of the epoll set too */
+	conn->fd = -1;
+	conn->state = LOAD_CONN_CLOSED;
+	conn->send_armed = false;
 }
 
-static void flow_fail(struct worker *worker, struct flow *flow, const char *what, int error)
+static void conn_fail(struct load_worker *worker, struct load_conn *conn, const char *what, int error)
 {
-	flow_close(flow);
-	worker_lost(worker, flow, what, error);
+	conn_close(conn);
+	load_worker_lost(worker, conn, what, error);
 }
 
-static void flow_send(struct worker *worker, struct flow *flow)
+static void conn_send(struct load_worker *worker, struct load_conn *conn)
 {
 	size_t length;
-	const uint8_t *bytes = flow_out(flow, PATTERN_RUN, &length);
+	const uint8_t *bytes = load_conn_out(conn, PATTERN_RUN, &length);
 	ssize_t n;
 	int r;
 
 	if (length == 0) {
-		interest_set(worker, flow, EPOLL_CTL_MOD, false);
+		interest_set(worker, conn, EPOLL_CTL_MOD, false);
 		return;
 	}
-	n = send(flow->fd, bytes, length, MSG_NOSIGNAL);
+	n = send(conn->fd, bytes, length, MSG_NOSIGNAL);
 	if (n < 0 && errno != EAGAIN) {
-		flow_fail(worker, flow, "send", errno);
+		conn_fail(worker, conn, "send", errno);
 		return;
 	}
 	if (n > 0)
-		worker_sent(worker, flow, (size_t) n);
-	r = interest_set(worker, flow, EPOLL_CTL_MOD, flow->granted > flow->sent);
+		load_worker_sent(worker, conn, (size_t) n);
+	r = interest_set(worker, conn, EPOLL_CTL_MOD, conn->granted > conn->sent);
 	if (r < 0)
-		flow_fail(worker, flow, "epoll_ctl", -r);
+		conn_fail(worker, conn, "epoll_ctl", -r);
 }
 
 /* Connect mode: a connection for the one message that is begun. */
-static void flow_connect(struct worker *worker, struct flow *flow)
+static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 {
-	const struct run *run = worker->run;
+	const struct load_run *run = worker->run;
 	const char *what = "connect";
-	int r = target_socket(&run->options->wish, &run->to, &what);
+	int r = target_socket(&run->options->sockopts, &run->to, &what);
 
 	if (r >= 0) {
-		flow->fd = r;
-		flow->state = FLOW_CONNECTING;
-		r = connect(flow->fd, &run->to.sa, run->to.len) == 0 || errno == EINPROGRESS ? 0 : -errno;
+		conn->fd = r;
+		conn->state = LOAD_CONN_CONNECTING;
+		r = connect(conn->fd, &run->to.sa, run->to.len) == 0 || errno == EINPROGRESS ? 0 : -errno;
 	}
 	/* A unix socket's backlog is full: the connection was not begun, and is a little later. */
 	if (r == -EAGAIN) {
-		flow_close(flow);
-		worker_rest(worker, flow);
+		conn_close(conn);
+		load_worker_backoff(worker, conn);
 		return;
 	}
 	if (r == 0)
-		r = interest_set(worker, flow, EPOLL_CTL_ADD, true);
+		r = interest_set(worker, conn, EPOLL_CTL_ADD, true);
 	if (r < 0)
-		flow_fail(worker, flow, what, -r);
+		conn_fail(worker, conn, what, -r);
 }
 
-static void flow_push(struct worker *worker, struct flow *flow)
+static void conn_kick(struct load_worker *worker, struct load_conn *conn)
 {
-	if (flow->dead)
+	if (conn->dead)
 		return;
-	worker_refill(worker, flow);
-	if (flow->state == FLOW_OPEN && !flow->armed)
-		flow_send(worker, flow);
-	else if (flow->state == FLOW_CLOSED && flow->granted > flow->sent)
-		flow_connect(worker, flow);
+	load_worker_refill(worker, conn);
+	if (conn->state == LOAD_CONN_OPEN && !conn->send_armed)
+		conn_send(worker, conn);
+	else if (conn->state == LOAD_CONN_CLOSED && conn->granted > conn->sent)
+		conn_connect(worker, conn);
 }
 
-static void flow_connected(struct worker *worker, struct flow *flow)
+static void conn_connected(struct load_worker *worker, struct load_conn *conn)
 {
 	int error = 0;
-	socklen_t length = sizeof(error);
+	socklen_t length = sizeof error;
 
-	if (getsockopt(flow->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
 		error = errno;
 	if (error != 0) {
-		flow_fail(worker, flow, "connect", error);
+		conn_fail(worker, conn, "connect", error);
 		return;
 	}
-	tally_add(&worker->tally.connections, 1);
-	flow->state = FLOW_OPEN;
-	flow_send(worker, flow);
+	counter_add(&worker->counters.connections, 1);
+	conn->state = LOAD_CONN_OPEN;
+	conn_send(worker, conn);
 }
 
 /* Connect mode: the server closed its side as well, so the next connection may begin. */
-static void flow_closed(struct worker *worker, struct flow *flow)
+static void conn_closed(struct load_worker *worker, struct load_conn *conn)
 {
-	flow_close(flow);
-	flow_push(worker, flow);
+	conn_close(conn);
+	conn_kick(worker, conn);
 }
 
-static void flow_receive(struct worker *worker, struct flow *flow)
+static void conn_receive(struct load_worker *worker, struct load_conn *conn)
 {
 	struct epoll_engine *engine = worker->engine;
-	ssize_t n = recv(flow->fd, engine->buffer, worker->run->buffer, 0);
+	ssize_t n = recv(conn->fd, engine->buffer, worker->run->buffer, 0);
 
 	if (n < 0 && errno == EAGAIN)
 		return;
-	if (n == 0 && flow->state == FLOW_CLOSING) {
-		flow_closed(worker, flow);
+	if (n == 0 && conn->state == LOAD_CONN_CLOSING) {
+		conn_closed(worker, conn);
 		return;
 	}
 	if (n <= 0) {
-		flow_fail(worker, flow, n == 0 ? "the server closed it" : "receive", n == 0 ? 0 : errno);
+		conn_fail(worker, conn, n == 0 ? "the server closed it" : "receive", n == 0 ? 0 : errno);
 		return;
 	}
-	worker->now = ticks_now();
-	if (worker_received(worker, flow, engine->buffer, (size_t) n) < 0) {
-		flow_fail(worker, flow, NULL, 0);
+	worker->now = nsec_now();
+	if (load_worker_received(worker, conn, engine->buffer, (size_t) n) < 0) {
+		conn_fail(worker, conn, NULL, 0);
 		return;
 	}
-	if (worker->phase == PHASE_DRAIN)
-		worker_settle(worker, flow);
-	if (worker->run->options->mode == LOAD_CONNECT && flow->granted == flow->received) {
-		flow->state = FLOW_CLOSING;
-		shutdown(flow->fd, SHUT_WR);
+	if (worker->phase == LOAD_PHASE_DRAIN)
+		load_worker_check_drained(worker, conn);
+	if (worker->run->options->mode == LOAD_CONNECT && conn->granted == conn->received) {
+		conn->state = LOAD_CONN_CLOSING;
+		shutdown(conn->fd, SHUT_WR);
 	} else {
-		flow_push(worker, flow);
+		conn_kick(worker, conn);
 	}
 }
 
-static void flow_event(struct worker *worker, struct flow *flow, uint32_t events)
+static void conn_event(struct load_worker *worker, struct load_conn *conn, uint32_t events)
 {
-	if (flow->state == FLOW_CONNECTING) {
-		flow_connected(worker, flow);
+	if (conn->state == LOAD_CONN_CONNECTING) {
+		conn_connected(worker, conn);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-		flow_receive(worker, flow);
-	if (events & EPOLLOUT && flow->state == FLOW_OPEN && flow->armed)
-		flow_send(worker, flow);
+		conn_receive(worker, conn);
+	if (events & EPOLLOUT && conn->state == LOAD_CONN_OPEN && conn->send_armed)
+		conn_send(worker, conn);
 }
 
-static int engine_loop(struct worker *worker)
+static int engine_loop(struct load_worker *worker)
 {
 	struct epoll_engine *engine = worker->engine;
 
 	for (;;) {
-		uint64_t next = worker_turn(worker, flow_push), news;
+		uint64_t next = load_worker_turn(worker, conn_kick), events;
 		struct timespec wait;
 		int n;
 
-		if (worker->phase == PHASE_OVER)
+		if (worker->phase == LOAD_PHASE_OVER)
 			return 0;
-		n = epoll_pwait2(engine->fd, engine->events, BATCH, ticks_wait(&wait, worker->now, next), NULL);
+		n = epoll_pwait2(engine->fd, engine->events, BATCH, nsec_timespec(&wait, worker->now, next),
+				 NULL);
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		worker->now = ticks_now();
+		worker->now = nsec_now();
 		for (int i = 0; i < n; i++) {
 			if (engine->events[i].data.u32 != WAKE)
-				flow_event(worker, &worker->flows[engine->events[i].data.u32], engine->events[i].events);
-			else if (read(worker->wake, &news, sizeof(news)) < 0)
+				conn_event(worker, &worker->conns[engine->events[i].data.u32],
+					   engine->events[i].events);
+			else if (read(worker->wake, &events, sizeof events) < 0)
 				continue;
 		}
 	}
 }
 
-static int epoll_run(struct worker *worker)
+static int engine_epoll_run(struct load_worker *worker)
 {
 	struct epoll_engine engine = { .fd = -1 };
 	struct epoll_event wake = { .events = EPOLLIN, .data.u32 = WAKE };
@@ -201,7 +203,7 @@ static int epoll_run(struct worker *worker)
 	/* cppcheck-suppress autoVariables ; reset below */
 	worker->engine = &engine;
 	engine.buffer = malloc(worker->run->buffer);
-	if (engine.buffer == NULL)
+	if (!engine.buffer)
 		goto done;
 	engine.fd = epoll_create1(EPOLL_CLOEXEC);
 	if (engine.fd < 0 || epoll_ctl(engine.fd, EPOLL_CTL_ADD, worker->wake, &wake) < 0) {
@@ -210,8 +212,8 @@ static int epoll_run(struct worker *worker)
 	}
 	r = 0;
 	for (unsigned i = 0; r == 0 && i < worker->count; i++)
-		if (worker->flows[i].fd >= 0)
-			r = interest_set(worker, &worker->flows[i], EPOLL_CTL_ADD, false);
+		if (worker->conns[i].fd >= 0)
+			r = interest_set(worker, &worker->conns[i], EPOLL_CTL_ADD, false);
 	if (r == 0)
 		r = engine_loop(worker);
 done:
@@ -229,4 +231,4 @@ static int epoll_probe(char *why, size_t size)
 	return 0;
 }
 
-const struct engine engine_epoll = { .name = "epoll", .probe = epoll_probe, .run = epoll_run };
+const struct load_engine engine_epoll = { .name = "epoll", .probe = epoll_probe, .run = engine_epoll_run };

@@ -1,6 +1,6 @@
 /* load_uring.c - the load engine on io_uring(7): at most one send and one receive in flight on a connection
  *
- * A descriptor is closed only when nothing is in flight on it, so no completion ever meets the flow's next
+ * A descriptor is closed only when nothing is in flight on it, so no completion ever meets the connection's next
  * connection. All that a turn wants is handed over in the one call that also waits.
  */
 #include <config.h>
@@ -21,45 +21,46 @@
 
 enum op { OP_WAKE, OP_CONNECT, OP_SEND, OP_RECEIVE, OP_NONE };
 
-/* What the engine knows of a flow besides. */
-struct uring_flow {
+/* What the engine knows of a connection besides. */
+struct uring_conn {
 	const uint8_t *rest; /* being sent, and how much */
 	size_t rest_length;
-	bool failing;        /* to be closed once nothing is in flight */
-	bool more;           /* the last receive left something in the socket */
+	bool failing; /* to be closed once nothing is in flight */
+	bool more;    /* the last receive left something in the socket */
 };
 
 struct uring_engine {
 	struct io_uring ring;
-	struct uring_flow *flows;
-	uint8_t *buffers; /* one slot of run->buffer bytes a flow */
+	struct uring_conn *conns;
+	uint8_t *buffers; /* one slot of run->buffer bytes a connection */
 	unsigned flying;  /* operations in flight, the wake-up's apart */
 	bool poll_first;  /* the kernel knows IORING_RECVSEND_POLL_FIRST */
 };
 
-static void flow_push(struct worker *worker, struct flow *flow);
+static void conn_kick(struct load_worker *worker, struct load_conn *conn);
 
-static struct io_uring_sqe *sqe_get(struct worker *worker, enum op op)
+static struct io_uring_sqe *sqe_get(struct load_worker *worker, enum op op)
 {
 	struct uring_engine *engine = worker->engine;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->ring);
 
-	while (sqe == NULL) {
+	while (!sqe) {
 		io_uring_submit(&engine->ring);
 		/* Some may have completed inside: what is handled from now on is not older than now. */
-		worker->now = ticks_now();
+		worker->now = nsec_now();
 		sqe = io_uring_get_sqe(&engine->ring);
 	}
 	engine->flying += op != OP_WAKE;
 	return sqe;
 }
 
-static void tag(const struct worker *worker, struct io_uring_sqe *sqe, enum op op, const struct flow *flow)
+static void tag(const struct load_worker *worker, struct io_uring_sqe *sqe, enum op op,
+		const struct load_conn *conn)
 {
-	io_uring_sqe_set_data64(sqe, (uint64_t) op << 32 | (flow != NULL ? (uint32_t) (flow - worker->flows) : 0));
+	io_uring_sqe_set_data64(sqe, (uint64_t) op << 32 | (conn ? (uint32_t) (conn - worker->conns) : 0));
 }
 
-static void wake_arm(struct worker *worker)
+static void wake_arm(struct load_worker *worker)
 {
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_WAKE);
 
@@ -67,231 +68,233 @@ static void wake_arm(struct worker *worker)
 	tag(worker, sqe, OP_WAKE, NULL);
 }
 
-static struct uring_flow *own(const struct worker *worker, const struct flow *flow)
+static struct uring_conn *own(const struct load_worker *worker, const struct load_conn *conn)
 {
 	struct uring_engine *engine = worker->engine;
 
-	return &engine->flows[flow - worker->flows];
+	return &engine->conns[conn - worker->conns];
 }
 
-/* Nothing is in flight any more on a flow that is to go. */
-static void flow_bury(struct worker *worker, struct flow *flow)
+/* Nothing is in flight any more on a connection that is to go. */
+static void conn_release(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 
-	close(flow->fd);
-	flow->fd = -1;
+	close(conn->fd);
+	conn->fd = -1;
 	mine->failing = false;
-	worker_lost(worker, flow, NULL, 0);
+	load_worker_lost(worker, conn, NULL, 0);
 }
 
-static void flow_fail(struct worker *worker, struct flow *flow, const char *what, int error)
+static void conn_fail(struct load_worker *worker, struct load_conn *conn, const char *what, int error)
 {
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 
 	if (mine->failing)
 		return;
 	mine->failing = true;
-	if (what != NULL) {
-		worker_fault(worker, flow, what, error);
-		tally_add(&worker->tally.errors, 1);
+	if (what) {
+		load_worker_fault(worker, conn, what, error);
+		counter_add(&worker->counters.errors, 1);
 	}
-	if (flow->armed || flow->heard)
-		shutdown(flow->fd, SHUT_RDWR);
+	if (conn->send_armed || conn->recv_armed)
+		shutdown(conn->fd, SHUT_RDWR);
 	else
-		flow_bury(worker, flow);
+		conn_release(worker, conn);
 }
 
-static void send_submit(struct worker *worker, struct flow *flow)
+static void send_submit(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_SEND);
 
 	/* With MSG_WAITALL the kernel goes on after a short send by itself; where it is too old to, we do. */
-	io_uring_prep_send(sqe, flow->fd, mine->rest, mine->rest_length, MSG_NOSIGNAL | MSG_WAITALL);
-	tag(worker, sqe, OP_SEND, flow);
-	flow->armed = true;
+	io_uring_prep_send(sqe, conn->fd, mine->rest, mine->rest_length, MSG_NOSIGNAL | MSG_WAITALL);
+	tag(worker, sqe, OP_SEND, conn);
+	conn->send_armed = true;
 }
 
-static void flow_send(struct worker *worker, struct flow *flow)
+static void conn_send(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 
-	mine->rest = flow_out(flow, PATTERN_RUN, &mine->rest_length);
+	mine->rest = load_conn_out(conn, PATTERN_RUN, &mine->rest_length);
 	if (mine->rest_length == 0)
 		return;
-	worker_sent(worker, flow, mine->rest_length);
-	send_submit(worker, flow);
+	load_worker_sent(worker, conn, mine->rest_length);
+	send_submit(worker, conn);
 }
 
-static void flow_listen(struct worker *worker, struct flow *flow)
+static void conn_receive_arm(struct load_worker *worker, struct load_conn *conn)
 {
 	struct uring_engine *engine = worker->engine;
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_RECEIVE);
 	size_t size = worker->run->buffer;
 
-	io_uring_prep_recv(sqe, flow->fd, engine->buffers + (size_t) (flow - worker->flows) * size, size, 0);
+	io_uring_prep_recv(sqe, conn->fd, engine->buffers + (size_t) (conn - worker->conns) * size, size, 0);
 	/* An answer cannot be there before the question has left: do not look in vain. */
-	if (engine->poll_first && flow->depth != 0 && !mine->more)
+	if (engine->poll_first && conn->depth != 0 && !mine->more)
 		sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-	tag(worker, sqe, OP_RECEIVE, flow);
-	flow->heard = true;
+	tag(worker, sqe, OP_RECEIVE, conn);
+	conn->recv_armed = true;
 }
 
 /* Connect mode: a connection for the one message that is begun. */
-static void flow_connect(struct worker *worker, struct flow *flow)
+static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 {
-	const struct run *run = worker->run;
+	const struct load_run *run = worker->run;
 	const char *what = "connect";
-	int fd = target_socket(&run->options->wish, &run->to, &what);
+	int fd = target_socket(&run->options->sockopts, &run->to, &what);
 	struct io_uring_sqe *sqe;
 
 	if (fd < 0) {
-		worker_lost(worker, flow, what, -fd);
+		load_worker_lost(worker, conn, what, -fd);
 		return;
 	}
 	/* On a non-blocking one io_uring would say EAGAIN instead of waiting. */
 	fcntl(fd, F_SETFL, 0);
-	flow->fd = fd;
-	flow->state = FLOW_CONNECTING;
-	flow->armed = true;
+	conn->fd = fd;
+	conn->state = LOAD_CONN_CONNECTING;
+	conn->send_armed = true;
 	sqe = sqe_get(worker, OP_CONNECT);
 	io_uring_prep_connect(sqe, fd, &run->to.sa, run->to.len);
-	tag(worker, sqe, OP_CONNECT, flow);
+	tag(worker, sqe, OP_CONNECT, conn);
 }
 
-static void flow_push(struct worker *worker, struct flow *flow)
+static void conn_kick(struct load_worker *worker, struct load_conn *conn)
 {
-	if (flow->dead || own(worker, flow)->failing)
+	if (conn->dead || own(worker, conn)->failing)
 		return;
-	worker_refill(worker, flow);
-	if (flow->state == FLOW_OPEN && !flow->armed)
-		flow_send(worker, flow);
-	else if (flow->state == FLOW_CLOSED && flow->granted > flow->sent)
-		flow_connect(worker, flow);
+	load_worker_refill(worker, conn);
+	if (conn->state == LOAD_CONN_OPEN && !conn->send_armed)
+		conn_send(worker, conn);
+	else if (conn->state == LOAD_CONN_CLOSED && conn->granted > conn->sent)
+		conn_connect(worker, conn);
 }
 
-static void on_connected(struct worker *worker, struct flow *flow, int result)
+static void on_connected(struct load_worker *worker, struct load_conn *conn, int result)
 {
-	flow->armed = false;
+	conn->send_armed = false;
 	if (result < 0) {
-		flow_fail(worker, flow, "connect", -result);
+		conn_fail(worker, conn, "connect", -result);
 		return;
 	}
-	tally_add(&worker->tally.connections, 1);
-	flow->state = FLOW_OPEN;
-	flow_send(worker, flow);
-	flow_listen(worker, flow);
+	counter_add(&worker->counters.connections, 1);
+	conn->state = LOAD_CONN_OPEN;
+	conn_send(worker, conn);
+	conn_receive_arm(worker, conn);
 }
 
-static void on_sent(struct worker *worker, struct flow *flow, int result)
+static void on_sent(struct load_worker *worker, struct load_conn *conn, int result)
 {
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 
-	flow->armed = false;
+	conn->send_armed = false;
 	if (mine->failing) {
-		if (!flow->heard)
-			flow_bury(worker, flow);
+		if (!conn->recv_armed)
+			conn_release(worker, conn);
 	} else if (result < 0) {
-		flow_fail(worker, flow, "send", -result);
+		conn_fail(worker, conn, "send", -result);
 	} else if ((size_t) result < mine->rest_length) {
 		mine->rest += result;
 		mine->rest_length -= (size_t) result;
-		send_submit(worker, flow);
-	} else if (flow->granted > flow->sent) {
-		flow_send(worker, flow);
+		send_submit(worker, conn);
+	} else if (conn->granted > conn->sent) {
+		conn_send(worker, conn);
 	}
 }
 
 /* Connect mode: all came back, so say the end, and await the server's. */
-static void flow_end(struct worker *worker, struct flow *flow)
+static void conn_finish(struct load_worker *worker, struct load_conn *conn)
 {
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_NONE);
 
-	flow->state = FLOW_CLOSING;
-	io_uring_prep_shutdown(sqe, flow->fd, SHUT_WR);
-	tag(worker, sqe, OP_NONE, flow);
-	flow_listen(worker, flow);
+	conn->state = LOAD_CONN_CLOSING;
+	io_uring_prep_shutdown(sqe, conn->fd, SHUT_WR);
+	tag(worker, sqe, OP_NONE, conn);
+	conn_receive_arm(worker, conn);
 }
 
-static void on_end_of_file(struct worker *worker, struct flow *flow)
+static void on_end_of_file(struct load_worker *worker, struct load_conn *conn)
 {
-	if (flow->state != FLOW_CLOSING) {
-		flow_fail(worker, flow, "the server closed it", 0);
+	if (conn->state != LOAD_CONN_CLOSING) {
+		conn_fail(worker, conn, "the server closed it", 0);
 		return;
 	}
-	close(flow->fd);
-	flow->fd = -1;
-	flow->state = FLOW_CLOSED;
-	flow_push(worker, flow);
+	close(conn->fd);
+	conn->fd = -1;
+	conn->state = LOAD_CONN_CLOSED;
+	conn_kick(worker, conn);
 }
 
-static void on_received(struct worker *worker, struct flow *flow, int result, unsigned flags)
+static void on_received(struct load_worker *worker, struct load_conn *conn, int result, unsigned flags)
 {
 	struct uring_engine *engine = worker->engine;
-	struct uring_flow *mine = own(worker, flow);
+	struct uring_conn *mine = own(worker, conn);
 
-	flow->heard = false;
+	conn->recv_armed = false;
 	if (mine->failing) {
-		if (!flow->armed)
-			flow_bury(worker, flow);
+		if (!conn->send_armed)
+			conn_release(worker, conn);
 		return;
 	}
 	if (result == 0) {
-		on_end_of_file(worker, flow);
+		on_end_of_file(worker, conn);
 		return;
 	}
 	if (result < 0) {
-		flow_fail(worker, flow, "receive", -result);
+		conn_fail(worker, conn, "receive", -result);
 		return;
 	}
-	if (worker_received(worker, flow, engine->buffers + (size_t) (flow - worker->flows) * worker->run->buffer,
-			    (size_t) result) < 0) {
-		flow_fail(worker, flow, NULL, 0);
+	if (load_worker_received(worker, conn,
+				 engine->buffers + (size_t) (conn - worker->conns) * worker->run->buffer,
+				 (size_t) result)
+	    < 0) {
+		conn_fail(worker, conn, NULL, 0);
 		return;
 	}
 	mine->more = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
-	if (worker->phase == PHASE_DRAIN)
-		worker_settle(worker, flow);
+	if (worker->phase == LOAD_PHASE_DRAIN)
+		load_worker_check_drained(worker, conn);
 	/* The send's completion may still be on its way though its bytes are back. */
-	if (worker->run->options->mode == LOAD_CONNECT && flow->granted == flow->received) {
-		flow_end(worker, flow);
+	if (worker->run->options->mode == LOAD_CONNECT && conn->granted == conn->received) {
+		conn_finish(worker, conn);
 		return;
 	}
-	flow_push(worker, flow);
-	if (!mine->failing && flow->state == FLOW_OPEN)
-		flow_listen(worker, flow);
+	conn_kick(worker, conn);
+	if (!mine->failing && conn->state == LOAD_CONN_OPEN)
+		conn_receive_arm(worker, conn);
 }
 
-static void completion(struct worker *worker, const struct io_uring_cqe *cqe)
+static void completion(struct load_worker *worker, const struct io_uring_cqe *cqe)
 {
 	struct uring_engine *engine = worker->engine;
-	struct flow *flow = &worker->flows[(uint32_t) cqe->user_data];
-	enum op op = (enum op) (cqe->user_data >> 32);
-	uint64_t news;
+	struct load_conn *conn = &worker->conns[(uint32_t) cqe->user_data];
+	enum op op = (enum op)(cqe->user_data >> 32);
+	uint64_t events;
 
 	engine->flying -= op != OP_WAKE;
 	switch (op) {
 	case OP_WAKE:
-		if (read(worker->wake, &news, sizeof(news)) > 0 || errno == EAGAIN)
+		if (read(worker->wake, &events, sizeof events) > 0 || errno == EAGAIN)
 			wake_arm(worker);
 		break;
 	case OP_CONNECT:
-		on_connected(worker, flow, cqe->res);
+		on_connected(worker, conn, cqe->res);
 		break;
 	case OP_SEND:
-		on_sent(worker, flow, cqe->res);
+		on_sent(worker, conn, cqe->res);
 		break;
 	case OP_RECEIVE:
-		on_received(worker, flow, cqe->res, cqe->flags);
+		on_received(worker, conn, cqe->res, cqe->flags);
 		break;
 	case OP_NONE:
 		break;
 	}
 }
 
-static int completions_wait(struct worker *worker, uint64_t next)
+static int completions_wait(struct load_worker *worker, uint64_t next)
 {
 	struct uring_engine *engine = worker->engine;
 	struct __kernel_timespec limit;
@@ -300,17 +303,18 @@ static int completions_wait(struct worker *worker, uint64_t next)
 	unsigned head, count = 0;
 	int r;
 
-	if (next == TICKS_NEVER) {
+	if (next == NSEC_NEVER) {
 		r = io_uring_submit_and_wait(&engine->ring, 1);
 	} else {
-		ticks_wait(&wait, worker->now, next);
-		limit = (struct __kernel_timespec) { .tv_sec = wait.tv_sec, .tv_nsec = wait.tv_nsec };
+		nsec_timespec(&wait, worker->now, next);
+		limit = (struct __kernel_timespec){ .tv_sec = wait.tv_sec, .tv_nsec = wait.tv_nsec };
 		r = io_uring_submit_and_wait_timeout(&engine->ring, &cqe, 1, &limit, NULL);
 	}
 	if (r < 0 && r != -ETIME && r != -EINTR && r != -EAGAIN && r != -EBUSY)
 		return r;
-	worker->now = ticks_now();
-	io_uring_for_each_cqe(&engine->ring, head, cqe) {
+	worker->now = nsec_now();
+	io_uring_for_each_cqe(&engine->ring, head, cqe)
+	{
 		completion(worker, cqe);
 		count++;
 	}
@@ -319,15 +323,15 @@ static int completions_wait(struct worker *worker, uint64_t next)
 }
 
 /* The kernel still writes to our buffers while something is in flight: end it all first. */
-static void engine_settle(struct worker *worker)
+static void engine_settle(struct load_worker *worker)
 {
 	struct uring_engine *engine = worker->engine;
 	struct io_uring_cqe *cqe;
 	int r = 0;
 
 	for (unsigned i = 0; i < worker->count; i++)
-		if (worker->flows[i].fd >= 0)
-			shutdown(worker->flows[i].fd, SHUT_RDWR);
+		if (worker->conns[i].fd >= 0)
+			shutdown(worker->conns[i].fd, SHUT_RDWR);
 	while (engine->flying > 0 && r >= 0) {
 		r = io_uring_submit_and_wait(&engine->ring, 1);
 		r = r == -EINTR ? 0 : r;
@@ -339,7 +343,7 @@ static void engine_settle(struct worker *worker)
 }
 
 /* The best this kernel has. Returns 0 or -errno. */
-static int ring_make(struct uring_engine *engine, unsigned flows)
+static int ring_make(struct uring_engine *engine, unsigned conns)
 {
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
@@ -347,10 +351,10 @@ static int ring_make(struct uring_engine *engine, unsigned flows)
 		IORING_SETUP_COOP_TASKRUN,
 		0,
 	};
-	unsigned room = 2 * flows + 8;
+	unsigned room = 2 * conns + 8;
 	int r = -EINVAL;
 
-	for (size_t i = 0; r == -EINVAL && i < sizeof(flags) / sizeof(flags[0]); i++) {
+	for (size_t i = 0; r == -EINVAL && i < sizeof flags / sizeof flags[0]; i++) {
 		/* A completion for all that can be in flight: the queue never overflows. */
 		struct io_uring_params params = {
 			.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
@@ -365,7 +369,7 @@ static int ring_make(struct uring_engine *engine, unsigned flows)
 	return r;
 }
 
-static int uring_run(struct worker *worker)
+static int engine_uring_run(struct load_worker *worker)
 {
 	struct uring_engine engine = { .flying = 0 };
 	int r = ring_make(&engine, worker->count);
@@ -374,38 +378,39 @@ static int uring_run(struct worker *worker)
 		return r;
 	/* cppcheck-suppress autoVariables ; reset below */
 	worker->engine = &engine;
-	engine.flows = calloc(worker->count, sizeof(*engine.flows));
+	engine.conns = calloc(worker->count, sizeof *engine.conns);
 	engine.buffers = malloc(worker->count * worker->run->buffer);
-	if (engine.flows == NULL || engine.buffers == NULL) {
+	if (!engine.conns || !engine.buffers) {
 		r = -ENOMEM;
 		goto done;
 	}
 	wake_arm(worker);
 	for (unsigned i = 0; i < worker->count; i++) {
-		if (worker->flows[i].fd < 0)
+		if (worker->conns[i].fd < 0)
 			continue;
-		fcntl(worker->flows[i].fd, F_SETFL, 0);
-		flow_listen(worker, &worker->flows[i]);
+		fcntl(worker->conns[i].fd, F_SETFL, 0);
+		conn_receive_arm(worker, &worker->conns[i]);
 	}
 	while (r == 0) {
-		uint64_t next = worker_turn(worker, flow_push);
+		uint64_t next = load_worker_turn(worker, conn_kick);
 
-		if (worker->phase == PHASE_OVER)
+		if (worker->phase == LOAD_PHASE_OVER)
 			break;
 		r = completions_wait(worker, next);
 	}
 	engine_settle(worker);
 done:
 	io_uring_queue_exit(&engine.ring);
-	free(engine.flows);
+	free(engine.conns);
 	free(engine.buffers);
 	worker->engine = NULL;
 	return r;
 }
 
-static int uring_probe(char *why, size_t size)
+static int engine_uring_probe(char *why, size_t size)
 {
-	static const int needed[] = { IORING_OP_SEND, IORING_OP_RECV, IORING_OP_CONNECT, IORING_OP_SHUTDOWN, IORING_OP_POLL_ADD };
+	static const int needed[] = { IORING_OP_SEND, IORING_OP_RECV, IORING_OP_CONNECT, IORING_OP_SHUTDOWN,
+				      IORING_OP_POLL_ADD };
 	struct io_uring ring;
 	struct io_uring_probe *probe;
 	int r = io_uring_queue_init(2, &ring, 0);
@@ -413,22 +418,25 @@ static int uring_probe(char *why, size_t size)
 	if (r < 0) {
 		snprintf(why, size, "%s",
 			 r == -ENOSYS  ? "this kernel has none"
-			 : r == -EPERM ? "the kernel refuses it here (sysctl kernel.io_uring_disabled, or a seccomp filter)"
+			 : r == -EPERM ? "the kernel refuses it here (sysctl kernel.io_uring_disabled, or a "
+					 "seccomp filter)"
 				       : strerror(-r));
 		return r;
 	}
 	probe = io_uring_get_probe_ring(&ring);
-	if (probe == NULL)
+	if (!probe)
 		r = -EOPNOTSUPP;
-	for (size_t i = 0; r == 0 && i < sizeof(needed) / sizeof(needed[0]); i++)
+	for (size_t i = 0; r == 0 && i < sizeof needed / sizeof needed[0]; i++)
 		if (!io_uring_opcode_supported(probe, needed[i]))
 			r = -EOPNOTSUPP;
 	if (r < 0)
 		snprintf(why, size, "this kernel's is too old (5.11 is needed)");
-	if (probe != NULL)
+	if (probe)
 		io_uring_free_probe(probe);
 	io_uring_queue_exit(&ring);
 	return r;
 }
 
-const struct engine engine_uring = { .name = "io_uring", .probe = uring_probe, .run = uring_run };
+const struct load_engine engine_uring = { .name = "io_uring",
+					  .probe = engine_uring_probe,
+					  .run = engine_uring_run };

@@ -12,10 +12,10 @@ static int stub_probe(char *why, size_t size)
 	return -ENOSYS;
 }
 
-static int stub_run(struct worker *worker)
+static int stub_run(struct load_worker *worker)
 {
 	(void) worker;
 	return -ENOSYS;
 }
 
-const struct engine engine_uring = { .name = "io_uring", .probe = stub_probe, .run = stub_run };
+const struct load_engine engine_uring = { .name = "io_uring", .probe = stub_probe, .run = stub_run };

@@ -21,7 +21,7 @@
 #include "client/load/report.h"
 #include "client/load/worker.h"
 
-#define LIVE_EVERY (TICKS_SECOND / 2)
+#define LIVE_EVERY (NSEC_PER_SEC / 2)
 #define BUFFER_MOST PATTERN_RUN
 #define STREAM_WINDOW (UINT64_C(64) << 20)
 #define LIMIT_SHARE 0.95 /* a thread that wants a processor for more of the time than that is the limit */
@@ -29,8 +29,8 @@
 
 /* The coordinator's view. */
 struct coordinator {
-	struct run run;
-	struct worker *workers;
+	struct load_run run;
+	struct load_worker *workers;
 	unsigned count, running;
 	int *idle;
 	unsigned idle_open;
@@ -40,7 +40,7 @@ struct coordinator {
 	uint64_t live_next, live_echoes, live_at;
 };
 
-static int complain(int outcome, const char *what, int error)
+static int error_print(int outcome, const char *what, int error)
 {
 	fprintf(stderr, "echoc: %s%s%s\n", what, error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
 	return outcome;
@@ -48,14 +48,15 @@ static int complain(int outcome, const char *what, int error)
 
 /* --- before ------------------------------------------------------------------------------------------------- */
 
-static int descriptors_raise(const struct options *options)
+static int descriptors_raise(const struct client_options *options)
 {
-	rlim_t needed = (rlim_t) options->connections + options->idle + 4 * options->threads + DESCRIPTORS_SPARE;
+	rlim_t needed = (rlim_t) options->connections + options->idle + 4 * options->threads
+		      + DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	char text[160];
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return complain(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
+		return error_print(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
 	limit.rlim_cur = limit.rlim_max;
 	/* Only root may have more than the hard limit; it does no harm to ask. */
 	if (limit.rlim_max < needed) {
@@ -63,16 +64,18 @@ static int descriptors_raise(const struct options *options)
 
 		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
 			return -1;
-		snprintf(text, sizeof(text), "%u connections need %llu descriptors, and only %llu are allowed (ulimit -Hn)",
-			 options->connections + options->idle, (unsigned long long) needed, (unsigned long long) limit.rlim_max);
-		return complain(OUTCOME_USAGE, text, 0);
+		snprintf(text, sizeof text,
+			 "%u connections need %llu descriptors, and only %llu are allowed (ulimit -Hn)",
+			 options->connections + options->idle, (unsigned long long) needed,
+			 (unsigned long long) limit.rlim_max);
+		return error_print(OUTCOME_USAGE, text, 0);
 	}
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return complain(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
+		return error_print(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
 	return -1;
 }
 
-static size_t buffer_choose(const struct options *options)
+static size_t buffer_choose(const struct client_options *options)
 {
 	uint64_t flight = options->size * (options->depth > 0 ? options->depth : 1);
 	uint64_t share = (UINT64_C(256) << 20) / options->connections; /* all of them together */
@@ -89,9 +92,9 @@ static size_t buffer_choose(const struct options *options)
 }
 
 /* Which engine drives it. `note` (of `size` bytes) says why not the first choice, if so. Returns -1 or an outcome. */
-static int engine_choose(struct run *run, char *note, size_t size)
+static int engine_choose(struct load_run *run, char *note, size_t size)
 {
-	const struct options *options = run->options;
+	const struct client_options *options = run->options;
 	char why[160] = "";
 
 	note[0] = '\0';
@@ -102,7 +105,7 @@ static int engine_choose(struct run *run, char *note, size_t size)
 	}
 	if (options->engine == ENGINE_EPOLL)
 		return -1;
-	if (engine_uring.probe(why, sizeof(why)) == 0) {
+	if (engine_uring.probe(why, sizeof why) == 0) {
 		run->engine = &engine_uring;
 		return -1;
 	}
@@ -116,7 +119,7 @@ static int engine_choose(struct run *run, char *note, size_t size)
 
 static int idle_open(struct coordinator *coordinator)
 {
-	const struct options *options = coordinator->run.options;
+	const struct client_options *options = coordinator->run.options;
 	const char *what;
 	char text[160];
 	int error;
@@ -124,17 +127,17 @@ static int idle_open(struct coordinator *coordinator)
 	if (options->idle == 0)
 		return -1;
 	coordinator->idle = malloc(options->idle * sizeof(int));
-	if (coordinator->idle == NULL)
-		return complain(OUTCOME_USAGE, "idle connections", ENOMEM);
+	if (!coordinator->idle)
+		return error_print(OUTCOME_USAGE, "idle connections", ENOMEM);
 	for (unsigned i = 0; i < options->idle; i++)
 		coordinator->idle[i] = -1;
-	coordinator->idle_open = opener_connect(coordinator->idle, options->idle, &options->wish, &coordinator->run.to, -1,
-						&error, &what);
+	coordinator->idle_open = connect_many(coordinator->idle, options->idle, &options->sockopts,
+					      &coordinator->run.to, -1, &error, &what);
 	if (coordinator->idle_open == options->idle)
 		return -1;
-	snprintf(text, sizeof(text), "only %u of %u idle connections could be made: %s%s", coordinator->idle_open, options->idle,
-		 what != NULL ? "cannot " : "", what != NULL ? what : "connect");
-	return complain(OUTCOME_UNREACHED, text, error);
+	snprintf(text, sizeof text, "only %u of %u idle connections could be made: %s%s",
+		 coordinator->idle_open, options->idle, what ? "cannot " : "", what ? what : "connect");
+	return error_print(OUTCOME_UNREACHED, text, error);
 }
 
 /* How many idle connections the server has closed, or sent something on. */
@@ -152,31 +155,32 @@ static unsigned idle_lost(const struct coordinator *coordinator)
 
 static int workers_start(struct coordinator *coordinator, int first_fd)
 {
-	const struct options *options = coordinator->run.options;
+	const struct client_options *options = coordinator->run.options;
 	unsigned first = 0;
 	int r;
 
-	coordinator->workers = calloc(options->threads, sizeof(*coordinator->workers));
-	if (coordinator->workers == NULL) {
+	coordinator->workers = calloc(options->threads, sizeof *coordinator->workers);
+	if (!coordinator->workers) {
 		close(first_fd);
-		return complain(OUTCOME_USAGE, "threads", ENOMEM);
+		return error_print(OUTCOME_USAGE, "threads", ENOMEM);
 	}
 	for (unsigned i = 0; i < options->threads; i++) {
-		struct worker *worker = &coordinator->workers[i];
-		unsigned count = options->connections / options->threads + (i < options->connections % options->threads);
+		struct load_worker *worker = &coordinator->workers[i];
+		unsigned count = options->connections / options->threads
+			       + (i < options->connections % options->threads);
 
-		r = worker_init(worker, &coordinator->run, i, first, count);
+		r = load_worker_init(worker, &coordinator->run, i, first, count);
 		coordinator->count++;
 		if (i == 0 && r == 0 && options->mode != LOAD_CONNECT)
-			worker->flows[0].fd = first_fd; /* the one with which the address was found */
+			worker->conns[0].fd = first_fd; /* the one with which the address was found */
 		else if (i == 0)
 			close(first_fd);
 		if (r < 0)
-			return complain(OUTCOME_USAGE, "connections", -r);
+			return error_print(OUTCOME_USAGE, "connections", -r);
 		first += count;
-		r = pthread_create(&worker->thread, NULL, worker_thread, worker);
+		r = pthread_create(&worker->thread, NULL, load_worker_thread, worker);
 		if (r != 0)
-			return complain(OUTCOME_USAGE, "a thread", r);
+			return error_print(OUTCOME_USAGE, "a thread", r);
 		coordinator->running++;
 	}
 	return -1;
@@ -189,19 +193,19 @@ static void workers_wake(struct coordinator *coordinator)
 	uint64_t one = 1;
 
 	for (unsigned i = 0; i < coordinator->running; i++)
-		if (write(coordinator->workers[i].wake, &one, sizeof(one)) < 0)
+		if (write(coordinator->workers[i].wake, &one, sizeof one) < 0)
 			return; /* cannot be: the counter does not fill */
 }
 
 /* Wait for news of a worker, for Ctrl-C or for the time `until`. */
-static void news_wait(struct coordinator *coordinator, uint64_t until)
+static void event_wait(struct coordinator *coordinator, uint64_t until)
 {
 	struct pollfd fd = { .fd = coordinator->run.report, .events = POLLIN };
 	struct timespec wait;
-	uint64_t news;
+	uint64_t events;
 
-	if (ppoll(&fd, 1, ticks_wait(&wait, ticks_now(), until), interrupt_mask()) > 0
-	    && read(coordinator->run.report, &news, sizeof(news)) < 0)
+	if (ppoll(&fd, 1, nsec_timespec(&wait, nsec_now(), until), interrupt_mask()) > 0
+	    && read(coordinator->run.report, &events, sizeof events) < 0)
 		return;
 }
 
@@ -211,27 +215,29 @@ static uint64_t echoes_so_far(const struct coordinator *coordinator, uint64_t *r
 
 	*received = *errors = 0;
 	for (unsigned i = 0; i < coordinator->running; i++) {
-		const struct tally *tally = &coordinator->workers[i].tally;
+		const struct load_counters *counters = &coordinator->workers[i].counters;
 
-		*received += tally_get(&tally->received);
-		*errors += tally_get(&tally->errors) + tally_get(&tally->mismatches) + tally_get(&tally->lost);
-		echoes += tally_get(&tally->echoes);
+		*received += counter_get(&counters->received);
+		*errors += counter_get(&counters->errors) + counter_get(&counters->mismatches)
+			 + counter_get(&counters->lost);
+		echoes += counter_get(&counters->echoes);
 	}
 	return echoes;
 }
 
 static void live_print(struct coordinator *coordinator, uint64_t now)
 {
-	const struct run *run = &coordinator->run;
+	const struct load_run *run = &coordinator->run;
 	uint64_t received, errors, begin = atomic_load(&run->begin), from = atomic_load(&run->measure_from);
-	double seconds = ticks_to_seconds(now - coordinator->live_at), speed;
+	double seconds = nsec_to_seconds(now - coordinator->live_at), speed;
 	char rate[NUMBER_TEXT_MAX];
 
 	echoes_so_far(coordinator, &received, &errors);
 	speed = seconds > 0 ? (double) (received - coordinator->live_echoes) / seconds : 0;
-	fprintf(stderr, "\r%5.1f s %s  %s echoes/s  %.1f MB/s", ticks_to_seconds(now - (now < from ? begin : from)),
-		now < from ? "warm-up" : "of the measurement", number_group(rate, (uint64_t) (speed / (double) run->options->size)),
-		speed / 1e6);
+	fprintf(stderr, "\r%5.1f s %s  %s echoes/s  %.1f MB/s",
+		nsec_to_seconds(now - (now < from ? begin : from)),
+		now < from ? "warm-up" : "of the measurement",
+		number_group(rate, (uint64_t) (speed / (double) run->options->size)), speed / 1e6);
 	if (errors > 0)
 		fprintf(stderr, "  %llu errors", (unsigned long long) errors);
 	fputs("\033[K", stderr);
@@ -246,15 +252,15 @@ static int opening_wait(struct coordinator *coordinator)
 	const char *fault = NULL;
 
 	while (atomic_load(&coordinator->run.opened) < coordinator->count && !coordinator->interrupted) {
-		news_wait(coordinator, TICKS_NEVER);
+		event_wait(coordinator, NSEC_NEVER);
 		coordinator->interrupted = interrupt_seen();
 	}
 	if (coordinator->interrupted)
-		return complain(OUTCOME_UNREACHED, "interrupted before all connections were made", 0);
-	for (unsigned i = 0; i < coordinator->count && fault == NULL; i++)
+		return error_print(OUTCOME_UNREACHED, "interrupted before all connections were made", 0);
+	for (unsigned i = 0; i < coordinator->count && !fault; i++)
 		if (coordinator->workers[i].fault[0] != '\0')
 			fault = coordinator->workers[i].fault;
-	if (fault == NULL)
+	if (!fault)
 		return -1;
 	fprintf(stderr, "echoc: %s: %s\n", coordinator->run.target->name, fault);
 	return OUTCOME_UNREACHED;
@@ -262,11 +268,11 @@ static int opening_wait(struct coordinator *coordinator)
 
 static void run_stop(struct coordinator *coordinator, uint64_t now)
 {
-	struct run *run = &coordinator->run;
+	struct load_run *run = &coordinator->run;
 
 	coordinator->interrupted = true;
 	coordinator->stopped = now;
-	atomic_store(&run->drain_to, now + TICKS_SECOND);
+	atomic_store(&run->drain_to, now + NSEC_PER_SEC);
 	atomic_store(&run->measure_to, now);
 	workers_wake(coordinator);
 }
@@ -274,13 +280,13 @@ static void run_stop(struct coordinator *coordinator, uint64_t now)
 /* From the first byte to the last: wakes the workers when a phase begins. */
 static void run_watch(struct coordinator *coordinator)
 {
-	struct run *run = &coordinator->run;
+	struct load_run *run = &coordinator->run;
 	uint64_t woken = 0;
 
 	while (atomic_load(&run->finished) < coordinator->running) {
 		uint64_t from = atomic_load(&run->measure_from), to = atomic_load(&run->measure_to);
-		uint64_t over = atomic_load(&run->drain_to), now = ticks_now();
-		uint64_t next = now < from ? from : now < to ? to : now < over ? over : TICKS_NEVER;
+		uint64_t over = atomic_load(&run->drain_to), now = nsec_now();
+		uint64_t next = now < from ? from : now < to ? to : now < over ? over : NSEC_NEVER;
 
 		/* One wake-up when a boundary has been crossed. */
 		if (next != woken && woken != 0)
@@ -290,23 +296,25 @@ static void run_watch(struct coordinator *coordinator)
 			live_print(coordinator, now);
 			coordinator->live_next = now + LIVE_EVERY;
 		}
-		news_wait(coordinator, coordinator->live && coordinator->live_next < next ? coordinator->live_next : next);
+		event_wait(coordinator, coordinator->live && coordinator->live_next < next
+						? coordinator->live_next
+						: next);
 		if (!coordinator->interrupted && interrupt_seen())
-			run_stop(coordinator, ticks_now());
+			run_stop(coordinator, nsec_now());
 	}
 	/* All connections were lost before the time was over. */
-	if (ticks_now() < atomic_load(&run->measure_to))
-		atomic_store(&run->measure_to, ticks_now());
+	if (nsec_now() < atomic_load(&run->measure_to))
+		atomic_store(&run->measure_to, nsec_now());
 	if (coordinator->live_shown)
 		fputs("\r\033[K", stderr);
 }
 
 static void run_begin(struct coordinator *coordinator)
 {
-	struct run *run = &coordinator->run;
-	const struct options *options = run->options;
-	uint64_t now = ticks_now(), from = now + options->ramp + options->warmup;
-	uint64_t drain = options->timeout == TICKS_NEVER ? 3600 * TICKS_SECOND : options->timeout;
+	struct load_run *run = &coordinator->run;
+	const struct client_options *options = run->options;
+	uint64_t now = nsec_now(), from = now + options->ramp + options->warmup;
+	uint64_t drain = options->timeout == NSEC_NEVER ? 3600 * NSEC_PER_SEC : options->timeout;
 
 	atomic_store(&run->begin, now);
 	atomic_store(&run->measure_from, from);
@@ -323,32 +331,32 @@ static void run_begin(struct coordinator *coordinator)
 
 static double seconds_measured(const struct coordinator *coordinator)
 {
-	const struct run *run = &coordinator->run;
+	const struct load_run *run = &coordinator->run;
 	uint64_t from = atomic_load(&run->measure_from), to = atomic_load(&run->measure_to);
 
-	return to > from ? ticks_to_seconds(to - from) : 0;
+	return to > from ? nsec_to_seconds(to - from) : 0;
 }
 
-static void report_worker(struct report *report, const struct worker *worker)
+static void report_worker(struct load_report *report, const struct load_worker *worker)
 {
-	const struct tally *tally = &worker->tally;
-	double cpu = ticks_to_seconds(worker->cpu);
+	const struct load_counters *counters = &worker->counters;
+	double cpu = nsec_to_seconds(worker->cpu);
 
-	report->echoes += (double) tally_get(&tally->echoes);
-	report->bytes += tally_get(&tally->bytes);
-	report->bytes_sent += tally_get(&tally->sent);
-	report->bytes_received += tally_get(&tally->received);
-	report->errors += tally_get(&tally->errors);
-	report->lost += tally_get(&tally->lost);
-	report->mismatches += tally_get(&tally->mismatches);
-	report->duplicates += tally_get(&tally->duplicates);
-	report->connections_made += tally_get(&tally->connections);
+	report->echoes += (double) counter_get(&counters->echoes);
+	report->bytes += counter_get(&counters->bytes);
+	report->bytes_sent += counter_get(&counters->sent);
+	report->bytes_received += counter_get(&counters->received);
+	report->errors += counter_get(&counters->errors);
+	report->lost += counter_get(&counters->lost);
+	report->mismatches += counter_get(&counters->mismatches);
+	report->duplicates += counter_get(&counters->duplicates);
+	report->connections_made += counter_get(&counters->connections);
 	report->unsent += worker->unsent;
 	report->cpu_seconds += cpu;
-	if (report->fault == NULL && worker->fault[0] != '\0')
+	if (!report->fault && worker->fault[0] != '\0')
 		report->fault = worker->fault;
 	if (report->seconds > 0) {
-		double share = cpu / report->seconds, wait = ticks_to_seconds(worker->delay) / report->seconds;
+		double share = cpu / report->seconds, wait = nsec_to_seconds(worker->delay) / report->seconds;
 
 		report->limited |= share + wait > LIMIT_SHARE;
 		if (share > report->cpu_share_highest) {
@@ -361,19 +369,21 @@ static void report_worker(struct report *report, const struct worker *worker)
 
 static int run_report(struct coordinator *coordinator, const char *note)
 {
-	const struct options *options = coordinator->run.options;
-	struct report *report = calloc(1, sizeof(*report));
+	const struct client_options *options = coordinator->run.options;
+	struct load_report *report = calloc(1, sizeof *report);
 	char address[ADDR_TEXT_MAX];
 	int outcome = OUTCOME_OK;
 
-	if (report == NULL)
-		return complain(OUTCOME_DIFFERS, "the report", ENOMEM);
+	if (!report)
+		return error_print(OUTCOME_DIFFERS, "the report", ENOMEM);
 	report->options = options;
 	report->engine = coordinator->run.engine->name;
 	report->engine_note = note[0] != '\0' ? note : NULL;
-	report->transport = options->udp ? "udp" : coordinator->run.to.sa.sa_family == AF_UNIX ? "unix" : "tcp";
+	report->transport = options->udp                                ? "udp"
+			  : coordinator->run.to.sa.sa_family == AF_UNIX ? "unix"
+									: "tcp";
 	report->address = addr_print(&coordinator->run.to, address);
-	report->measured_from = ticks_to_seconds(atomic_load(&coordinator->run.measure_from));
+	report->measured_from = nsec_to_seconds(atomic_load(&coordinator->run.measure_from));
 	report->seconds = seconds_measured(coordinator);
 	report->interrupted = coordinator->interrupted;
 	report->idle_lost = idle_lost(coordinator);
@@ -389,10 +399,10 @@ static int run_report(struct coordinator *coordinator, const char *note)
 	if (options->udp && report->bytes_received == 0 && report->errors > 0)
 		outcome = OUTCOME_UNREACHED;
 	if (options->json)
-		report_json(report);
+		load_report_json(report);
 	else
-		report_text(report);
-	if (options->plot != NULL && plot_draw(report, options->plot) < 0 && outcome == OUTCOME_OK)
+		load_report_text(report);
+	if (options->plot && plot_draw(report, options->plot) < 0 && outcome == OUTCOME_OK)
 		outcome = OUTCOME_USAGE;
 	free(report);
 	return outcome;
@@ -401,9 +411,9 @@ static int run_report(struct coordinator *coordinator, const char *note)
 static void coordinator_clear(struct coordinator *coordinator)
 {
 	for (unsigned i = 0; i < coordinator->count; i++)
-		worker_clear(&coordinator->workers[i]);
+		load_worker_clear(&coordinator->workers[i]);
 	free(coordinator->workers);
-	for (unsigned i = 0; coordinator->idle != NULL && i < coordinator->run.options->idle; i++)
+	for (unsigned i = 0; coordinator->idle && i < coordinator->run.options->idle; i++)
 		if (coordinator->idle[i] >= 0)
 			close(coordinator->idle[i]);
 	free(coordinator->idle);
@@ -431,29 +441,29 @@ static int run_all(struct coordinator *coordinator, int first_fd, const char *no
 	return outcome < 0 ? run_report(coordinator, note) : outcome;
 }
 
-int load(const struct options *options, const struct target *target)
+int load(const struct client_options *options, const struct target *target)
 {
 	struct coordinator coordinator = { .run = { .options = options, .target = target, .report = -1 } };
-	struct run *run = &coordinator.run;
+	struct load_run *run = &coordinator.run;
 	char why[TARGET_WHY_MAX], note[200];
 	int fd, outcome;
 
 	run->buffer = buffer_choose(options);
 	run->window = options->depth > 0 ? options->size * options->depth : STREAM_WINDOW;
 	outcome = descriptors_raise(options);
-	if (outcome < 0 && options->plot != NULL)
+	if (outcome < 0 && options->plot)
 		outcome = plot_check(options->plot);
 	if (outcome < 0)
-		outcome = engine_choose(run, note, sizeof(note));
+		outcome = engine_choose(run, note, sizeof note);
 	if (outcome >= 0)
 		return outcome;
-	fd = target_connect(target, &options->wish, &run->to, why);
+	fd = target_connect(target, &options->sockopts, &run->to, why);
 	if (fd < 0)
-		return complain(OUTCOME_UNREACHED, why, 0);
+		return error_print(OUTCOME_UNREACHED, why, 0);
 	pattern_make();
 	run->report = eventfd(0, EFD_CLOEXEC);
 	if (run->report < 0)
-		outcome = complain(OUTCOME_USAGE, "eventfd", errno);
+		outcome = error_print(OUTCOME_USAGE, "eventfd", errno);
 	else
 		outcome = run_all(&coordinator, fd, note);
 	coordinator_clear(&coordinator);

@@ -5,9 +5,9 @@
 #ifndef ECHOD_CLIENT_LOAD_H
 #define ECHOD_CLIENT_LOAD_H
 
-struct options;
+struct client_options;
 struct target;
 
-int load(const struct options *options, const struct target *target);
+int load(const struct client_options *options, const struct target *target);
 
 #endif

@@ -15,15 +15,16 @@
 #include "client/load/report.h"
 
 #define TOOL "gnuplot"
-#define STEP 1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */
+#define STEP \
+	1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */
 
 int plot_check(const char *path)
 {
 	const char *folders = getenv("PATH");
-	char *copy = strdup(folders != NULL ? folders : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
+	char *copy = strdup(folders ? folders : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
 	int outcome = OUTCOME_USAGE, fd;
 
-	while (outcome >= 0 && rest != NULL && (folder = strsep(&rest, ":")) != NULL) {
+	while (outcome >= 0 && rest && (folder = strsep(&rest, ":")) != NULL) {
 		char *file;
 
 		if (asprintf(&file, "%s/" TOOL, folder) < 0)
@@ -60,19 +61,21 @@ static void quoted(FILE *file, const char *text)
 }
 
 /* How the echoes spread over the latencies (left axis), and how many were no slower (right axis). */
-static void script_write(FILE *file, const struct report *report)
+static void script_write(FILE *file, const struct load_report *report)
 {
-	const struct options *options = report->options;
+	const struct client_options *options = report->options;
 	const struct histogram *latency = &report->latency;
 	double low = (double) (latency->min > 0 ? latency->min : 1), high = (double) (latency->max + 1);
 	double edge = low;
 	uint64_t seen = 0;
 	char title[256];
 
-	snprintf(title, sizeof(title), "%s: %s, %u connections, %llu bytes: %.0f echoes/s", report->address,
+	snprintf(title, sizeof title, "%s: %s, %u connections, %llu bytes: %.0f echoes/s", report->address,
 		 options_mode_name(options->mode), options->connections, (unsigned long long) options->size,
 		 report->seconds > 0 ? report->echoes / report->seconds : 0);
-	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset title ", file);
+	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset "
+	      "title ",
+	      file);
 	quoted(file, title);
 	fputs(" noenhanced\nset xlabel 'latency, microseconds'\nset logscale x\nset grid\nset key top left\n"
 	      "set ylabel 'share of the messages, per cent'\nset y2label 'no slower, per cent'\n"
@@ -87,13 +90,16 @@ static void script_write(FILE *file, const struct report *report)
 		if (to > from) {
 			count = histogram_between(latency, from, to);
 			seen += count;
-			fprintf(file, "%.3f %.5f %.5f\n", edge * (1 + STEP) / 2 / 1e3, 100.0 * (double) count / (double) latency->count,
+			fprintf(file, "%.3f %.5f %.5f\n", edge * (1 + STEP) / 2 / 1e3,
+				100.0 * (double) count / (double) latency->count,
 				100.0 * (double) seen / (double) latency->count);
 		}
 		edge = next;
 	}
-	fputs("END\nplot $latency using 1:2 with boxes fill solid 0.5 noborder linecolor rgb '#4477aa' title 'messages', "
-	      "$latency using 1:3 axes x1y2 with lines linewidth 2 linecolor rgb '#ee6677' title 'no slower'\n",
+	fputs("END\nplot $latency using 1:2 with boxes fill solid 0.5 noborder linecolor rgb '#4477aa' title "
+	      "'messages', "
+	      "$latency using 1:3 axes x1y2 with lines linewidth 2 linecolor rgb '#ee6677' title 'no "
+	      "slower'\n",
 	      file);
 }
 
@@ -118,7 +124,7 @@ static int tool_run(int script, int picture)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-int plot_draw(const struct report *report, const char *path)
+int plot_draw(const struct load_report *report, const char *path)
 {
 	FILE *script;
 	int r = 0, picture;
@@ -129,7 +135,7 @@ int plot_draw(const struct report *report, const char *path)
 	}
 	script = tmpfile();
 	picture = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (script == NULL || picture < 0)
+	if (!script || picture < 0)
 		r = -errno;
 	if (r == 0) {
 		script_write(script, report);
@@ -139,11 +145,12 @@ int plot_draw(const struct report *report, const char *path)
 	}
 	if (r == 0)
 		r = tool_run(fileno(script), picture);
-	if (script != NULL)
+	if (script)
 		fclose(script);
 	if (picture >= 0 && close(picture) < 0 && r == 0)
 		r = -errno;
 	if (r < 0)
-		fprintf(stderr, "echoc: --plot: %s could not be drawn: %s\n", path, r == -EIO ? "see what " TOOL " said" : strerror(-r));
+		fprintf(stderr, "echoc: --plot: %s could not be drawn: %s\n", path,
+			r == -EIO ? "see what " TOOL " said" : strerror(-r));
 	return r;
 }

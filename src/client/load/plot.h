@@ -5,12 +5,12 @@
 #ifndef ECHOD_CLIENT_PLOT_H
 #define ECHOD_CLIENT_PLOT_H
 
-struct report;
+struct load_report;
 
 /* Whether it can be drawn here, into `path`; asked before the run. Returns -1, or the outcome to end with. */
 int plot_check(const char *path);
 
 /* Draw into the file `path` as SVG. Returns 0 or -errno. */
-int plot_draw(const struct report *report, const char *path);
+int plot_draw(const struct load_report *report, const char *path);
 
 #endif

@@ -17,16 +17,13 @@ static const struct {
 	const char *key;  /* as scripts find it */
 	double share;
 } quantiles[] = {
-	{ "p50", "p50", 0.5 },
-	{ "p90", "p90", 0.9 },
-	{ "p99", "p99", 0.99 },
-	{ "p99.9", "p999", 0.999 },
-	{ "max", "max", 1 },
+	{ "p50", "p50", 0.5 },      { "p90", "p90", 0.9 }, { "p99", "p99", 0.99 },
+	{ "p99.9", "p999", 0.999 }, { "max", "max", 1 },
 };
 
-#define QUANTILES (sizeof(quantiles) / sizeof(quantiles[0]))
+#define QUANTILES (sizeof quantiles / sizeof quantiles[0])
 
-static double per_second(const struct report *report, double amount)
+static double per_second(const struct load_report *report, double amount)
 {
 	return report->seconds > 0 ? amount / report->seconds : 0;
 }
@@ -50,13 +47,13 @@ static void latency_row(const struct histogram *latency, uint64_t low, uint64_t 
 	int width = (int) (share * BAR_WIDTH + 0.5);
 	char bar[BAR_WIDTH + 1];
 
-	memset(bar, '#', sizeof(bar));
+	memset(bar, '#', sizeof bar);
 	bar[width] = '\0';
 	/* What is there but too little to be drawn must still be seen. */
 	if (width == 0 && share > 0)
 		strcpy(bar, ".");
-	printf("  %7s - %-7s %8.3f %%  %s\n", number_duration(from, (double) low), number_duration(to, (double) high), share * 100,
-	       bar);
+	printf("  %7s - %-7s %8.3f %%  %s\n", number_duration(from, (double) low),
+	       number_duration(to, (double) high), share * 100, bar);
 }
 
 static void latency_picture(const struct histogram *latency)
@@ -72,15 +69,17 @@ static void latency_picture(const struct histogram *latency)
 		latency_row(latency, low, edge_next(low));
 }
 
-static void counts_print(const struct report *report)
+static void counts_print(const struct load_report *report)
 {
 	char count[NUMBER_TEXT_MAX], rate[NUMBER_TEXT_MAX];
 
 	if (report->options->mode == LOAD_STREAM)
-		printf("  stream     %.1f MB/s each way, %.0f messages of %llu bytes\n", per_second(report, (double) report->bytes) / 1e6,
-		       report->echoes, (unsigned long long) report->options->size);
+		printf("  stream     %.1f MB/s each way, %.0f messages of %llu bytes\n",
+		       per_second(report, (double) report->bytes) / 1e6, report->echoes,
+		       (unsigned long long) report->options->size);
 	else
-		printf("  echoes     %s, that is %s/s and %.2f MB/s each way\n", number_group(count, (uint64_t) report->echoes),
+		printf("  echoes     %s, that is %s/s and %.2f MB/s each way\n",
+		       number_group(count, (uint64_t) report->echoes),
 		       number_group(rate, (uint64_t) (per_second(report, report->echoes) + 0.5)),
 		       per_second(report, (double) report->bytes) / 1e6);
 	if (report->options->rate > 0 && report->unsent > 0)
@@ -91,7 +90,7 @@ static void counts_print(const struct report *report)
 	       report->bytes_sent == report->bytes_received ? ", all as sent" : "");
 }
 
-static void latency_print(const struct report *report)
+static void latency_print(const struct load_report *report)
 {
 	char text[NUMBER_TEXT_MAX];
 
@@ -101,51 +100,57 @@ static void latency_print(const struct report *report)
 	}
 	printf("  latency   ");
 	for (size_t i = 0; i < QUANTILES; i++)
-		printf(" %s %s,", quantiles[i].text, number_duration(text, (double) histogram_quantile(&report->latency, quantiles[i].share)));
+		printf(" %s %s,", quantiles[i].text,
+		       number_duration(text,
+				       (double) histogram_quantile(&report->latency, quantiles[i].share)));
 	printf(" mean %s\n", number_duration(text, histogram_mean(&report->latency)));
 	if (report->options->rate > 0)
 		puts("             counted from when each message was due");
 }
 
-static void faults_print(const struct report *report)
+static void faults_print(const struct load_report *report)
 {
 	if (report->mismatches + report->errors + report->lost + report->idle_lost + report->duplicates > 0)
-		printf("  wrong      %llu differing, %llu connections failed, %llu messages lost, %llu idle connections lost, "
+		printf("  wrong      %llu differing, %llu connections failed, %llu messages lost, %llu idle "
+		       "connections lost, "
 		       "%llu duplicates\n",
 		       (unsigned long long) report->mismatches, (unsigned long long) report->errors,
 		       (unsigned long long) report->lost, (unsigned long long) report->idle_lost,
 		       (unsigned long long) report->duplicates);
-	if (report->fault != NULL)
+	if (report->fault)
 		printf("  first      %s\n", report->fault);
 }
 
-void report_text(const struct report *report)
+void load_report_text(const struct load_report *report)
 {
-	const struct options *options = report->options;
+	const struct client_options *options = report->options;
 
-	printf("%s over %s: %s, %u connections", report->address, report->transport, options_mode_name(options->mode),
-	       options->connections);
+	printf("%s over %s: %s, %u connections", report->address, report->transport,
+	       options_mode_name(options->mode), options->connections);
 	if (options->idle > 0)
 		printf(" and %u idle", options->idle);
 	printf(", %llu bytes", (unsigned long long) options->size);
 	if (options->depth > 1)
 		printf(", %u in flight", options->depth);
-	printf(", %u thread%s on %s, %.2f s after %.3g s of warm-up%s\n", options->threads, options->threads == 1 ? "" : "s",
-	       report->engine, report->seconds, ticks_to_seconds(options->warmup),
+	printf(", %u thread%s on %s, %.2f s after %.3g s of warm-up%s\n", options->threads,
+	       options->threads == 1 ? "" : "s", report->engine, report->seconds,
+	       nsec_to_seconds(options->warmup),
 	       !report->interrupted  ? ""
 	       : report->seconds > 0 ? " (interrupted)"
 				     : " (interrupted before that was over)");
-	if (report->engine_note != NULL)
+	if (report->engine_note)
 		printf("  note       %s\n", report->engine_note);
 	counts_print(report);
 	latency_print(report);
-	printf("  client     %.2f s of processor time, its busiest thread at %.0f %% of one processor\n", report->cpu_seconds,
-	       report->cpu_share_highest * 100);
+	printf("  client     %.2f s of processor time, its busiest thread at %.0f %% of one processor\n",
+	       report->cpu_seconds, report->cpu_share_highest * 100);
 	if (report->limited && report->wait_share_highest > 0.05)
-		printf("  LIMIT      the client was the limit: its busiest thread wanted more, and waited %.0f %% of the time for a processor\n",
+		printf("  LIMIT      the client was the limit: its busiest thread wanted more, and waited "
+		       "%.0f %% of the time for a processor\n",
 		       report->wait_share_highest * 100);
 	else if (report->limited)
-		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an engine that costs less");
+		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an "
+		     "engine that costs less");
 	faults_print(report);
 	latency_picture(&report->latency);
 }
@@ -156,16 +161,17 @@ static void latency_json(struct json *json, const struct histogram *latency)
 {
 	json_object(json, "latency_us");
 	for (size_t i = 0; i < QUANTILES; i++)
-		json_number(json, quantiles[i].key, (double) histogram_quantile(latency, quantiles[i].share) / 1e3, 3);
+		json_number(json, quantiles[i].key,
+			    (double) histogram_quantile(latency, quantiles[i].share) / 1e3, 3);
 	json_number(json, "mean", histogram_mean(latency) / 1e3, 3);
 	json_number(json, "min", latency->count > 0 ? (double) latency->min / 1e3 : 0, 3);
 	json_count(json, "count", latency->count);
 	json_object_end(json);
 }
 
-void report_json(const struct report *report)
+void load_report_json(const struct load_report *report)
 {
-	const struct options *options = report->options;
+	const struct client_options *options = report->options;
 	struct json json;
 
 	json_open(&json, stdout);
@@ -180,7 +186,7 @@ void report_json(const struct report *report)
 	json_count(&json, "depth", options->depth);
 	json_count(&json, "threads", options->threads);
 	json_count(&json, "rate", options->rate);
-	json_number(&json, "warmup_seconds", ticks_to_seconds(options->warmup), 3);
+	json_number(&json, "warmup_seconds", nsec_to_seconds(options->warmup), 3);
 	json_number(&json, "measured_from", report->measured_from, 6);
 	json_number(&json, "seconds", report->seconds, 6);
 	json_count(&json, "echoes", (uint64_t) report->echoes);

@@ -14,87 +14,90 @@
 
 #include "client/load/connect.h"
 
-#define REST (TICKS_SECOND / 100)
+#define BACKOFF (NSEC_PER_SEC / 100)
 
-int worker_init(struct worker *worker, struct run *run, unsigned number, unsigned first, unsigned count)
+int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned number, unsigned first,
+		     unsigned count)
 {
-	const struct options *options = run->options;
-	size_t each = flow_stamps_needed(options->depth);
+	const struct client_options *options = run->options;
+	size_t each = load_conn_stamps_needed(options->depth);
 
-	*worker = (struct worker) { .run = run, .number = number, .count = count, .alive = count };
+	*worker = (struct load_worker){ .run = run, .number = number, .count = count, .alive = count };
 	worker->wake = eventfd(0, EFD_CLOEXEC);
-	worker->flows = calloc(count, sizeof(*worker->flows));
-	worker->stamps = calloc(count * each, sizeof(*worker->stamps));
-	worker->resting = calloc(count, sizeof(*worker->resting));
-	worker->rest_until = calloc(count, sizeof(*worker->rest_until));
+	worker->conns = calloc(count, sizeof *worker->conns);
+	worker->stamps = calloc(count * each, sizeof *worker->stamps);
+	worker->backoff_conns = calloc(count, sizeof *worker->backoff_conns);
+	worker->backoff_until = calloc(count, sizeof *worker->backoff_until);
 	if (worker->wake < 0)
 		return -errno;
-	if (!worker->flows || !worker->stamps || !worker->resting || !worker->rest_until)
+	if (!worker->conns || !worker->stamps || !worker->backoff_conns || !worker->backoff_until)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++)
-		flow_init(&worker->flows[i], first + i, (uint32_t) options->size, options->depth, worker->stamps + i * each);
+		load_conn_init(&worker->conns[i], first + i, (uint32_t) options->size, options->depth,
+			       worker->stamps + i * each);
 	if (options->rate > 0)
 		worker->interval = 1e9 * options->connections / ((double) options->rate * count);
 	histogram_clear(&worker->histogram);
 	return 0;
 }
 
-void worker_clear(struct worker *worker)
+void load_worker_clear(struct load_worker *worker)
 {
-	for (unsigned i = 0; worker->flows != NULL && i < worker->count; i++)
-		if (worker->flows[i].fd >= 0)
-			close(worker->flows[i].fd);
-	free(worker->flows);
+	for (unsigned i = 0; worker->conns && i < worker->count; i++)
+		if (worker->conns[i].fd >= 0)
+			close(worker->conns[i].fd);
+	free(worker->conns);
 	free(worker->stamps);
-	free(worker->resting);
-	free(worker->rest_until);
+	free(worker->backoff_conns);
+	free(worker->backoff_until);
 	if (worker->wake >= 0)
 		close(worker->wake);
 }
 
 /* --- the thread --------------------------------------------------------------------------------------------- */
 
-static void coordinator_tell(struct run *run, _Atomic unsigned *count)
+static void coordinator_notify(struct load_run *run, _Atomic unsigned *count)
 {
 	uint64_t one = 1;
 
 	atomic_fetch_add(count, 1);
-	if (write(run->report, &one, sizeof(one)) < 0)
+	if (write(run->report, &one, sizeof one) < 0)
 		return; /* only at 2^64 - 1 news: it is awake */
 }
 
-void *worker_thread(void *argument)
+void *load_worker_thread(void *argument)
 {
-	struct worker *worker = argument;
-	struct run *run = worker->run;
-	uint64_t news;
+	struct load_worker *worker = argument;
+	struct load_run *run = worker->run;
+	uint64_t events;
 	int r;
 
 	/* Wake-ups of an open loop are wanted when asked for, not 50 us later. */
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-	r = opener_open(worker);
-	coordinator_tell(run, &run->opened);
-	if (read(worker->wake, &news, sizeof(news)) == (ssize_t) sizeof(news) && atomic_load(&run->go) && r == 0) {
+	r = load_worker_connect(worker);
+	coordinator_notify(run, &run->opened);
+	if (read(worker->wake, &events, sizeof events) == (ssize_t) sizeof events && atomic_load(&run->go)
+	    && r == 0) {
 		fcntl(worker->wake, F_SETFL, O_NONBLOCK);
 		worker->now = atomic_load(&run->begin);
 		r = run->engine->run(worker);
 		if (r < 0)
-			worker_fault(worker, NULL, run->engine->name, -r);
+			load_worker_fault(worker, NULL, run->engine->name, -r);
 	}
-	coordinator_tell(run, &run->finished);
+	coordinator_notify(run, &run->finished);
 	return NULL;
 }
 
-void worker_fault(struct worker *worker, const struct flow *flow, const char *what, int error)
+void load_worker_fault(struct load_worker *worker, const struct load_conn *conn, const char *what, int error)
 {
 	int used = 0;
 
 	if (worker->fault[0] != '\0')
 		return;
-	if (flow != NULL)
-		used = snprintf(worker->fault, sizeof(worker->fault), "connection %u: ", flow->index + 1);
-	snprintf(worker->fault + used, sizeof(worker->fault) - (size_t) used, "%s%s%s", what, error != 0 ? ": " : "",
-		 error != 0 ? strerror(error) : "");
+	if (conn)
+		used = snprintf(worker->fault, sizeof worker->fault, "connection %u: ", conn->index + 1);
+	snprintf(worker->fault + used, sizeof worker->fault - (size_t) used, "%s%s%s", what,
+		 error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
 }
 
 /* --- phases ------------------------------------------------------------------------------------------------- */
@@ -107,20 +110,20 @@ static void usage_read(uint64_t *cpu, uint64_t *delay)
 	FILE *file;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-	*cpu = (uint64_t) used.tv_sec * TICKS_SECOND + (uint64_t) used.tv_nsec;
+	*cpu = (uint64_t) used.tv_sec * NSEC_PER_SEC + (uint64_t) used.tv_nsec;
 	*delay = 0;
 	file = fopen("/proc/thread-self/schedstat", "re");
-	if (file == NULL)
+	if (!file)
 		return;
 	/* The time run, the time waited, and more. */
-	if (fgets(text, sizeof(text), file) != NULL)
+	if (fgets(text, sizeof text, file) != NULL)
 		waited = strchr(text, ' ');
-	if (waited != NULL)
+	if (waited)
 		*delay = strtoull(waited, NULL, 10);
 	fclose(file);
 }
 
-static void measure_end(struct worker *worker)
+static void measure_end(struct load_worker *worker)
 {
 	uint64_t cpu, delay;
 
@@ -134,230 +137,243 @@ static void measure_end(struct worker *worker)
 }
 
 /* From here on nothing is begun. */
-static void drain_begin(struct worker *worker)
+static void drain_begin(struct load_worker *worker)
 {
-	worker->unsettled = 0;
+	worker->undrained = 0;
 	for (unsigned i = 0; i < worker->count; i++)
-		worker->unsettled += !worker->flows[i].dead;
+		worker->undrained += !worker->conns[i].dead;
 	for (unsigned i = 0; i < worker->count; i++) {
-		struct flow *flow = &worker->flows[i];
+		struct load_conn *conn = &worker->conns[i];
 
-		worker->unsent += flow->due;
-		flow->due = 0;
-		if (flow->depth == 0)
-			flow->granted = flow->sent;
-		worker_settle(worker, flow);
+		worker->unsent += conn->due;
+		conn->due = 0;
+		if (conn->depth == 0)
+			conn->granted = conn->sent;
+		load_worker_check_drained(worker, conn);
 	}
 }
 
 /* What has not come back by now is lost. */
-static void drain_give_up(struct worker *worker)
+static void drain_give_up(struct load_worker *worker)
 {
 	uint64_t lost = 0;
 	bool missing = false;
 
 	for (unsigned i = 0; i < worker->count; i++) {
-		if (!worker->flows[i].dead) {
-			missing |= worker->flows[i].sent != worker->flows[i].received; /* of a stream no message is lost, but bytes */
-			lost += flow_abandon(&worker->flows[i]);
+		if (!worker->conns[i].dead) {
+			missing |= worker->conns[i].sent
+				!= worker->conns[i].received; /* of a stream no message is lost, but bytes */
+			lost += load_conn_abandon(&worker->conns[i]);
 		}
 	}
-	tally_add(&worker->tally.lost, lost);
+	counter_add(&worker->counters.lost, lost);
 	if (lost > 0 || missing)
-		worker_fault(worker, NULL, "what was under way at the end did not come back within the time-out", 0);
-	worker->unsettled = 0;
+		load_worker_fault(worker, NULL,
+				  "what was under way at the end did not come back within the time-out", 0);
+	worker->undrained = 0;
 }
 
-static void phase_advance(struct worker *worker)
+static void phase_advance(struct load_worker *worker)
 {
-	struct run *run = worker->run;
+	struct load_run *run = worker->run;
 
-	if (worker->phase == PHASE_WARM && worker->now >= atomic_load_explicit(&run->measure_from, memory_order_relaxed)) {
-		worker->phase = PHASE_MEASURE;
+	if (worker->phase == LOAD_PHASE_WARM
+	    && worker->now >= atomic_load_explicit(&run->measure_from, memory_order_relaxed)) {
+		worker->phase = LOAD_PHASE_MEASURE;
 		worker->measured = &worker->histogram;
-		worker->since = worker->interval > 0 ? atomic_load_explicit(&run->measure_from, memory_order_relaxed) : 0;
+		worker->since = worker->interval > 0
+				      ? atomic_load_explicit(&run->measure_from, memory_order_relaxed)
+				      : 0;
 		usage_read(&worker->cpu_from, &worker->delay_from);
 	}
-	if (worker->phase <= PHASE_MEASURE && worker->now >= atomic_load_explicit(&run->measure_to, memory_order_relaxed)) {
-		if (worker->phase == PHASE_MEASURE)
+	if (worker->phase <= LOAD_PHASE_MEASURE
+	    && worker->now >= atomic_load_explicit(&run->measure_to, memory_order_relaxed)) {
+		if (worker->phase == LOAD_PHASE_MEASURE)
 			measure_end(worker);
-		worker->phase = PHASE_DRAIN;
+		worker->phase = LOAD_PHASE_DRAIN;
 		drain_begin(worker);
 	}
-	if (worker->phase <= PHASE_MEASURE && worker->alive == 0) {
-		if (worker->phase == PHASE_MEASURE)
+	if (worker->phase <= LOAD_PHASE_MEASURE && worker->alive == 0) {
+		if (worker->phase == LOAD_PHASE_MEASURE)
 			measure_end(worker);
-		worker->phase = PHASE_OVER;
+		worker->phase = LOAD_PHASE_OVER;
 	}
-	if (worker->phase == PHASE_DRAIN && worker->unsettled > 0
+	if (worker->phase == LOAD_PHASE_DRAIN && worker->undrained > 0
 	    && worker->now >= atomic_load_explicit(&run->drain_to, memory_order_relaxed))
 		drain_give_up(worker);
-	if (worker->phase == PHASE_DRAIN && worker->unsettled == 0)
-		worker->phase = PHASE_OVER;
+	if (worker->phase == LOAD_PHASE_DRAIN && worker->undrained == 0)
+		worker->phase = LOAD_PHASE_OVER;
 }
 
-void worker_settle(struct worker *worker, struct flow *flow)
+void load_worker_check_drained(struct load_worker *worker, struct load_conn *conn)
 {
-	if (worker->phase != PHASE_DRAIN || flow->settled || flow->dead || flow->granted != flow->received)
+	if (worker->phase != LOAD_PHASE_DRAIN || conn->settled || conn->dead
+	    || conn->granted != conn->received)
 		return;
-	flow->settled = true;
-	worker->unsettled--;
+	conn->settled = true;
+	worker->undrained--;
 }
 
 /* --- who may begin ------------------------------------------------------------------------------------------ */
 
-static uint64_t tick_time(const struct worker *worker, uint64_t tick)
+static uint64_t tick_time(const struct load_worker *worker, uint64_t tick)
 {
-	return atomic_load_explicit(&worker->run->begin, memory_order_relaxed) + (uint64_t) ((double) tick * worker->interval);
+	return atomic_load_explicit(&worker->run->begin, memory_order_relaxed)
+	     + (uint64_t) ((double) tick * worker->interval);
 }
 
-void worker_refill(struct worker *worker, struct flow *flow)
+void load_worker_refill(struct load_worker *worker, struct load_conn *conn)
 {
-	if (worker->phase >= PHASE_DRAIN || !flow->active || flow->dead)
+	if (worker->phase >= LOAD_PHASE_DRAIN || !conn->active || conn->dead)
 		return;
-	if (flow->depth == 0) {
-		flow_grant(flow, worker->run->window);
+	if (conn->depth == 0) {
+		load_conn_grant(conn, worker->run->window);
 	} else if (worker->interval > 0) {
-		for (; flow->due > 0 && flow_has_room(flow); flow->due--) {
-			flow_start(flow, tick_time(worker, flow->due_tick));
-			flow->due_tick += worker->count;
+		for (; conn->due > 0 && load_conn_has_room(conn); conn->due--) {
+			load_conn_start(conn, tick_time(worker, conn->due_tick));
+			conn->due_tick += worker->count;
 		}
 	} else {
-		while (flow_has_room(flow))
-			flow_start(flow, worker->now);
+		while (load_conn_has_room(conn))
+			load_conn_start(conn, worker->now);
 	}
 }
 
 /* Bring in those whose turn has come by --ramp. Returns when the next one's will. */
-static uint64_t ramp_advance(struct worker *worker, void (*push)(struct worker *, struct flow *))
+static uint64_t ramp_advance(struct load_worker *worker,
+			     void (*kick)(struct load_worker *, struct load_conn *))
 {
-	const struct options *options = worker->run->options;
+	const struct client_options *options = worker->run->options;
 	uint64_t begin = atomic_load_explicit(&worker->run->begin, memory_order_relaxed);
 
 	while (worker->active < worker->count) {
 		uint64_t turn = begin + (uint64_t) ((double) options->ramp * worker->active / worker->count);
-		struct flow *flow = &worker->flows[worker->active];
+		struct load_conn *conn = &worker->conns[worker->active];
 
 		if (turn > worker->now)
 			return turn;
 		worker->active++;
-		flow->active = true;
-		if (worker->interval == 0 && !flow->dead)
-			push(worker, flow);
+		conn->active = true;
+		if (worker->interval == 0 && !conn->dead)
+			kick(worker, conn);
 	}
-	return TICKS_NEVER;
+	return NSEC_NEVER;
 }
 
 /* Note all that became due; after the end of the measuring nothing does. Returns when the next message will. */
-static uint64_t ticks_advance(struct worker *worker, void (*push)(struct worker *, struct flow *))
+static uint64_t ticks_advance(struct load_worker *worker,
+			      void (*kick)(struct load_worker *, struct load_conn *))
 {
 	uint64_t end = atomic_load_explicit(&worker->run->measure_to, memory_order_relaxed);
 
 	for (;;) {
-		struct flow *flow = &worker->flows[worker->tick % worker->count];
+		struct load_conn *conn = &worker->conns[worker->tick % worker->count];
 		uint64_t when = tick_time(worker, worker->tick);
 
 		if (when >= end)
-			return TICKS_NEVER;
+			return NSEC_NEVER;
 		if (when > worker->now)
 			return when;
-		if (flow->active && !flow->dead) {
-			if (flow->due++ == 0)
-				flow->due_tick = worker->tick;
-			push(worker, flow);
+		if (conn->active && !conn->dead) {
+			if (conn->due++ == 0)
+				conn->due_tick = worker->tick;
+			kick(worker, conn);
 		}
 		worker->tick++;
 	}
 }
 
-static uint64_t rest_advance(struct worker *worker, void (*push)(struct worker *, struct flow *))
+static uint64_t backoff_advance(struct load_worker *worker,
+				void (*kick)(struct load_worker *, struct load_conn *))
 {
-	/* As many as there are now: a push may put its flow to rest again. */
-	for (unsigned n = worker->rest_count; n > 0; n--) {
-		unsigned first = worker->rest_first;
+	/* As many as there are now: a push may put its connection to rest again. */
+	for (unsigned n = worker->backoff_count; n > 0; n--) {
+		unsigned first = worker->backoff_first;
 
-		if (worker->rest_until[first] > worker->now)
-			return worker->rest_until[first];
-		worker->rest_first = (first + 1) % worker->count;
-		worker->rest_count--;
-		push(worker, &worker->flows[worker->resting[first]]);
+		if (worker->backoff_until[first] > worker->now)
+			return worker->backoff_until[first];
+		worker->backoff_first = (first + 1) % worker->count;
+		worker->backoff_count--;
+		kick(worker, &worker->conns[worker->backoff_conns[first]]);
 	}
-	return worker->rest_count > 0 ? worker->rest_until[worker->rest_first] : TICKS_NEVER;
+	return worker->backoff_count > 0 ? worker->backoff_until[worker->backoff_first] : NSEC_NEVER;
 }
 
-void worker_rest(struct worker *worker, struct flow *flow)
+void load_worker_backoff(struct load_worker *worker, struct load_conn *conn)
 {
-	unsigned slot = (worker->rest_first + worker->rest_count++) % worker->count;
+	unsigned slot = (worker->backoff_first + worker->backoff_count++) % worker->count;
 
-	worker->resting[slot] = (uint32_t) (flow - worker->flows);
-	worker->rest_until[slot] = worker->now + REST;
+	worker->backoff_conns[slot] = (uint32_t) (conn - worker->conns);
+	worker->backoff_until[slot] = worker->now + BACKOFF;
 }
 
-uint64_t worker_turn(struct worker *worker, void (*push)(struct worker *worker, struct flow *flow))
+uint64_t load_worker_turn(struct load_worker *worker,
+			  void (*kick)(struct load_worker *worker, struct load_conn *conn))
 {
-	uint64_t next = TICKS_NEVER, when;
+	uint64_t next = NSEC_NEVER, when;
 
-	worker->now = ticks_now();
-	if (worker->active < worker->count && worker->phase < PHASE_DRAIN)
-		next = ramp_advance(worker, push);
+	worker->now = nsec_now();
+	if (worker->active < worker->count && worker->phase < LOAD_PHASE_DRAIN)
+		next = ramp_advance(worker, kick);
 	/* Before the phase changes: what was due in it is begun, or at least known. */
-	if (worker->interval > 0 && worker->phase < PHASE_DRAIN) {
-		when = ticks_advance(worker, push);
+	if (worker->interval > 0 && worker->phase < LOAD_PHASE_DRAIN) {
+		when = ticks_advance(worker, kick);
 		next = when < next ? when : next;
 	}
 	phase_advance(worker);
-	if (worker->phase >= PHASE_DRAIN)
+	if (worker->phase >= LOAD_PHASE_DRAIN)
 		next = atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
 	/* In the drain too: some rest with a message that was begun, until they can connect. */
-	if (worker->rest_count > 0 && worker->phase != PHASE_OVER) {
-		when = rest_advance(worker, push);
+	if (worker->backoff_count > 0 && worker->phase != LOAD_PHASE_OVER) {
+		when = backoff_advance(worker, kick);
 		next = when < next ? when : next;
 	}
 	/* One that failed just now may have been the last that was awaited. */
-	return worker->phase == PHASE_DRAIN && worker->unsettled == 0 ? worker->now : next;
+	return worker->phase == LOAD_PHASE_DRAIN && worker->undrained == 0 ? worker->now : next;
 }
 
 /* --- what came back ----------------------------------------------------------------------------------------- */
 
-int worker_received(struct worker *worker, struct flow *flow, const void *bytes, size_t length)
+int load_worker_received(struct load_worker *worker, struct load_conn *conn, const void *bytes, size_t length)
 {
 	uint64_t fault;
-	int64_t finished = flow_received(flow, bytes, length, worker->since, worker->now, worker->measured,
-					 &fault);
+	int64_t finished = load_conn_received(conn, bytes, length, worker->since, worker->now,
+					      worker->measured, &fault);
 	char text[96];
 
 	if (finished < 0) {
-		snprintf(text, sizeof(text), "the byte at offset %llu of its stream came back different or was never sent",
+		snprintf(text, sizeof text,
+			 "the byte at offset %llu of its stream came back different or was never sent",
 			 (unsigned long long) fault);
-		tally_add(&worker->tally.mismatches, 1);
-		worker_fault(worker, flow, text, 0);
+		counter_add(&worker->counters.mismatches, 1);
+		load_worker_fault(worker, conn, text, 0);
 		return -EBADMSG;
 	}
-	tally_add(&worker->tally.received, length);
-	if (worker->measured != NULL) {
-		tally_add(&worker->tally.bytes, length);
+	counter_add(&worker->counters.received, length);
+	if (worker->measured) {
+		counter_add(&worker->counters.bytes, length);
 		if (finished > 0)
-			tally_add(&worker->tally.echoes, (uint64_t) finished);
+			counter_add(&worker->counters.echoes, (uint64_t) finished);
 	}
 	return 0;
 }
 
-void worker_lost(struct worker *worker, struct flow *flow, const char *what, int error)
+void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const char *what, int error)
 {
-	if (what != NULL) {
-		worker_fault(worker, flow, what, error);
-		tally_add(&worker->tally.errors, 1);
+	if (what) {
+		load_worker_fault(worker, conn, what, error);
+		counter_add(&worker->counters.errors, 1);
 	}
-	tally_add(&worker->tally.lost, flow_abandon(flow));
-	flow->state = FLOW_CLOSED;
+	counter_add(&worker->counters.lost, load_conn_abandon(conn));
+	conn->state = LOAD_CONN_CLOSED;
 	if (worker->run->options->mode == LOAD_CONNECT) {
-		if (worker->phase < PHASE_DRAIN)
-			worker_rest(worker, flow);
-		worker_settle(worker, flow);
+		if (worker->phase < LOAD_PHASE_DRAIN)
+			load_worker_backoff(worker, conn);
+		load_worker_check_drained(worker, conn);
 		return;
 	}
-	if (worker->phase == PHASE_DRAIN && !flow->settled)
-		worker->unsettled--;
-	flow->dead = true;
+	if (worker->phase == LOAD_PHASE_DRAIN && !conn->settled)
+		worker->undrained--;
+	conn->dead = true;
 	worker->alive--;
 }

@@ -22,14 +22,14 @@
 #define DATAGRAM_MOST 65536
 
 struct ping {
-	const struct options *options;
+	const struct client_options *options;
 	const struct target *target;
 	struct addr to;
 	char address[ADDR_TEXT_MAX];
 	struct probes probes;
-	int fd; /* -1: no connection at the moment */
+	int fd;                /* -1: no connection at the moment */
 	uint64_t begun, ended; /* ticks */
-	uint64_t end;          /* the deadline; TICKS_NEVER: none */
+	uint64_t end;          /* the deadline; NSEC_NEVER: none */
 	uint64_t next;         /* when the next probe is due */
 	uint64_t refused;      /* UDP: times the host said that nobody listens there */
 
@@ -37,8 +37,8 @@ struct ping {
 	uint8_t *out, *in;
 	size_t out_done, in_done;
 	bool sending;
-	uint64_t answer;       /* the number of the probe `in` is the answer to */
-	uint64_t connect;      /* ticks the latest connection took to be made */
+	uint64_t answer;  /* the number of the probe `in` is the answer to */
+	uint64_t connect; /* ticks the latest connection took to be made */
 	struct histogram connects;
 };
 
@@ -53,7 +53,7 @@ static double milliseconds(double ticks)
 }
 
 /* Whether each probe is to have its line. */
-static bool is_told(const struct ping *ping)
+static bool prints_probes(const struct ping *ping)
 {
 	return !ping->options->quiet && !ping->options->json;
 }
@@ -62,24 +62,26 @@ static bool is_told(const struct ping *ping)
 
 static void line_failed(const struct ping *ping, uint64_t seq, const char *what, int error)
 {
-	if (is_told(ping))
-		printf("%s: seq=%llu %s%s%s\n", ping->address, (unsigned long long) seq, what, error != 0 ? ": " : "",
-		       error != 0 ? strerror(error) : "");
+	if (prints_probes(ping))
+		printf("%s: seq=%llu %s%s%s\n", ping->address, (unsigned long long) seq, what,
+		       error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
 }
 
-static void line_differs(const struct ping *ping, const struct match *match, size_t length)
+static void line_differs(const struct ping *ping, const struct probe_match *match, size_t length)
 {
 	if (match->wanted < 0 || match->got < 0)
-		printf("%zu bytes from %s: seq=%llu WRONG LENGTH: %zu bytes were sent\n", length, ping->address,
-		       (unsigned long long) match->seq, ping->probes.size);
+		printf("%zu bytes from %s: seq=%llu WRONG LENGTH: %zu bytes were sent\n", length,
+		       ping->address, (unsigned long long) match->seq, ping->probes.size);
 	else
-		printf("%zu bytes from %s: seq=%llu WRONG BYTE at offset %zu: sent 0x%02x, came back 0x%02x\n", length,
-		       ping->address, (unsigned long long) match->seq, match->at, (unsigned) match->wanted, (unsigned) match->got);
+		printf("%zu bytes from %s: seq=%llu WRONG BYTE at offset %zu: sent 0x%02x, came back "
+		       "0x%02x\n",
+		       length, ping->address, (unsigned long long) match->seq, match->at,
+		       (unsigned) match->wanted, (unsigned) match->got);
 }
 
-static void line_answer(const struct ping *ping, const struct match *match, size_t length)
+static void line_answer(const struct ping *ping, const struct probe_match *match, size_t length)
 {
-	if (!is_told(ping))
+	if (!prints_probes(ping))
 		return;
 	switch (match->verdict) {
 	case VERDICT_STRAY:
@@ -95,8 +97,9 @@ static void line_answer(const struct ping *ping, const struct match *match, size
 	printf("%zu bytes from %s: seq=%llu", length, ping->address, (unsigned long long) match->seq);
 	if (ping->options->reconnect)
 		printf(" connect=%.3f ms", milliseconds((double) ping->connect));
-	printf(" time=%.3f ms%s%s%s\n", milliseconds((double) match->rtt), match->verdict == VERDICT_DUPLICATE ? " (duplicate)" : "",
-	       match->late ? " (late)" : "", match->reordered ? " (reordered)" : "");
+	printf(" time=%.3f ms%s%s%s\n", milliseconds((double) match->rtt),
+	       match->verdict == VERDICT_DUPLICATE ? " (duplicate)" : "", match->late ? " (late)" : "",
+	       match->reordered ? " (reordered)" : "");
 }
 
 static void header_print(const struct ping *ping)
@@ -107,9 +110,9 @@ static void header_print(const struct ping *ping)
 	if (strcmp(ping->target->name, ping->address) != 0)
 		printf(" (%s)", ping->address);
 	printf(" over %s: %zu bytes",
-	       ping->options->udp                  ? "UDP"
+	       ping->options->udp                 ? "UDP"
 	       : ping->to.sa.sa_family == AF_UNIX ? "a unix socket"
-						   : "TCP",
+						  : "TCP",
 	       ping->probes.size);
 	if (is_stream(ping) && !ping->options->reconnect)
 		printf(", connected in %.3f ms", milliseconds((double) ping->connect));
@@ -121,13 +124,13 @@ static void header_print(const struct ping *ping)
 /* Returns 0 or -errno with `why`. */
 static int ping_connect(struct ping *ping, char *why)
 {
-	struct target_wish wish = ping->options->wish;
-	uint64_t before = ticks_now(), left = ping->end > before ? ping->end - before : 0;
+	struct socket_options sockopts = ping->options->sockopts;
+	uint64_t before = nsec_now(), left = ping->end > before ? ping->end - before : 0;
 
 	/* The deadline holds for this too. */
-	if (ping->end != TICKS_NEVER && left < wish.timeout)
-		wish.timeout = left;
-	ping->fd = target_connect(ping->target, &wish, &ping->to, why);
+	if (ping->end != NSEC_NEVER && left < sockopts.timeout)
+		sockopts.timeout = left;
+	ping->fd = target_connect(ping->target, &sockopts, &ping->to, why);
 	if (ping->fd < 0) {
 		int r = ping->fd;
 
@@ -135,7 +138,7 @@ static int ping_connect(struct ping *ping, char *why)
 		return r;
 	}
 	addr_print(&ping->to, ping->address);
-	ping->connect = ticks_now() - before;
+	ping->connect = nsec_now() - before;
 	ping->in_done = ping->out_done = 0;
 	ping->sending = false;
 	ping->answer = ping->probes.sent + 1;
@@ -169,7 +172,8 @@ static void stream_lost(struct ping *ping, const char *what, int error)
 
 static void stream_send(struct ping *ping)
 {
-	ssize_t n = send(ping->fd, ping->out + ping->out_done, ping->probes.size - ping->out_done, MSG_NOSIGNAL);
+	ssize_t n = send(ping->fd, ping->out + ping->out_done, ping->probes.size - ping->out_done,
+			 MSG_NOSIGNAL);
 
 	if (n < 0 && errno != EAGAIN && errno != EINTR) {
 		stream_lost(ping, "the connection broke", errno);
@@ -206,14 +210,14 @@ static void probe_send(struct ping *ping)
 		r = ping_connect(ping, why);
 	if (r < 0) {
 		/* Cut off by Ctrl-C or the deadline, it says nothing about the server. */
-		if (r == -EINTR || ticks_now() >= ping->end)
+		if (r == -EINTR || nsec_now() >= ping->end)
 			return;
-		seq = probes_send(&ping->probes, ticks_now());
+		seq = probes_send(&ping->probes, nsec_now());
 		probes_give_up(&ping->probes, seq, PROBE_FAILED);
 		line_failed(ping, seq, why, 0);
 		return;
 	}
-	seq = probes_send(&ping->probes, ticks_now());
+	seq = probes_send(&ping->probes, nsec_now());
 	probes_fill(&ping->probes, seq, ping->out);
 	if (is_stream(ping)) {
 		ping->out_done = 0;
@@ -226,7 +230,7 @@ static void probe_send(struct ping *ping)
 /* Whether one may go out now that it is due. */
 static bool may_send(struct ping *ping)
 {
-	const struct options *options = ping->options;
+	const struct client_options *options = ping->options;
 
 	if (options->count != 0 && ping->probes.sent >= options->count)
 		return false;
@@ -243,10 +247,10 @@ static bool may_send(struct ping *ping)
 static void datagrams_receive(struct ping *ping)
 {
 	static uint8_t bytes[DATAGRAM_MOST];
-	struct match match;
+	struct probe_match match;
 
 	for (;;) {
-		ssize_t n = recv(ping->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		ssize_t n = recv(ping->fd, bytes, sizeof bytes, MSG_DONTWAIT);
 
 		if (n < 0) {
 			uint64_t seq = ping->probes.sent;
@@ -256,25 +260,28 @@ static void datagrams_receive(struct ping *ping)
 			ping->refused += errno == ECONNREFUSED;
 			if (seq > 0 && probes_get(&ping->probes, seq)->state == PROBE_UNDERWAY) {
 				probes_give_up(&ping->probes, seq, PROBE_FAILED);
-				line_failed(ping, seq, errno == ECONNREFUSED ? "nobody listens there (port unreachable)" : "error",
+				line_failed(ping, seq,
+					    errno == ECONNREFUSED ? "nobody listens there (port unreachable)"
+								  : "error",
 					    errno == ECONNREFUSED ? 0 : errno);
 			}
 			continue;
 		}
-		probes_match(&ping->probes, bytes, (size_t) n, ticks_now(), &match);
+		probes_match(&ping->probes, bytes, (size_t) n, nsec_now(), &match);
 		line_answer(ping, &match, (size_t) n);
 	}
 }
 
 static void stream_receive(struct ping *ping)
 {
-	struct match match;
+	struct probe_match match;
 	ssize_t n = recv(ping->fd, ping->in + ping->in_done, ping->probes.size - ping->in_done, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		stream_lost(ping, n == 0 ? "the server closed the connection" : "the connection broke", n < 0 ? errno : 0);
+		stream_lost(ping, n == 0 ? "the server closed the connection" : "the connection broke",
+			    n < 0 ? errno : 0);
 		return;
 	}
 	ping->in_done += (size_t) n;
@@ -284,9 +291,9 @@ static void stream_receive(struct ping *ping)
 	/* Bytes nobody asked for. */
 	if (ping->answer > ping->probes.sent) {
 		ping->probes.strays++;
-		match = (struct match) { .verdict = VERDICT_STRAY };
+		match = (struct probe_match){ .verdict = VERDICT_STRAY };
 	} else {
-		probes_match_stream(&ping->probes, ping->answer++, ping->in, ticks_now(), &match);
+		probes_match_stream(&ping->probes, ping->answer++, ping->in, nsec_now(), &match);
 	}
 	line_answer(ping, &match, ping->probes.size);
 }
@@ -294,12 +301,12 @@ static void stream_receive(struct ping *ping)
 /* --- the course of it --------------------------------------------------------------------------------------- */
 
 /* Tell the probes whose time is up. Returns when the next one's will be. */
-static uint64_t overdue_tell(struct ping *ping, uint64_t now)
+static uint64_t overdue_report(struct ping *ping, uint64_t now)
 {
 	uint64_t timeout = ping->options->timeout, seq;
 
-	if (timeout == TICKS_NEVER)
-		return TICKS_NEVER;
+	if (timeout == NSEC_NEVER)
+		return NSEC_NEVER;
 	while ((seq = probes_oldest(&ping->probes)) != 0) {
 		uint64_t limit = probes_get(&ping->probes, seq)->sent_at + timeout;
 		char text[64];
@@ -307,15 +314,16 @@ static uint64_t overdue_tell(struct ping *ping, uint64_t now)
 		if (now < limit)
 			return limit;
 		probes_give_up(&ping->probes, seq, PROBE_OVERDUE);
-		snprintf(text, sizeof(text), "no answer within %.4g s", ticks_to_seconds(timeout));
+		snprintf(text, sizeof text, "no answer within %.4g s", nsec_to_seconds(timeout));
 		line_failed(ping, seq, text, 0);
 	}
-	return TICKS_NEVER;
+	return NSEC_NEVER;
 }
 
 static bool is_done(struct ping *ping)
 {
-	return ping->options->count != 0 && ping->probes.sent >= ping->options->count && probes_oldest(&ping->probes) == 0;
+	return ping->options->count != 0 && ping->probes.sent >= ping->options->count
+	    && probes_oldest(&ping->probes) == 0;
 }
 
 static void ping_run(struct ping *ping)
@@ -324,11 +332,11 @@ static void ping_run(struct ping *ping)
 
 	ping->next = ping->begun;
 	for (;;) {
-		uint64_t now = ticks_now(), wake;
+		uint64_t now = nsec_now(), wake;
 		struct pollfd fd;
 		struct timespec wait;
 
-		wake = overdue_tell(ping, now);
+		wake = overdue_report(ping, now);
 		if (now >= ping->end || is_done(ping) || interrupt_seen())
 			return;
 		if (now >= ping->next && may_send(ping)) {
@@ -344,8 +352,11 @@ static void ping_run(struct ping *ping)
 		/* Nobody reads any more, as behind "| head": main() says so. */
 		if (fflush(stdout) != 0)
 			return;
-		fd = (struct pollfd) { .fd = ping->fd, .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
-		if (ppoll(&fd, 1, ticks_wait(&wait, now, wake < ping->end ? wake : ping->end), interrupt_mask()) <= 0)
+		fd = (struct pollfd){ .fd = ping->fd,
+				      .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
+		if (ppoll(&fd, 1, nsec_timespec(&wait, now, wake < ping->end ? wake : ping->end),
+			  interrupt_mask())
+		    <= 0)
 			continue;
 		if (fd.revents & ~POLLOUT)
 			is_stream(ping) ? stream_receive(ping) : datagrams_receive(ping);
@@ -367,8 +378,8 @@ static struct summary summary_make(struct ping *ping)
 	struct summary summary = { .underway = probes_underway(&ping->probes) };
 	uint64_t judged = probes->sent - summary.underway;
 
-	if (probes->received + probes->spoilt < judged)
-		summary.lost = judged - probes->received - probes->spoilt;
+	if (probes->received + probes->corrupted < judged)
+		summary.lost = judged - probes->received - probes->corrupted;
 	summary.loss = judged > 0 ? 100.0 * (double) summary.lost / (double) judged : 0;
 	return summary;
 }
@@ -386,7 +397,8 @@ static void summary_text(const struct ping *ping, const struct summary *summary)
 
 	printf("\n--- %s echo statistics ---\n", ping->target->name);
 	printf("%llu sent, %llu received, %.3g%% loss, time %.0f ms", (unsigned long long) probes->sent,
-	       (unsigned long long) probes->received, summary->loss, milliseconds((double) (ping->ended - ping->begun)));
+	       (unsigned long long) probes->received, summary->loss,
+	       milliseconds((double) (ping->ended - ping->begun)));
 	count_print(probes->differing, "differing");
 	count_print(probes->duplicates, "duplicates");
 	count_print(probes->reordered, "reordered");
@@ -395,14 +407,18 @@ static void summary_text(const struct ping *ping, const struct summary *summary)
 	count_print(summary->underway, "still under way");
 	putchar('\n');
 	if (connects->count > 0)
-		printf("connect min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms (%llu made)\n", milliseconds((double) connects->min),
-		       milliseconds(histogram_mean(connects)), milliseconds((double) connects->max),
-		       milliseconds(histogram_deviation(connects)), (unsigned long long) connects->count);
+		printf("connect min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms (%llu made)\n",
+		       milliseconds((double) connects->min), milliseconds(histogram_mean(connects)),
+		       milliseconds((double) connects->max), milliseconds(histogram_deviation(connects)),
+		       (unsigned long long) connects->count);
 	if (rtt->count > 0) {
 		printf("rtt min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms\n", milliseconds((double) rtt->min),
-		       milliseconds(histogram_mean(rtt)), milliseconds((double) rtt->max), milliseconds(histogram_deviation(rtt)));
-		printf("rtt p50/p90/p99/p99.9 = %.3f/%.3f/%.3f/%.3f ms\n", milliseconds((double) histogram_quantile(rtt, 0.5)),
-		       milliseconds((double) histogram_quantile(rtt, 0.9)), milliseconds((double) histogram_quantile(rtt, 0.99)),
+		       milliseconds(histogram_mean(rtt)), milliseconds((double) rtt->max),
+		       milliseconds(histogram_deviation(rtt)));
+		printf("rtt p50/p90/p99/p99.9 = %.3f/%.3f/%.3f/%.3f ms\n",
+		       milliseconds((double) histogram_quantile(rtt, 0.5)),
+		       milliseconds((double) histogram_quantile(rtt, 0.9)),
+		       milliseconds((double) histogram_quantile(rtt, 0.99)),
 		       milliseconds((double) histogram_quantile(rtt, 0.999)));
 	}
 }
@@ -432,10 +448,13 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 	json_open(&json, stdout);
 	json_text(&json, "target", ping->target->name);
 	json_text(&json, "address", ping->address);
-	json_text(&json, "transport", ping->options->udp ? "udp" : ping->to.sa.sa_family == AF_UNIX ? "unix" : "tcp");
+	json_text(&json, "transport",
+		  ping->options->udp                 ? "udp"
+		  : ping->to.sa.sa_family == AF_UNIX ? "unix"
+						     : "tcp");
 	json_count(&json, "size", probes->size);
-	json_number(&json, "interval_seconds", ticks_to_seconds(ping->options->interval), 6);
-	json_number(&json, "seconds", ticks_to_seconds(ping->ended - ping->begun), 6);
+	json_number(&json, "interval_seconds", nsec_to_seconds(ping->options->interval), 6);
+	json_number(&json, "seconds", nsec_to_seconds(ping->ended - ping->begun), 6);
 	json_count(&json, "sent", probes->sent);
 	json_count(&json, "received", probes->received);
 	json_count(&json, "lost", summary->lost);
@@ -454,10 +473,10 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 
 static int ping_judge(struct ping *ping)
 {
-	const struct options *options = ping->options;
+	const struct client_options *options = ping->options;
 	struct summary summary;
 
-	ping->ended = ticks_now();
+	ping->ended = nsec_now();
 	summary = summary_make(ping);
 	if (options->json)
 		summary_json(ping, &summary);
@@ -465,14 +484,15 @@ static int ping_judge(struct ping *ping)
 		summary_text(ping, &summary);
 	if (ping->probes.received == 0 && ping->refused > 0) {
 		/* Else each probe's line has said so. */
-		if (!is_told(ping))
-			fprintf(stderr, "echoc: nobody answers at %s over UDP: %s\n", ping->target->name, strerror(ECONNREFUSED));
+		if (!prints_probes(ping))
+			fprintf(stderr, "echoc: nobody answers at %s over UDP: %s\n", ping->target->name,
+				strerror(ECONNREFUSED));
 		return OUTCOME_UNREACHED;
 	}
 	/* What is still under way is not lost, but as with ping(8) silence is no success, nor is a count not reached in time. */
 	if (ping->probes.sent > 0 && ping->probes.received == 0)
 		return OUTCOME_DIFFERS;
-	if (ping->end != TICKS_NEVER && ping->probes.received < options->count)
+	if (ping->end != NSEC_NEVER && ping->probes.received < options->count)
 		return OUTCOME_DIFFERS;
 	if (summary.lost > 0 || ping->probes.differing > 0 || (is_stream(ping) && ping->probes.strays > 0))
 		return OUTCOME_DIFFERS;
@@ -483,7 +503,7 @@ static int ping_all(struct ping *ping)
 {
 	char why[TARGET_WHY_MAX];
 
-	ping->end = ping->options->deadline == TICKS_NEVER ? TICKS_NEVER : ticks_now() + ping->options->deadline;
+	ping->end = ping->options->deadline == NSEC_NEVER ? NSEC_NEVER : nsec_now() + ping->options->deadline;
 	/* Where each probe has its own connection, the first one tells whether the target can be reached. */
 	if (ping_connect(ping, why) < 0) {
 		fprintf(stderr, "echoc: %s\n", why);
@@ -494,23 +514,23 @@ static int ping_all(struct ping *ping)
 		histogram_clear(&ping->connects);
 	}
 	header_print(ping);
-	ping->begun = ticks_now();
+	ping->begun = nsec_now();
 	ping_run(ping);
 	return ping_judge(ping);
 }
 
-int ping(const struct options *options, const struct target *target)
+int ping(const struct client_options *options, const struct target *target)
 {
-	struct ping *ping = calloc(1, sizeof(*ping));
+	struct ping *ping = calloc(1, sizeof *ping);
 	uint32_t key = 0;
 	int outcome = OUTCOME_USAGE;
 
-	if (ping == NULL) {
+	if (!ping) {
 		fprintf(stderr, "echoc: out of memory\n");
 		return OUTCOME_USAGE;
 	}
-	if (getrandom(&key, sizeof(key), 0) < 0)
-		key = (uint32_t) ticks_now();
+	if (getrandom(&key, sizeof key, 0) < 0)
+		key = (uint32_t) nsec_now();
 	pattern_make();
 	ping->options = options;
 	ping->target = target;
@@ -518,7 +538,7 @@ int ping(const struct options *options, const struct target *target)
 	histogram_clear(&ping->connects);
 	ping->out = malloc(options->size);
 	ping->in = malloc(options->size);
-	if (ping->out == NULL || ping->in == NULL || probes_init(&ping->probes, options->size, key) < 0)
+	if (!ping->out || !ping->in || probes_init(&ping->probes, options->size, key) < 0)
 		fprintf(stderr, "echoc: out of memory\n");
 	else
 		outcome = ping_all(ping);

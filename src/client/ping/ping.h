@@ -5,9 +5,9 @@
 #ifndef ECHOD_CLIENT_PING_H
 #define ECHOD_CLIENT_PING_H
 
-struct options;
+struct client_options;
 struct target;
 
-int ping(const struct options *options, const struct target *target);
+int ping(const struct client_options *options, const struct target *target);
 
 #endif

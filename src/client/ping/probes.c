@@ -14,10 +14,10 @@
 
 int probes_init(struct probes *probes, size_t size, uint32_t key)
 {
-	*probes = (struct probes) { .size = size, .key = key };
+	*probes = (struct probes){ .size = size, .key = key };
 	histogram_clear(&probes->rtt);
-	probes->window = calloc(PROBES_WINDOW, sizeof(*probes->window));
-	return probes->window != NULL ? 0 : -ENOMEM;
+	probes->window = calloc(PROBES_WINDOW, sizeof *probes->window);
+	return probes->window ? 0 : -ENOMEM;
 }
 
 void probes_clear(struct probes *probes)
@@ -38,7 +38,7 @@ static uint32_t number_hide(const struct probes *probes, uint64_t seq)
 	return (uint32_t) seq ^ probes->key;
 }
 
-static pattern_place content_place(const struct probes *probes, uint64_t seq)
+static pattern_offset content_offset(const struct probes *probes, uint64_t seq)
 {
 	return pattern_after(pattern_start(seq), probes->key);
 }
@@ -46,7 +46,7 @@ static pattern_place content_place(const struct probes *probes, uint64_t seq)
 void probes_fill(const struct probes *probes, uint64_t seq, uint8_t *bytes)
 {
 	uint32_t number = number_hide(probes, seq);
-	pattern_place place = content_place(probes, seq);
+	pattern_offset offset = content_offset(probes, seq);
 	size_t at = 0;
 
 	for (; at < probes->size && at < NUMBER_BYTES; at++)
@@ -54,8 +54,8 @@ void probes_fill(const struct probes *probes, uint64_t seq, uint8_t *bytes)
 	while (at < probes->size) {
 		size_t part = probes->size - at < PATTERN_RUN ? probes->size - at : PATTERN_RUN;
 
-		memcpy(bytes + at, pattern_bytes(place), part);
-		place = pattern_after(place, part);
+		memcpy(bytes + at, pattern_bytes(offset), part);
+		offset = pattern_after(offset, part);
 		at += part;
 	}
 }
@@ -64,7 +64,7 @@ static uint8_t byte_wanted(const struct probes *probes, uint64_t seq, size_t at)
 {
 	if (at < NUMBER_BYTES)
 		return (uint8_t) (number_hide(probes, seq) >> (24 - 8 * at));
-	return *pattern_bytes(pattern_after(content_place(probes, seq), at - NUMBER_BYTES));
+	return *pattern_bytes(pattern_after(content_offset(probes, seq), at - NUMBER_BYTES));
 }
 
 /* The index of the first byte of `bytes` that is not probe `seq`'s, or the smaller of both lengths. */
@@ -75,14 +75,14 @@ static size_t content_compare(const struct probes *probes, uint64_t seq, const u
 	for (; at < most && at < NUMBER_BYTES; at++)
 		if (bytes[at] != byte_wanted(probes, seq, at))
 			return at;
-	return at + pattern_compare(content_place(probes, seq), bytes + at, most - at);
+	return at + pattern_compare(content_offset(probes, seq), bytes + at, most - at);
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------ */
 
 uint64_t probes_send(struct probes *probes, uint64_t now)
 {
-	*probes_get(probes, ++probes->sent) = (struct probe) { .sent_at = now, .state = PROBE_UNDERWAY };
+	*probes_get(probes, ++probes->sent) = (struct probe){ .sent_at = now, .state = PROBE_UNDERWAY };
 	/* What leaves the window is not waited for any more. */
 	if (probes->sent > PROBES_WINDOW && probes->settled < probes->sent - PROBES_WINDOW)
 		probes->settled = probes->sent - PROBES_WINDOW;
@@ -91,7 +91,8 @@ uint64_t probes_send(struct probes *probes, uint64_t now)
 
 uint64_t probes_oldest(struct probes *probes)
 {
-	while (probes->settled < probes->sent && probes_get(probes, probes->settled + 1)->state != PROBE_UNDERWAY)
+	while (probes->settled < probes->sent
+	       && probes_get(probes, probes->settled + 1)->state != PROBE_UNDERWAY)
 		probes->settled++;
 	return probes->settled < probes->sent ? probes->settled + 1 : 0;
 }
@@ -122,7 +123,9 @@ static bool is_known(const struct probes *probes, uint64_t seq)
 /* The number in the answer, in full: the one nearest to the last sent. */
 static uint64_t number_read(const struct probes *probes, const uint8_t *bytes)
 {
-	uint32_t low = ((uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8 | bytes[3]) ^ probes->key;
+	uint32_t low = ((uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8
+			| bytes[3])
+		     ^ probes->key;
 
 	return probes->sent - (uint32_t) ((uint32_t) probes->sent - low);
 }
@@ -154,7 +157,8 @@ static uint64_t owner_find(const struct probes *probes, const uint8_t *bytes, si
 	return owner;
 }
 
-static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length, struct match *match)
+static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length,
+			  struct probe_match *match)
 {
 	struct probe *probe = probes_get(probes, seq);
 
@@ -167,10 +171,10 @@ static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *by
 	if (probe->state == PROBE_ANSWERED || probe->state == PROBE_DIFFERED)
 		return;
 	probe->state = PROBE_DIFFERED;
-	probes->spoilt++;
+	probes->corrupted++;
 }
 
-static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, struct match *match)
+static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, struct probe_match *match)
 {
 	struct probe *probe = probes_get(probes, seq);
 
@@ -189,17 +193,19 @@ static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, stru
 	probes->late += match->late;
 	probes->reordered += match->reordered;
 	probes->received++;
-	probes->spoilt -= probe->state == PROBE_DIFFERED; /* its intact answer came after all */
+	probes->corrupted -= probe->state == PROBE_DIFFERED; /* its intact answer came after all */
 	histogram_add(&probes->rtt, match->rtt);
 	probe->state = PROBE_ANSWERED;
 }
 
-void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now, struct match *match)
+void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now,
+		  struct probe_match *match)
 {
 	uint64_t seq = length >= NUMBER_BYTES ? number_read(probes, bytes) : 0;
 
-	*match = (struct match) { .wanted = -1, .got = -1 };
-	if (seq >= 1 && seq <= probes->sent && length == probes->size && content_compare(probes, seq, bytes, length) == length) {
+	*match = (struct probe_match){ .wanted = -1, .got = -1 };
+	if (seq >= 1 && seq <= probes->sent && length == probes->size
+	    && content_compare(probes, seq, bytes, length) == length) {
 		if (is_known(probes, seq)) {
 			match_intact(probes, seq, now, match);
 		} else {
@@ -210,7 +216,8 @@ void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, ui
 		return;
 	}
 	/* Cut short or drawn out, but right as far as it goes? Else look whose it was. */
-	if (!is_known(probes, seq) || content_compare(probes, seq, bytes, length) < (length < probes->size ? length : probes->size))
+	if (!is_known(probes, seq)
+	    || content_compare(probes, seq, bytes, length) < (length < probes->size ? length : probes->size))
 		seq = length > 0 ? owner_find(probes, bytes, length) : 0;
 	if (seq != 0) {
 		match_differs(probes, seq, bytes, length, match);
@@ -220,9 +227,10 @@ void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, ui
 	probes->strays++;
 }
 
-void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now, struct match *match)
+void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now,
+			 struct probe_match *match)
 {
-	*match = (struct match) { .wanted = -1, .got = -1 };
+	*match = (struct probe_match){ .wanted = -1, .got = -1 };
 	if (content_compare(probes, seq, bytes, probes->size) == probes->size)
 		match_intact(probes, seq, now, match);
 	else

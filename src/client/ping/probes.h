@@ -18,8 +18,8 @@
 
 enum probe_state {
 	PROBE_UNDERWAY,
-	PROBE_OVERDUE,  /* not answered in time; it may still be */
-	PROBE_FAILED,   /* could not be sent, or its connection was lost: no answer will come */
+	PROBE_OVERDUE, /* not answered in time; it may still be */
+	PROBE_FAILED,  /* could not be sent, or its connection was lost: no answer will come */
 	PROBE_ANSWERED,
 	PROBE_DIFFERED, /* an answer came, with a wrong byte or a wrong length */
 };
@@ -37,21 +37,21 @@ struct probes {
 	uint64_t settled;     /* all up to this number are answered, overdue or failed */
 	uint64_t highest;     /* number of the highest one answered */
 	uint64_t received;    /* intact ones, each once */
-	uint64_t spoilt;      /* answered, but not intact: probes, where `differing` counts answers */
+	uint64_t corrupted;   /* answered, but not intact: probes, where `differing` counts answers */
 	uint64_t differing, duplicates, reordered, late, strays;
 	struct histogram rtt; /* ticks, of the intact */
 };
 
-enum verdict { VERDICT_ANSWER, VERDICT_DUPLICATE, VERDICT_DIFFERS, VERDICT_STRAY };
+enum probe_verdict { VERDICT_ANSWER, VERDICT_DUPLICATE, VERDICT_DIFFERS, VERDICT_STRAY };
 
 /* What an answer turned out to be. */
-struct match {
-	enum verdict verdict;
+struct probe_match {
+	enum probe_verdict verdict;
 	uint64_t seq; /* but for strays */
 	uint64_t rtt; /* ticks */
 	bool late;
-	bool reordered; /* one sent after it was answered before it (RFC 4737, 3.3) */
-	size_t at;      /* differs: the index of the first wrong byte; the length where only that is wrong */
+	bool reordered;  /* one sent after it was answered before it (RFC 4737, 3.3) */
+	size_t at;       /* differs: the index of the first wrong byte; the length where only that is wrong */
 	int wanted, got; /* differs: the bytes there; -1: none */
 };
 
@@ -66,10 +66,12 @@ void probes_fill(const struct probes *probes, uint64_t seq, uint8_t *bytes);
 uint64_t probes_send(struct probes *probes, uint64_t now);
 
 /* A datagram came back. */
-void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now, struct match *match);
+void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now,
+		  struct probe_match *match);
 
 /* All bytes of the answer to `seq` came back, over a stream, `bytes` being the whole of it. */
-void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now, struct match *match);
+void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now,
+			 struct probe_match *match);
 
 /* The state of `seq`, which is in the window. */
 struct probe *probes_get(const struct probes *probes, uint64_t seq);

@@ -71,7 +71,8 @@ static char *prompt(EditLine *line)
 /* Wait for a byte typed. Returns 1, or 0 with editor->event set. */
 static int byte_wait(struct editor *editor)
 {
-	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = editor->watch, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
+				 { .fd = editor->watch, .events = POLLIN } };
 
 	while (!interrupt_seen()) {
 		if (disturbed)
@@ -121,11 +122,11 @@ static char *history_file(void)
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	char *folder = NULL, *file = NULL;
 
-	if (state != NULL && state[0] == '/')
+	if (state && state[0] == '/')
 		folder = strdup(state);
-	else if (home == NULL || asprintf(&folder, "%s/.local/state", home) < 0)
+	else if (!home || asprintf(&folder, "%s/.local/state", home) < 0)
 		folder = NULL;
-	if (folder != NULL && (access(folder, W_OK) < 0 || asprintf(&file, "%s/echoc_history", folder) < 0))
+	if (folder && (access(folder, W_OK) < 0 || asprintf(&file, "%s/echoc_history", folder) < 0))
 		file = NULL;
 	free(folder);
 	return file;
@@ -133,14 +134,14 @@ static char *history_file(void)
 
 struct editor *editor_open(void)
 {
-	struct editor *editor = calloc(1, sizeof(*editor));
+	struct editor *editor = calloc(1, sizeof *editor);
 	HistEvent event;
 
-	if (editor == NULL)
+	if (!editor)
 		return NULL;
 	editor->line = el_init("echoc", stdin, stdout, stderr);
 	editor->history = history_init();
-	if (editor->line == NULL || editor->history == NULL) {
+	if (!editor->line || !editor->history) {
 		editor_close(editor);
 		return NULL;
 	}
@@ -154,7 +155,7 @@ struct editor *editor_open(void)
 	el_source(editor->line, NULL);
 	disturbances_catch();
 	editor->file = history_file();
-	if (editor->file != NULL)
+	if (editor->file)
 		history(editor->history, &event, H_LOAD, editor->file);
 	return editor;
 }
@@ -168,7 +169,7 @@ enum editor_event editor_read(struct editor *editor, int watch, const char **lin
 	editor->event = EDITOR_END;
 	*line = el_gets(editor->line, &count);
 	*length = count > 0 ? (size_t) count : 0;
-	if (*line == NULL || count <= 0 || editor->event != EDITOR_END)
+	if (!*line || count <= 0 || editor->event != EDITOR_END)
 		return editor->event;
 	if (count > 1)
 		history(editor->history, &event, H_ENTER, *line);
@@ -179,13 +180,13 @@ void editor_close(struct editor *editor)
 {
 	HistEvent event;
 
-	if (editor == NULL)
+	if (!editor)
 		return;
-	if (editor->file != NULL && editor->history != NULL)
+	if (editor->file && editor->history)
 		history(editor->history, &event, H_SAVE, editor->file);
-	if (editor->history != NULL)
+	if (editor->history)
 		history_end(editor->history);
-	if (editor->line != NULL)
+	if (editor->line)
 		el_end(editor->line);
 	free(editor->file);
 	free(editor);

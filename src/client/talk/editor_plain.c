@@ -20,7 +20,8 @@ struct editor *editor_open(void)
 
 enum editor_event editor_read(struct editor *editor, int watch, const char **line, size_t *length)
 {
-	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = watch, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
+				 { .fd = watch, .events = POLLIN } };
 
 	while (!interrupt_seen()) {
 		ssize_t n;
@@ -29,7 +30,7 @@ enum editor_event editor_read(struct editor *editor, int watch, const char **lin
 			continue;
 		if (fds[1].revents != 0)
 			return EDITOR_WATCHED;
-		n = read(STDIN_FILENO, editor->line, sizeof(editor->line));
+		n = read(STDIN_FILENO, editor->line, sizeof editor->line);
 		if (n <= 0)
 			return EDITOR_END;
 		*line = editor->line;

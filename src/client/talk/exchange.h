@@ -10,17 +10,17 @@
 
 #define EXCHANGE_RECENT 16
 
-struct options;
+struct client_options;
 struct target;
 
 struct exchange {
-	const struct options *options;
+	const struct client_options *options;
 	const struct target *target;
-	int net;           /* non-blocking, connected; the caller's */
-	uint8_t *back;     /* what came back last: as many bytes as were sent */
-	size_t back_size;  /* its room */
+	int net;                /* non-blocking, connected; the caller's */
+	uint8_t *back;          /* what came back last: as many bytes as were sent */
+	size_t back_size;       /* its room */
 	uint64_t sent, matched; /* bytes so far */
-	uint64_t again;    /* datagrams that had to be sent again */
+	uint64_t again;         /* datagrams that had to be sent again */
 
 	/* Datagrams answered lately: a second answer to one of them is none to the present one. */
 	uint8_t *recent[EXCHANGE_RECENT];
@@ -28,7 +28,8 @@ struct exchange {
 	unsigned recent_next;
 };
 
-void exchange_init(struct exchange *exchange, const struct options *options, const struct target *target, int net);
+void exchange_init(struct exchange *exchange, const struct client_options *options,
+		   const struct target *target, int net);
 void exchange_clear(struct exchange *exchange);
 
 /* Send `size` bytes (at most what a datagram holds, over UDP) and wait until they are back and compared; they are then in exchange->back.

@@ -21,15 +21,15 @@
 #include "client/target.h"
 #include "client/nsec.h"
 
-#define PIECE (256u * 1024u)        /* most moved by one system call */
-#define RING_FIRST (1u << 20)       /* both powers of two: a place in the ring is a mask away */
+#define PIECE (256u * 1024u)  /* most moved by one system call */
+#define RING_FIRST (1u << 20) /* both powers of two: a place in the ring is a mask away */
 #define RING_MOST (1u << 30)
-#define GROW_AFTER (TICKS_SECOND / 10)
-#define SHUT_AFTER (TICKS_SECOND / 5)
-#define CLOSE_WAIT (2 * TICKS_SECOND)
+#define GROW_AFTER (NSEC_PER_SEC / 10)
+#define SHUT_AFTER (NSEC_PER_SEC / 5)
+#define CLOSE_WAIT (2 * NSEC_PER_SEC)
 
 struct filter {
-	const struct options *options;
+	const struct client_options *options;
 	const struct target *target;
 	struct progress progress;
 	int in, out, net;
@@ -43,11 +43,11 @@ struct filter {
 	size_t back_start, back_end;
 	size_t out_piece; /* most a write to the output may hold without blocking */
 	bool in_over, shut, net_over, send_broken;
-	int broken;       /* the errno that ended the connection */
-	uint64_t moved;   /* when a byte last moved */
+	int broken;     /* the errno that ended the connection */
+	uint64_t moved; /* when a byte last moved */
 };
 
-static size_t smaller(size_t a, size_t b)
+static size_t min_size(size_t a, size_t b)
 {
 	return a < b ? a : b;
 }
@@ -90,7 +90,7 @@ static uint8_t *ring_piece(struct filter *filter, uint64_t from, uint64_t most, 
 {
 	size_t at = (size_t) (from & (filter->ring_size - 1));
 
-	*length = smaller(smaller((size_t) most, filter->ring_size - at), PIECE);
+	*length = min_size(min_size((size_t) most, filter->ring_size - at), PIECE);
 	return filter->ring + at;
 }
 
@@ -100,13 +100,13 @@ static void ring_grow(struct filter *filter)
 	size_t size = filter->ring_size * 2;
 	uint8_t *ring = filter->ring_size < RING_MOST ? malloc(size) : NULL;
 
-	if (ring == NULL)
+	if (!ring)
 		return;
 	for (uint64_t at = filter->matched; at < filter->taken;) {
 		size_t length;
 		const uint8_t *piece = ring_piece(filter, at, filter->taken - at, &length);
 
-		length = smaller(length, size - (size_t) (at & (size - 1)));
+		length = min_size(length, size - (size_t) (at & (size - 1)));
 		memcpy(ring + (at & (size - 1)), piece, length);
 		at += length;
 	}
@@ -117,22 +117,23 @@ static void ring_grow(struct filter *filter)
 
 /* Each of the four steps moves one piece and returns -1 to go on, or the outcome. */
 
-static int step_read(struct filter *filter)
+static int filter_read(struct filter *filter)
 {
 	size_t length;
-	uint8_t *piece = ring_piece(filter, filter->taken, filter->ring_size - (filter->taken - filter->matched), &length);
+	uint8_t *piece = ring_piece(filter, filter->taken,
+				    filter->ring_size - (filter->taken - filter->matched), &length);
 	ssize_t n = read(filter->in, piece, length);
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? -1 : filter_fail(filter, "standard input", errno);
 	if (n == 0)
 		filter->in_over = true;
-	filter->moved = ticks_now();
+	filter->moved = nsec_now();
 	filter->taken += (uint64_t) n;
 	return -1;
 }
 
-static int step_send(struct filter *filter)
+static int filter_send(struct filter *filter)
 {
 	size_t length;
 	const uint8_t *piece = ring_piece(filter, filter->sent, filter->taken - filter->sent, &length);
@@ -147,7 +148,7 @@ static int step_send(struct filter *filter)
 		return -1;
 	}
 	filter->sent += (uint64_t) n;
-	filter->moved = ticks_now();
+	filter->moved = nsec_now();
 	return -1;
 }
 
@@ -181,9 +182,11 @@ static int filter_differs(struct filter *filter, size_t at, uint8_t wanted)
 
 	progress_end(&filter->progress);
 	write_all(filter->out, filter->back + filter->back_start, filter->back_end + at - filter->back_start);
-	fprintf(stderr, "echoc: the echo of %s differs at byte %llu (offset %llu, %#llx): sent 0x%02x, came back 0x%02x\n",
-		filter->target->name, (unsigned long long) offset + 1, (unsigned long long) offset, (unsigned long long) offset,
-		wanted, got);
+	fprintf(stderr,
+		"echoc: the echo of %s differs at byte %llu (offset %llu, %#llx): sent 0x%02x, came back "
+		"0x%02x\n",
+		filter->target->name, (unsigned long long) offset + 1, (unsigned long long) offset,
+		(unsigned long long) offset, wanted, got);
 	return OUTCOME_DIFFERS;
 }
 
@@ -191,14 +194,16 @@ static int filter_surplus(struct filter *filter, size_t surplus)
 {
 	progress_end(&filter->progress);
 	write_all(filter->out, filter->back + filter->back_start, filter->back_end - filter->back_start);
-	fprintf(stderr, "echoc: %s sent back more than it was sent: %zu bytes or more after the %llu that matched\n",
+	fprintf(stderr,
+		"echoc: %s sent back more than it was sent: %zu bytes or more after the %llu that matched\n",
 		filter->target->name, surplus, (unsigned long long) filter->matched);
 	return OUTCOME_DIFFERS;
 }
 
-static int step_receive(struct filter *filter)
+static int filter_receive(struct filter *filter)
 {
-	ssize_t n = recv(filter->net, filter->back + filter->back_end, PIECE - filter->back_end, MSG_DONTWAIT);
+	ssize_t n = recv(filter->net, filter->back + filter->back_end, PIECE - filter->back_end,
+			 MSG_DONTWAIT);
 	size_t left;
 
 	if (n < 0) {
@@ -213,11 +218,12 @@ static int step_receive(struct filter *filter)
 	}
 	for (left = (size_t) n; left > 0;) {
 		size_t length, same;
-		const uint8_t *piece = ring_piece(filter, filter->matched, filter->sent - filter->matched, &length);
+		const uint8_t *piece = ring_piece(filter, filter->matched, filter->sent - filter->matched,
+						  &length);
 
 		if (length == 0)
 			return filter_surplus(filter, left);
-		length = smaller(length, left);
+		length = min_size(length, left);
 		same = bytes_compare(piece, filter->back + filter->back_end, length);
 		if (same < length)
 			return filter_differs(filter, same, piece[same]);
@@ -225,13 +231,13 @@ static int step_receive(struct filter *filter)
 		filter->back_end += length;
 		left -= length;
 	}
-	filter->moved = ticks_now();
+	filter->moved = nsec_now();
 	return -1;
 }
 
-static int step_write(struct filter *filter)
+static int filter_write(struct filter *filter)
 {
-	size_t length = smaller(filter->back_end - filter->back_start, filter->out_piece);
+	size_t length = min_size(filter->back_end - filter->back_start, filter->out_piece);
 	ssize_t n = write(filter->out, filter->back + filter->back_start, length);
 
 	if (n < 0)
@@ -240,7 +246,7 @@ static int step_write(struct filter *filter)
 	filter->written += (uint64_t) n;
 	if (filter->back_start == filter->back_end)
 		filter->back_start = filter->back_end = 0;
-	filter->moved = ticks_now();
+	filter->moved = nsec_now();
 	return -1;
 }
 
@@ -251,7 +257,8 @@ static int filter_judge(struct filter *filter)
 	if (filter->in_over && filter->matched == filter->taken)
 		return OUTCOME_OK;
 	if (filter->broken != 0)
-		fprintf(stderr, "echoc: the connection to %s broke: %s", filter->target->name, strerror(filter->broken));
+		fprintf(stderr, "echoc: the connection to %s broke: %s", filter->target->name,
+			strerror(filter->broken));
 	else
 		fprintf(stderr, "echoc: %s closed the connection", filter->target->name);
 	if (filter->taken > filter->matched)
@@ -270,7 +277,8 @@ static int filter_interrupted(struct filter *filter)
 
 	progress_end(&filter->progress);
 	fprintf(stderr, "echoc: interrupted: %llu bytes read, %llu sent, %llu came back and matched\n",
-		(unsigned long long) filter->taken, (unsigned long long) filter->sent, (unsigned long long) filter->matched);
+		(unsigned long long) filter->taken, (unsigned long long) filter->sent,
+		(unsigned long long) filter->matched);
 	return owed == 0 ? OUTCOME_OK : OUTCOME_DIFFERS;
 }
 
@@ -278,12 +286,13 @@ static int filter_stalled(struct filter *filter)
 {
 	progress_end(&filter->progress);
 	if (filter->in_over && filter->matched == filter->taken) {
-		fprintf(stderr, "echoc: note: all bytes matched, but %s did not close the connection\n", filter->target->name);
+		fprintf(stderr, "echoc: note: all bytes matched, but %s did not close the connection\n",
+			filter->target->name);
 		return OUTCOME_OK;
 	}
-	fprintf(stderr, "echoc: nothing from %s for %.3g s: %llu bytes sent, %llu came back\n", filter->target->name,
-		ticks_to_seconds(filter->options->timeout), (unsigned long long) filter->sent,
-		(unsigned long long) filter->matched);
+	fprintf(stderr, "echoc: nothing from %s for %.3g s: %llu bytes sent, %llu came back\n",
+		filter->target->name, nsec_to_seconds(filter->options->timeout),
+		(unsigned long long) filter->sent, (unsigned long long) filter->matched);
 	return OUTCOME_DIFFERS;
 }
 
@@ -300,60 +309,61 @@ static void filter_shut(struct filter *filter, uint64_t now)
 	filter->moved = now;
 }
 
-/* The time at which something must happen though nothing moves, or TICKS_NEVER. */
+/* The time at which something must happen though nothing moves, or NSEC_NEVER. */
 static uint64_t filter_alarm(const struct filter *filter)
 {
 	if (filter->back_end > 0)
-		return TICKS_NEVER; /* the output is what is slow */
+		return NSEC_NEVER; /* the output is what is slow */
 	if (filter->in_over && filter->matched == filter->taken)
 		return filter->moved + CLOSE_WAIT;
 	if (filter->in_over && filter->sent == filter->taken && !filter->shut)
 		return filter->moved + SHUT_AFTER;
 	/* With nothing owed the input may take its time. */
-	if (filter->options->timeout == TICKS_NEVER || filter->matched == filter->taken)
-		return TICKS_NEVER;
+	if (filter->options->timeout == NSEC_NEVER || filter->matched == filter->taken)
+		return NSEC_NEVER;
 	return filter->moved + filter->options->timeout;
 }
 
 static int filter_turn(struct filter *filter)
 {
-	uint64_t now = ticks_now(), alarm, wake, grow = TICKS_NEVER;
+	uint64_t now = nsec_now(), alarm, wake, grow = NSEC_NEVER;
 	struct pollfd fds[3] = { { .fd = -1 }, { .fd = -1 }, { .fd = -1 } };
 	struct timespec wait;
 	int r = -1;
 
 	filter_shut(filter, now);
 	alarm = filter_alarm(filter);
-	if (ring_full(filter) && filter->sent == filter->taken && filter->back_end == 0 && filter->ring_size < RING_MOST)
+	if (ring_full(filter) && filter->sent == filter->taken && filter->back_end == 0
+	    && filter->ring_size < RING_MOST)
 		grow = filter->moved + GROW_AFTER;
 	if (now >= alarm)
 		return filter_stalled(filter);
 	if (now >= grow) {
 		ring_grow(filter);
-		grow = TICKS_NEVER;
+		grow = NSEC_NEVER;
 	}
 	if (!filter->in_over && !ring_full(filter) && !filter->send_broken)
-		fds[0] = (struct pollfd) { .fd = filter->in, .events = POLLIN };
+		fds[0] = (struct pollfd){ .fd = filter->in, .events = POLLIN };
 	fds[1].events = (short) ((filter->back_end < PIECE && !filter->net_over ? POLLIN : 0)
 				 | (filter->sent < filter->taken && !filter->send_broken ? POLLOUT : 0));
 	fds[1].fd = fds[1].events != 0 ? filter->net : -1;
 	if (filter->back_end > 0)
-		fds[2] = (struct pollfd) { .fd = filter->out, .events = POLLOUT };
+		fds[2] = (struct pollfd){ .fd = filter->out, .events = POLLOUT };
 	wake = grow < alarm ? grow : alarm;
 	wake = progress_due(&filter->progress) < wake ? progress_due(&filter->progress) : wake;
-	if (ppoll(fds, 3, ticks_wait(&wait, now, wake), interrupt_mask()) < 0) {
+	if (ppoll(fds, 3, nsec_timespec(&wait, now, wake), interrupt_mask()) < 0) {
 		if (errno != EINTR)
 			return filter_fail(filter, "poll", errno);
 		return interrupt_seen() ? filter_interrupted(filter) : -1;
 	}
 	if (fds[1].events & POLLIN && fds[1].revents & (POLLIN | POLLHUP | POLLERR))
-		r = step_receive(filter);
+		r = filter_receive(filter);
 	if (r < 0 && fds[2].revents != 0)
-		r = step_write(filter);
+		r = filter_write(filter);
 	if (r < 0 && fds[0].revents != 0)
-		r = step_read(filter);
+		r = filter_read(filter);
 	if (r < 0 && fds[1].events & POLLOUT && fds[1].revents & (POLLOUT | POLLERR | POLLHUP))
-		r = step_send(filter);
+		r = filter_send(filter);
 	if (interrupt_seen())
 		return filter_interrupted(filter);
 	return r;
@@ -363,7 +373,7 @@ static int filter_run(struct filter *filter)
 {
 	int r;
 
-	filter->moved = ticks_now();
+	filter->moved = nsec_now();
 	for (;;) {
 		if (filter->net_over && filter->back_end == 0)
 			return filter_judge(filter);
@@ -374,7 +384,7 @@ static int filter_run(struct filter *filter)
 	}
 }
 
-int filter_stream(const struct options *options, const struct target *target, int net)
+int filter_stream(const struct client_options *options, const struct target *target, int net)
 {
 	struct filter filter = {
 		.options = options,
@@ -389,7 +399,7 @@ int filter_stream(const struct options *options, const struct target *target, in
 	progress_begin(&filter.progress, options->quiet);
 	filter.ring = malloc(RING_FIRST);
 	filter.back = malloc(PIECE);
-	if (filter.ring == NULL || filter.back == NULL)
+	if (!filter.ring || !filter.back)
 		r = filter_fail(&filter, "a buffer", ENOMEM);
 	else
 		r = filter_run(&filter);

@@ -16,7 +16,7 @@
 #include "client/options.h"
 #include "client/talk/progress.h"
 
-static int complain(struct progress *progress, const char *what, int error)
+static int error_print(struct progress *progress, const char *what, int error)
 {
 	progress_end(progress);
 	fprintf(stderr, "echoc: %s: %s\n", what, strerror(error));
@@ -34,8 +34,8 @@ static bool ready_wait(int fd, short events)
 static int interrupted(struct progress *progress, const struct exchange *exchange, int outcome)
 {
 	progress_end(progress);
-	fprintf(stderr, "echoc: interrupted: %llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->sent,
-		(unsigned long long) exchange->matched);
+	fprintf(stderr, "echoc: interrupted: %llu bytes sent, %llu came back and matched\n",
+		(unsigned long long) exchange->sent, (unsigned long long) exchange->matched);
 	return outcome;
 }
 
@@ -72,7 +72,7 @@ static int filter_run(struct exchange *exchange, struct progress *progress, uint
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0)
-			return complain(progress, "standard input", errno);
+			return error_print(progress, "standard input", errno);
 		if (n == 0)
 			return OUTCOME_OK;
 		r = exchange_piece(exchange, piece, (size_t) n);
@@ -82,12 +82,12 @@ static int filter_run(struct exchange *exchange, struct progress *progress, uint
 		if (r == -EINTR)
 			return interrupted(progress, exchange, OUTCOME_DIFFERS);
 		if (r < 0)
-			return complain(progress, "standard output", -r);
+			return error_print(progress, "standard output", -r);
 		progress_show(progress, exchange->sent, exchange->matched);
 	}
 }
 
-int filter_datagram(const struct options *options, const struct target *target, int net)
+int filter_datagram(const struct client_options *options, const struct target *target, int net)
 {
 	uint8_t *piece = malloc((size_t) options->size);
 	struct progress progress;
@@ -96,10 +96,11 @@ int filter_datagram(const struct options *options, const struct target *target, 
 
 	progress_begin(&progress, options->quiet);
 	exchange_init(&exchange, options, target, net);
-	r = piece != NULL ? filter_run(&exchange, &progress, piece) : complain(&progress, "a buffer", ENOMEM);
+	r = piece ? filter_run(&exchange, &progress, piece) : error_print(&progress, "a buffer", ENOMEM);
 	progress_end(&progress);
 	if (exchange.again > 0 && !options->quiet)
-		fprintf(stderr, "echoc: note: %llu datagrams were lost and sent again\n", (unsigned long long) exchange.again);
+		fprintf(stderr, "echoc: note: %llu datagrams were lost and sent again\n",
+			(unsigned long long) exchange.again);
 	exchange_clear(&exchange);
 	free(piece);
 	return r;

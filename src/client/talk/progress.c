@@ -10,15 +10,15 @@
 #include "client/numbers.h"
 #include "client/nsec.h"
 
-#define FIRST TICKS_SECOND
-#define EVERY (TICKS_SECOND / 5)
+#define FIRST NSEC_PER_SEC
+#define EVERY (NSEC_PER_SEC / 5)
 
 void progress_begin(struct progress *progress, bool quiet)
 {
 	struct stat about;
 	off_t at;
 
-	*progress = (struct progress) { .wanted = !quiet && isatty(STDERR_FILENO), .begun = ticks_now() };
+	*progress = (struct progress){ .wanted = !quiet && isatty(STDERR_FILENO), .begun = nsec_now() };
 	progress->next = progress->begun + FIRST;
 	if (fstat(STDIN_FILENO, &about) == 0 && S_ISREG(about.st_mode)) {
 		at = lseek(STDIN_FILENO, 0, SEEK_CUR);
@@ -29,13 +29,13 @@ void progress_begin(struct progress *progress, bool quiet)
 
 uint64_t progress_due(const struct progress *progress)
 {
-	return progress->wanted ? progress->next : TICKS_NEVER;
+	return progress->wanted ? progress->next : NSEC_NEVER;
 }
 
 static void line_print(struct progress *progress, uint64_t sent, uint64_t came, uint64_t now)
 {
 	char sent_text[NUMBER_TEXT_MAX], came_text[NUMBER_TEXT_MAX], speed_text[NUMBER_TEXT_MAX];
-	double seconds = ticks_to_seconds(now - progress->begun);
+	double seconds = nsec_to_seconds(now - progress->begun);
 	double speed = seconds > 0 ? (double) came / seconds : 0;
 
 	fprintf(stderr, "\r%s sent, %s back and equal, %s/s", number_bytes(sent_text, (double) sent),
@@ -55,7 +55,7 @@ void progress_show(struct progress *progress, uint64_t sent, uint64_t came)
 
 	if (!progress->wanted)
 		return;
-	now = ticks_now();
+	now = nsec_now();
 	if (now < progress->next && !(progress->shown && came == progress->total && came != progress->came))
 		return;
 	line_print(progress, sent, came, now);

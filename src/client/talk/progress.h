@@ -22,7 +22,7 @@ void progress_begin(struct progress *progress, bool quiet);
 /* Show the line again, if it is time to. */
 void progress_show(struct progress *progress, uint64_t sent, uint64_t came);
 
-/* When it will next be time; TICKS_NEVER where nothing is to be shown. */
+/* When it will next be time; NSEC_NEVER where nothing is to be shown. */
 uint64_t progress_due(const struct progress *progress);
 
 /* Leave the line as it is and begin a new one. Harmless more than once. */

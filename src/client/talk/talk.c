@@ -24,10 +24,10 @@ static int summary_print(const struct exchange *exchange)
 }
 
 /* Something came though nothing was asked. Returns -1 to go on, or the outcome. */
-static int unasked(const struct exchange *exchange)
+static int unexpected_data(const struct exchange *exchange)
 {
 	char bytes[4096];
-	ssize_t n = recv(exchange->net, bytes, sizeof(bytes), MSG_DONTWAIT);
+	ssize_t n = recv(exchange->net, bytes, sizeof bytes, MSG_DONTWAIT);
 
 	if (n < 0 && errno == EAGAIN)
 		return -1;
@@ -35,11 +35,13 @@ static int unasked(const struct exchange *exchange)
 	if (exchange->options->udp)
 		return -1;
 	if (n > 0)
-		fprintf(stderr, "\nechoc: %s sent %zd bytes that it was not sent\n", exchange->target->name, n);
+		fprintf(stderr, "\nechoc: %s sent %zd bytes that it was not sent\n", exchange->target->name,
+			n);
 	else if (n == 0)
 		fprintf(stderr, "\nechoc: %s closed the connection\n", exchange->target->name);
 	else
-		fprintf(stderr, "\nechoc: the connection to %s broke: %s\n", exchange->target->name, strerror(errno));
+		fprintf(stderr, "\nechoc: the connection to %s broke: %s\n", exchange->target->name,
+			strerror(errno));
 	return OUTCOME_DIFFERS;
 }
 
@@ -74,7 +76,7 @@ static int conversation(struct exchange *exchange, struct editor *editor)
 			r = line_exchange(exchange, line, length);
 			break;
 		case EDITOR_WATCHED:
-			r = unasked(exchange);
+			r = unexpected_data(exchange);
 			break;
 		case EDITOR_END:
 		case EDITOR_INTERRUPTED:
@@ -86,7 +88,8 @@ static int conversation(struct exchange *exchange, struct editor *editor)
 	}
 }
 
-static int talk_on_terminal(const struct options *options, const struct target *target, int net, const struct addr *to)
+static int talk_on_terminal(const struct client_options *options, const struct target *target, int net,
+			    const struct addr *to)
 {
 	struct exchange exchange;
 	struct editor *editor;
@@ -98,12 +101,13 @@ static int talk_on_terminal(const struct options *options, const struct target *
 	if (strcmp(nl_langinfo(CODESET), "ANSI_X3.4-1968") == 0)
 		setlocale(LC_CTYPE, "C.UTF-8");
 	editor = editor_open();
-	if (editor == NULL) {
+	if (!editor) {
 		fprintf(stderr, "echoc: the terminal cannot be used for line editing\n");
 		return OUTCOME_USAGE;
 	}
 	if (!options->quiet) {
-		printf("%s to %s; what you type comes back. Ctrl-D ends it.\n", options->udp ? "UDP" : "Connected", addr_print(to, text));
+		printf("%s to %s; what you type comes back. Ctrl-D ends it.\n",
+		       options->udp ? "UDP" : "Connected", addr_print(to, text));
 		fflush(stdout);
 	}
 	exchange_init(&exchange, options, target, net);
@@ -113,11 +117,11 @@ static int talk_on_terminal(const struct options *options, const struct target *
 	return outcome;
 }
 
-int talk(const struct options *options, const struct target *target)
+int talk(const struct client_options *options, const struct target *target)
 {
 	char why[TARGET_WHY_MAX];
 	struct addr to;
-	int net = target_connect(target, &options->wish, &to, why), outcome;
+	int net = target_connect(target, &options->sockopts, &to, why), outcome;
 
 	if (net < 0) {
 		fprintf(stderr, "echoc: %s\n", why);
@@ -126,7 +130,8 @@ int talk(const struct options *options, const struct target *target)
 	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
 		outcome = talk_on_terminal(options, target, net, &to);
 	else
-		outcome = options->udp ? filter_datagram(options, target, net) : filter_stream(options, target, net);
+		outcome = options->udp ? filter_datagram(options, target, net)
+				       : filter_stream(options, target, net);
 	close(net);
 	return outcome;
 }

@@ -5,10 +5,10 @@
 #ifndef ECHOD_CLIENT_TALK_H
 #define ECHOD_CLIENT_TALK_H
 
-struct options;
+struct client_options;
 struct target;
 
 /* Line by line with editing where both ends are a terminal, as a filter otherwise. */
-int talk(const struct options *options, const struct target *target);
+int talk(const struct client_options *options, const struct target *target);
 
 #endif
