@@ -1,11 +1,9 @@
 # Tests speak TAP, so that "make check" counts each one.
 #
-#   make check                                          everything
-#   make check TESTS=tests/unit/test_conn               one unit test program
-#   make check TESTS=tests/system.test PYTESTFLAGS="-k epoll"
-#   make check VERBOSE=1                                with the log of what failed
-#   make check TESTS=tests/keep.test ECHOD_KEEP_ROUNDS=20 SUITE_TIMEOUT=36000
-#                                                       live connections for longer; more in tests/keep/pytest.ini
+#   make check              all suites
+#   make check-quick        unit tests, fuzz inputs, manual, and the system tests in two models: at most 3 minutes
+#
+# tests/README.md says more.
 
 # Unit tests: one program a source file of the same name, linked with libechod.a and cmocka.
 unit_tests = \
@@ -39,8 +37,8 @@ client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
 	tests/client.test \
-	tests/hold.test \
-	tests/keep.test \
+	tests/limits.test \
+	tests/persistence.test \
 	tests/soak.test \
 	tests/system.test \
 	tests/systemd.test
@@ -56,18 +54,21 @@ TESTS += $(unit_tests) $(client_tests)
 endif
 TESTS += $(system_suites) tests/manual.test
 
-# What keeps many streams going for tests/keep.
-check_PROGRAMS += tests/keep/streams
-tests_keep_streams_LDADD =
+# Many verified streams, for tests/persistence.
+check_PROGRAMS += tests/persistence/streams
+tests_persistence_streams_LDADD =
 endif
 
 EXTRA_DIST += \
 	$(system_suites) \
+	pytest.ini \
+	tests/README.md \
 	tests/client \
-	tests/hold \
-	tests/keep \
+	tests/conftest.py \
+	tests/lib \
+	tests/limits \
 	tests/manual.test \
-	tests/pytest_tap.py \
+	tests/persistence \
 	tests/run-pytest \
 	tests/run-unit \
 	tests/soak \
@@ -94,6 +95,18 @@ PYTESTFLAGS =
 
 # The system tests drive the built programs.
 check-am: echod echoc
+
+# The tests to run after each change.
+quick_tests = tests/manual.test tests/system.test
+if !FUZZING
+quick_tests += tests/fuzz.test
+if HAVE_CMOCKA
+quick_tests += $(unit_tests) $(client_tests)
+endif
+endif
+check-quick:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(quick_tests)' PYTESTFLAGS='--models=epoll,io_uring $(PYTESTFLAGS)'
+.PHONY: check-quick
 
 # Good and hostile clients for SOAK_TIME seconds in each of SOAK_MODELS, one after the other.
 SOAK_TIME = 60

@@ -15,7 +15,7 @@ import pytest
 import client
 import echod
 import proc
-import servers
+import echo_servers as servers
 
 BLOCK = os.urandom(16 << 20)
 
@@ -70,11 +70,11 @@ def test_gigabyte_through_each_model(start, model):
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 65536, 65537, 3 << 20])
-def test_files(server, debris, size):
-    source = os.path.join(debris, "in")
+def test_files(server, tmpdir, size):
+    source = os.path.join(tmpdir, "in")
     with open(source, "wb") as file:
         file.writelines(pieces(size))
-    with open(source, "rb") as given, open(os.path.join(debris, "out"), "w+b") as copy:
+    with open(source, "rb") as given, open(os.path.join(tmpdir, "out"), "w+b") as copy:
         result = subprocess.run(client.command("127.0.0.1", server.port), stdin=given, stdout=copy, stderr=subprocess.PIPE,
                                 timeout=client.LIMIT)
         copy.seek(0)
@@ -82,8 +82,8 @@ def test_files(server, debris, size):
         assert digest(read_all(copy)) == digest(pieces(size))
 
 
-def test_unix_socket(start, debris):
-    path = os.path.join(debris, "socket")
+def test_unix_socket(start, tmpdir):
+    path = os.path.join(tmpdir, "socket")
     start("epoll", listen=["unix:" + path])
     assert copy_through(8 << 20, "unix:" + path) == (client.OK, True, "")
 

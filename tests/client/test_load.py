@@ -19,7 +19,7 @@ import pytest
 import client
 import echod
 import proc
-import servers
+import echo_servers as servers
 
 KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", "idle", "size", "depth", "threads", "rate",
         "warmup_seconds", "measured_from", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second",
@@ -76,18 +76,18 @@ def test_udp_without_echod():
         assert other.count * 64 == found["bytes_sent"]
 
 
-def test_unix(start, engine, debris):
-    path = os.path.join(debris, "socket")
+def test_unix(start, engine, tmpdir):
+    path = os.path.join(tmpdir, "socket")
     start("epoll", listen=["unix:" + path])
     for mode in ("rr", "stream", "connect"):
         found = client.load("--engine", engine, "--mode", mode, "-n", 10, "unix:" + path)
         assert found["transport"] == "unix"
 
 
-def test_connect_to_a_unix_socket_with_a_short_backlog(engine, debris):
+def test_connect_to_a_unix_socket_with_a_short_backlog(engine, tmpdir):
     """Most are refused at first, and try again; at the end too those that were begun are finished."""
-    with servers.Stream(servers.echo, socket.AF_UNIX, os.path.join(debris, "socket"), backlog=1):
-        client.load("--engine", engine, "--mode", "connect", "-n", 50, "unix:" + os.path.join(debris, "socket"))
+    with servers.Stream(servers.echo, socket.AF_UNIX, os.path.join(tmpdir, "socket"), backlog=1):
+        client.load("--engine", engine, "--mode", "connect", "-n", 50, "unix:" + os.path.join(tmpdir, "socket"))
 
 
 @pytest.mark.skipif(not echod.have_ipv6(), reason="this host has no IPv6")
@@ -210,10 +210,10 @@ def test_udp_nobody_there():
     assert "nobody listens there" in result.stdout
 
 
-def test_more_connections_than_descriptors(server, debris):
+def test_more_connections_than_descriptors(server, tmpdir):
     """Root may have as many as it likes, so it is asked as nobody."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    program = shutil.copy(client.ECHOC, debris)
+    program = shutil.copy(client.ECHOC, tmpdir)
     os.chmod(program, 0o755)
     root = os.geteuid() == 0
     result = subprocess.run([program, "--load", "-n", str(hard), "127.0.0.1", str(server.port)], capture_output=True,
@@ -438,10 +438,10 @@ def test_io_uring_refused(server):
 
 # The picture
 
-def test_plot(server, debris):
+def test_plot(server, tmpdir):
     if not shutil.which("gnuplot"):
         pytest.skip("gnuplot is not installed")
-    path = os.path.join(debris, "it's a picture.svg")
+    path = os.path.join(tmpdir, "it's a picture.svg")
     result = client.run("--load", "-d", "200ms", "--warmup", 0, "-n", 3, "--plot", path, "127.0.0.1", server.port)
     assert result.returncode == client.OK, result.stderr
     root = xml.etree.ElementTree.parse(path).getroot()
@@ -449,29 +449,29 @@ def test_plot(server, debris):
     assert b"latency" in open(path, "rb").read()
 
 
-def test_plot_of_a_single_value(server, debris):
+def test_plot_of_a_single_value(server, tmpdir):
     if not shutil.which("gnuplot"):
         pytest.skip("gnuplot is not installed")
-    path = os.path.join(debris, "one.svg")
+    path = os.path.join(tmpdir, "one.svg")
     # The second message would be due after the end.
     result = client.run("--load", "--rate", 1, "-d", "500ms", "--warmup", 0, "-n", 1, "--plot", path, "127.0.0.1", server.port)
     assert (result.returncode, result.stderr) == (client.OK, "")
     assert xml.etree.ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_plot_that_cannot_be_written(server, debris):
+def test_plot_that_cannot_be_written(server, tmpdir):
     """It is told before the run, and by echoc."""
     if not shutil.which("gnuplot"):
         pytest.skip("gnuplot is not installed")
-    path = os.path.join(debris, "nowhere", "x.svg")
+    path = os.path.join(tmpdir, "nowhere", "x.svg")
     result = client.run("--load", "-d", 60, "--plot", path, "127.0.0.1", server.port, timeout=30)
     assert result.returncode == client.USAGE
     assert result.stderr == f"echoc: --plot: {path} cannot be written: No such file or directory\n"
     assert result.stdout == ""
 
 
-def test_plot_without_the_tool(server, debris):
-    result = client.run("--load", "-d", "200ms", "--plot", os.path.join(debris, "x.svg"), "127.0.0.1", server.port,
-                        env={**os.environ, "PATH": debris})
+def test_plot_without_the_tool(server, tmpdir):
+    result = client.run("--load", "-d", "200ms", "--plot", os.path.join(tmpdir, "x.svg"), "127.0.0.1", server.port,
+                        env={**os.environ, "PATH": tmpdir})
     assert result.returncode == client.USAGE
     assert "gnuplot draws it, and is not installed here" in result.stderr

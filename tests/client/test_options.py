@@ -10,12 +10,13 @@ import sys
 
 import pytest
 
+import build
 import client
 import echod
 import proc
-import servers
+import echo_servers as servers
 
-TOP = os.environ.get("ECHOD_SRCDIR") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOP = str(build.SRCDIR)
 
 
 @pytest.mark.parametrize("args, said", [
@@ -108,10 +109,10 @@ def test_refused_connection():
     assert result.stderr == f"echoc: cannot connect to 127.0.0.1:{port} over TCP: Connection refused\n"
 
 
-def test_unix_socket_that_is_not_there(debris):
-    result = client.run(f"unix:{debris}/none")
+def test_unix_socket_that_is_not_there(tmpdir):
+    result = client.run(f"unix:{tmpdir}/none")
     assert result.returncode == client.UNREACHED
-    assert result.stderr == f"echoc: cannot connect to unix:{debris}/none: No such file or directory\n"
+    assert result.stderr == f"echoc: cannot connect to unix:{tmpdir}/none: No such file or directory\n"
 
 
 def test_no_answer_in_time():
@@ -123,9 +124,9 @@ def test_no_answer_in_time():
 
 @pytest.mark.parametrize("args", [[], ["--ping"], ["--load"]], ids="".join)
 @pytest.mark.parametrize("limit", ["300ms", "0"])
-def test_a_unix_socket_that_is_full(debris, args, limit):
+def test_a_unix_socket_that_is_full(tmpdir, args, limit):
     """Its backlog is full: the time-out ends the wait, and Ctrl-C does, also where there is no time-out."""
-    path = os.path.join(debris, "full")
+    path = os.path.join(tmpdir, "full")
     with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
         full.bind(path)
         full.listen(0)
@@ -151,9 +152,9 @@ def with_hosts(hosts, *command):
 
 
 @pytest.fixture
-def hosts(debris):
+def hosts(tmpdir):
     def hosts(text):
-        files = (os.path.join(debris, "hosts"), os.path.join(debris, "nsswitch.conf"))
+        files = (os.path.join(tmpdir, "hosts"), os.path.join(tmpdir, "nsswitch.conf"))
         for path, content in zip(files, (text, "hosts: files\n")):
             with open(path, "w") as file:
                 file.write(content)
@@ -179,7 +180,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
 """
 
 
-def test_interrupted_while_a_name_is_looked_up(hosts, debris):
+def test_interrupted_while_a_name_is_looked_up(hosts, tmpdir):
     """The resolver asks a silent server, for ten seconds or more."""
     files = hosts("nameserver 127.0.0.1\n")
     with open(files[1], "w") as file:
@@ -303,26 +304,26 @@ def manual_examples():
     return commands
 
 
-def test_examples_work_when_pasted(debris):
+def test_examples_work_when_pasted(tmpdir):
     """All of them, in order, on a port and in a folder of the test's own, and with shorter runs."""
     if not echod.ECHOD:
         pytest.skip("there is no echod to test with")
     port = echod.free_port()
-    os.mkdir(os.path.join(debris, "bin"))
+    os.mkdir(os.path.join(tmpdir, "bin"))
     for name, program in (("echoc", client.ECHOC), ("echod", echod.ECHOD)):
-        os.symlink(program, os.path.join(debris, "bin", name))
+        os.symlink(program, os.path.join(tmpdir, "bin", name))
     examples = manual_examples()
     assert sum(example.startswith("echoc ") for example in examples) >= 7
-    pidfile = os.path.join(debris, "echod.pid")
+    pidfile = os.path.join(tmpdir, "echod.pid")
     try:
         for example in examples:
             if "--plot" in example and not shutil.which("gnuplot"):
                 continue
             # As in the manual page on a terminal: indented.
-            pasted = "      " + example.replace("7007", str(port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", debris + "/")
+            pasted = "      " + example.replace("7007", str(port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", tmpdir + "/")
             result = subprocess.run(["bash", "-o", "pipefail", "-c", pasted], text=True, timeout=client.LIMIT,
                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                    env={**os.environ, "PATH": os.path.join(debris, "bin") + ":" + os.environ["PATH"]})
+                                    env={**os.environ, "PATH": os.path.join(tmpdir, "bin") + ":" + os.environ["PATH"]})
             assert (result.returncode, result.stderr) == (0, ""), example
         proc.until(lambda: not os.path.exists(pidfile), "the daemon's end", 20)
     finally:

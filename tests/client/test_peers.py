@@ -14,16 +14,16 @@ import proc
 PAYLOAD = os.urandom(1 << 20) * 8
 
 
-def inetd_conf(debris, port):
+def inetd_conf(tmpdir, port):
     # A port's number stands for a service's name, but inetd takes the built-in service from the name.
-    path = os.path.join(debris, "inetd.conf")
+    path = os.path.join(tmpdir, "inetd.conf")
     with open(path, "w") as file:
         file.write("127.0.0.1:{0} stream tcp4 nowait root internal\n".format("echo"))
         file.write("127.0.0.1:{0} dgram udp4 wait root internal\n".format("echo"))
     return path
 
 
-def start_inetd(debris, port):
+def start_inetd(tmpdir, port):
     program = shutil.which("inetutils-inetd") or shutil.which("inetd")
     if not program:
         pytest.skip("inetutils-inetd is not installed")
@@ -31,14 +31,14 @@ def start_inetd(debris, port):
         pytest.skip("inetd's echo is on port 7, which needs root")
     if not in_namespace():
         pytest.skip("inetd's echo is always on port 7: it needs a network namespace of its own, not permitted here")
-    return ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", program, "-R", "1000000", "-d", inetd_conf(debris, port)], 7
+    return ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", program, "-R", "1000000", "-d", inetd_conf(tmpdir, port)], 7
 
 
-def start_xinetd(debris, port):
+def start_xinetd(tmpdir, port):
     program = shutil.which("xinetd")
     if not program:
         pytest.skip("xinetd is not installed")
-    path = os.path.join(debris, "xinetd.conf")
+    path = os.path.join(tmpdir, "xinetd.conf")
     with open(path, "w") as file:
         for kind, protocol, wait in (("stream", "tcp", "no"), ("dgram", "udp", "yes")):
             file.write(f"""
@@ -57,28 +57,28 @@ service echo
     per_source = UNLIMITED
 }}
 """)
-    return [program, "-dontfork", "-f", path, "-pidfile", os.path.join(debris, "pid")], port
+    return [program, "-dontfork", "-f", path, "-pidfile", os.path.join(tmpdir, "pid")], port
 
 
-def start_socat(debris, port):
+def start_socat(tmpdir, port):
     if not shutil.which("socat"):
         pytest.skip("socat is not installed")
     return ["socat", f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=128", "PIPE"], port
 
 
-def start_socat_udp(debris, port):
+def start_socat_udp(tmpdir, port):
     if not shutil.which("socat"):
         pytest.skip("socat is not installed")
     return ["socat", f"UDP4-RECVFROM:{port},bind=127.0.0.1,fork", "EXEC:cat"], port
 
 
-def start_socat_cat(debris, port):
+def start_socat_cat(tmpdir, port):
     if not shutil.which("socat"):
         pytest.skip("socat is not installed")
     return ["socat", f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=128", "EXEC:cat"], port
 
 
-def start_ncat(debris, port):
+def start_ncat(tmpdir, port):
     if not shutil.which("ncat"):
         pytest.skip("ncat is not installed")
     return ["ncat", "-l", "-k", "127.0.0.1", str(port), "--exec", "/bin/cat"], port
@@ -93,9 +93,9 @@ def in_namespace():
 class Peer:
     """A server, and where echoc finds it: perhaps in a network namespace."""
 
-    def __init__(self, name, debris, tcp=True):
+    def __init__(self, name, tmpdir, tcp=True):
         self.name = name
-        command, self.port = globals()["start_" + name](debris, echod.free_port())
+        command, self.port = globals()["start_" + name](tmpdir, echod.free_port())
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL, start_new_session=True)
         self.wrap = []
@@ -134,8 +134,8 @@ class Peer:
 
 
 @pytest.fixture
-def peer(request, debris):
-    one = Peer(request.param, debris, tcp=not request.param.endswith("_udp"))
+def peer(request, tmpdir):
+    one = Peer(request.param, tmpdir, tcp=not request.param.endswith("_udp"))
     yield one
     one.close()
 

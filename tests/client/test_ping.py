@@ -12,7 +12,7 @@ import pytest
 
 import client
 import echod
-import servers
+import echo_servers as servers
 
 
 def lines(result, pattern):
@@ -43,8 +43,8 @@ def test_reconnect():
     assert lines(result, r"^connect .*\(4 made\)$")
 
 
-def test_unix(start, debris):
-    path = os.path.join(debris, "socket")
+def test_unix(start, tmpdir):
+    path = os.path.join(tmpdir, "socket")
     start("epoll", listen=["unix:" + path])
     found = client.report("--ping", "-c", 3, "-i", 0, "unix:" + path)
     assert (found["transport"], found["sent"], found["received"]) == ("unix", 3, 3)
@@ -60,13 +60,13 @@ def test_json_adds_up(server):
     assert found["connect_us"]["count"] == 1
 
 
-def test_json_whatever_the_name(debris):
+def test_json_whatever_the_name(tmpdir):
     """A path is bytes, and JSON is UTF-8 (RFC 8259, 8.1)."""
-    path = os.fsencode(debris) + b'/"\\\n\xff\xc0\x80\xed\xa0\x80\xf5\xe2\x82\xc3\xbc\xf0\x9f\x98\x80'
+    path = os.fsencode(tmpdir) + b'/"\\\n\xff\xc0\x80\xed\xa0\x80\xf5\xe2\x82\xc3\xbc\xf0\x9f\x98\x80'
     with servers.Stream(servers.echo, socket.AF_UNIX, path):
         result = client.run("--ping", "-c", 1, "--json", "unix:" + os.fsdecode(path), text=False)
     assert result.returncode == client.OK, result.stderr
-    assert json.loads(result.stdout.decode())["target"] == f'unix:{debris}/"\\\n' + 9 * "\ufffd" + "ü😀"
+    assert json.loads(result.stdout.decode())["target"] == f'unix:{tmpdir}/"\\\n' + 9 * "\ufffd" + "ü😀"
 
 
 def test_udp_through_echod(server):
@@ -307,16 +307,16 @@ def netem_missing():
     ("duplicate 5%", lambda f: f["lost"] == 0 and 100 < f["duplicates"] < 320),
     ("delay 10ms reorder 75% gap 5", lambda f: f["lost"] == 0 and f["reordered"] > 100),
 ], ids=["loss", "delay", "duplicate", "reorder"])
-def test_netem(netem, check, debris):
+def test_netem(netem, check, tmpdir):
     reason = netem_missing()
     if reason:
         pytest.skip(reason)
-    script = os.path.join(debris, "both")
+    script = os.path.join(tmpdir, "both")
     with open(script, "w") as file:
         file.write(f"""
 import subprocess, sys
-sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
-import servers
+sys.path.insert(0, {os.path.dirname(servers.__file__)!r})
+import echo_servers as servers
 with servers.Datagram() as other:
     sys.exit(subprocess.call([{client.ECHOC!r}, "--ping", "--json", "-u", "-c", "2000", "-i", "1ms", "-W", "1",
                               *map(str, other.where)]))

@@ -17,7 +17,7 @@ import pytest
 import client
 import echod
 import proc
-import servers
+import echo_servers as servers
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07")
 
@@ -84,11 +84,11 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(debris):
+def terminal(tmpdir):
     made = []
 
     def terminal(*args, **environment):
-        made.append(Terminal(*args, home=debris, **environment))
+        made.append(Terminal(*args, home=tmpdir, **environment))
         return made[-1]
 
     yield terminal
@@ -183,8 +183,8 @@ def test_no_letter_is_lost_where_no_locale_is_set(terminal):
 
 
 @needs_editing
-def test_history_is_kept(terminal, debris):
-    os.makedirs(os.path.join(debris, ".local", "state"))
+def test_history_is_kept(terminal, tmpdir):
+    os.makedirs(os.path.join(tmpdir, ".local", "state"))
     with servers.Stream(servers.echo) as other:
         session = terminal(*other.where)
         session.expect("echo> ")
@@ -192,7 +192,7 @@ def test_history_is_kept(terminal, debris):
         session.expect(r"\nremember me\r?\n")
         session.end()
         assert session.wait() == client.OK
-        assert "remember" in open(os.path.join(debris, ".local", "state", "echoc_history")).read()
+        assert "remember" in open(os.path.join(tmpdir, ".local", "state", "echoc_history")).read()
         session = terminal(*other.where)
         session.expect("echo> ")
         session.type("\x1b[A\r")
@@ -233,9 +233,9 @@ def test_control_c_prints_the_summary(terminal):
         assert session.wait() == client.OK
 
 
-def test_progress_line(debris, start):
+def test_progress_line(tmpdir, start):
     """Standard error is a terminal, the copy a file: after a second there is a line, with what is left of a known length."""
-    source = os.path.join(debris, "in")
+    source = os.path.join(tmpdir, "in")
     with open(source, "wb") as file:
         file.write(os.urandom(1 << 20) * 8)
 
@@ -308,8 +308,8 @@ class Tmux:
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
-def test_a_session_in_tmux(debris, server):
-    tmux = Tmux(debris)
+def test_a_session_in_tmux(tmpdir, server):
+    tmux = Tmux(tmpdir)
     try:
         where = f"127.0.0.1 {server.port}"
         tmux.type(f"{client.ECHOC} {where}")

@@ -14,10 +14,10 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebo
 
 
 @pytest.fixture
-def conf(debris):
+def conf(tmpdir):
     """conf(text): the path of a file that says so."""
     def write(text, name="echod.conf"):
-        path = os.path.join(debris, name)
+        path = os.path.join(tmpdir, name)
         with open(path, "wb") as file:
             file.write(text if isinstance(text, bytes) else text.encode())
         return path
@@ -165,10 +165,10 @@ def test_missing_file():
     assert "/nonexistent/echod.conf" in said
 
 
-def test_directory_instead_of_a_file(debris):
-    result = echod.run("-t", "-c", debris)
+def test_directory_instead_of_a_file(tmpdir):
+    result = echod.run("-t", "-c", tmpdir)
     assert result.returncode in (echod.EX_NOINPUT, echod.EX_CONFIG)
-    assert debris in result.stderr
+    assert tmpdir in result.stderr
 
 
 @root

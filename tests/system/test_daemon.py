@@ -111,8 +111,8 @@ def test_second_daemon_is_refused_by_the_pid_file(start, launch):
         assert file.read() == f"{first.pid}\n"
 
 
-def test_stale_pid_file_is_taken_over(start, debris):
-    path = os.path.join(debris, "stale.pid")
+def test_stale_pid_file_is_taken_over(start, tmpdir):
+    path = os.path.join(tmpdir, "stale.pid")
     with open(path, "w") as file:
         file.write("4194303 and some rubbish\n")
     daemon = start(daemonize=True, pidfile=path)
@@ -132,17 +132,17 @@ def test_pid_file_after_a_crash_is_taken_over(start):
         assert file.read() == f"{second.pid}\n"
 
 
-def test_pid_file_that_cannot_be_written(launch, debris):
-    daemon = launch(daemonize=True, pidfile=os.path.join(debris, "nowhere", "echod.pid"))
+def test_pid_file_that_cannot_be_written(launch, tmpdir):
+    daemon = launch(daemonize=True, pidfile=os.path.join(tmpdir, "nowhere", "echod.pid"))
     said = daemon.failed()
     assert daemon.returncode not in (0, None)
     assert "nowhere" in said
     assert peer.refused(daemon.address)
 
 
-def test_pid_file_of_somebody_else_stays(start, debris):
+def test_pid_file_of_somebody_else_stays(start, tmpdir):
     """The administrator removed ours, and another daemon made its own."""
-    path = os.path.join(debris, "echod.pid")
+    path = os.path.join(tmpdir, "echod.pid")
     first = start(daemonize=True, pidfile=path)
     os.unlink(path)
     second = start(daemonize=True, pidfile=path)
@@ -273,9 +273,9 @@ def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
 
 
 @root
-def test_only_files_of_its_own_are_removed_by_a_daemon_that_became_somebody_else(start, visible, debris):
+def test_only_files_of_its_own_are_removed_by_a_daemon_that_became_somebody_else(start, visible, tmpdir):
     """Another socket or pid file of the same name belongs to whoever made it."""
-    paths = [os.path.join(debris, name) for name in ("echo.sock", "other.sock", "other.pid")]
+    paths = [os.path.join(tmpdir, name) for name in ("echo.sock", "other.sock", "other.pid")]
     daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}" for path in paths[:2]],
                    pidfile=paths[2])
     for path in paths[1:]:

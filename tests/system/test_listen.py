@@ -94,8 +94,8 @@ def test_every_listener_is_served_while_another_is_busy(start, model):
 
 # Unix sockets
 
-def test_unix_socket(start, model, debris):
-    path = f"{debris}/echo.sock"
+def test_unix_socket(start, model, tmpdir):
+    path = f"{tmpdir}/echo.sock"
     daemon = start(model, listen=[f"unix:{path}", "127.0.0.1"])
     peer.visit(path, peer.data(1048576))
     daemon.visit()
@@ -105,27 +105,27 @@ def test_unix_socket(start, model, debris):
     assert not os.path.exists(path), "the socket's file is left behind"
 
 
-def test_unix_socket_has_the_same_permissions_whatever_the_umask(start, debris):
+def test_unix_socket_has_the_same_permissions_whatever_the_umask(start, tmpdir):
     """For its owner and group, whoever happened to start echod."""
     modes = set()
     for umask in (0, 0o022, 0o077):
-        path = f"{debris}/echo-{umask}.sock"
+        path = f"{tmpdir}/echo-{umask}.sock"
         start(listen=[f"unix:{path}"], umask=umask)
         modes.add(stat.S_IMODE(os.stat(path).st_mode))
     assert len(modes) == 1, [oct(mode) for mode in modes]
     assert modes == {0o660}
 
 
-def test_stale_unix_socket_is_replaced(start, debris):
-    path = f"{debris}/echo.sock"
+def test_stale_unix_socket_is_replaced(start, tmpdir):
+    path = f"{tmpdir}/echo.sock"
     listener(path, socket.AF_UNIX).close()
     assert os.path.exists(path)
     start(listen=[f"unix:{path}"])
     peer.visit(path)
 
 
-def test_stale_unix_socket_after_a_crash_is_replaced(start, debris):
-    path = f"{debris}/echo.sock"
+def test_stale_unix_socket_after_a_crash_is_replaced(start, tmpdir):
+    path = f"{tmpdir}/echo.sock"
     first = start(listen=[f"unix:{path}"])
     first.expect = -9
     first.signal(9)
@@ -136,17 +136,17 @@ def test_stale_unix_socket_after_a_crash_is_replaced(start, debris):
     peer.visit(path)
 
 
-def test_live_unix_socket_is_refused(start, launch, debris):
+def test_live_unix_socket_is_refused(start, launch, tmpdir):
     """The second daemon says so, and the first keeps its socket."""
-    path = f"{debris}/echo.sock"
+    path = f"{tmpdir}/echo.sock"
     start(listen=[f"unix:{path}"])
     said = launch(listen=[f"unix:{path}"]).fails(echod.EX_UNAVAILABLE)
     assert path in said
     peer.visit(path)
 
 
-def test_file_that_is_no_socket_is_not_touched(launch, debris):
-    path = f"{debris}/precious"
+def test_file_that_is_no_socket_is_not_touched(launch, tmpdir):
+    path = f"{tmpdir}/precious"
     with open(path, "w") as file:
         file.write("data")
     said = launch(listen=[f"unix:{path}"]).fails(echod.EX_UNAVAILABLE)
@@ -155,8 +155,8 @@ def test_file_that_is_no_socket_is_not_touched(launch, debris):
         assert file.read() == "data"
 
 
-def test_unix_socket_in_a_missing_directory(launch, debris):
-    path = f"{debris}/nowhere/echo.sock"
+def test_unix_socket_in_a_missing_directory(launch, tmpdir):
+    path = f"{tmpdir}/nowhere/echo.sock"
     daemon = launch(listen=[f"unix:{path}"])
     said = daemon.failed()
     assert path in said and "tcp" not in said
@@ -225,9 +225,9 @@ def test_port_in_time_wait_can_be_taken_again(start):
 
 # Sockets passed by the service manager
 
-def test_activation_replaces_listen_and_port(start, model, debris):
+def test_activation_replaces_listen_and_port(start, model, tmpdir):
     port, unused = echod.free_port(), echod.free_port()
-    path = f"{debris}/passed.sock"
+    path = f"{tmpdir}/passed.sock"
     passed = [listener(("127.0.0.1", port)), listener(path, socket.AF_UNIX)]
     daemon = start(model, port=unused, **echod.activated(passed, "net:local"))
     for sock in passed:
@@ -279,9 +279,9 @@ def test_activation_for_another_process_is_ignored(start):
     daemon.visit()
 
 
-def test_activation_with_something_unusable(launch, debris):
+def test_activation_with_something_unusable(launch, tmpdir):
     """A passed descriptor that is no listening socket is refused, not served by luck."""
-    with open(f"{debris}/file", "w") as file:
+    with open(f"{tmpdir}/file", "w") as file:
         daemon = launch(**echod.activated([file]))
         said = daemon.failed()
     assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_CONFIG, echod.EX_OSERR), said
@@ -303,9 +303,9 @@ def test_activated_connections_survive_a_reload(start):
 
 # The descriptor store of the service manager
 
-def test_listener_survives_a_crash_in_the_store(start, model, debris):
+def test_listener_survives_a_crash_in_the_store(start, model, tmpdir):
     """kill -9 of the service: clients that come meanwhile wait, and the next process serves them."""
-    path = f"{debris}/echo.sock"
+    path = f"{tmpdir}/echo.sock"
     keys = {"listen": ["127.0.0.1", f"unix:{path}"], "port": echod.free_port()}
     first = start(model, store=True, **keys)
     first.visit()

@@ -27,8 +27,8 @@ def test_one_line_a_connection(start, model):
     assert "SECRET" not in daemon.log()
 
 
-def test_line_about_a_unix_client(start, debris):
-    path = f"{debris}/echo.sock"
+def test_line_about_a_unix_client(start, tmpdir):
+    path = f"{tmpdir}/echo.sock"
     daemon = start("epoll", listen=[f"unix:{path}"])
     peer.visit(path, b"x" * 4711)
     match = daemon.wait_log(r"^.*\b4711\b.*$")

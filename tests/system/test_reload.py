@@ -22,7 +22,7 @@ def test_from_this_model_to_every_other(request, start, model):
     The walk goes from `model` to each other one and back, so that all parameters together are all ordered pairs.
     """
     daemon = start(model)
-    refusals = echod.models()
+    refusals = echod.REFUSALS
     for other in [name for name in echod.MODELS if name != model and not refusals.get(name)]:
         for change in other, model:
             stream = peer.Stream(daemon.address, seed=40)
@@ -105,10 +105,10 @@ def test_port_change(start, model):
     peer.visit(("127.0.0.1", port))
 
 
-def test_listen_change(start, debris):
+def test_listen_change(start, tmpdir):
     """Addresses come and go; those that stay are never refused."""
     second, third = echod.free_port(), echod.free_port()
-    path = f"{debris}/echo.sock"
+    path = f"{tmpdir}/echo.sock"
     daemon = start(listen=["127.0.0.1", f"127.0.0.1:{second}"])
     daemon.reload(listen=["127.0.0.1", f"127.0.0.1:{third}", f"unix:{path}"])
     daemon.visit()
@@ -323,10 +323,10 @@ def test_stop_during_a_reload(start, model):
     daemon.stop()
 
 
-def test_stop_during_a_reload_removes_new_sockets_too(start, debris):
+def test_stop_during_a_reload_removes_new_sockets_too(start, tmpdir):
     """The socket file that the reload has just made is not left behind by the stop that overtakes it."""
     daemon = start("prefork", workers=64)  # so many take a moment to become ready
-    path = f"{debris}/echo.sock"
+    path = f"{tmpdir}/echo.sock"
     daemon.configure(listen=["127.0.0.1", f"unix:{path}"])
     daemon.signal(signal.SIGHUP)
     proc.until(lambda: os.path.exists(path), "the new socket")

@@ -191,14 +191,14 @@ def test_activated_for_both_families(start, model):
         counted(daemon, received=4, echoed=4)
 
 
-def test_activated_unix_datagrams(start, model, debris):
-    path = os.path.join(debris, "datagrams")
+def test_activated_unix_datagrams(start, model, tmpdir):
+    path = os.path.join(tmpdir, "datagrams")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
         passed.bind(path)
         daemon = start(model, protocols=["udp"], **echod.activated([passed]))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named, \
              socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unnamed:
-            named.bind(os.path.join(debris, "client"))
+            named.bind(os.path.join(tmpdir, "client"))
             named.settimeout(peer.PATIENCE)
             for size in (0, 1, 65000):
                 named.sendto(peer.data(size), path)
@@ -210,9 +210,9 @@ def test_activated_unix_datagrams(start, model, debris):
 # What is not answered
 
 
-def test_refuses_for_every_reason(start_udp, model, debris):
+def test_refuses_for_every_reason(start_udp, model, tmpdir):
     """Without privileges: own port, deny, few hops; good ones in between do not notice."""
-    metrics = os.path.join(debris, "metrics")
+    metrics = os.path.join(tmpdir, "metrics")
     daemon = start_udp(model, deny=["127.0.0.66"], metrics_file=metrics, stats_interval=1)
     good, denied = client(connected_to=daemon.port), client(source="127.0.0.66", connected_to=daemon.port)
     own = client(source="127.0.0.7", port=daemon.port, connected_to=daemon.port)

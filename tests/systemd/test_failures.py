@@ -70,7 +70,7 @@ def test_watchdog_of_other_processes(machine, kind):
 
 
 @pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
-@pytest.mark.parametrize("model", ["thread", "prethread", "select", "poll", "epoll", "io_uring"], indirect=True)
+@pytest.mark.models("thread", "prethread", "select", "poll", "epoll", "io_uring")
 def test_watchdog_of_threads(machine, fault_points, model, hung):
     """One thread that hangs among others that do not is enough."""
     machine.configure(f'model = "{model}"\nworkers = 2\n')

@@ -84,17 +84,10 @@ class Descriptor:
         os.close(self.fd)
 
 
-MODELS = ("epoll", "thread", "iterative", "io_uring", "prefork")
+A_FEW_MODELS = ("epoll", "thread", "iterative", "io_uring", "prefork")
 
 
-@pytest.fixture(params=MODELS)
-def model(request):
-    reason = echod.models().get(request.param)
-    if reason:
-        pytest.skip(f"{request.param}: {reason}")
-    return request.param
-
-
+@pytest.mark.models(*A_FEW_MODELS)
 def test_the_format_is_the_one_we_think_it_is(start, model):
     """What these tests forge is taken up when nothing is wrong with it: with owed bytes, half-closed, waiting."""
     inbox, outbox = pair()
@@ -117,11 +110,9 @@ def test_the_format_is_the_one_we_think_it_is(start, model):
     daemon.visit()
 
 
-@pytest.mark.parametrize("name", [name for name in echod.MODELS if name not in echod.SERIAL])
-def test_idle_time_goes_along(start, name):
+@pytest.mark.models(*[name for name in echod.MODELS if name not in echod.SERIAL])
+def test_idle_time_goes_along(start, model):
     """In whatever order they come: each ends when it has been idle for idle-timeout, and not with the one before it."""
-    if echod.models().get(name):
-        pytest.skip(echod.models()[name])
     inbox, outbox = pair()
     clients = {}
     for idle in 0, 28, 5, 29, 0, 28, 29:
@@ -129,7 +120,7 @@ def test_idle_time_goes_along(start, name):
         send(outbox, state(idle=idle), [server.fileno()])
         server.close()
         clients.setdefault(idle, []).append(client)
-    daemon = launch_with(start, name, [(INBOX, inbox), (OUTBOX, outbox)], idle_timeout=30, workers=1 if name in echod.LOOPS else 0)
+    daemon = launch_with(start, model, [(INBOX, inbox), (OUTBOX, outbox)], idle_timeout=30, workers=1 if model in echod.LOOPS else 0)
     for client in clients[29] + clients[28]:
         assert peer.ended(client)
     assert all(peer.silent_now(client) for client in clients[0] + clients[5])
@@ -190,6 +181,7 @@ def open_kind(kind, inbox, keep):
     return os.dup(inbox.fileno())
 
 
+@pytest.mark.models(*A_FEW_MODELS)
 def test_damaged_connections(start, model):
     """Each is closed, told, and followed by those that are whole."""
     inbox, outbox = pair()
@@ -219,6 +211,7 @@ def test_damaged_connections(start, model):
         client.close()
 
 
+@pytest.mark.models(*A_FEW_MODELS)
 def test_a_knock_is_no_connection(start, model):
     """A predecessor at its limit has said that somebody waits in a backlog: that is no damage, nor counted."""
     inbox, outbox = pair()
@@ -268,7 +261,7 @@ STORES = {
 
 
 @pytest.mark.parametrize("what", STORES)
-@pytest.mark.parametrize("model", ["epoll", "thread"])
+@pytest.mark.models("epoll", "thread")
 def test_damaged_store(start, model, what):
     """The service starts with a queue of its own, serves, and hands connections over on a reload."""
     daemon = launch_with(start, model, STORES[what]())
@@ -299,6 +292,7 @@ def crash_and_start(start, daemon, model):
     return kept, lambda: launch_with(start, model, kept, listen=["127.0.0.1"], port=daemon.port)
 
 
+@pytest.mark.models(*A_FEW_MODELS)
 def test_a_crash_refuses_nobody(start, model):
     """Who comes while nothing runs waits in the backlog, and is served by the next process."""
     daemon = start(model, store=True)
@@ -319,11 +313,11 @@ def test_a_crash_refuses_nobody(start, model):
 
 
 @pytest.mark.parametrize("user", ["", "nobody"])
-def test_a_unix_socket_whose_file_is_gone(start, debris, user):
+def test_a_unix_socket_whose_file_is_gone(start, tmpdir, user):
     """Nobody finds it any more: the next process makes a new one, instead of not starting or not being found."""
     if user and os.getuid():
         pytest.skip("only root can become another user")
-    path = pathlib.Path(debris, "echod.sock")
+    path = pathlib.Path(tmpdir, "echod.sock")
     daemon = start("epoll", store=True, listen=[f"unix:{path}"], user=user, pidfile="", port=None)
     proc.until(lambda: len(daemon.notify.store) >= 3, "the listener is in the store")
     daemon.crash_expected = True
@@ -351,11 +345,8 @@ def still(socks):
     return alive
 
 
-@pytest.mark.parametrize("model", echod.MODELS)
 def test_a_killed_worker_costs_its_own_connections_alone(start, model):
     """Whoever waits for it is served by the next one, and one line tells."""
-    if echod.models().get(model):
-        pytest.skip(echod.models()[model])
     daemon = start(model, workers={"prefork": 3, "prethread": 3}.get(model, 0), max_connections=1 if model == "iterative" else 3)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
@@ -455,11 +446,9 @@ def test_without_keep_connections_nothing_is_kept(start):
     proc.until(lambda: not daemon.notify.store, lambda: str(daemon.notify.store))
 
 
-@pytest.mark.parametrize("model", [name for name in echod.MODELS if name not in echod.SERIAL])
+@pytest.mark.models(*[name for name in echod.MODELS if name not in echod.SERIAL])
 def test_stop_ends_every_connection_properly(start, crowd, model):
     """Fifty clients to whom the service owes: each gets all of it, and then the end."""
-    if echod.models().get(model):
-        pytest.skip(echod.models()[model])
     daemon = start(model, store=True, drain_timeout=60)
     everybody = crowd(daemon.address, 50)
     everybody.settle("the start")

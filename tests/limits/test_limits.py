@@ -291,8 +291,8 @@ def test_max_per_source_of_an_ipv6_network(launch, addresses, model):
         peer.finish(sock)
 
 
-def test_unix_clients_have_no_source(start, model, debris):
-    path = os.path.join(debris, "sock")
+def test_unix_clients_have_no_source(start, model, tmpdir):
+    path = os.path.join(tmpdir, "sock")
     daemon = start(model, max_per_source=1, allow=["192.0.2.0/24"], deny=["0.0.0.0/0", "::/0"], listen=["unix:" + path],
                    port=None)
     count = 1 if model == "iterative" else 3

@@ -13,20 +13,12 @@ import sys
 import tempfile
 import time
 
+import build
 import peer
 import proc
 from notify import Notify
 
 EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_IOERR, EX_NOPERM, EX_CONFIG = 0, 64, 66, 69, 71, 74, 77, 78
-
-# The names that `model` takes, and of which kind each is:
-#   pool   a connection has its worker to itself until it ends, and there are `workers` of them
-#   loops  `workers` event loops share all connections
-SERIAL = ("iterative", "prefork", "prethread")
-SPAWN = ("process", "thread")
-LOOPS = ("select", "poll", "epoll", "io_uring")
-MODELS = ("iterative", "process", "prefork", "thread", "prethread", "select", "poll", "epoll", "io_uring")
-PROCESSES = ("process", "prefork")  # the workers are processes; threads of one process otherwise
 
 KEYS = ("model", "workers", "port", "listen", "protocols", "backlog", "max-connections", "max-per-source",
         "idle-timeout", "drain-timeout", "buffer-size", "allow", "deny", "user", "group", "pidfile", "log-target",
@@ -36,22 +28,7 @@ KEYS = ("model", "workers", "port", "listen", "protocols", "backlog", "max-conne
 START_TIMEOUT = 30.0  # generous: the machine may be busy and the build sanitized
 
 
-def find(name):
-    """The path of a program: from the environment (ECHOD, ECHOC) or from a build in the usual places."""
-    given = os.environ.get(name.upper())
-    if given:
-        path = pathlib.Path(given).absolute()
-        return str(path) if os.access(path, os.X_OK) else None
-    top = pathlib.Path(__file__).resolve().parents[2]
-    places = [pathlib.Path.cwd(), pathlib.Path.cwd().parent, top, *sorted(top.glob("build*"))]
-    for place in places:
-        for path in (place / "src" / name, place / name):
-            if path.is_file() and os.access(path, os.X_OK):
-                return str(path)
-    return None
-
-
-ECHOD = find("echod")
+ECHOD = build.program("echod")
 THREAD_SANITIZED = bool(ECHOD) and b"__tsan_init" in proc.read(ECHOD)
 SANITIZED = bool(ECHOD) and any(mark in proc.read(ECHOD) for mark in (b"__asan_init", b"__tsan_init"))
 
@@ -65,17 +42,30 @@ def run(*args, timeout=START_TIMEOUT, **more):
                           stdin=subprocess.DEVNULL, **more)
 
 
-def models():
-    """What --list-models says: {name: None, or the reason why it cannot run here}."""
+def list_models():
+    """The table of --list-models: {name: None, or the reason why it cannot run here}, in its order."""
     result = run("--list-models")
     assert result.returncode == EX_OK, f"--list-models: {result.stderr}"
+    heading, *lines = result.stdout.splitlines()
+    at = heading.index("CAN RUN HERE")
     table = {}
-    for line in result.stdout.splitlines():
-        name = line.split()[0] if line.split() else ""
-        if name in MODELS:
-            refusal = re.search(r"(?:\s{2,}|\t|\|\s*)(no\b.*|not\b.*|cannot\b.*|unavailable\b.*)", line)
-            table[name] = refusal.group(1) if refusal else None
+    for line in lines:
+        verdict = line[at:].strip()
+        assert verdict == "yes" or verdict.startswith("no: "), line
+        table[line.split()[0]] = None if verdict == "yes" else verdict.removeprefix("no: ")
     return table
+
+
+# The models and of which kind each is:
+#   SERIAL  a worker serves one connection at a time, to its end; there are `workers` of them
+#   SPAWN   each connection gets a worker of its own
+#   LOOPS   `workers` event loops share all connections
+REFUSALS = list_models() if ECHOD else {}  # why a model cannot run here, or None, by model
+MODELS = tuple(REFUSALS)
+SERIAL = ("iterative", "prefork", "prethread")
+SPAWN = ("process", "thread")
+LOOPS = tuple(name for name in MODELS if name not in SERIAL + SPAWN)
+PROCESSES = ("process", "prefork")  # the workers are processes; threads of one process otherwise
 
 
 def conf_value(value):

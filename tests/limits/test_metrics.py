@@ -18,9 +18,9 @@ needs_parser = pytest.mark.skipif(metrics.parser() is None, reason="no OpenMetri
 
 
 @pytest.fixture
-def path(debris):
+def path(tmpdir):
     """In a directory of its own, which shows whether anything else is left there."""
-    directory = pathlib.Path(debris, "metrics")
+    directory = pathlib.Path(tmpdir, "metrics")
     directory.mkdir()
     return directory / "echod.prom"
 
@@ -43,7 +43,7 @@ def test_file_is_valid_and_counts_what_was_done(start, model, path):
     assert found["echod_connections_ended_total", "eof"] == len(sizes)
     assert found["echod_connections_ended_total", "reset"] == 1
     assert path.stat().st_mode & 0o777 == 0o644, "a collector may be another user"
-    assert os.listdir(path.parent) == [path.name], "debris beside the file"
+    assert os.listdir(path.parent) == [path.name], "other files beside the file"
 
 
 @needs_parser
@@ -97,14 +97,14 @@ def test_file_is_replaced_atomically(start, path):
     assert len(written) > 3 and len(inodes) > 1, "the file was never replaced, or written in place"
     daemon.stop()
     assert metrics.read(path)["echod_connections_accepted_total", None] == 16
-    assert os.listdir(path.parent) == [path.name], "debris beside the file"
+    assert os.listdir(path.parent) == [path.name], "other files beside the file"
 
 
 @needs_parser
 @pytest.mark.timeout(180)
 def test_totals_agree_with_the_clients(start, path):
     """Through every model, by reloads, with connections that live on, and with nothing lost or counted twice."""
-    usable = [name for name, reason in echod.models().items() if not reason]
+    usable = [name for name, reason in echod.REFUSALS.items() if not reason]
     daemon = start(usable[-1], metrics_file=str(path))
     accepted = echoed = 0
     streams = [peer.Stream(daemon.address, seed=seed) for seed in (1, 2)]
@@ -198,9 +198,9 @@ def test_no_counter_goes_back_while_workers_come_and_go(start, model):
         sock.close()
 
 
-def test_file_that_cannot_be_written_is_told_once(start, debris):
+def test_file_that_cannot_be_written_is_told_once(start, tmpdir):
     """The service goes on; the trouble is in the log once and in the status."""
-    directory = pathlib.Path(debris, "missing")
+    directory = pathlib.Path(tmpdir, "missing")
     daemon = start("epoll", metrics_file=str(directory / "echod.prom"), stats_interval=1)
     daemon.visit()
     daemon.wait_log("Cannot write metrics-file .*missing/echod.prom.*: No such file")

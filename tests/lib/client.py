@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 
-import echod
+import build
 import proc
 
-ECHOC = echod.find("echoc")
+ECHOC = build.program("echoc")
 OK, DIFFERS, UNREACHED, USAGE = 0, 1, 2, 64
 LIMIT = 60.0
 

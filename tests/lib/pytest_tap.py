@@ -33,9 +33,6 @@ class TapReporter:
 
     def pytest_runtest_logreport(self, report):
         name = report.nodeid.rsplit("/", 1)[-1]
-        if report.outcome == "rerun":
-            self.write(f"# failed and is tried again: {one_line(name)}")
-            return
         if hasattr(report, "wasxfail") and report.when == "call":
             self.result(report.passed, name, f" # TODO {one_line(report.wasxfail)}")
         elif report.skipped:

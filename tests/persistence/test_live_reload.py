@@ -38,7 +38,7 @@ def test_the_walk_is_complete():
 @pytest.mark.parametrize("segment", range(SEGMENTS))
 def test_every_pair_of_models(start, crowd, segment):
     """Fifty streams, each of which must go on under every model that can serve it."""
-    refusals = echod.models()
+    refusals = echod.REFUSALS
     steps = walk([model for model in echod.MODELS if not refusals.get(model)])
     share = -(-(len(steps) - 1) // SEGMENTS)
     steps = steps[segment * share:segment * share + share + 1]
@@ -57,10 +57,8 @@ def test_every_pair_of_models(start, crowd, segment):
     assert "damaged" not in daemon.log() and "lost" not in daemon.log()
 
 
-@pytest.mark.parametrize("model", ["epoll", "io_uring", "thread"])
+@pytest.mark.models("epoll", "io_uring", "thread")
 def test_a_thousand_connections_over_twenty_reloads(start, crowd, record_property, model):
-    if echod.models().get(model):
-        pytest.skip(echod.models()[model])
     daemon = start(model)
     everybody = crowd(daemon.address, 1000, kinds="rrrrrrrrrrrrrribhmcc", think=1000)
     everybody.settle("the start")
@@ -146,11 +144,9 @@ def test_waiting_connections_survive_reloads(start):
         peer.finish(sock)
 
 
-@pytest.mark.parametrize("model", ["thread", *echod.LOOPS])
+@pytest.mark.models("thread", *echod.LOOPS)
 def test_connections_beyond_the_descriptors_wait(start, model):
     """Where one process cannot hold as many as many processes did: nobody is dropped, those who came last wait."""
-    if echod.models().get(model):
-        pytest.skip(echod.models()[model])
     daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"))
     socks = [daemon.connect() for _ in range(200)]
     for sock in socks:
@@ -185,11 +181,9 @@ def small_queue():
     return {"ECHOD_FAULT_QUEUE": "4096"}
 
 
-@pytest.mark.parametrize("model", ["process", "thread", *echod.LOOPS])
+@pytest.mark.models("process", "thread", *echod.LOOPS)
 def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
     """Where the successor takes what it gets, a queue for a few will do."""
-    if echod.models().get(model):
-        pytest.skip(echod.models()[model])
     daemon = start("epoll", workers=2, env=small_queue)
     everybody = crowd(daemon.address, 200, kinds="rrrribmhhccc")
     everybody.settle("the start")

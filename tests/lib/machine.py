@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket as make_socket
 
-HERE = Path(__file__).resolve().parent
-SRCDIR = Path(os.environ.get("ECHOD_SRCDIR") or HERE.parent.parent)
-BUILDDIR = os.environ.get("ECHOD_BUILDDIR", "")
-BOOT = str(HERE / "boot")
+import build
+
+SRCDIR = build.SRCDIR
+BUILDDIR = str(build.DIRECTORY or "")
+BOOT = str(SRCDIR / "tests/systemd/boot")
 
 CLONE_NEWNET = 0x40000000
 

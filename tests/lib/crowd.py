@@ -4,9 +4,10 @@ import json
 import os
 import select
 import subprocess
-from pathlib import Path
 
-ROUNDS = int(os.environ.get("ECHOD_KEEP_ROUNDS") or 1)
+from build import SRCDIR
+
+ROUNDS = int(os.environ.get("ECHOD_TEST_ROUNDS") or 1)
 
 ANSWER = 150  # more than `streams` waits for a stalled one
 
@@ -21,7 +22,7 @@ def tell(record_property, pause):
 
 def build(path):
     """For those who did not run make check."""
-    source = Path(__file__).with_name("streams.c")
+    source = SRCDIR / "tests/persistence/streams.c"
     path.with_name("config.h").touch()
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-D_GNU_SOURCE", f"-I{path.parent}", "-o", path, source],
                    check=True, timeout=120)

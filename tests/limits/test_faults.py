@@ -100,11 +100,11 @@ VISIT = 300000  # bytes: more than buffer-size, so that bulk is spliced where th
 class Traced:
     """A daemon under strace -D, which leaves it the pid that we know."""
 
-    def __init__(self, launch, debris, model, options):
-        self.trace = os.path.join(debris, "trace")
+    def __init__(self, launch, tmpdir, model, options):
+        self.trace = os.path.join(tmpdir, "trace")
         wrap = ["strace", "-DDD", "-f", "-qq", "--seccomp-bpf", "-o", self.trace, *options]
         self.daemon = launch(model, wrap=wrap, protocols=["tcp", "udp"], workers={"prefork": 2, "prethread": 2, "iterative": 1}.get(model, 0),
-                             stats_interval=1, metrics_file=os.path.join(debris, "metrics"), drain_timeout=2)
+                             stats_interval=1, metrics_file=os.path.join(tmpdir, "metrics"), drain_timeout=2)
 
     def text(self):
         try:

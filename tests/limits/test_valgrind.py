@@ -18,13 +18,13 @@ pytestmark = [
 
 
 @pytest.mark.models(*(model for model in echod.MODELS if model != "io_uring"))  # under valgrind no completion comes
-def test_clean_at_exit(launch, debris, model):
+def test_clean_at_exit(launch, tmpdir, model):
     """The whole life of a daemon: streams and datagrams, a reload with a connection that lives on, a stop."""
-    reports = pathlib.Path(debris, "reports")
+    reports = pathlib.Path(tmpdir, "reports")
     reports.mkdir()
     valgrind = ["valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all",
                 f"--log-file={reports}/%p"]
-    daemon = launch(model, wrap=valgrind, protocols=["tcp", "udp"], metrics_file=str(pathlib.Path(debris, "metrics")),
+    daemon = launch(model, wrap=valgrind, protocols=["tcp", "udp"], metrics_file=str(pathlib.Path(tmpdir, "metrics")),
                     deny=["192.0.2.0/24"], max_per_source=100)
     daemon.wait_ready(120)
     for size in (1, 100000, 300000):
