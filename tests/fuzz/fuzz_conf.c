@@ -15,11 +15,10 @@
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "models/model.h"
 
 #define NAME "echod.conf"
 
-static const char *const models[] = { "iterative", "process", "prefork", "thread",   "prethread",
-	                              "select",    "poll",    "epoll",   "io_uring", NULL };
 
 /* Every mistake is one printable line that begins with the name of the file. */
 static void claim_told(const struct conf_errors *errors)
@@ -36,9 +35,9 @@ static void claim_ranges(const struct conf *conf)
 {
 	size_t i = 0;
 
-	while (models[i] && strcmp(models[i], conf->model) != 0)
+	while (model_names[i] && strcmp(model_names[i], conf->model) != 0)
 		i++;
-	FUZZ_CLAIM(models[i]);
+	FUZZ_CLAIM(model_names[i]);
 	FUZZ_CLAIM(conf->workers <= 100000);
 	FUZZ_CLAIM(conf->port >= 1);
 	FUZZ_CLAIM(conf->listen_count >= 1);
@@ -61,7 +60,7 @@ static char *try_file(const char *data, size_t size, size_t *dumped)
 	struct conf_errors errors = { 0 };
 	struct conf *conf = NULL;
 	char *dump = NULL;
-	int r = conf_read_text(&conf, NAME, data, size, &none, models, NULL, &errors);
+	int r = conf_read_text(&conf, NAME, data, size, &none, model_names, NULL, &errors);
 	FILE *out;
 
 	if (r < 0) {

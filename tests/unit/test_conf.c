@@ -18,9 +18,8 @@
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "models/model.h"
 
-static const char *const models[] = { "iterative", "process", "prefork", "thread", "prethread",
-	                              "select", "poll", "epoll", "io_uring", NULL };
 static const struct conf_overrides no_overrides = CONF_OVERRIDES_NONE;
 
 /* ---- helpers ---- */
@@ -51,7 +50,7 @@ static int read_length(struct conf **conf, const char *text, size_t length, char
 
 	assert_non_null(copy);
 	memcpy(copy, text, length);
-	r = conf_read_text(conf, "F", copy, length, &no_overrides, models, NULL, &errors);
+	r = conf_read_text(conf, "F", copy, length, &no_overrides, model_names, NULL, &errors);
 	free(copy);
 	*told = errors_text(&errors);
 	assert_int_equal(r == 0, *conf != NULL);
@@ -727,7 +726,7 @@ static int read_path(const char *path, char **told)
 {
 	struct conf_errors errors = { 0 };
 	struct conf *conf;
-	int r = conf_read(&conf, path, &no_overrides, models, NULL, &errors);
+	int r = conf_read(&conf, path, &no_overrides, model_names, NULL, &errors);
 
 	*told = errors_text(&errors);
 	assert_int_equal(r == 0, conf != NULL);
@@ -796,7 +795,7 @@ static void lets_the_command_line_win(void **state)
 	struct conf *conf;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, models, NULL, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, model_names, NULL, &errors), 0);
 	assert_string_equal(conf->model, "select");
 	assert_int_equal(conf->workers, 0);
 	assert_int_equal(conf->port, 9);
@@ -810,7 +809,7 @@ static void lets_the_command_line_win(void **state)
 	conf_free(conf);
 
 	/* It does not hide the mistakes of the file. */
-	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, models, NULL, &errors), -EINVAL);
+	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, model_names, NULL, &errors), -EINVAL);
 	assert_null(conf);
 	assert_int_equal(errors.count, 1);
 	conf_errors_clear(&errors);
@@ -840,7 +839,7 @@ static void lists_what_is_impossible_too(void **state)
 		struct conf *conf;
 		char *told;
 
-		assert_int_equal(conf_read_text(&conf, "F", cases[i].text, strlen(cases[i].text), &no_overrides, models,
+		assert_int_equal(conf_read_text(&conf, "F", cases[i].text, strlen(cases[i].text), &no_overrides, model_names,
 		                                finds_fault, &errors), -EINVAL);
 		assert_null(conf);
 		told = errors_text(&errors);
@@ -857,7 +856,7 @@ static void blames_the_origin(void **state)
 	char *told;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, models, NULL, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, model_names, NULL, &errors), 0);
 	conf_blame(conf, CONF_WORKERS, &errors, "workers: %d%% wrong", 100);
 	conf_blame(conf, CONF_MODEL, &errors, "model: %s", "wrong");
 	conf_blame(conf, CONF_PORT, &errors, "port: wrong");
