@@ -65,7 +65,7 @@ const char *names_nearest(const char *given, const char *const known[])
 	return nearest;
 }
 
-char *names_join(char *text, unsigned long size, const char *const known[])
+char *names_join(char *text, size_t size, const char *const known[])
 {
 	size_t used = 0;
 

@@ -159,10 +159,10 @@ static const char *text_of(const struct reader *reader, enum conf_key key)
 	return cfg_getstr(reader->cfg, schema[key].name);
 }
 
-static long number_of(struct reader *reader, enum conf_key key)
+static int64_t number_of(struct reader *reader, enum conf_key key)
 {
 	char why[SCHEMA_WHY_MAX];
-	long value;
+	int64_t value;
 
 	if (schema_number(key, text_of(reader, key), &value, why) == 0)
 		return value;

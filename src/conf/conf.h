@@ -104,8 +104,8 @@ struct conf {
 struct conf_overrides {
 	const char *model;     /* NULL: not given */
 	const char *log_level; /* NULL: not given */
-	long workers;          /* -1: not given */
-	long port;             /* -1: not given */
+	int64_t workers;       /* -1: not given */
+	int64_t port;          /* -1: not given */
 };
 #define CONF_OVERRIDES_NONE { .workers = -1, .port = -1 }
 

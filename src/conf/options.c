@@ -76,7 +76,7 @@ static int refuse_option(const char *word, FILE *err)
 	                   nearest ? "; did you mean \"--" : "", nearest ? nearest : "", nearest ? "\"?" : "");
 }
 
-static int read_number(long *value, enum conf_key key, FILE *err)
+static int read_number(int64_t *value, enum conf_key key, FILE *err)
 {
 	char why[SCHEMA_WHY_MAX];
 

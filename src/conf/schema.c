@@ -3,6 +3,7 @@
 #include "conf/schema.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -53,10 +54,11 @@ const char *conf_key_name(enum conf_key key)
 	return schema[key].name;
 }
 
-/* Read digits up to far beyond any range of the table; false if they are not plain ones. */
-static bool plain_digits(const char *text, long *value)
+/* Read decimal digits into `*value`, which stops growing far beyond every range of the table. Returns whether the text
+ * is plain digits: at least one, and no leading zero. */
+static bool plain_digits(const char *text, int64_t *value)
 {
-	const long enough = 1000000000000;
+	const int64_t enough = INT64_C(1000000000000);
 
 	if (text[0] == '\0' || (text[0] == '0' && text[1] != '\0'))
 		return false;
@@ -69,7 +71,7 @@ static bool plain_digits(const char *text, long *value)
 	return true;
 }
 
-int schema_number(enum conf_key key, const char *text, long *value, char why[static SCHEMA_WHY_MAX])
+int schema_number(enum conf_key key, const char *text, int64_t *value, char why[static SCHEMA_WHY_MAX])
 {
 	const struct schema *s = &schema[key];
 	bool plain = plain_digits(text, value);
@@ -77,7 +79,7 @@ int schema_number(enum conf_key key, const char *text, long *value, char why[sta
 
 	if (plain && *value >= s->min && *value <= s->max)
 		return 0;
-	snprintf(why, SCHEMA_WHY_MAX, "%s is not a whole number from %ld to %ld%s%s",
+	snprintf(why, SCHEMA_WHY_MAX, "%s is not a whole number from %" PRId64 " to %" PRId64 "%s%s",
 	         quote_string(shown, text), s->min, s->max, s->unit,
 	         plain ? "" : ", written in decimal digits without leading zeros");
 	return -EINVAL;

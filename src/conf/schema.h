@@ -7,6 +7,7 @@
 #define ECHOD_CONF_SCHEMA_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "conf/conf.h"
 
@@ -16,7 +17,7 @@ struct schema {
 	const char *name;
 	enum schema_type type;
 	const char *initial; /* the default as the file would spell it, a string without its quotes */
-	long min, max;       /* of a number */
+	int64_t min, max;    /* of a number */
 	const char *unit;    /* of a number, with a blank before it, or "" */
 };
 
@@ -30,7 +31,7 @@ extern const char *const schema_names[CONF_KEYS + 1];
 
 /* Read a number for `key`: decimal digits alone, no leading zero, within the range. Returns 0, or
  * -EINVAL with a sentence in `why`. */
-int schema_number(enum conf_key key, const char *text, long *value, char why[static SCHEMA_WHY_MAX]);
+int schema_number(enum conf_key key, const char *text, int64_t *value, char why[static SCHEMA_WHY_MAX]);
 
 /* Find `text` in the NULL-terminated `names`; `noun` says what they are names of. Returns the index,
  * or -EINVAL with a sentence in `why`: the nearest name, if any, and all legal ones. */

@@ -99,8 +99,8 @@ void ring_close(struct ring *ring)
 
 /* --- slots ----------------------------------------------------------------------------- */
 
-/* A free slot's entry is odd, as no pointer is, and holds the generation of the next to use it
- * and the next free slot. */
+/* The entry of a free slot is odd, which no pointer is. It holds the index of the next free slot (32 bits) and the
+ * generation of the watch that will use this slot next (16 bits); so it has 64 bits where pointers have 32, too. */
 
 static struct slot *slot_at(const struct ring *ring, uint32_t slot)
 {
@@ -112,12 +112,10 @@ struct stream *ring_stream(const struct ring *ring, const struct watch *watch)
 	return &slot_at(ring, watch->slot)->stream;
 }
 
-static uintptr_t free_entry(uint32_t next, uint16_t generation)
+static uint64_t free_entry(uint32_t next, uint16_t generation)
 {
-	return (uintptr_t) next << 32 | (uintptr_t) generation << 8 | 1;
+	return (uint64_t) next << 32 | (uint64_t) generation << 8 | 1;
 }
-
-_Static_assert(sizeof(uintptr_t) == 8, "an entry holds a slot and a generation");
 
 static int slots_grow(struct ring *ring)
 {
@@ -173,14 +171,14 @@ static struct watch *ring_watch(const struct ring *ring, uint64_t data)
 {
 	uint32_t slot = (uint32_t) data;
 	struct watch *watch;
-	uintptr_t entry;
+	uint64_t entry;
 
 	if (slot >= ring->slots_used)
 		return NULL;
 	entry = slot_at(ring, slot)->entry;
 	if (entry & 1)
 		return NULL;
-	watch = (struct watch *) entry;
+	watch = (struct watch *) (uintptr_t) entry;
 	return watch->generation == (uint16_t) (data >> 32) ? watch : NULL;
 }
 

@@ -43,7 +43,7 @@ struct stream {
 
 /* A place in the ring. */
 struct slot {
-	uintptr_t entry;                 /* whose it is, or a link in the list of free ones */
+	uint64_t entry;                  /* the address of the watch that has the slot, or free_entry() */
 	struct stream stream;
 };
 

@@ -24,20 +24,20 @@ static int refuse(const char **why, const char *sentence)
 }
 
 /* Decimal digits without a leading zero, 1 to `max`; 0 for anything else. */
-static unsigned long positive(const char *text, unsigned long max)
+static uint32_t positive(const char *text, uint32_t max)
 {
-	unsigned long value = 0;
+	uint64_t value = 0;
 
 	if (*text == '0')
 		return 0;
 	for (; *text; text++) {
 		if (*text < '0' || *text > '9')
 			return 0;
-		value = value * 10 + (unsigned long) (*text - '0');
+		value = value * 10 + (unsigned) (*text - '0');
 		if (value > max)
 			return 0;
 	}
-	return value;
+	return (uint32_t) value;
 }
 
 static int parse_unix(struct addr *addr, const char *path, const char **why)

@@ -13,6 +13,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -371,7 +372,7 @@ static void holds_the_ranges(void **state)
 {
 	static const struct {
 		const char *key;
-		long min, max;
+		int64_t min, max;
 	} ranges[] = {
 		{ "workers", 0, 100000 }, { "port", 1, 65535 }, { "backlog", 1, 65535 },
 		{ "max-connections", 0, 10000000 }, { "max-per-source", 0, 10000000 },
@@ -381,15 +382,16 @@ static void holds_the_ranges(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		const long right[] = { ranges[i].min, ranges[i].max };
-		const long wrong[] = { ranges[i].min - 1, ranges[i].max + 1, ranges[i].min + (1L << 32), 1L << 62 };
+		const int64_t right[] = { ranges[i].min, ranges[i].max };
+		const int64_t wrong[] = { ranges[i].min - 1, ranges[i].max + 1, ranges[i].min + (INT64_C(1) << 32),
+		                          INT64_C(1) << 62 };
 		char text[64], line[64], expected[128];
 
 		for (size_t j = 0; j < sizeof(right) / sizeof(right[0]); j++) {
 			struct conf *conf;
 			char *told;
 
-			snprintf(line, sizeof(line), "%s = %ld\n", ranges[i].key, right[j]);
+			snprintf(line, sizeof(line), "%s = %" PRId64 "\n", ranges[i].key, right[j]);
 			conf = good(line);
 			told = dump(conf);
 			assert_non_null(strstr(told, line));
@@ -397,8 +399,9 @@ static void holds_the_ranges(void **state)
 			conf_free(conf);
 		}
 		for (size_t j = 0; j < sizeof(wrong) / sizeof(wrong[0]); j++) {
-			snprintf(text, sizeof(text), "%s = %ld\n", ranges[i].key, wrong[j]);
-			snprintf(expected, sizeof(expected), "F:1: %s: \"%ld\" is not a whole number from %ld to %ld...",
+			snprintf(text, sizeof(text), "%s = %" PRId64 "\n", ranges[i].key, wrong[j]);
+			snprintf(expected, sizeof(expected), 
+			         "F:1: %s: \"%" PRId64 "\" is not a whole number from %" PRId64 " to %" PRId64 "...",
 			         ranges[i].key, wrong[j], ranges[i].min, ranges[i].max);
 			bad(text, expected);
 		}

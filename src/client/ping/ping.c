@@ -536,9 +536,9 @@ int ping(const struct client_options *options, const struct target *target)
 	ping->target = target;
 	ping->fd = -1;
 	histogram_clear(&ping->connects);
-	ping->out = malloc(options->size);
-	ping->in = malloc(options->size);
-	if (!ping->out || !ping->in || probes_init(&ping->probes, options->size, key) < 0)
+	ping->out = malloc((size_t) options->size);
+	ping->in = malloc((size_t) options->size);
+	if (!ping->out || !ping->in || probes_init(&ping->probes, (size_t) options->size, key) < 0)
 		fprintf(stderr, "echoc: out of memory\n");
 	else
 		outcome = ping_all(ping);
