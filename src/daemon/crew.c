@@ -240,7 +240,7 @@ static bool wants_datagram_process(const struct crew *crew)
 
 	for (size_t i = 0; i < crew->sockets.count; i++)
 		any |= crew->sockets.items[i].kind == LISTENER_DATAGRAM;
-	return any && !crew->model->datagrams;
+	return any;
 }
 
 /* Which processes, with which workers, and how many slots. */

@@ -437,7 +437,7 @@ int datagram_open(struct datagram *datagram, struct worker *worker)
 		set_options(listener->fd);
 		datagram->own[datagram->count] = listener->addr;
 		datagram->watches[datagram->count++] =
-			(struct watch) { .fd = listener->fd, .kind = WATCH_DATAGRAM, .interest = WATCH_READ };
+			(struct watch) { .fd = listener->fd, .kind = WATCH_OTHER, .interest = WATCH_READ };
 	}
 	datagram->rules = (struct dgram_rules) {
 		.allow = &worker->conf->allow,

@@ -30,7 +30,7 @@ struct datagram {
 int datagram_open(struct datagram *datagram, struct worker *worker);
 void datagram_close(struct datagram *datagram);
 
-/* Have every datagram socket watched as WATCH_DATAGRAM. 0 or -errno. */
+/* Have every datagram socket watched as WATCH_OTHER. 0 or -errno. */
 int datagram_watch(struct datagram *datagram, const struct ready_ops *ops, struct ready *ready);
 
 /* Stop watching. */

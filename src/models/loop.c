@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/pool.h"
-#include "models/datagram.h"
 #include "models/handover.h"
 #include "models/intake.h"
 #include "models/model.h"
@@ -25,7 +24,6 @@ struct loop {
 	struct ready *ready;
 	struct turn turn;
 	struct intake intake;
-	struct datagram datagram;
 	struct pool pool;
 	struct list sessions;        /* by last activity, the longest idle first */
 	int64_t sort_at;             /* see session_enlist() */
@@ -249,8 +247,6 @@ static void stop_begin(struct loop *loop)
 
 	loop->stopping = true;
 	loop->ops->remove(loop->ready, &loop->stop, false);
-	datagram_unwatch(&loop->datagram);
-	datagram_finish(&loop->datagram);
 	intake_follow(loop);
 	if (order == STOP_HAND_OVER)
 		intake_pass_on(&loop->intake, UINT_MAX, true);
@@ -270,9 +266,6 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 		break;
 	case WATCH_INBOX:
 		inherit_batch(loop);
-		break;
-	case WATCH_DATAGRAM:
-		datagram_turn(&loop->datagram, event->watch->fd);
 		break;
 	case WATCH_ROOM:
 		intake_retry(&loop->intake);
@@ -350,10 +343,6 @@ static int loop_open(struct loop *loop)
 	if (r < 0)
 		return r;
 	r = watch_begin(loop, &loop->stop, worker->stop_fd, WATCH_STOP, false);
-	if (r == 0)
-		r = datagram_open(&loop->datagram, worker);
-	if (r == 0)
-		r = datagram_watch(&loop->datagram, loop->ops, loop->ready);
 	intake_follow(loop);
 	return r < 0 ? r : loop->intake.open ? 0 : -ENOMEM;
 }
@@ -361,7 +350,6 @@ static int loop_open(struct loop *loop)
 static void loop_close(struct loop *loop)
 {
 	intake_close(&loop->intake);
-	datagram_close(&loop->datagram);
 	if (loop->ready)
 		loop->ops->close(loop->ready);
 	turn_close(&loop->turn);

@@ -64,7 +64,6 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 2,
 		.ready = &ready_select,
-		.datagrams = true,
 		.run = loop_run,
 	},
 	{
@@ -75,7 +74,6 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
 		.ready = &ready_poll,
-		.datagrams = true,
 		.run = loop_run,
 	},
 	{
@@ -86,7 +84,6 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
 		.ready = &ready_epoll,
-		.datagrams = true,
 		.run = loop_run,
 	},
 	{
@@ -96,7 +93,6 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
-		.datagrams = true,
 		.probe = uring_probe,
 		.run = uring_run,
 	},

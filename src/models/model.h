@@ -33,7 +33,6 @@ struct model {
 	unsigned workers_max;      /* 0: only conf's own limit */
 	unsigned pipes;            /* most pipes of a worker */
 	const struct ready_ops *ready; /* of the bodies that need one */
-	bool datagrams;            /* the body serves datagram sockets itself */
 
 	/* Whether this model can run on this host at all: NULL, or a sentence that says why not and
 	 * what would help, in `text` (`size` bytes). */

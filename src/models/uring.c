@@ -16,36 +16,6 @@
 /* Completions dealt with before the clock is read again. */
 #define EVENTS_MAX 1024
 
-/* --- datagrams: what datagram.h needs of a readiness back-end ---------------------------- */
-
-static int datagram_add(struct ready *ready, struct watch *watch, bool shared)
-{
-	int r = ring_join(&ready->uring->ring, watch);
-
-	if (r == 0)
-		ring_poll(&ready->uring->ring, watch, shared);
-	return r;
-}
-
-static void datagram_remove(struct ready *ready, struct watch *watch, bool closing)
-{
-	(void) closing;
-	ring_cancel(&ready->uring->ring, watch, RING_POLL);
-	ring_leave(&ready->uring->ring, watch);
-}
-
-static int datagram_change(struct ready *ready, struct watch *watch)
-{
-	datagram_remove(ready, watch, false);
-	return datagram_add(ready, watch, true);
-}
-
-static const struct ready_ops datagram_ready = {
-	.add = datagram_add,
-	.change = datagram_change,
-	.remove = datagram_remove,
-};
-
 /* --- the end --------------------------------------------------------------------------- */
 
 /* Apply `act` to every session that is there now, though it may end or move some of them. */
@@ -121,8 +91,6 @@ static void flow_too_late(struct uring *uring, struct session *session)
  * when no operation of it is in flight: so end them all first, losing nothing. */
 static void halt(struct uring *uring)
 {
-	if (!uring->halting)
-		datagram_unwatch(&uring->datagram);
 	uring->halting = true;
 	ring_cancel_all(&uring->ring);
 }
@@ -141,8 +109,6 @@ static void stop_begin(struct uring *uring)
 	uring->stopping = true;
 	doors_unpark_all(uring);
 	uring->halting = false;
-	/* a knock that was for this worker alone may have been cancelled with the operation that waited for it */
-	datagram_finish(&uring->datagram);
 	if (order == STOP_HAND_OVER)
 		intake_pass_on(&uring->intake, UINT_MAX, true);
 	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
@@ -163,10 +129,6 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		break;
 	case WATCH_INBOX:
 		inbox_event(uring, event);
-		break;
-	case WATCH_DATAGRAM:
-		datagram_turn(&uring->datagram, watch->fd);
-		watch_again(uring, watch, true);
 		break;
 	case WATCH_ROOM:
 		room_event(uring);
@@ -249,7 +211,6 @@ static int uring_open(struct uring *uring)
 	int r;
 
 	uring->now = clock_coarse_usec();
-	uring->ready.uring = uring;
 	list_init(&uring->sessions);
 	uring->sort_at = INT64_MAX;
 	list_init(&uring->ending);
@@ -264,10 +225,6 @@ static int uring_open(struct uring *uring)
 		r = watch_begin(uring, &uring->stop, worker->stop_fd, WATCH_STOP);
 	if (r == 0 && worker->inbox_fd >= 0)
 		r = watch_begin(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
-	if (r == 0)
-		r = datagram_open(&uring->datagram, worker);
-	if (r == 0)
-		r = datagram_watch(&uring->datagram, &datagram_ready, &uring->ready);
 	if (r < 0)
 		return r;
 	ring_poll(&uring->ring, &uring->stop, false);
@@ -278,7 +235,6 @@ static int uring_open(struct uring *uring)
 static void uring_close(struct uring *uring)
 {
 	intake_close(&uring->intake);
-	datagram_close(&uring->datagram);
 	ring_close(&uring->ring);
 	turn_close(&uring->turn);
 	pool_free(&uring->pool);

@@ -36,7 +36,6 @@
 #include <stdint.h>
 
 #include "base/pool.h"
-#include "models/datagram.h"
 #include "models/intake.h"
 #include "models/turn.h"
 #include "models/uring_ring.h"
@@ -49,17 +48,11 @@ struct door {
 	bool cancelling;
 };
 
-struct ready {
-	struct uring *uring;
-};
-
 struct uring {
 	struct worker *worker;
 	struct ring ring;
 	struct turn turn;
 	struct intake intake;
-	struct datagram datagram;
-	struct ready ready;        /* what the datagrams see of it */
 	struct pool pool;
 	struct list sessions;      /* by last activity, the longest idle first */
 	int64_t sort_at;           /* see session_enlist() */
@@ -137,8 +130,5 @@ void doors_unpark_all(struct uring *uring);
 
 /* Give `watch` its place in the ring. 0 or -ENOMEM. */
 int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind);
-
-/* Poll it again; nothing is begun while all is being ended. */
-void watch_again(struct uring *uring, const struct watch *watch, bool shared);
 
 #endif

@@ -16,12 +16,6 @@ int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kin
 	return ring_join(&uring->ring, watch);
 }
 
-void watch_again(struct uring *uring, const struct watch *watch, bool shared)
-{
-	if (!uring->halting && !uring->stopping && watch->slot != RING_NO_SLOT)
-		ring_poll(&uring->ring, watch, shared);
-}
-
 static struct door *door_of(struct watch *watch)
 {
 	return LIST_ENTRY(watch, struct door, watch);

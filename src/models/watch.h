@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum watch_kind { WATCH_SESSION, WATCH_LISTENER, WATCH_DATAGRAM, WATCH_INBOX, WATCH_ROOM, WATCH_STOP, WATCH_OTHER };
+enum watch_kind { WATCH_SESSION, WATCH_LISTENER, WATCH_INBOX, WATCH_ROOM, WATCH_STOP, WATCH_OTHER };
 
 enum watch_interest { WATCH_READ = 1, WATCH_WRITE = 2 };
 
