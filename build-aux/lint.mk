@@ -2,7 +2,7 @@
 
 lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR=\"/etc\"
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
-	grep -rlE '^\#! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
+	grep -rlE '^.! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
 lint: lint-lists lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
