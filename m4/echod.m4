@@ -48,16 +48,35 @@ AC_DEFUN([ECHOD_OPTIONAL_LIBRARY], [
   AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1], [$4 @<:@auto: where $2 $3 is found@:>@])],
     [AS_CASE([$withval], [yes|no|auto], [], [AC_MSG_ERROR([--with-$1 takes yes, no or auto, not "$withval"])])],
     [with_$1=auto])
-  $1_version=
+  $1_version= $1_why=
   AS_IF([test "x$with_$1" != xno], [
     PKG_CHECK_MODULES(m4_toupper([$1]), [$2 $3], [
       with_$1=yes
       $1_version=`$PKG_CONFIG --modversion $2`
     ], [
+      $1_version=`$PKG_CONFIG --modversion $2 2>/dev/null`
+      AS_IF([test -n "$$1_version"], [$1_why=" (version $$1_version is too old, it must be $3)"], [$1_why=" (not found)"])
       AS_IF([test "x$with_$1" = xyes],
-        [AC_MSG_ERROR([--with-$1 was asked for, but pkg-config does not find $2 $3 (Debian: apt install $5)])])
+        [AC_MSG_ERROR([--with-$1 needs $2 $3$$1_why (Debian: apt install $5)])])
       with_$1=no
     ])
+  ])
+])
+
+# ECHOD_LIBC(MAJOR, MINOR)
+# Demand that version of glibc. Another libc is let through, since only its functions tell.
+AC_DEFUN([ECHOD_LIBC], [
+  AC_MSG_CHECKING([for glibc $1.$2 or newer])
+  AC_PREPROC_IFELSE([AC_LANG_SOURCE([[
+    #include <features.h>
+    #ifdef __GLIBC__
+    # if !__GLIBC_PREREQ($1, $2)
+    #  error "too old"
+    # endif
+    #endif
+  ]])], [AC_MSG_RESULT([yes, or another libc])], [
+    AC_MSG_RESULT([no])
+    AC_MSG_ERROR([glibc $1.$2 or newer is needed, with its headers (Debian: apt install libc6-dev; Debian 11 is the oldest release that has it)])
   ])
 ])
 
@@ -65,7 +84,11 @@ AC_DEFUN([ECHOD_OPTIONAL_LIBRARY], [
 AC_DEFUN([ECHOD_REQUIRED_LIBRARY], [
   PKG_CHECK_MODULES(m4_toupper([$1]), [$2 $3],
     [$1_version=`$PKG_CONFIG --modversion $2`],
-    [AC_MSG_ERROR([$2 $3 is needed and pkg-config does not find it (Debian: apt install $4)])])
+    [
+      $1_version=`$PKG_CONFIG --modversion $2 2>/dev/null`
+      AS_IF([test -n "$$1_version"], [$1_why="version $$1_version was found"], [$1_why="pkg-config does not find it"])
+      AC_MSG_ERROR([$2 $3 is needed, but $$1_why (Debian: apt install $4)])
+    ])
 ])
 
 # ECHOD_PYTHON_PYTEST

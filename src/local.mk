@@ -5,6 +5,7 @@ noinst_LIBRARIES += libechod.a
 libechod_a_SOURCES = \
 	src/base/clock.c \
 	src/base/clock.h \
+	src/base/compat.h \
 	src/base/event.h \
 	src/base/list.h \
 	src/base/log.c \

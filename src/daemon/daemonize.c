@@ -14,6 +14,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "base/compat.h"
+
 static int report_fd = -1;
 
 static int compare_fds(const void *a, const void *b)
@@ -32,10 +34,10 @@ void daemonize_close_others(int keep[], unsigned count)
 		if (keep[i] < (int) next)
 			continue;
 		if ((unsigned) keep[i] > next)
-			close_range(next, (unsigned) keep[i] - 1, 0);
+			compat_close_range(next, (unsigned) keep[i] - 1);
 		next = (unsigned) keep[i] + 1;
 	}
-	close_range(next, UINT_MAX, 0);
+	compat_close_range(next, UINT_MAX);
 }
 
 /* The original process: wait for the daemon's report and exit with it. */

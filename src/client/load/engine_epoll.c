@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/compat.h"
 #include "client/load/worker.h"
 
 #define BATCH 512
@@ -179,8 +180,7 @@ static int engine_loop(struct load_worker *worker)
 
 		if (worker->phase == LOAD_PHASE_OVER)
 			return 0;
-		n = epoll_pwait2(engine->fd, engine->events, BATCH, nsec_timespec(&wait, worker->now, next),
-				 NULL);
+		n = compat_epoll_wait(engine->fd, engine->events, BATCH, nsec_timespec(&wait, worker->now, next));
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		worker->now = nsec_now();

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/compat.h"
 #include "client/load/worker.h"
 
 #define EVENTS 256
@@ -253,8 +254,8 @@ static int engine_loop(struct load_worker *worker)
 
 		if (worker->phase == LOAD_PHASE_OVER)
 			return 0;
-		n = epoll_pwait2(engine->fd, engine->events, EVENTS,
-				 nsec_timespec(&wait, worker->now, next < scan ? next : scan), NULL);
+		n = compat_epoll_wait(engine->fd, engine->events, EVENTS,
+				      nsec_timespec(&wait, worker->now, next < scan ? next : scan));
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		for (int i = 0; i < n; i++) {
