@@ -16,6 +16,8 @@ libechod_a_SOURCES = \
 	src/base/notify.h \
 	src/base/pool.c \
 	src/base/pool.h \
+	src/base/processors.c \
+	src/base/processors.h \
 	src/base/quote.c \
 	src/base/quote.h \
 	src/base/ratelimit.c \

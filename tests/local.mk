@@ -15,9 +15,11 @@ unit_tests = \
 	tests/unit/test_conn \
 	tests/unit/test_datagram \
 	tests/unit/test_dgram \
+	tests/unit/test_model \
 	tests/unit/test_names \
 	tests/unit/test_network \
 	tests/unit/test_options \
+	tests/unit/test_processors \
 	tests/unit/test_stats
 
 # The same for echoc's pure parts, linked with libechoc.a.

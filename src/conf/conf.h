@@ -46,6 +46,12 @@ enum conf_key {
 	CONF_KEYS
 };
 
+/* Largest value of `workers`. */
+#define CONF_WORKERS_MAX 100000
+
+/* Largest value of `max-connections`. */
+#define CONF_CONNECTIONS_MAX 10000000
+
 /* Where the value of a key comes from. */
 enum conf_source { CONF_FROM_DEFAULT, CONF_FROM_FILE, CONF_FROM_COMMAND_LINE };
 

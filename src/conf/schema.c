@@ -14,12 +14,12 @@
 /* One line a key: KEY(constant, name, type, default, least, most, unit). */
 #define KEYS(KEY) \
 	KEY(MODEL, "model", STRING, "epoll", 0, 0, "") \
-	KEY(WORKERS, "workers", NUMBER, "0", 0, 100000, "") \
+	KEY(WORKERS, "workers", NUMBER, "0", 0, CONF_WORKERS_MAX, "") \
 	KEY(PORT, "port", NUMBER, "7", 1, 65535, "") \
 	KEY(LISTEN, "listen", LIST, "{\"*\"}", 0, 0, "") \
 	KEY(PROTOCOLS, "protocols", LIST, "{\"tcp\"}", 0, 0, "") \
 	KEY(BACKLOG, "backlog", NUMBER, "4096", 1, 65535, "") \
-	KEY(MAX_CONNECTIONS, "max-connections", NUMBER, "0", 0, 10000000, "") \
+	KEY(MAX_CONNECTIONS, "max-connections", NUMBER, "0", 0, CONF_CONNECTIONS_MAX, "") \
 	KEY(MAX_PER_SOURCE, "max-per-source", NUMBER, "0", 0, 10000000, "") \
 	KEY(IDLE_TIMEOUT, "idle-timeout", NUMBER, "600", 0, 86400000, " seconds") \
 	KEY(DRAIN_TIMEOUT, "drain-timeout", NUMBER, "10", 0, 86400, " seconds") \

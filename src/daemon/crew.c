@@ -50,7 +50,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.conf = conf,
 		.model = crew->model,
 		.index = index,
-		.workers = crew->workers,
+		.workers = crew->limits.workers,
 		.board = ground->board,
 		.slot = &slots[index],
 		.orders = &ground->board->orders[crew->orders],
@@ -60,20 +60,21 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.ready_fd = crew->ready_in,
 		.inbox_fd = ground->inbox,
 		.outbox_fd = ground->outbox,
+		.capacity = crew->limits.capacity,
+		.pipes = crew->limits.pipes,
 		.beat_usec = ground->beat_usec,
 		.next_beat = ground->beat_usec == INT64_MAX ? INT64_MAX : 0,
 		.admission = {
 			.shared = ground->admission,
 			.allow = &conf->allow,
 			.deny = &conf->deny,
-			.max_connections = model_max_connections(crew->model, conf, crew->sockets.count),
+			.max_connections = crew->limits.max_connections,
 			.max_per_source = conf->max_per_source,
 			.owner = crew->first_slot + index,
 		},
 	};
-	worker->capacity = model_capacity(crew->model, conf, crew->sockets.count);
 	if (crew->model->crew == MODEL_SPAWN)
-		worker->spare = &slots[crew->slots - crew->workers];
+		worker->spare = &slots[crew->slots - crew->limits.workers];
 	atomic_store(&worker->slot->state, SLOT_STARTING);
 	atomic_store(&worker->slot->pid, getpid());
 }
@@ -156,7 +157,7 @@ static int close_others(const struct crew *crew)
  * each time: five waits of 10 to 30 ms while a thousand connections arrive. Have it grow while there is one thread. */
 static void table_grow(const struct crew *crew)
 {
-	unsigned most = model_max_connections(crew->model, crew->conf, crew->sockets.count);
+	unsigned most = crew->limits.max_connections;
 	struct rlimit limit;
 	int fd;
 
@@ -247,8 +248,8 @@ static bool wants_datagram_process(const struct crew *crew)
 static int plan(struct crew *crew)
 {
 	bool datagrams = wants_datagram_process(crew);
-	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->workers : 1;
-	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->workers : 1;
+	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->limits.workers : 1;
+	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->limits.workers : 1;
 
 	crew->process_count = serving + datagrams;
 	crew->processes = calloc(crew->process_count, sizeof *crew->processes);
@@ -259,7 +260,7 @@ static int plan(struct crew *crew)
 	if (datagrams)
 		crew->processes[serving] = (struct crew_process) { .index = serving * threads, .threads = 1, .datagrams = true };
 	crew->expected = serving * threads + datagrams;
-	crew->slots = crew->expected + (crew->model->crew == MODEL_SPAWN ? crew->workers : 0);
+	crew->slots = crew->expected + (crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0);
 	return 0;
 }
 
@@ -304,7 +305,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	crew->conf = conf;
 	crew->ground = ground;
 	crew->model = model_find(conf->model);
-	crew->workers = model_workers(crew->model, conf);
+	model_limits(&crew->limits, crew->model, conf, sockets->count);
 	r = copy_sockets(crew, sockets);
 	if (r == 0)
 		r = plan(crew);
@@ -320,7 +321,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 		*result = crew;
 		return 0;
 	}
-	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->workers, crew->model->name,
+	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers, crew->model->name,
 	          strerror(-r));
 	crew_kill(crew);
 	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {

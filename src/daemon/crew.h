@@ -43,7 +43,8 @@ struct crew {
 	const struct model *model;
 	const struct crew_ground *ground;
 	struct sockets sockets;  /* what it was raised with; descriptors belong to the supervisor's set */
-	unsigned workers, slots; /* slots: on the board, from `first_slot` on */
+	struct model_limits limits;
+	unsigned slots;          /* on the board, from `first_slot` on */
 	uint32_t first_slot;
 	unsigned orders;         /* index on the board */
 	struct crew_process *processes;

@@ -29,9 +29,9 @@
 #include "models/leavers.h"
 #include "models/model.h"
 
-/* Slots for the workers of three crews at a time at the most that `workers` allows: the one at
- * work, its successor, and a predecessor that still drains. Only used ones cost memory. */
-#define SLOTS (3 * (100000 + 2))
+/* Slots for the workers of several crews at the most that `workers` allows: one that serves, its successor, and
+ * predecessors that drain. Only used slots cost memory, but all of them address space. */
+#define SLOTS ((sizeof(void *) > 4 ? 16 : 3) * (CONF_WORKERS_MAX + 2))
 
 /* What a connection may hold that the supervisor drains when there is no configuration, and how often it is looked at. */
 #define LEAVER_BUFFER 65536
@@ -391,7 +391,7 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 static void refresh(struct supervisor *supervisor, bool ready)
 {
 	report_refresh(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
-	               supervisor->current->workers, ready);
+	               supervisor->current->limits.workers, ready);
 }
 
 static void set_stats_timer(struct supervisor *supervisor)
@@ -419,7 +419,7 @@ static void tell_serving(struct supervisor *supervisor, enum event event, const 
 
 	log_identify(supervisor->current->model->name, -1);
 	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
-	          supervisor->current->workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
+	          supervisor->current->limits.workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
 
 static void started(struct supervisor *supervisor)
@@ -819,7 +819,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 		crews_at = tend_crews(supervisor, now);
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
 			report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
-			               supervisor->current->workers);
+			               supervisor->current->limits.workers);
 	}
 	(void) log_relay_receive(supervisor->relay, INT32_MAX);
 }

@@ -336,7 +336,7 @@ static int loop_open(struct loop *loop)
 	loop->listeners = calloc(worker->listener_count + 1, sizeof *loop->listeners);
 	if (!loop->listeners)
 		return -ENOMEM;
-	r = turn_open(&loop->turn, worker->conf->buffer_size, worker->model->pipes, &worker->tally);
+	r = turn_open(&loop->turn, worker->conf->buffer_size, worker->pipes, &worker->tally);
 	if (r < 0)
 		return r;
 	r = loop->ops->open(&loop->ready, (size_t) worker->admission.max_connections + worker->listener_count + 16);

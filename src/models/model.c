@@ -3,10 +3,11 @@
 #include "models/model.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+
+#include "base/processors.h"
 
 #define POOL_WORKERS 64
 
@@ -114,93 +115,101 @@ const struct model *model_find(const char *name)
 	return NULL;
 }
 
-static unsigned processors(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned) CPU_COUNT(&set) : 1;
-}
-
-/* What RLIMIT_NOFILE can be raised to. */
+/* What RLIMIT_NOFILE can be raised to, within what max-connections can ask for. */
 static unsigned descriptors_allowed(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return 1024;
-	return limit.rlim_max > 10000000 ? 10000000 : (unsigned) limit.rlim_max;
+	return limit.rlim_max > CONF_CONNECTIONS_MAX ? CONF_CONNECTIONS_MAX : (unsigned) limit.rlim_max;
 }
 
-/* Of `all` descriptors of a process with so many workers, those that are left for connections. */
-static unsigned descriptors_left(unsigned all, unsigned workers, unsigned pipes, size_t listeners)
-{
-	unsigned own = FDS_RESERVED + (unsigned) listeners + workers * (2 * pipes + 2);
+/* Descriptors that every loop has of its own, beside pipes and connections: an epoll set or a ring, and one to spare. */
+#define LOOP_FDS 2
 
-	return all > own ? all - own : 0;
+/* Where the number of loops follows from the processors, each has at least this many descriptors. */
+#define LOOP_FDS_LEAST 8
+
+/* The pipes of all loops together take at most a quarter of a process's descriptors. */
+#define PIPES_SHARE 4
+
+static unsigned subtract(unsigned from, unsigned take)
+{
+	return from > take ? from - take : 0;
 }
 
-/* Most connections that a process of this model can hold beside so many pipes of each worker. */
-static unsigned room_beside(const struct model *model, const struct conf *conf, unsigned pipes, size_t listeners)
+static unsigned lesser(unsigned a, unsigned b)
 {
-	unsigned workers = model->zero == MODEL_ZERO_PROCESSORS ? model_workers(model, conf) : 0;
-	unsigned most = descriptors_allowed();
-
-	if (model->ready == &ready_select && most > FD_SETSIZE)
-		most = FD_SETSIZE;
-	most = descriptors_left(most, workers, pipes, listeners);
-	return most > 0 ? most : 1;
+	return a < b ? a : b;
 }
 
-unsigned model_capacity(const struct model *model, const struct conf *conf, size_t listeners)
+static unsigned greater(unsigned a, unsigned b)
 {
-	unsigned sure = room_beside(model, conf, model->pipes, listeners);
-	unsigned most = room_beside(model, conf, 0, listeners);
-
-	/* who asks for more than is sure to fit has fewer pipes */
-	if (most > conf->max_connections)
-		most = conf->max_connections;
-	return most > sure ? most : sure;
+	return a > b ? a : b;
 }
 
-unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners)
+/* The numbers of a model whose workers are loops that share the `fds` descriptors of a process. */
+static void loop_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, unsigned fds)
 {
-	if (conf->max_connections > 0)
-		return conf->max_connections;
-	if (model->crew == MODEL_PROCESSES)
-		return model_workers(model, conf);
-	return room_beside(model, conf, model->pipes, listeners);
+	unsigned sure, most;
+
+	limits->workers = conf->workers > 0 ? conf->workers : greater(lesser(processors_available(), fds / LOOP_FDS_LEAST), 1);
+	limits->pipes = lesser(model->pipes, fds / PIPES_SHARE / limits->workers / 2);
+	most = subtract(fds, limits->workers * LOOP_FDS);
+	sure = subtract(most, limits->workers * 2 * limits->pipes);
+	limits->max_connections = conf->max_connections > 0 ? conf->max_connections : greater(sure, 1);
+	/* a configuration that asks for more than is sure to fit has fewer pipes */
+	limits->capacity = greater(greater(sure, lesser(most, conf->max_connections)), 1);
 }
 
-unsigned model_workers(const struct model *model, const struct conf *conf)
+void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners)
 {
-	if (conf->workers > 0)
-		return conf->workers;
-	switch (model->zero) {
-	case MODEL_ZERO_POOL:
-		return POOL_WORKERS;
-	case MODEL_ZERO_CONNECTIONS:
-		return model_max_connections(model, conf, conf->listen_count * 2);
-	case MODEL_ZERO_PROCESSORS:
-		return processors();
-	case MODEL_ZERO_ONE:
-		break;
+	unsigned fds = descriptors_allowed();
+
+	if (model->ready == &ready_select)
+		fds = lesser(fds, FD_SETSIZE);
+	fds = subtract(fds, FDS_RESERVED + (unsigned) listeners);
+	if (model->zero == MODEL_ZERO_PROCESSORS) {
+		loop_limits(limits, model, conf, fds);
+		return;
 	}
-	return 1;
+	*limits = (struct model_limits) { .workers = conf->workers, .max_connections = conf->max_connections,
+		                          .capacity = greater(fds, 1), .pipes = model->pipes };
+	if (limits->workers == 0 && model->zero != MODEL_ZERO_CONNECTIONS)
+		limits->workers = model->zero == MODEL_ZERO_POOL ? POOL_WORKERS : 1;
+	if (limits->max_connections == 0)
+		limits->max_connections = model->crew == MODEL_PROCESSES ? limits->workers : limits->capacity;
+	if (limits->workers == 0)
+		limits->workers = lesser(limits->max_connections, CONF_WORKERS_MAX);
+	if (model->zero == MODEL_ZERO_CONNECTIONS && conf->max_connections == 0)
+		limits->max_connections = lesser(limits->max_connections, CONF_WORKERS_MAX);
 }
 
 /* Every descriptor of the process counts against FD_SETSIZE, those of all loops together. */
 static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
-	unsigned workers = model_workers(model, conf);
-	unsigned most = descriptors_left(FD_SETSIZE, workers, model->pipes, conf->listen_count * 2);
+	unsigned fds = subtract(FD_SETSIZE, FDS_RESERVED + (unsigned) conf->listen_count * 2), most;
+	struct model_limits limits;
 
+	loop_limits(&limits, model, conf, fds);
+	most = subtract(fds, limits.workers * (2 * limits.pipes + LOOP_FDS));
 	if (most == 0)
 		conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
-		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", workers, FD_SETSIZE);
+		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", limits.workers, FD_SETSIZE);
 	else if (conf->max_connections > most)
 		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
 		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", most, FD_SETSIZE,
 		           conf->max_connections, most);
+}
+
+/* Where workers follows from max-connections, the bound of the former holds for the latter. */
+static void check_spawn(const struct model *model, const struct conf *conf, struct conf_errors *errors)
+{
+	if (conf->workers == 0 && conf->max_connections > CONF_WORKERS_MAX)
+		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %d connections at once, not %u, since each "
+		           "is a worker; set max-connections to %d or less, set workers, or choose epoll or io_uring", model->name,
+		           CONF_WORKERS_MAX, conf->max_connections, CONF_WORKERS_MAX);
 }
 
 int model_check(const struct conf *conf, struct conf_errors *errors)
@@ -218,6 +227,8 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 		           "prefork or prethread", model->name, model->workers_max, conf->workers, model->workers_max);
 	if (model->ready == &ready_select)
 		check_select(model, conf, errors);
+	if (model->zero == MODEL_ZERO_CONNECTIONS)
+		check_spawn(model, conf, errors);
 	return errors->count > before ? -EINVAL : 0;
 }
 

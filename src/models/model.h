@@ -49,16 +49,10 @@ extern const char *const model_names[];
 /* The model of that name (one of model_names). */
 const struct model *model_find(const char *name);
 
-/* What `workers` comes to for this configuration. */
-unsigned model_workers(const struct model *model, const struct conf *conf);
-
-/* Most connections over all workers: max-connections, or where that is 0 what RLIMIT_NOFILE
- * and the model allow; `listeners` descriptors are taken already. */
-unsigned model_max_connections(const struct model *model, const struct conf *conf, size_t listeners);
-
-/* Most connections that one process of the model can hold, whatever max-connections says: those handed over
- * beyond it wait. */
-unsigned model_capacity(const struct model *model, const struct conf *conf, size_t listeners);
+/* Make of `conf` and of what the host allows (RLIMIT_NOFILE, processors) the numbers that a crew works with;
+ * `listeners` descriptors are open already. Where the configuration leaves a number to the host, it is one that
+ * the process can hold. Supervisor; reads the host's files. */
+void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners);
 
 /* Whether the model can run here with this configuration; every reason why not is added to
  * `errors`. Returns 0 or -EINVAL. */

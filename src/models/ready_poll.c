@@ -2,54 +2,50 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "models/watch.h"
 
-/* Two arrays side by side, dense: poll(2) walks all of it at each call. They are mapped at
- * their full size once, and cost memory as far as they are used. */
+/* Two arrays side by side, dense: poll(2) walks all of it at each call. They grow as needed. */
 struct ready {
 	struct pollfd *fds;
 	struct watch **watches;
-	size_t count, most;
+	size_t count, size;
 	size_t next; /* where the last wait() stopped reporting */
 	int left;    /* ready ones not reported yet */
 };
-
-static void *map_array(size_t size)
-{
-	void *array = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return array == MAP_FAILED ? NULL : array;
-}
 
 static void ready_poll_close(struct ready *self)
 {
 	if (!self)
 		return;
-	if (self->fds)
-		munmap(self->fds, self->most * sizeof *self->fds);
-	if (self->watches)
-		munmap(self->watches, self->most * sizeof(struct watch *));
+	free(self->fds);
+	free((void *) self->watches);
 	free(self);
 }
 
 static int ready_poll_open(struct ready **ready, size_t most)
 {
-	struct ready *self = calloc(1, sizeof *self);
+	(void) most; /* only a hint */
+	*ready = calloc(1, sizeof **ready);
+	return *ready ? 0 : -ENOMEM;
+}
 
-	if (!self)
+static int grow(struct ready *self)
+{
+	size_t size = self->size > 0 ? 2 * self->size : 64;
+	struct pollfd *fds = realloc(self->fds, size * sizeof *fds);
+	struct watch **watches;
+
+	if (!fds)
 		return -ENOMEM;
-	self->most = most;
-	self->fds = map_array(most * sizeof *self->fds);
-	self->watches = map_array(most * sizeof(struct watch *));
-	if (!self->fds || !self->watches) {
-		ready_poll_close(self);
+	self->fds = fds;
+	watches = realloc((void *) self->watches, size * sizeof(struct watch *));
+	if (!watches)
 		return -ENOMEM;
-	}
-	*ready = self;
+	self->watches = watches;
+	self->size = size;
 	return 0;
 }
 
@@ -63,8 +59,8 @@ static int ready_poll_change(struct ready *self, struct watch *watch)
 static int ready_poll_add(struct ready *self, struct watch *watch, bool shared)
 {
 	(void) shared; /* poll(2) wakes all: whoever comes too late finds nothing to accept */
-	if (self->count == self->most)
-		return -EMFILE;
+	if (self->count == self->size && grow(self) < 0)
+		return -ENOMEM;
 	watch->slot = (uint32_t) self->count++;
 	self->watches[watch->slot] = watch;
 	self->fds[watch->slot] = (struct pollfd) { .fd = watch->fd };

@@ -216,7 +216,7 @@ static int uring_open(struct uring *uring)
 	list_init(&uring->ending);
 	pool_init(&uring->pool, sizeof(struct session));
 	intake_init(&uring->intake, worker);
-	r = turn_open(&uring->turn, worker->conf->buffer_size, worker->model->pipes, &worker->tally);
+	r = turn_open(&uring->turn, worker->conf->buffer_size, worker->pipes, &worker->tally);
 	if (r == 0)
 		r = ring_open(&uring->ring, worker->conf->buffer_size);
 	if (r == 0)

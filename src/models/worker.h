@@ -20,6 +20,15 @@
 
 struct model;
 
+/* The numbers of a crew: model_limits(). */
+struct model_limits {
+	unsigned workers;         /* `workers`, 0 resolved */
+	unsigned max_connections; /* over all workers; never 0 */
+	unsigned capacity;        /* most connections of one process, whatever max-connections says; more handed-over
+	                           * connections wait */
+	unsigned pipes;           /* most pipes of one worker */
+};
+
 struct worker {
 	const struct conf *conf;
 	const struct model *model;
@@ -32,6 +41,7 @@ struct worker {
 	struct stats_orders *orders;   /* shared memory: why stop_fd became readable */
 	struct admission admission;
 	uint32_t capacity;             /* most connections its process can hold */
+	unsigned pipes;                /* most pipes this worker may have */
 
 	const struct listener *listeners; /* stream and datagram ones */
 	size_t listener_count;

@@ -1,0 +1,26 @@
+"""Shared objects for LD_PRELOAD that make the program believe that it runs on another host."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+
+import echod
+
+
+def compile_shim(name, directory):
+    """The path of tests/lib/NAME.c, compiled into `directory`."""
+    source = pathlib.Path(__file__).parent / f"{name}.c"
+    target = pathlib.Path(directory) / f"{name}.so"
+    if not target.exists():
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        subprocess.run([*compiler, "-O", "-shared", "-fPIC", "-o", target, source], check=True, timeout=60)
+    return target
+
+
+def preload(path, **variables):
+    """The environment that preloads it."""
+    env = {"LD_PRELOAD": str(path), **variables}
+    if echod.SANITIZED:  # its run-time library wants to be the first one otherwise
+        env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+    return env
