@@ -22,6 +22,8 @@ libechod_a_SOURCES = \
 	src/base/quote.h \
 	src/base/ratelimit.c \
 	src/base/ratelimit.h \
+	src/base/siphash.c \
+	src/base/siphash.h \
 	src/net/addr.c \
 	src/net/addr.h \
 	src/net/admission.c \

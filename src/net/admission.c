@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/siphash.h"
+
 struct source {
 	uint64_t key;   /* family bit and the IPv4 address, or the IPv6 /64; never 0 in use */
 	uint32_t owner;
@@ -23,6 +25,7 @@ struct admission_shared {
 	int room;
 	uint32_t queue; /* as an owner: the number after the last worker's */
 	size_t size;
+	struct siphash_key hash_key; /* of sources[]: peers choose their addresses */
 	pthread_mutex_t lock; /* over sources[] and sources_used */
 	uint32_t sources_used;
 	uint32_t sources_mask;   /* their number less one */
@@ -46,7 +49,8 @@ struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
 	shared->sources_mask = sources - 1;
 	shared->queue = owners;
 	shared->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (shared->room < 0) {
+	if (shared->room < 0 || siphash_key_make(&shared->hash_key) < 0) {
+		close(shared->room);
 		munmap(shared, size);
 		return NULL;
 	}
@@ -174,9 +178,7 @@ static uint64_t source_key(const struct peer *peer)
 
 static uint32_t source_home(const struct admission_shared *shared, uint64_t key)
 {
-	key ^= key >> 29;
-	key *= UINT64_C(0xbf58476d1ce4e5b9);
-	return (uint32_t) (key >> 32) & shared->sources_mask;
+	return (uint32_t) siphash(&shared->hash_key, &key, sizeof key) & shared->sources_mask;
 }
 
 /* The entry of (key, owner), or the free one where it would go; `*total` counts the source

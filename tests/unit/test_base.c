@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/pool.h"
 #include "base/ratelimit.h"
+#include "base/siphash.h"
 
 #define OBJECT 112
 #define OBJECTS 3000
@@ -77,9 +78,39 @@ static void poll_timeouts_are_rounded_up(void **state)
 	assert_int_equal(clock_poll_timeout(INT64_MAX - 1, 0), INT32_MAX);
 }
 
+/* The test values of the paper, appendix A, and of its reference code: messages 00, 01, 02, ... of each length. */
+static void siphash_agrees_with_its_paper(void **state)
+{
+	static const struct {
+		size_t size;
+		uint64_t hash;
+	} values[] = {
+		{ 0, UINT64_C(0x726fdb47dd0e0e31) },
+		{ 1, UINT64_C(0x74f839c593dc67fd) },
+		{ 7, UINT64_C(0xab0200f58b01d137) },
+		{ 8, UINT64_C(0x93f5f5799a932462) },
+		{ 15, UINT64_C(0xa129ca6149be45e5) },
+		{ 16, UINT64_C(0x3f2acc7f57c29bdb) },
+	};
+	const struct siphash_key key = { UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908) };
+	struct siphash_key one, other;
+	unsigned char message[16];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof message; i++)
+		message[i] = (unsigned char) i;
+	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+		assert_true(siphash(&key, message, values[i].size) == values[i].hash);
+	assert_int_equal(siphash_key_make(&one), 0);
+	assert_int_equal(siphash_key_make(&other), 0);
+	assert_memory_not_equal(&one, &other, sizeof one);
+	assert_true(siphash(&one, message, 8) != siphash(&other, message, 8));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(siphash_agrees_with_its_paper),
 		cmocka_unit_test(pool_objects_do_not_overlap),
 		cmocka_unit_test(ratelimit_lets_a_burst_through_and_counts_the_rest),
 		cmocka_unit_test(poll_timeouts_are_rounded_up),
