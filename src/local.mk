@@ -6,6 +6,8 @@ libechod_a_SOURCES = \
 	src/base/clock.c \
 	src/base/clock.h \
 	src/base/compat.h \
+	src/base/escape.c \
+	src/base/escape.h \
 	src/base/event.h \
 	src/base/list.h \
 	src/base/log.c \

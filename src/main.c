@@ -65,7 +65,8 @@ static int parse(struct options *options, int argc, char *argv[])
 
 	if (err && fclose(err) == 0 && size > 0) {
 		log_open(LOG_SINK_JOURNAL, LOG_INFO);
-		log_event(LOG_ERR, EVENT_START_FAILED, "%.*s", (int) size - 1, text); /* without the newline at its end */
+		for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
+			log_event(LOG_ERR, EVENT_START_FAILED, "%.*s", (int) (end - line), line);
 	}
 	free(text);
 	return r;

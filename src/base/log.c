@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +14,8 @@
 #include <unistd.h>
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
+
+#include "base/escape.h"
 
 #define FIELDS_MAX 24
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
@@ -198,21 +201,27 @@ static void record_relay(const struct log_record *record)
 		count_lost();
 }
 
-__attribute__((format(printf, 3, 0)))
-static void record_vadd(struct log_record *record, const char *field, const char *format, va_list ap)
+/* Add "FIELD=value" with control characters escaped, cut to what fits. */
+static void record_add(struct log_record *record, const char *field, const char *value, size_t length)
 {
 	size_t room = sizeof record->text - record->length;
-	int head, n;
+	int head;
 
 	if (room < 64)
 		return;
 	head = snprintf(record->text + record->length, room, "%s=", field);
-	n = vsnprintf(record->text + record->length + head, room - (size_t) head, format, ap);
-	if (n < 0)
-		return;
-	if ((size_t) (head + n) >= room)
-		n = (int) room - head - 1;
-	record->length += (size_t) (head + n) + 1;
+	record->length += (size_t) head;
+	record->length += escape_controls(record->text + record->length, room - (size_t) head, value, length) + 1;
+}
+
+__attribute__((format(printf, 3, 0)))
+static void record_vadd(struct log_record *record, const char *field, const char *format, va_list ap)
+{
+	char value[LOG_RECORD_MAX];
+	int n = vsnprintf(value, sizeof value, format, ap);
+
+	if (n >= 0)
+		record_add(record, field, value, strlen(value));
 }
 
 void log_add(struct log_record *record, const char *field, const char *format, ...)
@@ -275,38 +284,90 @@ void log_event(int priority, enum event event, const char *format, ...)
 	va_end(ap);
 }
 
-/* Take apart a record that came over the relay; what is malformed is dropped. */
-static bool record_parse(struct log_record *record, const char **message)
-{
-	*message = NULL;
-	record->priority = LOG_INFO;
-	if (record->length == 0 || record->text[record->length - 1] != '\0')
-		return false;
-	for (size_t at = 0; at < record->length; at += strlen(record->text + at) + 1) {
-		const char *field = record->text + at;
+/* --- records of workers ---------------------------------------------------------------- */
 
-		if (!strncmp(field, "MESSAGE=", 8))
-			*message = field + 8;
-		else if (!strncmp(field, "PRIORITY=", 9) && field[9] >= '3' && field[9] <= '7')
-			record->priority = field[9] - '0';
+/* Fields that may occur once; the names of others are ECHOD_ and capitals. */
+enum { SEEN_PRIORITY = 1, SEEN_ID = 2, SEEN_IDENTIFIER = 4, SEEN_MESSAGE = 8 };
+
+static bool is_own_name(const char *name, size_t length)
+{
+	return length > strlen("ECHOD_") && length < 40 && strncmp(name, "ECHOD_", 6) == 0 &&
+	       strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == length;
+}
+
+static bool is_event_id(const char *value)
+{
+	for (size_t i = 0; i < sizeof event_ids / sizeof event_ids[0]; i++)
+		if (strcmp(value, event_ids[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Check one field of a record. Returns its SEEN_ bit, 0 for one that has none, -1 where it may not be there. */
+static int field_check(const char *name, size_t length, const char *value, int *priority)
+{
+	if (length == 8 && strncmp(name, "PRIORITY", length) == 0) {
+		if (value[0] < '0' + LOG_ERR || value[0] > '0' + LOG_DEBUG || value[1] != '\0')
+			return -1;
+		*priority = value[0] - '0';
+		return SEEN_PRIORITY;
 	}
-	return *message != NULL;
+	if (length == 10 && strncmp(name, "MESSAGE_ID", length) == 0)
+		return is_event_id(value) ? SEEN_ID : -1;
+	if (length == 17 && strncmp(name, "SYSLOG_IDENTIFIER", length) == 0)
+		return strcmp(value, "echod") == 0 ? SEEN_IDENTIFIER : -1;
+	if (length == 7 && strncmp(name, "MESSAGE", length) == 0)
+		return SEEN_MESSAGE;
+	return is_own_name(name, length) ? 0 : -1;
+}
+
+int log_record_read(struct log_record *record, const char *bytes, size_t size, const char **message)
+{
+	int seen = 0, fields = 0;
+
+	record->length = 0;
+	*message = NULL;
+	if (size == 0 || bytes[size - 1] != '\0')
+		return -EBADMSG;
+	for (size_t at = 0; at < size; at += strlen(bytes + at) + 1) {
+		const char *equals = strchr(bytes + at, '=');
+		size_t length = equals ? (size_t) (equals - (bytes + at)) : 0, before = record->length;
+		char name[40];
+		int bit;
+
+		if (length == 0 || length >= sizeof name || ++fields > FIELDS_MAX)
+			return -EBADMSG;
+		bit = field_check(bytes + at, length, equals + 1, &record->priority);
+		if (bit < 0 || bit & seen)
+			return -EBADMSG;
+		seen |= bit;
+		snprintf(name, sizeof name, "%.*s", (int) length, bytes + at);
+		record_add(record, name, equals + 1, strlen(equals + 1));
+		if (record->length == before)
+			return -EBADMSG;
+		if (bit == SEEN_MESSAGE)
+			*message = record->text + before + strlen("MESSAGE=");
+	}
+	return (seen & SEEN_PRIORITY) && (seen & SEEN_MESSAGE) ? 0 : -EBADMSG;
 }
 
 int log_relay_receive(int fd, int limit)
 {
+	char bytes[LOG_RECORD_MAX];
 	struct log_record record;
 	const char *message;
 	int count = 0;
 
 	while (count < limit) {
-		ssize_t n = recv(fd, record.text, sizeof record.text, MSG_DONTWAIT);
+		/* one that is too long comes cut, and so without the NUL at its end */
+		ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
 
-		if (n <= 0)
+		if (n < 0)
 			break;
-		record.length = (size_t) n;
 		count++;
-		if (record_parse(&record, &message) && log_wants(record.priority))
+		if (log_record_read(&record, bytes, (size_t) n, &message) < 0)
+			count_lost();
+		else if (log_wants(record.priority))
 			record_write(&record, message);
 	}
 	return count;

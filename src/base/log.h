@@ -3,7 +3,8 @@
  * The supervisor writes to the target. Worker processes never do: after log_relay_to() their
  * records travel as datagrams over a socket, without ever blocking, to the supervisor, which
  * writes them (log_relay_receive()). So a log that is slow or stuck holds up nobody's echo.
- * A record is a list of "FIELD=value" strings as sd_journal_sendv(3) takes them; syslog and
+ * A record is a list of "FIELD=value" strings as sd_journal_sendv(3) takes them, in whose values control
+ * characters are escaped (escape.h), so that a message is one line everywhere; syslog and
  * standard error get MESSAGE alone. Nothing here waits or fails visibly: a record that its target does not take at
  * once is lost and counted; a log that cannot be written
  * never stops the service. Never called from a signal handler. Payload is never logged.
@@ -72,8 +73,13 @@ void log_count_lost(_Atomic uint64_t *lost);
  * that do not fit are counted in `*lost`. */
 void log_relay_to(int fd, _Atomic uint64_t *lost);
 
-/* In the supervisor: write what workers sent to the other end, at most `limit` records.
- * Returns the number written. */
+/* In the supervisor: write what workers sent to the other end, at most `limit` records. Workers are not trusted: a
+ * record that log_record_read() rejects is counted as lost. Returns the number received. */
 int log_relay_receive(int fd, int limit);
+
+/* Check the `size` bytes that a worker sent, and make a record of them with control characters escaped. They must be
+ * NUL-terminated fields: PRIORITY and MESSAGE, and possibly MESSAGE_ID and SYSLOG_IDENTIFIER, once each with a value
+ * that echod writes, and ECHOD_ fields. `*message` is the text of MESSAGE in the record. Returns 0 or -EBADMSG. */
+int log_record_read(struct log_record *record, const char *bytes, size_t size, const char **message);
 
 #endif

@@ -6,9 +6,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <systemd/sd-daemon.h>
 
 #include "base/clock.h"
+#include "base/escape.h"
 
 bool notify_enabled(void)
 {
@@ -28,22 +30,42 @@ void notify_send(const char *format, ...)
 	(void) sd_notify(0, text);
 }
 
+void notify_status(const char *state, const char *format, ...)
+{
+	char text[1024], status[1024];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	/* a newline would begin an assignment that nobody meant: sd_notify(3) */
+	escape_controls(status, sizeof status - 128, text, strlen(text));
+	notify_send("%s%sSTATUS=%s", state, *state ? "\n" : "", status);
+}
+
 void notify_reloading(void)
 {
-	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64 "\nSTATUS=Reloading the configuration", clock_usec());
+	char state[64];
+
+	snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_usec());
+	notify_status(state, "Reloading the configuration");
 }
 
 void notify_store(const char *name, int fd, bool poll)
 {
-	char text[256];
+	char text[512], plain[256];
 
-	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s%s", name, poll ? "" : "\nFDPOLL=0");
+	escape_controls(plain, sizeof plain, name, strlen(name));
+	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s%s", plain, poll ? "" : "\nFDPOLL=0");
 	(void) sd_pid_notify_with_fds(0, 0, text, &fd, 1);
 }
 
 void notify_unstore(const char *name)
 {
-	notify_send("FDSTOREREMOVE=1\nFDNAME=%s", name);
+	char plain[256];
+
+	escape_controls(plain, sizeof plain, name, strlen(name));
+	notify_send("FDSTOREREMOVE=1\nFDNAME=%s", plain);
 }
 
 void notify_barrier(uint64_t timeout)

@@ -12,8 +12,12 @@
 /* Whether a service manager listens. */
 bool notify_enabled(void);
 
-/* Send assignments such as "READY=1\nSTATUS=…", printf-style, as one message. */
+/* Send assignments without foreign text, such as "WATCHDOG=1", printf-style, as one message. */
 void notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Send the assignments `state` ("READY=1"; may be empty) and STATUS= with a printf-style text, in which control characters
+ * are escaped: it may contain what a worker, a file or a peer wrote. */
+void notify_status(const char *state, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* "RELOADING=1" with MONOTONIC_USEC= in the same message, as systemd requires. */
 void notify_reloading(void);

@@ -114,10 +114,11 @@ static void status_send(const struct report *report, const struct stats_total *t
 {
 	char bytes[32];
 
-	notify_send("%sSTATUS=Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", ready ? "READY=1\n" : "",
-	            total->live, total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
-	            bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
-	            *report->trouble ? "; last trouble: " : "", report->trouble);
+	notify_status(ready ? "READY=1" : "",
+	              "Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", total->live,
+	              total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
+	              bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
+	              *report->trouble ? "; last trouble: " : "", report->trouble);
 }
 
 void report_refresh(struct report *report, const struct stats_board *board, const struct conf *conf,

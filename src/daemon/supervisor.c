@@ -92,7 +92,7 @@ static void start_failed(struct supervisor *supervisor, int status, const char *
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
 	log_event(LOG_ERR, EVENT_START_FAILED, "%s", text);
-	notify_send("STATUS=Cannot start: %s", text);
+	notify_status("", "Cannot start: %s", text);
 	supervisor->status = status;
 }
 
@@ -605,8 +605,8 @@ static void stop_begin(struct supervisor *supervisor)
 
 	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_survives(&supervisor->sockets);
 	supervisor->phase = PHASE_STOPPING;
-	notify_send("STOPPING=1\nSTATUS=%s", supervisor->keep ? "Handing connections to the next process"
-	                                                      : "Sending what is owed to clients");
+	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections to the next process"
+	                                                   : "Sending what is owed to clients");
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)

@@ -8,12 +8,14 @@ fuzzers = \
 	tests/fuzz/fuzz_conf \
 	tests/fuzz/fuzz_conn \
 	tests/fuzz/fuzz_dgram \
+	tests/fuzz/fuzz_record \
 	tests/fuzz/fuzz_state
 
 tests_fuzz_fuzz_addr_SOURCES = tests/fuzz/fuzz_addr.c $(fuzz_main)
 tests_fuzz_fuzz_conf_SOURCES = tests/fuzz/fuzz_conf.c $(fuzz_main)
 tests_fuzz_fuzz_conn_SOURCES = tests/fuzz/fuzz_conn.c $(fuzz_main)
 tests_fuzz_fuzz_dgram_SOURCES = tests/fuzz/fuzz_dgram.c $(fuzz_main)
+tests_fuzz_fuzz_record_SOURCES = tests/fuzz/fuzz_record.c $(fuzz_main)
 tests_fuzz_fuzz_state_SOURCES = tests/fuzz/fuzz_state.c $(fuzz_main)
 
 # libFuzzer invents inputs. Without it the same programs replay the kept ones in "make check".

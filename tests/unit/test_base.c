@@ -1,6 +1,7 @@
-/* test_base.c - pool, ring, rate limit and clock */
+/* test_base.c - pool, rate limit, clock, hash, escapes and log records */
 #include <config.h>
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/escape.h"
+#include "base/log.h"
 #include "base/pool.h"
 #include "base/ratelimit.h"
 #include "base/siphash.h"
@@ -78,6 +81,83 @@ static void poll_timeouts_are_rounded_up(void **state)
 	assert_int_equal(clock_poll_timeout(INT64_MAX - 1, 0), INT32_MAX);
 }
 
+static void control_characters_are_escaped(void **state)
+{
+	static const struct {
+		const char *text, *escaped;
+	} texts[] = {
+		{ "", "" },
+		{ "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80" },
+		{ "a\nMAINPID=1", "a\\x0AMAINPID=1" },
+		{ "\x1b[2J\r\t\x7f", "\\x1B[2J\\x0D\\x09\\x7F" },
+		{ "\xc2\x9b", "\\xC2\\x9B" },          /* C1 */
+		{ "\xc0\x8a", "\\xC0\\x8A" },          /* a newline, too long */
+		{ "\xed\xa0\x80", "\\xED\\xA0\\x80" }, /* a surrogate */
+		{ "\xf4\x90\x80\x80", "\\xF4\\x90\\x80\\x80" },
+		{ "\xe2\x82", "\\xE2\\x82" },
+		{ "\xff\\", "\\xFF\\" },
+	};
+	char out[64];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+		assert_int_equal(escape_controls(out, sizeof out, texts[i].text, strlen(texts[i].text)), strlen(texts[i].escaped));
+		assert_string_equal(out, texts[i].escaped);
+	}
+	/* what does not fit whole is left out */
+	assert_int_equal(escape_controls(out, 5, "a\n", 2), 1);
+	assert_int_equal(escape_controls(out, 6, "a\n", 2), 5);
+	assert_int_equal(escape_controls(out, 3, "\xe2\x82\xac", 3), 0);
+	assert_int_equal(escape_controls(out, 1, "a", 1), 0);
+}
+
+#define HEAD "PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=echod\0"
+
+static int read_record(const char *bytes, size_t size, struct log_record *record, const char **message)
+{
+	char exact[LOG_RECORD_MAX];
+
+	memcpy(exact, bytes, size);
+	return log_record_read(record, exact, size, message);
+}
+
+static void records_of_workers_are_checked(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t size;
+	} wrong[] = {
+#define WRONG(text) { text, sizeof text }
+		{ "", 0 },
+		{ HEAD "MESSAGE=x", sizeof HEAD "MESSAGE=x" - 1 }, /* without the NUL */
+		WRONG(HEAD "MESSAGE"),
+		WRONG("SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
+		WRONG(HEAD "ECHOD_PEER=x"),
+		WRONG(HEAD "MESSAGE=x\0MESSAGE=y"),
+		WRONG(HEAD "PRIORITY=3\0MESSAGE=x"),
+		WRONG(HEAD "=y\0MESSAGE=x"),
+		WRONG(HEAD "_PID=1\0MESSAGE=x"),
+		WRONG(HEAD "ECHOD_=1\0MESSAGE=x"),
+		WRONG(HEAD "ECHOD_\n=1\0MESSAGE=x"),
+		WRONG(HEAD "OBJECT_PID=1\0MESSAGE=x"),
+		WRONG("PRIORITY=0\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
+		WRONG("PRIORITY=44\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
+		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ac\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
+		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=sshd\0MESSAGE=x"),
+#undef WRONG
+	};
+	static const char right[] = HEAD "ECHOD_PEER=192.0.2.1:7\0MESSAGE=one\nMAINPID=1";
+	struct log_record record;
+	const char *message;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+		assert_int_equal(read_record(wrong[i].bytes, wrong[i].size, &record, &message), -EBADMSG);
+	assert_int_equal(read_record(right, sizeof right, &record, &message), 0);
+	assert_int_equal(record.priority, LOG_WARNING);
+	assert_string_equal(message, "one\\x0AMAINPID=1");
+}
+
 /* The test values of the paper, appendix A, and of its reference code: messages 00, 01, 02, ... of each length. */
 static void siphash_agrees_with_its_paper(void **state)
 {
@@ -110,6 +190,8 @@ static void siphash_agrees_with_its_paper(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(control_characters_are_escaped),
+		cmocka_unit_test(records_of_workers_are_checked),
 		cmocka_unit_test(siphash_agrees_with_its_paper),
 		cmocka_unit_test(pool_objects_do_not_overlap),
 		cmocka_unit_test(ratelimit_lets_a_burst_through_and_counts_the_rest),

@@ -1,0 +1,12 @@
+/* escape.h - text for logs and notifications, where a control character would begin another line or assignment */
+#ifndef ECHOD_BASE_ESCAPE_H
+#define ECHOD_BASE_ESCAPE_H
+
+#include <stddef.h>
+
+/* Copy `length` bytes of `text` to `out` (`size` bytes, not 0), NUL-terminated. Control characters (C0, DEL, C1) and bytes
+ * that are not valid UTF-8 are written as \xNN. What does not fit is left out, never a part of a character or of an
+ * escape. `out` and `text` must not overlap. Returns the length of what was written. Pure. */
+size_t escape_controls(char *out, size_t size, const char *text, size_t length);
+
+#endif
