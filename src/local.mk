@@ -38,6 +38,8 @@ libechod_a_SOURCES = \
 	src/net/network.h \
 	src/net/peer.c \
 	src/net/peer.h \
+	src/net/sockopt.c \
+	src/net/sockopt.h \
 	src/conf/conf.c \
 	src/conf/conf.h \
 	src/conf/dump.c \

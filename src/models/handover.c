@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "echo/state.h"
 #include "models/fault.h"
+#include "net/sockopt.h"
 
 #define FDS_MAX 2
 
@@ -205,6 +206,7 @@ static int message_read(const void *message, size_t size, const int fds[], size_
 		return -EBADMSG;
 	if (!is_connection(fds[0]))
 		return -EBADMSG;
+	sockopt_prepare(fds[0]); /* the predecessor may be an older version */
 	flags = fcntl(fds[0], F_GETFL);
 	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "models/handover.h"
+#include "net/sockopt.h"
 
 /* How long to leave the listeners alone when descriptors or memory have run out. */
 #define PAUSE_USEC (100 * USEC_PER_MSEC)
@@ -35,6 +36,15 @@ static void intake_update(struct intake *intake)
 	intake->open = intake->inheriting && !intake->waiting;
 }
 
+static bool any_adopted(const struct worker *worker)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < worker->listener_count; i++)
+		any |= worker->listeners[i].adopted;
+	return any;
+}
+
 void intake_init(struct intake *intake, struct worker *worker)
 {
 	*intake = (struct intake) {
@@ -42,6 +52,7 @@ void intake_init(struct intake *intake, struct worker *worker)
 		.open = true,
 		.inheriting = true,
 		.retry_at = INT64_MAX,
+		.prepare = any_adopted(worker),
 		.room_fd = admission_room_fd(worker->admission.shared),
 		.most = worker->workers == 1 ? MOST_ALONE : MOST_SHARED,
 		.batch = 1,
@@ -137,6 +148,8 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 	peer_from_addr(&arrival->peer, addr);
 	verdict = admission_admit(&worker->admission, &arrival->peer);
 	if (verdict == ADMISSION_OK) {
+		if (intake->prepare || arrival->peer.family == AF_UNIX)
+			sockopt_prepare(fd);
 		arrival->fd = fd;
 		arrival->foreign = false;
 		arrival->active = clock_usec();

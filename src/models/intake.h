@@ -27,6 +27,7 @@ struct intake {
 	bool waiting;       /* at max-connections: watch room_fd, call intake_retry() */
 	bool busy;          /* the body can serve no more: intake_busy() */
 	int64_t retry_at;   /* a pause: call intake_retry() then; INT64_MAX: none */
+	bool prepare;       /* an adopted listener may have connections that its present options came too late for */
 	int room_fd;
 	unsigned most;      /* connections to take in one turn from one listener or the inbox, at the most */
 	unsigned batch;     /* connections to ask a listener for in one turn: intake_asked() */

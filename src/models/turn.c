@@ -198,7 +198,8 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 	return true;
 }
 
-/* Returns 1: moved something, 0: nothing to move, -1: no pipe to be had, or the socket cannot splice. */
+/* Returns 1: moved something; 0: nothing to move; -EAGAIN: nothing that splice(2) can move, which stops at urgent data for
+ * ever; -EINVAL: no pipe available, or the socket cannot splice. */
 static int receive_to_pipe(struct turn *turn, struct session *session)
 {
 	size_t room = conn_room(&session->conn, turn->limit);
@@ -209,7 +210,7 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 	if (!session->pipe)
 		session->pipe = pipe_take(turn);
 	if (!session->pipe)
-		return -1;
+		return -EINVAL;
 	n = splice(session->watch.fd, NULL, session->pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
@@ -222,8 +223,8 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 		session->choked = true;
 		return 0;
 	}
-	if (n < 0 && errno == EINVAL)
-		return -1;
+	if (n < 0 && (errno == EINVAL || is_again(errno)))
+		return errno == EINVAL ? -EINVAL : -EAGAIN;
 	receive_ended(session, n);
 	return 0;
 }
@@ -238,7 +239,8 @@ static bool receive(struct turn *turn, struct session *session)
 		r = receive_to_pipe(turn, session);
 		if (r >= 0)
 			return r > 0;
-		set_bulk(turn, session, false);
+		if (r == -EINVAL)
+			set_bulk(turn, session, false);
 	}
 	return receive_to_memory(turn, session);
 }

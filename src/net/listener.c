@@ -12,14 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int set_option(int fd, int level, int option, int value)
-{
-	return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
-}
+#include "net/sockopt.h"
 
 static int set_flag(int fd, int level, int option)
 {
-	return set_option(fd, level, option, 1);
+	return sockopt_set(fd, level, option, 1);
 }
 
 /* What both our own and adopted sockets get. Failures of the optional ones do not matter: a
@@ -28,6 +25,8 @@ static void set_options(const struct listener *listener)
 {
 	int fd = listener->fd, family = listener->addr.sa.sa_family;
 
+	if (listener->kind == LISTENER_STREAM)
+		sockopt_prepare(fd);
 	if (family == AF_UNIX)
 		return;
 	if (listener->kind == LISTENER_STREAM) {
@@ -61,7 +60,7 @@ static int unix_remove_stale(const struct addr *addr, int type)
 
 int listener_share_port(const struct listener *listener, bool on)
 {
-	return set_option(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
+	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
 }
 
 static int bind_and_listen(const struct listener *listener, int backlog, bool shared)

@@ -339,3 +339,91 @@ def test_memory_of_idle_connections(start, model, record_property):
     for sock in crowd:
         peer.reset(sock)
     metrics.wait_line(daemon, "all gone", connections=0)
+
+
+# Urgent data
+
+def bulk(sock, rounds=2, size=1 << 16):
+    """Make the daemon take the session for bulk, which it splices."""
+    for _ in range(rounds):
+        peer.echo(sock, peer.data(size))
+
+
+def urgent_positions():
+    """What goes before the urgent byte and after it."""
+    return [(0, 0), (0, 1), (1, 0), (1, 1), (1000, 1000), (65536, 1), (65536, 0), (300000, 300000)]
+
+
+@pytest.mark.parametrize("before, after", urgent_positions())
+def test_urgent_byte_is_echoed_in_place(start, model, before, after):
+    daemon = start(model)
+    with daemon.connect() as sock:
+        bulk(sock)
+        message = peer.data(before, 2) + b"U" + peer.data(after, 3)
+        stream = threading.Thread(target=lambda: (sock.sendall(message[:before]), sock.send(b"U", socket.MSG_OOB),
+                                                  sock.sendall(message[before + 1:])))
+        stream.start()
+        peer.same(peer.receive(sock, len(message)), message)
+        stream.join(peer.PATIENCE)
+        bulk(sock)
+        peer.finish(sock)
+
+
+def test_many_urgent_bytes(start, model):
+    """Each one moves the urgent mark; none is lost, none stops the stream, which goes on after a reload, too."""
+    daemon = start(model)
+    with daemon.connect() as sock:
+        for number in range(200):
+            sock.send(b"%d" % (number % 10), socket.MSG_OOB)
+            if number % 7 == 0:
+                sock.sendall(b"in between")
+        sent = b"".join(b"%d" % (number % 10) + (b"in between" if number % 7 == 0 else b"") for number in range(200))
+        peer.same(peer.receive(sock, len(sent)), sent)
+        daemon.reload()
+        sock.send(b"!", socket.MSG_OOB)
+        peer.same(peer.receive(sock, 1), b"!")
+        bulk(sock)
+        peer.finish(sock)
+
+
+def test_urgent_byte_of_a_unix_client(start, model, tmpdir):
+    """MSG_OOB of a unix socket (Linux 5.15) is an urgent byte as well."""
+    path = f"{tmpdir}/echo"
+    start(model, listen=[f"unix:{path}"])
+    with peer.connect(path) as sock:
+        bulk(sock)
+        try:
+            sock.send(b"U", socket.MSG_OOB)
+        except OSError as error:
+            pytest.skip(f"unix sockets have no urgent data on this kernel: {error}")
+        peer.same(peer.receive(sock, 1), b"U")
+        bulk(sock)
+        peer.finish(sock)
+
+
+def test_urgent_byte_before_an_activated_start(launch, model):
+    """A connection that waited in the backlog of a socket unit has the options of that socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, peer.connect(listener.getsockname()) as sock:
+        sock.sendall(b"early")
+        sock.send(b"U", socket.MSG_OOB)
+        sock.sendall(b"late")
+        launch(model, listen=None, port=None, **echod.activated([listener])).wait_ready()
+        peer.same(peer.receive(sock, 10), b"earlyUlate")
+        bulk(sock)
+        peer.finish(sock)
+
+
+def test_time_stamps_of_an_adopted_socket(launch, model):
+    """Options of the socket's creator must not fill the error queue of its connections: nobody reads it."""
+    SO_TIMESTAMPING, TX_SCHED, SOFTWARE = 37, 1 << 8, 1 << 4
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SCHED | 1 << 1 | SOFTWARE)
+        with peer.connect(listener.getsockname()) as early:
+            daemon = launch(model, listen=None, port=None, **echod.activated([listener])).wait_ready()
+            peer.echo(early, b"early")
+            if model != "iterative":
+                with peer.connect(listener.getsockname()) as sock:
+                    bulk(sock)
+            for number in range(100):
+                peer.echo(early, b"%d" % number)
+            assert metrics.line(daemon).get("idle_wakeups", 0) == 0

@@ -1,0 +1,20 @@
+/* sockopt.h - options of stream sockets, listening and connected
+ *
+ * Pure but for the socket; any thread and process. socket(7), tcp(7), unix(7).
+ */
+#ifndef ECHOD_NET_SOCKOPT_H
+#define ECHOD_NET_SOCKOPT_H
+
+#include <stdbool.h>
+
+/* Set one integer option. Returns 0 or -errno. */
+int sockopt_set(int fd, int level, int option, int value);
+
+/* Set what an echo needs of the stream socket `fd`, whoever made it: urgent data in line (SO_OOBINLINE), so that the urgent byte
+ * is echoed in its place (RFC 6093); no low-water mark, no lingering close(2), and no time stamps, whose copies would
+ * fill the error queue. A TCP connection inherits all of it from its listener; a unix connection inherits nothing, and a
+ * connection that waited in the backlog of an adopted listener has the options which the listener had before. Failures
+ * are ignored: a kernel without an option cannot have it set either. */
+void sockopt_prepare(int fd);
+
+#endif
