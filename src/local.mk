@@ -9,6 +9,8 @@ libechod_a_SOURCES = \
 	src/base/escape.c \
 	src/base/escape.h \
 	src/base/event.h \
+	src/base/idle.c \
+	src/base/idle.h \
 	src/base/list.h \
 	src/base/log.c \
 	src/base/log.h \
@@ -26,8 +28,6 @@ libechod_a_SOURCES = \
 	src/base/ratelimit.h \
 	src/base/siphash.c \
 	src/base/siphash.h \
-	src/base/timeout.c \
-	src/base/timeout.h \
 	src/net/addr.c \
 	src/net/addr.h \
 	src/net/admission.c \

@@ -20,7 +20,8 @@ unit_tests = \
 	tests/unit/test_network \
 	tests/unit/test_options \
 	tests/unit/test_processors \
-	tests/unit/test_stats
+	tests/unit/test_stats \
+	tests/unit/test_turn
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \

@@ -5,8 +5,6 @@
 
 #include <stddef.h>
 
-static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
-
 static volatile sig_atomic_t seen;
 static sigset_t blocked, waiting;
 
@@ -21,21 +19,29 @@ void interrupt_init(void)
 	struct sigaction action = { .sa_handler = on_signal };
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
-	sigemptyset(&action.sa_mask);
 	sigemptyset(&blocked);
-	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-		sigaddset(&blocked, signals[i]);
-		sigaction(signals[i], &action, NULL);
-	}
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGHUP);
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigprocmask(SIG_BLOCK, &blocked, &waiting);
-	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-		sigdelset(&waiting, signals[i]);
+	sigdelset(&waiting, SIGINT);
+	sigdelset(&waiting, SIGTERM);
+	sigdelset(&waiting, SIGHUP);
 }
 
 const sigset_t *interrupt_mask(void)
 {
 	return &waiting;
+}
+
+const sigset_t *interrupt_set(void)
+{
+	return &blocked;
 }
 
 bool interrupt_seen(void)

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "base/ratelimit.h"
+#include "echo/meter.h"
 
 /* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
 #define STATS_COUNTERS(X) \
@@ -35,6 +36,7 @@
 	X(STAT_CUT_OFF, "connections_cut_off", "", "Connections closed at the end of drain-timeout though bytes were owed") \
 	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
 	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
+	X(STAT_IDLE_WAKEUPS, "idle_wakeups", "", "Wake-ups for a descriptor that stayed ready and from which nothing was taken: a defect") \
 	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
 	X(STAT_UDP_ECHOED, "datagrams_echoed", "", "Datagrams sent back") \
 	X(STAT_UDP_BYTES, "datagram_echoed_bytes", "", "Bytes sent back in datagrams") \
@@ -70,6 +72,7 @@ struct stats_slot {
 /* What a worker counts on its way; published once a turn of its loop. */
 struct stats_tally {
 	uint64_t received, echoed;
+	uint64_t work; /* never cleared: steps of any kind, see base/idle.h */
 };
 
 /* How a stopping crew treats its connections. */
@@ -88,8 +91,10 @@ struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
+	struct ratelimit datagram_lines[STATS_COUNT]; /* datagrams not answered, for each reason */
 	struct stats_orders orders[STATS_CREWS];
 	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
+	struct meter datagrams;                /* udp-rate; only what is used costs memory */
 	uint32_t slots_count;
 	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
 	struct stats_slot slots[];

@@ -95,6 +95,7 @@ void entrance_busy(struct entrance *entrance, bool busy)
  * are passed on. */
 static int take(struct entrance *entrance, const struct watch_event *events, int n, struct arrival *arrival)
 {
+	uint64_t before = entrance->intake.worker->tally.work;
 	int got = 0, knocks = 0;
 
 	for (int i = 0; i < n; i++)
@@ -108,6 +109,10 @@ static int take(struct entrance *entrance, const struct watch_event *events, int
 		else
 			knocks++;
 	}
+	for (int i = 0; i < n; i++)
+		if ((events[i].watch->kind == WATCH_LISTENER && entrance->intake.open) ||
+		    (events[i].watch->kind == WATCH_INBOX && entrance->intake.inheriting) || events[i].watch->kind == WATCH_ROOM)
+			worker_check_work(entrance->intake.worker, before, events[i].watch->fd, WATCH_READ);
 	if (knocks > 0 && entrance->intake.worker->workers > 1 && entrance->intake.worker->model->crew != MODEL_SPAWN)
 		intake_pass_on(&entrance->intake, 1, false);
 	return got;

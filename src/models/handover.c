@@ -254,6 +254,7 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 {
 	int r = handover_take(inbox, arrival);
 
+	worker->tally.work += r != -EAGAIN;
 	if (r == -EBADMSG) {
 		stats_add(worker->slot, STAT_DAMAGED, 1);
 		admission_dequeue(&worker->admission, NULL);

@@ -156,9 +156,11 @@ bool intake_admit(struct intake *intake, int fd, const struct addr *addr, struct
 		conn_init(&arrival->conn, arrival->active);
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
 		atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+		worker->tally.work++;
 		return true;
 	}
 	session_refused(worker, fd, &arrival->peer, verdict);
+	worker->tally.work++;
 	close(fd);
 	admission_give_place(&worker->admission);
 	return false;

@@ -62,6 +62,7 @@ static void session_follow(struct loop *loop, struct session *session, unsigned 
 	if (interest == session->watch.interest)
 		return;
 	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
+	loop->worker->tally.work++;
 	if (loop->ops->change(loop->ready, &session->watch) < 0) {
 		conn_error(&session->conn, ENOMEM);
 		session_end(loop, session);
@@ -272,10 +273,24 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 		break;
 	case WATCH_STOP:
 		loop->stop_seen = true;
+		loop->worker->tally.work++;
 		break;
 	case WATCH_OTHER:
 		break;
 	}
+}
+
+/* Handle an event, and count it if it led to nothing. A listener that the loop has just stopped watching may stay ready. */
+static void handle(struct loop *loop, const struct watch_event *event)
+{
+	uint64_t before = loop->worker->tally.work;
+	unsigned kind = event->watch->kind, interest = event->watch->interest;
+	int fd = event->watch->fd;
+
+	dispatch(loop, event);
+	if ((kind == WATCH_LISTENER && !loop->intake.open) || (kind == WATCH_INBOX && !loop->intake.inheriting))
+		return;
+	worker_check_work(loop->worker, before, fd, interest);
 }
 
 static int64_t next_deadline(const struct loop *loop)
@@ -307,7 +322,7 @@ static int loop_turn(struct loop *loop)
 		return n;
 	loop->now = clock_coarse_usec();
 	for (int i = 0; i < n; i++)
-		dispatch(loop, &events[i]);
+		handle(loop, &events[i]);
 	if (loop->stop_seen && !loop->stopping)
 		stop_begin(loop);
 	if (loop->now >= loop->intake.retry_at)

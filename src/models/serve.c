@@ -87,10 +87,14 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
 		int64_t now = clock_coarse_usec();
+		uint64_t before = worker->tally.work;
+		unsigned waited = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 		if (stopping && !session.conn.draining && stop(worker, turn, &session))
 			return;
 		want = turn_step(turn, &session, got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
+		if (got && !stopping)
+			worker_check_work(worker, before, session.watch.fd, waited);
 		stats_publish(worker->slot, &worker->tally);
 		worker_beat(worker, now);
 		if (want & CONN_LINGER)

@@ -99,6 +99,7 @@ static void session_release(struct session *session, struct worker *worker)
 	session->watch.fd = -1;
 	conn_clear(&session->conn);
 	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	worker->tally.work++;
 }
 
 void session_close(struct session *session, struct worker *worker)

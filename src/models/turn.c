@@ -275,7 +275,7 @@ static bool send_owed(struct turn *turn, struct session *session)
 unsigned turn_step(struct turn *turn, struct session *session, bool readable, int64_t now)
 {
 	struct conn *conn = &session->conn;
-	bool moved = false;
+	bool moved = false, eof = conn->eof, choked = session->choked;
 
 	if (readable)
 		moved = receive(turn, session);
@@ -285,6 +285,8 @@ unsigned turn_step(struct turn *turn, struct session *session, bool readable, in
 		pipe_give_back(turn, session);
 	if (moved)
 		session_touch(session, now);
+	if (moved || conn->eof != eof || session->choked != choked || conn->reason != CONN_OPEN)
+		turn->tally->work++;
 	(void) conn_keep(conn);
 	return conn_want(conn, turn->limit) & ~(session->choked ? (unsigned) CONN_RECV : 0);
 }
@@ -322,8 +324,8 @@ void turn_note_unsent(struct turn *turn, const struct list *sessions, struct sta
 
 bool turn_linger(struct session *session)
 {
-	char unread[16 << 10];  /* never touched, see MSG_TRUNC in tcp(7): a place for what is cast away */
-	ssize_t n = 0;
+	char unread[16 << 10]; /* not written to: see MSG_TRUNC in tcp(7) */
+	ssize_t n = 1;
 
 	/* what a unix socket sent lies in the peer's queue already, which our close does not touch */
 	if (session->peer.family == AF_UNIX) {
@@ -336,10 +338,15 @@ bool turn_linger(struct session *session)
 		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;
 	}
-	do
+	for (size_t got = 0; n > 0 && got < TURN_LINGER_MAX; got += sizeof unread)
 		n = recv(session->watch.fd, unread, sizeof unread, MSG_TRUNC | MSG_DONTWAIT);
-	while (n > 0);
-	if (n == 0 || !is_again(errno) || unacknowledged(session) == 0) {
+	/* a reset must not take the place of the FIN just because the client goes on sending */
+	if (n > 0 && !session->lingering) {
+		shutdown(session->watch.fd, SHUT_WR);
+		session->lingering = true;
+		return false;
+	}
+	if (n == 0 || (n < 0 && !is_again(errno)) || unacknowledged(session) == 0) {
 		conn_end(&session->conn, CONN_DRAIN);
 		return true;
 	}

@@ -51,9 +51,12 @@ unsigned turn_step(struct turn *turn, struct session *session, bool readable, in
 /* A receive without turn_step() moved `n` of at most `most` bytes: whether that is bulk decides how the next is done. */
 void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t most);
 
-/* A draining session that wants CONN_LINGER: say FIN, throw away what still comes, and end
- * it with CONN_DRAIN once the peer's kernel has everything (or is gone). Returns true once it
- * has ended; otherwise to be called again, in 10 ms or when readable. */
+/* Most bytes that one call of turn_linger() discards: a client that keeps sending must not keep the worker there. */
+#define TURN_LINGER_MAX (256U << 10)
+
+/* A draining session that wants CONN_LINGER: send FIN, discard at most TURN_LINGER_MAX bytes of what still comes, and end it
+ * with CONN_DRAIN once the peer's kernel has acknowledged everything or the connection is broken. Returns true once it has
+ * ended; otherwise to be called again, in 10 ms or when readable. */
 bool turn_linger(struct session *session);
 
 /* While draining, at `now`: note in the slot, now and then, how much the clients of `sessions` (linked by session.link) have

@@ -135,10 +135,28 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		break;
 	case WATCH_STOP:
 		uring->stop_seen = true;
+		uring->worker->tally.work++;
 		break;
 	case WATCH_OTHER:
 		break;
 	}
+}
+
+/* Handle a completion, and count it if it led to nothing. A listener that the loop has just stopped watching may stay ready;
+ * while all operations are being cancelled, nothing is done on purpose. */
+static void handle(struct uring *uring, const struct ring_event *event)
+{
+	uint64_t before = uring->worker->tally.work;
+	unsigned kind = event->watch->kind, interest = event->watch->interest;
+	int fd = event->watch->fd;
+
+	dispatch(uring, event);
+	if (event->op != RING_POLL && event->result >= 0)
+		uring->worker->tally.work++;
+	if (uring->halting || (kind == WATCH_LISTENER && !uring->intake.open) ||
+	    (kind == WATCH_INBOX && !uring->intake.inheriting) || event->result == -ECANCELED)
+		return;
+	worker_check_work(uring->worker, before, fd, interest);
 }
 
 static int64_t next_deadline(const struct uring *uring)
@@ -170,7 +188,7 @@ static size_t harvest(struct uring *uring)
 	while (n < EVENTS_MAX && ring_next(&uring->ring, &event)) {
 		n++;
 		if (event.watch)
-			dispatch(uring, &event);
+			handle(uring, &event);
 		else if (event.buffered)
 			ring_buffer_give(&uring->ring, event.buffer);
 	}

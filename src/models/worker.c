@@ -3,11 +3,13 @@
 #include "models/worker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "models/watch.h"
 
 void worker_ready(struct worker *worker)
 {
@@ -16,6 +18,14 @@ void worker_ready(struct worker *worker)
 	stats_slot_ready(worker->slot);
 	while (write(worker->ready_fd, &byte, 1) < 0 && errno == EINTR)
 		;
+}
+
+void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned interest)
+{
+	short events = (short) ((interest & WATCH_READ ? POLLIN : 0) | (interest & WATCH_WRITE ? POLLOUT : 0));
+
+	if (worker->tally.work == before)
+		stats_add(worker->slot, STAT_IDLE_WAKEUPS, idle_check(&worker->idle, fd, events, before));
 }
 
 enum stats_stop worker_stop_order(const struct worker *worker)

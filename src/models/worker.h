@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/idle.h"
 #include "conf/conf.h"
 #include "echo/stats.h"
 #include "models/fault.h"
@@ -53,6 +54,7 @@ struct worker {
 	int64_t beat_usec;             /* show life at least this often; INT64_MAX: need not */
 	int64_t next_beat;
 	struct stats_tally tally;
+	struct idle idle;
 };
 
 /* Tell the crew that this worker now accepts. Once. */
@@ -67,6 +69,10 @@ static inline void worker_beat(struct worker *worker, int64_t now)
 		worker->next_beat = now + worker->beat_usec;
 	}
 }
+
+/* After an event of `fd`, which was watched for `interest` (enum watch_interest), has been handled: count it if nothing was
+ * done, that is if tally.work is still what it was `before`, and the descriptor stays ready. */
+void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned interest);
 
 /* What to do now that stop_fd is readable. Does not return if the supervisor is dead: then
  * nobody is left to work for, and the process ends at once. */

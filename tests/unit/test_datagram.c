@@ -20,7 +20,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "echo/meter.h"
 #include "models/datagram.h"
 
 struct stage {
@@ -74,7 +73,6 @@ static uint64_t counted(const struct stage *stage, enum stats_counter counter)
 static struct stage *stage_open(int fd)
 {
 	struct stage *stage = calloc(1, sizeof *stage);
-	int meter;
 
 	assert_non_null(stage);
 	assert_int_equal(listener_adopt(&stage->listener, fd, "test"), 0);
@@ -88,11 +86,8 @@ static struct stage *stage_open(int fd)
 	};
 	assert_non_null(stage->worker.board);
 	stage->worker.slot = &stage->worker.board->slots[0];
-	meter = meter_make();
-	assert_true(meter >= 0);
-	assert_int_equal(datagram_open(&stage->datagram, &stage->worker, &stage->listener, meter), 0);
-	close(meter);
-	datagram_start(&stage->datagram);
+	assert_int_equal(datagram_open(&stage->datagram, &stage->worker), 0);
+	assert_int_equal(stage->datagram.count, 1);
 	return stage;
 }
 
@@ -107,7 +102,7 @@ static void stage_close(struct stage *stage)
 
 static void turn(struct stage *stage)
 {
-	datagram_turn(&stage->datagram);
+	datagram_turn(&stage->datagram, stage->listener.fd);
 }
 
 static void deny(struct stage *stage, const char *text)
@@ -658,6 +653,20 @@ static void waits_for_nobody(void **state)
 	stage_close(stage);
 }
 
+/* A worker without datagram listeners takes no memory, and may be closed all the same. */
+static void does_without(void **state)
+{
+	struct worker worker = { .listener_count = 0 };
+	struct datagram datagram;
+
+	(void) state;
+	assert_int_equal(datagram_open(&datagram, &worker), 0);
+	assert_int_equal(datagram_watch(&datagram, &ready_poll, NULL), 0);
+	assert_null(datagram.batch);
+	datagram_unwatch(&datagram);
+	datagram_close(&datagram);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -677,6 +686,7 @@ int main(void)
 		cmocka_unit_test(drops_what_does_not_come_whole),
 		cmocka_unit_test(takes_no_descriptors),
 		cmocka_unit_test(waits_for_nobody),
+		cmocka_unit_test(does_without),
 	};
 
 	return cmocka_run_group_tests_name("datagram", tests, make_directory, remove_directory);

@@ -1,18 +1,16 @@
-/* plot.h - draw the distribution of latencies with gnuplot
+/* plot.h - a picture of the latencies, drawn by gnuplot
  *
- * Main thread. Errors have been printed when a function returns.
+ * Main thread. Both say on standard error what went wrong.
  */
 #ifndef ECHOD_CLIENT_PLOT_H
 #define ECHOD_CLIENT_PLOT_H
 
-#include "client/error.h"
-
 struct load_report;
 
-/* Check before the run whether gnuplot is installed and `path` can be written. Returns OUTCOME_OK if so. */
-enum outcome plot_check(const char *path);
+/* Whether it can be drawn here, into `path`; asked before the run. Returns -1, or the outcome to end with. */
+int plot_check(const char *path);
 
-/* Draw into the SVG file `path`. Returns 0 or -errno. */
+/* Draw into the file `path` as SVG. Returns 0 or -errno. */
 int plot_draw(const struct load_report *report, const char *path);
 
 #endif

@@ -1,4 +1,4 @@
-/* filter_datagram.c - see filter.h; datagrams */
+/* filter_datagram.c - see filter.h; the datagram half */
 #include <config.h>
 
 #include <errno.h>
@@ -10,13 +10,20 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/interrupt.h"
-#include "client/options.h"
 #include "client/talk/exchange.h"
 #include "client/talk/filter.h"
+#include "client/interrupt.h"
+#include "client/options.h"
 #include "client/talk/progress.h"
 
-/* Wait until `fd` is ready or an interrupt comes. Returns whether `fd` is ready. */
+static int error_print(struct progress *progress, const char *what, int error)
+{
+	progress_end(progress);
+	fprintf(stderr, "echoc: %s: %s\n", what, strerror(error));
+	return OUTCOME_DIFFERS;
+}
+
+/* Wait until `fd` is ready, so that Ctrl-C can come between. Returns whether it is. */
 static bool ready_wait(int fd, short events)
 {
 	struct pollfd wait = { .fd = fd, .events = events };
@@ -24,21 +31,15 @@ static bool ready_wait(int fd, short events)
 	return !interrupt_seen() && (ppoll(&wait, 1, NULL, interrupt_mask()) > 0 || !interrupt_seen());
 }
 
-static enum outcome interrupted(struct progress *progress, const struct exchange *exchange,
-				enum outcome outcome)
+static int interrupted(struct progress *progress, const struct exchange *exchange, int outcome)
 {
 	progress_end(progress);
-	return client_error(outcome, "interrupted: %llu bytes sent, %llu came back and matched",
-			    (unsigned long long) exchange->sent, (unsigned long long) exchange->matched);
+	fprintf(stderr, "echoc: interrupted: %llu bytes sent, %llu came back and matched\n",
+		(unsigned long long) exchange->sent, (unsigned long long) exchange->matched);
+	return outcome;
 }
 
-static enum outcome io_failed(struct progress *progress, const char *what, int error)
-{
-	progress_end(progress);
-	return client_error(OUTCOME_DIFFERS, "%s: %s", what, strerror(error));
-}
-
-/* Returns 0, -EINTR after an interrupt, or another -errno. */
+/* Returns 0, -EINTR after Ctrl-C, or another -errno. */
 static int output_write(const uint8_t *bytes, size_t size)
 {
 	while (size > 0) {
@@ -46,7 +47,7 @@ static int output_write(const uint8_t *bytes, size_t size)
 
 		if (!ready_wait(STDOUT_FILENO, POLLOUT))
 			return -EINTR;
-		/* A pipe that is ready takes PIPE_BUF bytes without blocking. */
+		/* So much a pipe that is ready takes without blocking. */
 		n = write(STDOUT_FILENO, bytes, size < PIPE_BUF ? size : PIPE_BUF);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return -errno;
@@ -58,51 +59,49 @@ static int output_write(const uint8_t *bytes, size_t size)
 	return 0;
 }
 
-static enum outcome filter_run(struct exchange *exchange, struct progress *progress, uint8_t *piece)
+static int filter_run(struct exchange *exchange, struct progress *progress, uint8_t *piece)
 {
 	for (;;) {
-		enum outcome outcome;
 		ssize_t n;
 		int r;
 
-		/* At this point everything that was read has come back and is written. */
+		/* Whatever was read before has come back, and is written. */
 		if (!ready_wait(STDIN_FILENO, POLLIN))
 			return interrupted(progress, exchange, OUTCOME_OK);
 		n = read(STDIN_FILENO, piece, (size_t) exchange->options->size);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0)
-			return io_failed(progress, "standard input", errno);
+			return error_print(progress, "standard input", errno);
 		if (n == 0)
 			return OUTCOME_OK;
-		outcome = exchange_piece(exchange, piece, (size_t) n);
-		if (outcome != OUTCOME_OK)
-			return outcome;
+		r = exchange_piece(exchange, piece, (size_t) n);
+		if (r >= 0)
+			return r;
 		r = output_write(exchange->back, (size_t) n);
 		if (r == -EINTR)
 			return interrupted(progress, exchange, OUTCOME_DIFFERS);
 		if (r < 0)
-			return io_failed(progress, "standard output", -r);
+			return error_print(progress, "standard output", -r);
 		progress_show(progress, exchange->sent, exchange->matched);
 	}
 }
 
-enum outcome filter_datagram(const struct client_options *options, const struct target *target, int net)
+int filter_datagram(const struct client_options *options, const struct target *target, int net)
 {
 	uint8_t *piece = malloc((size_t) options->size);
 	struct progress progress;
 	struct exchange exchange;
-	enum outcome outcome;
+	int r;
 
 	progress_begin(&progress, options->quiet);
 	exchange_init(&exchange, options, target, net);
-	outcome = piece ? filter_run(&exchange, &progress, piece)
-			: client_error(OUTCOME_DIFFERS, "out of memory");
+	r = piece ? filter_run(&exchange, &progress, piece) : error_print(&progress, "a buffer", ENOMEM);
 	progress_end(&progress);
-	if (exchange.retransmits > 0 && !options->quiet)
+	if (exchange.again > 0 && !options->quiet)
 		fprintf(stderr, "echoc: note: %llu datagrams were lost and sent again\n",
-			(unsigned long long) exchange.retransmits);
+			(unsigned long long) exchange.again);
 	exchange_clear(&exchange);
 	free(piece);
-	return outcome;
+	return r;
 }
