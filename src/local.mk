@@ -28,6 +28,8 @@ libechod_a_SOURCES = \
 	src/base/ratelimit.h \
 	src/base/siphash.c \
 	src/base/siphash.h \
+	src/base/timeout.c \
+	src/base/timeout.h \
 	src/net/addr.c \
 	src/net/addr.h \
 	src/net/admission.c \

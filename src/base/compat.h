@@ -15,7 +15,7 @@
 /* As close_range(2) without flags (Linux 5.9), for which glibc has a function since 2.34. */
 static inline int compat_close_range(unsigned first, unsigned last)
 {
-	return (int) syscall(SYS_close_range, first, last, 0);
+	return (int) syscall(__NR_close_range, first, last, 0);
 }
 
 /* As epoll_pwait2(2) without a signal mask. Where glibc (before 2.35) or the kernel (before 5.11) lacks it, ppoll(2)

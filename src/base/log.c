@@ -15,9 +15,16 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
+#include "base/clock.h"
 #include "base/escape.h"
+#include "base/timeout.h"
 
 #define FIELDS_MAX 24
+
+/* Maximum time for writing one record, and how long a target that needed more gets no further records. So a target that
+ * blocks costs the supervisor at most one fiftieth of its time. */
+#define WRITE_TIMEOUT (20 * USEC_PER_MSEC)
+#define WRITE_PAUSE (1 * USEC_PER_SEC)
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 #define SYSLOG_SOCKET "/dev/log"
 
@@ -30,16 +37,31 @@ static const char *const event_ids[] = {
 /* A message of trouble is cut where a reader of STATUS= would give up. */
 #define TROUBLE_MAX 256
 
+/* Where records go: a descriptor to ask for room, and until when it gets none because it has blocked. */
+struct target {
+	int fd; /* -1: cannot be asked */
+	int64_t paused_until;
+};
+
 static struct {
 	enum log_sink sink;
 	int level;
 	bool also_stderr;
 	bool stderr_is_journal;
 	int relay; /* -1 in the supervisor */
-	int probe; /* tells whether the sink takes more; -1: none */
+	struct target service; /* the journal or syslog */
+	struct target standard_error;
+	bool line_cut; /* the last line on standard error has no newline */
 	_Atomic uint64_t *lost;
+	uint64_t lost_early; /* before there was a counter */
 	char trouble[TROUBLE_MAX]; /* the last one nobody has asked for yet, or "" */
-} state = { .sink = LOG_SINK_STDERR, .level = LOG_INFO, .relay = -1, .probe = -1 };
+} state = {
+	.sink = LOG_SINK_STDERR,
+	.level = LOG_INFO,
+	.relay = -1,
+	.service = { .fd = -1 },
+	.standard_error = { .fd = STDERR_FILENO },
+};
 
 static _Thread_local const char *own_model;
 static _Thread_local int own_worker = -1;
@@ -62,9 +84,11 @@ static int probe_open(const char *path)
 
 void log_open(enum log_sink sink, int level)
 {
-	if (state.probe >= 0)
-		close(state.probe);
-	state.probe = sink == LOG_SINK_STDERR ? -1 : probe_open(sink == LOG_SINK_JOURNAL ? JOURNAL_SOCKET : SYSLOG_SOCKET);
+	if (state.service.fd >= 0)
+		close(state.service.fd);
+	state.service = (struct target) { .fd = -1 };
+	if (sink != LOG_SINK_STDERR)
+		state.service.fd = probe_open(sink == LOG_SINK_JOURNAL ? JOURNAL_SOCKET : SYSLOG_SOCKET);
 	if (sink == LOG_SINK_SYSLOG && state.sink != sink)
 		openlog("echod", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	state.sink = sink;
@@ -121,6 +145,10 @@ bool log_take_trouble(char *text, size_t size)
 void log_count_lost(_Atomic uint64_t *lost)
 {
 	state.lost = lost;
+	if (!lost)
+		return;
+	atomic_fetch_add_explicit(lost, state.lost_early, memory_order_relaxed);
+	state.lost_early = 0;
 }
 
 void log_relay_to(int fd, _Atomic uint64_t *lost)
@@ -129,21 +157,37 @@ void log_relay_to(int fd, _Atomic uint64_t *lost)
 	state.lost = lost;
 }
 
-/* Whether a descriptor takes a record without making us wait. A log that is stuck must not hold
- * up who logs: the record is lost and counted instead. */
-static bool takes_more(int fd)
-{
-	struct pollfd room = { .fd = fd, .events = POLLOUT };
-
-	if (fd < 0)
-		return true;
-	return poll(&room, 1, 0) == 1;
-}
-
 static void count_lost(void)
 {
 	if (state.lost)
 		atomic_fetch_add_explicit(state.lost, 1, memory_order_relaxed);
+	else
+		state.lost_early++;
+}
+
+/* Begin to write a record to `target`. Returns false, and counts the record as lost, where that would block. Even if
+ * there is room now, the write may block: a terminal that has room for a part of the line is writable, other processes
+ * write as well. So the time of the write is limited. */
+static bool target_begin(struct target *target, struct timeout *timeout)
+{
+	struct pollfd room = { .fd = target->fd, .events = POLLOUT };
+
+	if (clock_usec() < target->paused_until || (target->fd >= 0 && poll(&room, 1, 0) == 0)) {
+		count_lost();
+		return false;
+	}
+	timeout_start(timeout, WRITE_TIMEOUT);
+	return true;
+}
+
+/* End it. Returns whether it was interrupted. */
+static bool target_end(struct target *target, struct timeout *timeout)
+{
+	bool interrupted = timeout_stop(timeout);
+
+	if (interrupted)
+		target->paused_until = clock_usec() + WRITE_PAUSE;
+	return interrupted;
 }
 
 static void write_stderr(int priority, const char *message)
@@ -152,47 +196,70 @@ static void write_stderr(int priority, const char *message)
 		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "", [LOG_INFO] = "", [LOG_DEBUG] = "debug: ",
 	};
 	char line[LOG_RECORD_MAX + 32];
+	struct timeout timeout;
 	char level[8] = "";
+	ssize_t written;
 	int n;
 
 	/* the journal takes each line for information unless it begins so: sd-daemon(3) */
 	if (state.stderr_is_journal)
 		snprintf(level, sizeof level, "<%d>", priority & LOG_PRIMASK);
-	n = snprintf(line, sizeof line, "%sechod: %s%s\n", level,
+	n = snprintf(line, sizeof line, "%s%sechod: %s%s\n", state.line_cut ? "\n" : "", level,
 	             priority >= LOG_ERR && priority <= LOG_DEBUG ? prefixes[priority] : "error: ", message);
 
+	if (!target_begin(&state.standard_error, &timeout))
+		return;
 	/* one write, so that lines of several processes do not mix */
-	if (!takes_more(STDERR_FILENO) || write(STDERR_FILENO, line, (size_t) n) < 0)
+	written = write(STDERR_FILENO, line, (size_t) n);
+	if (written > 0)
+		state.line_cut = written < n;
+	(void) target_end(&state.standard_error, &timeout);
+	if (written < n)
 		count_lost();
 }
 
-/* Write a finished record to where this process's log goes. */
-static void record_write(const struct log_record *record, const char *message)
+static void write_syslog(int priority, const char *message)
+{
+	struct timeout timeout;
+
+	if (!target_begin(&state.service, &timeout))
+		return;
+	syslog(priority, "%s", message);
+	if (target_end(&state.service, &timeout))
+		count_lost();
+}
+
+static void write_journal(const struct log_record *record)
 {
 	struct iovec fields[FIELDS_MAX];
-	int count = 0;
+	struct timeout timeout;
+	int count = 0, r;
 
-	if (record->priority <= LOG_WARNING)
-		snprintf(state.trouble, sizeof state.trouble, "%s", message);
-	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
-		write_stderr(record->priority, message);
-	if (state.sink == LOG_SINK_STDERR)
-		return;
-	if (!takes_more(state.probe)) {
-		count_lost();
-		return;
-	}
-	if (state.sink == LOG_SINK_SYSLOG) {
-		syslog(record->priority, "%s", message);
-		return;
-	}
 	for (size_t at = 0; at < record->length && count < FIELDS_MAX; count++) {
 		size_t length = strlen(record->text + at);
 
 		fields[count] = (struct iovec) { .iov_base = (char *) (record->text + at), .iov_len = length };
 		at += length + 1;
 	}
-	(void) sd_journal_sendv(fields, count);
+	if (!target_begin(&state.service, &timeout))
+		return;
+	r = sd_journal_sendv(fields, count);
+	(void) target_end(&state.service, &timeout);
+	if (r < 0)
+		count_lost();
+}
+
+/* Write a finished record to where this process's log goes. */
+static void record_write(const struct log_record *record, const char *message)
+{
+	if (record->priority <= LOG_WARNING)
+		snprintf(state.trouble, sizeof state.trouble, "%s", message);
+	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
+		write_stderr(record->priority, message);
+	if (state.sink == LOG_SINK_SYSLOG)
+		write_syslog(record->priority, message);
+	else if (state.sink == LOG_SINK_JOURNAL)
+		write_journal(record);
 }
 
 static void record_relay(const struct log_record *record)

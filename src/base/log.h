@@ -1,13 +1,13 @@
-/* log.h - the one user of the journal, syslog(3) and standard error
+/* log.h - the only user of the journal, syslog(3) and standard error
  *
  * The supervisor writes to the target. Worker processes never do: after log_relay_to() their
- * records travel as datagrams over a socket, without ever blocking, to the supervisor, which
- * writes them (log_relay_receive()). So a log that is slow or stuck holds up nobody's echo.
+ * records travel as datagrams over a socket, without blocking, to the supervisor, which
+ * writes them (log_relay_receive()). So a slow or blocked log target delays no echo.
  * A record is a list of "FIELD=value" strings as sd_journal_sendv(3) takes them, in whose values control
  * characters are escaped (escape.h), so that a message is one line everywhere; syslog and
- * standard error get MESSAGE alone. Nothing here waits or fails visibly: a record that its target does not take at
- * once is lost and counted; a log that cannot be written
- * never stops the service. Never called from a signal handler. Payload is never logged.
+ * standard error get MESSAGE alone. A log that cannot be written never stops the service, and never blocks it: a record
+ * that its target does not take within 20 ms is lost and counted, and so are those of the next second. The flags of standard
+ * error, which other processes share, are never changed. No function fails. Never called from a signal handler. Payload is never logged.
  */
 #ifndef ECHOD_BASE_LOG_H
 #define ECHOD_BASE_LOG_H

@@ -2,6 +2,7 @@
 
 #include "base/notify.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,12 +12,47 @@
 
 #include "base/clock.h"
 #include "base/escape.h"
+#include "base/timeout.h"
+
+/* Maximum time for sending one message, and how long a service manager that needed more gets no further ones. */
+#define SEND_TIMEOUT (20 * USEC_PER_MSEC)
+#define SEND_PAUSE (1 * USEC_PER_SEC)
+
+static int64_t paused_until;
+static bool lost;
 
 bool notify_enabled(void)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 
 	return path && *path;
+}
+
+/* Send `text` and, unless it is -1, `fd`. */
+static void send_message(const char *text, int fd)
+{
+	struct timeout timeout;
+	int r;
+
+	if (!notify_enabled())
+		return;
+	if (clock_usec() < paused_until) {
+		lost = true;
+		return;
+	}
+	timeout_start(&timeout, SEND_TIMEOUT);
+	r = fd >= 0 ? sd_pid_notify_with_fds(0, 0, text, &fd, 1) : sd_notify(0, text);
+	if (timeout_stop(&timeout))
+		paused_until = clock_usec() + SEND_PAUSE;
+	lost |= r == -EINTR || r == -EAGAIN;
+}
+
+bool notify_take_lost(void)
+{
+	bool result = lost;
+
+	lost = false;
+	return result;
 }
 
 void notify_send(const char *format, ...)
@@ -27,7 +63,7 @@ void notify_send(const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	(void) sd_notify(0, text);
+	send_message(text, -1);
 }
 
 void notify_status(const char *state, const char *format, ...)
@@ -57,7 +93,7 @@ void notify_store(const char *name, int fd, bool poll)
 
 	escape_controls(plain, sizeof plain, name, strlen(name));
 	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s%s", plain, poll ? "" : "\nFDPOLL=0");
-	(void) sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+	send_message(text, fd);
 }
 
 void notify_unstore(const char *name)
@@ -70,7 +106,13 @@ void notify_unstore(const char *name)
 
 void notify_barrier(uint64_t timeout)
 {
+	struct timeout limit;
+
+	if (clock_usec() < paused_until)
+		return;
+	timeout_start(&limit, (int64_t) timeout);
 	(void) sd_notify_barrier(0, timeout);
+	(void) timeout_stop(&limit);
 }
 
 uint64_t notify_watchdog_usec(void)

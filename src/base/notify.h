@@ -1,7 +1,8 @@
-/* notify.h - what the service manager is told (sd_notify(3)); nobody else calls sd_notify
+/* notify.h - messages to the service manager; the only user of sd_notify(3)
  *
- * Supervisor only. Without NOTIFY_SOCKET every function does nothing and returns 0.
- * Failures are ignored by design: a deaf manager must not stop an echo service.
+ * Supervisor only. Without NOTIFY_SOCKET every function does nothing and returns 0. A service manager that does
+ * not read never blocks the service: a message that it does not take within 20 ms is lost, and so are those of the next second
+ * (notify_take_lost()).
  */
 #ifndef ECHOD_BASE_NOTIFY_H
 #define ECHOD_BASE_NOTIFY_H
@@ -21,6 +22,9 @@ void notify_status(const char *state, const char *format, ...) __attribute__((fo
 
 /* "RELOADING=1" with MONOTONIC_USEC= in the same message, as systemd requires. */
 void notify_reloading(void);
+
+/* Whether messages were lost since the last call: the state of the service should then be sent again, in a second. */
+bool notify_take_lost(void);
 
 /* Put `fd` under `name` into the manager's descriptor store (FDSTORE=1). The manager keeps a
  * duplicate; with `poll` false it keeps it even after an error or hang-up on it. */

@@ -8,8 +8,8 @@
 
 #define CELLS_EACH (1u << HISTOGRAM_CELL_BITS)
 
-/* Values below CELLS_EACH have a cell each; above, the leading bit says which power of two,
- * the HISTOGRAM_CELL_BITS after it which cell of it. */
+/* Values below CELLS_EACH have a cell each. For others the highest bit selects the power of two, and the
+ * HISTOGRAM_CELL_BITS after it the cell. */
 static size_t cell_of(uint64_t value)
 {
 	unsigned shift;
@@ -83,7 +83,7 @@ uint64_t histogram_quantile(const struct histogram *histogram, double share)
 		if (seen >= rank) {
 			uint64_t middle = cell_first(i) + cell_width(i) / 2;
 
-			/* Never outside what was really seen. */
+			/* Not outside the range of the values added. */
 			if (middle < histogram->min)
 				return histogram->min;
 			return middle > histogram->max ? histogram->max : middle;

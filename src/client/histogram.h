@@ -1,8 +1,9 @@
-/* histogram.h - a distribution of durations, log-linear, of bounded error
+/* histogram.h - distribution of durations with a bounded relative error
  *
- * Values are nanoseconds (any unit will do). Each power of two is cut into 128 equal cells, so
- * a value read back differs from the one put in by at most 1/256 (0.4 %) of it; values
- * below 128, the minimum, the maximum, the count and the sums are exact. Memory is constant.
+ * A log-linear histogram, as HdrHistogram: each power of two is divided into 128 equal cells, so that a
+ * value that is read differs from the one that was added by at most 1/256 (0.4 %). Values below 128, the
+ * minimum, the maximum, the count and the sums are exact. The unit is the caller's (nanoseconds here).
+ * Memory is constant.
  *
  * Pure: no system calls, no allocation. A histogram belongs to one thread at a time.
  */
@@ -27,19 +28,20 @@ struct histogram {
 void histogram_clear(struct histogram *histogram);
 void histogram_add(struct histogram *histogram, uint64_t value);
 
-/* Add to `histogram` all that is in `other`. */
+/* Add all values of `other` to `histogram`. */
 void histogram_merge(struct histogram *histogram, const struct histogram *other);
 
-/* The value that `share` (0 to 1) of all values do not exceed; 0 when empty. share 1 is the exact maximum. */
+/* The value that a `share` (0 to 1) of all values do not exceed; 0 if empty. A share of 1 gives the exact
+ * maximum. */
 uint64_t histogram_quantile(const struct histogram *histogram, double share);
 
 double histogram_mean(const struct histogram *histogram);
 
-/* Standard deviation of the whole population, what ping calls mdev. */
+/* Standard deviation of the whole population; ping(8) calls it mdev. */
 double histogram_deviation(const struct histogram *histogram);
 
-/* How many values lie in [low, high), to the precision of the cells: a cell belongs
- * where its lowest value does, so adjoining ranges never count a value twice or lose one. */
+/* The number of values in [low, high). A cell is counted where its lowest value is, so that adjacent ranges
+ * neither count a value twice nor omit it. */
 uint64_t histogram_between(const struct histogram *histogram, uint64_t low, uint64_t high);
 
 #endif

@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
 static volatile sig_atomic_t seen;
 static sigset_t blocked, waiting;
 
@@ -19,29 +21,21 @@ void interrupt_init(void)
 	struct sigaction action = { .sa_handler = on_signal };
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
-	sigemptyset(&blocked);
-	sigaddset(&blocked, SIGINT);
-	sigaddset(&blocked, SIGTERM);
-	sigaddset(&blocked, SIGHUP);
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
+	sigemptyset(&blocked);
+	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+		sigaddset(&blocked, signals[i]);
+		sigaction(signals[i], &action, NULL);
+	}
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigprocmask(SIG_BLOCK, &blocked, &waiting);
-	sigdelset(&waiting, SIGINT);
-	sigdelset(&waiting, SIGTERM);
-	sigdelset(&waiting, SIGHUP);
+	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+		sigdelset(&waiting, signals[i]);
 }
 
 const sigset_t *interrupt_mask(void)
 {
 	return &waiting;
-}
-
-const sigset_t *interrupt_set(void)
-{
-	return &blocked;
 }
 
 bool interrupt_seen(void)

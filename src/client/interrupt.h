@@ -1,8 +1,8 @@
-/* interrupt.h - Ctrl-C ends the work, not the report
+/* interrupt.h - signals that end the work, but not the report
  *
- * After interrupt_init() SIGINT, SIGTERM and SIGHUP are blocked in the whole process and admitted only while
- * ppoll(2) waits with interrupt_mask(), so none is lost between a test and a wait.
- * Main thread only, before any other thread is started.
+ * After interrupt_init() SIGINT, SIGTERM and SIGHUP are blocked in the whole process and are delivered only
+ * while ppoll(2) waits with interrupt_mask(), so that no signal is lost between a test and a wait. Main
+ * thread, before any other thread is started.
  */
 #ifndef ECHOD_CLIENT_INTERRUPT_H
 #define ECHOD_CLIENT_INTERRUPT_H
@@ -10,16 +10,13 @@
 #include <signal.h>
 #include <stdbool.h>
 
-/* Also has SIGPIPE ignored. */
+/* Also ignores SIGPIPE. */
 void interrupt_init(void);
 
-/* The mask to wait with. */
+/* The signal mask for ppoll(2). */
 const sigset_t *interrupt_mask(void);
 
-/* The blocked signals, for sigtimedwait(2). */
-const sigset_t *interrupt_set(void);
-
-/* Whether one has come. Looks for a pending one too, so it is right without a wait. */
+/* Whether one of the signals has come. Includes a pending one, so that a wait is not needed. */
 bool interrupt_seen(void);
 
 #endif

@@ -3,25 +3,24 @@
 
 #include "client/json.h"
 
-/* The bytes of the UTF-8 character at `text` (RFC 3629), or 0 where there is none. */
+/* Length of the UTF-8 character at `text` (RFC 3629); 0 if it is invalid. */
 static size_t character_length(const char *text)
 {
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	static const uint32_t min[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	unsigned char first = (unsigned char) *text;
-	size_t length = first < 0x80 ? 1
-		      : first < 0xc0 ? 0
-		      : first < 0xe0 ? 2
-		      : first < 0xf0 ? 3
-		      : first < 0xf8 ? 4
-				     : 0;
+	size_t length = first < 0x80
+			      ? 1
+			      : (size_t) __builtin_clz(~((unsigned) first << 24)); /* leading one bits */
 	uint32_t code = length < 2 ? first : first & (0x7fu >> length);
 
+	if ((first >= 0x80 && length < 2) || length > 4)
+		return 0;
 	for (size_t i = 1; i < length; i++) {
 		if ((text[i] & 0xc0) != 0x80)
 			return 0;
 		code = code << 6 | (text[i] & 0x3f);
 	}
-	return code < least[length] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ? 0 : length;
+	return code < min[length] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ? 0 : length;
 }
 
 static void string_print(FILE *file, const char *text)
@@ -59,7 +58,7 @@ static void member_begin(struct json *json, const char *name)
 
 void json_open(struct json *json, FILE *file)
 {
-	*json = (struct json){ .file = file, .depth = 1, .first = true };
+	*json = (struct json) { .file = file, .depth = 1, .first = true };
 	fputc('{', file);
 }
 
@@ -105,6 +104,26 @@ void json_bool(struct json *json, const char *name, bool value)
 {
 	member_begin(json, name);
 	fputs(value ? "true" : "false", json->file);
+}
+
+static void time_write(struct json *json, const char *name, double nsec)
+{
+	json_number(json, name, nsec / 1e3, 3);
+}
+
+void json_times(struct json *json, const char *name, const struct histogram *times)
+{
+	json_object(json, name);
+	json_count(json, "count", times->count);
+	time_write(json, "min", times->count > 0 ? (double) times->min : 0);
+	time_write(json, "mean", histogram_mean(times));
+	time_write(json, "max", (double) times->max);
+	time_write(json, "mdev", histogram_deviation(times));
+	time_write(json, "p50", (double) histogram_quantile(times, 0.5));
+	time_write(json, "p90", (double) histogram_quantile(times, 0.9));
+	time_write(json, "p99", (double) histogram_quantile(times, 0.99));
+	time_write(json, "p999", (double) histogram_quantile(times, 0.999));
+	json_object_end(json);
 }
 
 void json_close(struct json *json)

@@ -1,7 +1,7 @@
-/* json.h - one flat JSON object (RFC 8259), written as it goes
+/* json.h - write a JSON object (RFC 8259)
  *
- * Members are written in the order of the calls; an object may hold objects. Text that is no UTF-8, as a path may be, is
- * written with U+FFFD for what is wrong in it. Main thread.
+ * Members are written in the order of the calls, also of nested objects. In text that is not UTF-8, as a
+ * path may be, invalid bytes are replaced by U+FFFD. Main thread.
  */
 #ifndef ECHOD_CLIENT_JSON_H
 #define ECHOD_CLIENT_JSON_H
@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#include "client/histogram.h"
 
 struct json {
 	FILE *file;
@@ -21,8 +23,12 @@ void json_object(struct json *json, const char *name);
 void json_object_end(struct json *json);
 void json_text(struct json *json, const char *name, const char *value); /* NULL is null */
 void json_count(struct json *json, const char *name, uint64_t value);
-void json_number(struct json *json, const char *name, double value, int digits); /* after the point */
+void json_number(struct json *json, const char *name, double value, int digits); /* after the decimal point */
 void json_bool(struct json *json, const char *name, bool value);
+/* An object with the count, minimum, mean, maximum, standard deviation and percentiles of durations in
+ * nanoseconds, written in microseconds. */
+void json_times(struct json *json, const char *name, const struct histogram *times);
+
 void json_close(struct json *json);
 
 #endif

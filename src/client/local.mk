@@ -6,6 +6,8 @@ bin_PROGRAMS += echoc
 noinst_LIBRARIES += libechoc.a
 
 libechoc_a_SOURCES = \
+	src/client/error.c \
+	src/client/error.h \
 	src/client/histogram.c \
 	src/client/histogram.h \
 	src/client/interrupt.c \
@@ -27,6 +29,8 @@ libechoc_a_SOURCES = \
 	src/client/load/connect.h \
 	src/client/load/engine_epoll.c \
 	src/client/load/engine_udp.c \
+	src/client/load/epoll_base.c \
+	src/client/load/epoll_base.h \
 	src/client/load/load.c \
 	src/client/load/load.h \
 	src/client/load/plot.c \

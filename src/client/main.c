@@ -1,4 +1,4 @@
-/* main.c - echoc: arguments, then talk, ping or load */
+/* main.c - echoc: parse the command line, find the server, then talk, ping or load */
 #include <config.h>
 
 #include <errno.h>
@@ -13,25 +13,28 @@
 #include "client/ping/ping.h"
 #include "client/talk/talk.h"
 
-/* Of 0, 1 and 2, one that we were started without would be given to a socket, which would then be read as the input
- * or written to as the output. Occupied by what cannot be read, or written, it fails as a closed one should. */
+/* Open descriptors 0 to 2 where they are closed, because otherwise a socket would get one of these numbers
+ * and be used as standard input or output. They are opened so that reading from 0, and writing to 1 and 2,
+ * fails. */
 static void descriptors_occupy(void)
 {
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		/* cppcheck-suppress leakReturnValNotUsed ; it is to stay open, and as `fd` */
-		if (fcntl(fd, F_GETFD) < 0
-		    && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-			return; /* without /dev/null it must do as it is */
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) >= 0)
+			continue;
+		/* cppcheck-suppress leakReturnValNotUsed ; it stays open as `fd` */
+		if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return; /* no /dev/null */
+	}
 }
 
-/* What was printed must have got through: a summary that is lost is no success. Returns the outcome to end with. */
-static int output_end(int outcome)
+/* Flush standard output. Returns `outcome`, or an error if output was lost. */
+static enum outcome output_end(enum outcome outcome)
 {
 	errno = 0;
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return outcome;
-	fprintf(stderr, "echoc: standard output: %s\n",
-		errno != 0 ? strerror(errno) : "not all could be written");
+	client_error(OUTCOME_DIFFERS, "standard output: %s",
+		     errno != 0 ? strerror(errno) : "some output was not written");
 	return outcome == OUTCOME_OK ? OUTCOME_DIFFERS : outcome;
 }
 
@@ -40,30 +43,29 @@ int main(int argc, char *argv[])
 	struct client_options options;
 	struct target target;
 	char why[TARGET_WHY_MAX];
-	int status;
+	enum outcome outcome;
+	int r;
 
 	descriptors_occupy();
-	status = client_options_parse(&options, argc, argv);
-	if (status >= 0)
-		return output_end(status);
-	status = target_find(&target, &options.sockopts, options.host, options.port, why);
-	if (status < 0) {
-		fprintf(stderr, "echoc: %s\n", why);
-		return status == -EINVAL ? OUTCOME_USAGE : OUTCOME_UNREACHED;
-	}
-	/* Only now: the resolver goes on waiting whatever signals are caught, and there is nothing yet to report. */
+	if (!client_options_parse(&options, argc, argv, &outcome))
+		return output_end(outcome);
+	r = target_find(&target, &options.sockopts, options.host, options.port, why);
+	if (r < 0)
+		return client_error(r == -EINVAL ? OUTCOME_USAGE : OUTCOME_UNREACHABLE, "%s", why);
+	/* Not before the look-up: the resolver continues after a signal, and until now there is nothing to
+	 * report. */
 	interrupt_init();
 	switch (options.activity) {
 	case ACTIVITY_TALK:
-		status = talk(&options, &target);
+		outcome = talk(&options, &target);
 		break;
 	case ACTIVITY_PING:
-		status = ping(&options, &target);
+		outcome = ping(&options, &target);
 		break;
 	case ACTIVITY_LOAD:
-		status = load(&options, &target);
+		outcome = load(&options, &target);
 		break;
 	}
 	target_clear(&target);
-	return output_end(status);
+	return output_end(outcome);
 }

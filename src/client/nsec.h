@@ -1,6 +1,6 @@
-/* ticks.h - the monotonic clock in nanoseconds, and the way there and back
+/* nsec.h - monotonic time in nanoseconds
  *
- * Any thread. Zero never is a time that was read, so it can stand for "none".
+ * Any thread. 0 is never a time of the clock, so that it can mean "none".
  */
 #ifndef ECHOD_CLIENT_NSEC_H
 #define ECHOD_CLIENT_NSEC_H
@@ -19,17 +19,17 @@ static inline uint64_t nsec_now(void)
 	return (uint64_t) now.tv_sec * NSEC_PER_SEC + (uint64_t) now.tv_nsec;
 }
 
-static inline uint64_t nsec_from_seconds(double seconds)
+static inline double nsec_to_seconds(uint64_t nsec)
 {
-	return (uint64_t) (seconds * 1e9 + 0.5);
+	return (double) nsec / 1e9;
 }
 
-static inline double nsec_to_seconds(uint64_t ticks)
+static inline uint64_t nsec_earlier(uint64_t a, uint64_t b)
 {
-	return (double) ticks / 1e9;
+	return a < b ? a : b;
 }
 
-/* How long to wait from `now` until `then`, as ppoll(2) and its like take it; NSEC_NEVER gives NULL. */
+/* The time from `now` until `then` in the form that ppoll(2) takes. Returns `wait`; NULL for NSEC_NEVER. */
 static inline struct timespec *nsec_timespec(struct timespec *wait, uint64_t now, uint64_t then)
 {
 	uint64_t left = then > now ? then - now : 0;

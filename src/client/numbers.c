@@ -10,8 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* Reads the digits at `*text` and steps over them. */
-static int digits(const char **text, uint64_t *value)
+/* Parse the digits at `*text` and advance it past them. */
+static int parse_digits(const char **text, uint64_t *value)
 {
 	char *end;
 
@@ -28,7 +28,7 @@ static int digits(const char **text, uint64_t *value)
 int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value)
 {
 	uint64_t given;
-	int r = digits(&text, &given);
+	int r = parse_digits(&text, &given);
 
 	if (r < 0)
 		return r;
@@ -45,7 +45,7 @@ int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *va
 	static const char units[] = "KMG";
 	uint64_t given;
 	unsigned shift = 0;
-	int r = digits(&text, &given);
+	int r = parse_digits(&text, &given);
 
 	if (r < 0)
 		return r;
@@ -62,7 +62,7 @@ int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *va
 	return 0;
 }
 
-int number_parse_time(const char *text, double min, double max, uint64_t *ticks)
+int number_parse_time(const char *text, double min, double max, uint64_t *nsec)
 {
 	static const struct {
 		const char *name;
@@ -87,7 +87,7 @@ int number_parse_time(const char *text, double min, double max, uint64_t *ticks)
 		value *= units[i].seconds;
 		if (value < min || value > max)
 			return -ERANGE;
-		*ticks = (uint64_t) (value * 1e9 + 0.5);
+		*nsec = (uint64_t) (value * 1e9 + 0.5);
 		return 0;
 	}
 	return -EINVAL;
@@ -135,22 +135,22 @@ char *number_group(char text[static NUMBER_TEXT_MAX], uint64_t value)
 	return text;
 }
 
-/* Three digits that count, whatever the size. */
+/* Three significant digits. */
 static void three_digits(char text[static NUMBER_TEXT_MAX], double value, const char *unit)
 {
 	snprintf(text, NUMBER_TEXT_MAX, "%.*f %s", value < 9.995 ? 2 : value < 99.95 ? 1 : 0, value, unit);
 }
 
-char *number_duration(char text[static NUMBER_TEXT_MAX], double ticks)
+char *number_duration(char text[static NUMBER_TEXT_MAX], double nsec)
 {
-	if (ticks < 1e3)
-		snprintf(text, NUMBER_TEXT_MAX, "%.0f ns", ticks);
-	else if (ticks < 999.5e3)
-		three_digits(text, ticks / 1e3, "us");
-	else if (ticks < 999.5e6)
-		three_digits(text, ticks / 1e6, "ms");
+	if (nsec < 1e3)
+		snprintf(text, NUMBER_TEXT_MAX, "%.0f ns", nsec);
+	else if (nsec < 999.5e3)
+		three_digits(text, nsec / 1e3, "us");
+	else if (nsec < 999.5e6)
+		three_digits(text, nsec / 1e6, "ms");
 	else
-		three_digits(text, ticks / 1e9, "s");
+		three_digits(text, nsec / 1e9, "s");
 	return text;
 }
 

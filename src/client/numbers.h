@@ -1,24 +1,24 @@
-/* numbers.h - numbers as people write them on a command line, and as they like to read them
+/* numbers.h - parse and print numbers with units
  *
- * Pure; any thread. What is not wholly understood is refused: nothing is clamped or ignored.
+ * Pure; any thread. Invalid text is rejected: nothing is clamped or ignored.
  */
 #ifndef ECHOD_CLIENT_NUMBERS_H
 #define ECHOD_CLIENT_NUMBERS_H
 
 #include <stdint.h>
 
-/* Decimal digits within [min, max]. Returns 0 or -EINVAL (-ERANGE where only the range is wrong). */
+/* Decimal digits within [min, max]. Returns 0 or -EINVAL (-ERANGE if only the range is wrong). */
 int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value);
 
-/* Bytes: digits, then nothing, "K", "M" or "G" (powers of 1024). The same returns. */
+/* Bytes: digits, then nothing, "K", "M" or "G" (powers of 1024). Returns as number_parse(). */
 int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *value);
 
 /* A time in seconds ("2", "0.25") or with a unit ("us", "ms", "s", "m", "h"), within [min, max] seconds,
- * as nanoseconds. The same returns. */
-int number_parse_time(const char *text, double min, double max, uint64_t *ticks);
+ * in nanoseconds. Returns as number_parse(). */
+int number_parse_time(const char *text, double min, double max, uint64_t *nsec);
 
-/* A number for the DSCP field: 0 to 63, or a name of RFC 2474, 2597, 3246, 5865 or 8622 ("CS5", "AF41", "EF", "VA", "LE").
- * The same returns. */
+/* A DSCP: 0 to 63, or a name of RFC 2474, 2597, 3246, 5865 or 8622 ("CS5", "AF41", "EF", "VA", "LE").
+ * Returns as number_parse(). */
 int number_parse_dscp(const char *text, int *dscp);
 
 #define NUMBER_TEXT_MAX 32
@@ -26,8 +26,8 @@ int number_parse_dscp(const char *text, int *dscp);
 /* "1,234,567". Returns `text`. */
 char *number_group(char text[static NUMBER_TEXT_MAX], uint64_t value);
 
-/* Nanoseconds in the unit that suits them: "870 ns", "98.2 us", "1.25 ms", "2.10 s". Returns `text`. */
-char *number_duration(char text[static NUMBER_TEXT_MAX], double ticks);
+/* Nanoseconds with a suitable unit: "870 ns", "98.2 us", "1.25 ms", "2.10 s". Returns `text`. */
+char *number_duration(char text[static NUMBER_TEXT_MAX], double nsec);
 
 /* Bytes with a binary unit: "512 B", "1.5 KiB", "3.2 GiB". Returns `text`. */
 char *number_bytes(char text[static NUMBER_TEXT_MAX], double bytes);

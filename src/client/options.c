@@ -5,25 +5,25 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/names.h"
-#include "client/numbers.h"
 #include "client/nsec.h"
-
-#ifdef HAVE_LIBURING
-#include <liburing.h>
-#endif
+#include "client/numbers.h"
 
 #define TALK (1u << ACTIVITY_TALK)
 #define PING (1u << ACTIVITY_PING)
 #define LOAD (1u << ACTIVITY_LOAD)
 #define ALL (TALK | PING | LOAD)
 
-#define SIZE_MOST (UINT64_C(64) << 20)
-#define TIME_MOST (1000.0 * 24 * 3600)
-#define UDP_PAYLOAD_MOST 65507 /* 65535 less the IPv4 and UDP headers */
+#define SIZE_MAX_BYTES (UINT64_C(64) << 20)
+#define SECONDS_MAX (1000.0 * 24 * 3600)
+#define UDP_PAYLOAD_MAX 65507 /* 65535 less the IPv4 and UDP headers */
+#define UDP_PING_MIN 4        /* the number of the probe */
+#define UDP_LOAD_MIN 8        /* the number of the message */
+#define CONNECT_PAYLOAD_MAX 65536
 
 enum {
 	KEY_PING = 256,
@@ -40,49 +40,68 @@ enum {
 	KEY_SOURCE,
 };
 
-/* Every option, once: how it is written, and which activities it means something to. */
-static const struct option_row {
-	const char *name;
-	int key;
-	int argument;
-	unsigned activities;
-} option_rows[] = {
-	{ "ping", KEY_PING, no_argument, ALL },
-	{ "load", KEY_LOAD, no_argument, ALL },
-	{ "ipv4", '4', no_argument, ALL },
-	{ "ipv6", '6', no_argument, ALL },
-	{ "udp", 'u', no_argument, ALL },
-	{ "size", 's', required_argument, ALL },
-	{ "timeout", 'W', required_argument, ALL },
-	{ "source", KEY_SOURCE, required_argument, ALL },
-	{ "interface", 'I', required_argument, ALL },
-	{ "dscp", 'Q', required_argument, ALL },
-	{ "quiet", 'q', no_argument, ALL },
-	{ "json", KEY_JSON, no_argument, PING | LOAD },
-	{ "count", 'c', required_argument, PING },
-	{ "interval", 'i', required_argument, PING },
-	{ "deadline", 'w', required_argument, PING },
-	{ "reconnect", KEY_RECONNECT, no_argument, PING },
-	{ "mode", KEY_MODE, required_argument, LOAD },
-	{ "connections", 'n', required_argument, LOAD },
-	{ "depth", 'P', required_argument, LOAD },
-	{ "duration", 'd', required_argument, LOAD },
-	{ "threads", 'j', required_argument, LOAD },
-	{ "rate", KEY_RATE, required_argument, LOAD },
-	{ "warmup", KEY_WARMUP, required_argument, LOAD },
-	{ "ramp", KEY_RAMP, required_argument, LOAD },
-	{ "idle", KEY_IDLE, required_argument, LOAD },
-	{ "engine", KEY_ENGINE, required_argument, LOAD },
-	{ "plot", KEY_PLOT, required_argument, LOAD },
-	{ "help", 'h', no_argument, ALL },
-	{ "version", 'V', no_argument, ALL },
-};
-
-#define OPTION_COUNT (sizeof option_rows / sizeof option_rows[0])
-
 static const char *const activity_names[] = { "talking", "--ping", "--load" };
 static const char *const mode_names[] = { "rr", "stream", "connect", NULL };
 static const char *const engine_names[] = { "auto", "epoll", "io_uring", NULL };
+
+/* What an option takes, and the type of the member in which it is stored. */
+enum kind {
+	KIND_OTHER,    /* no value; see option_apply() */
+	KIND_FLAG,     /* no value; bool */
+	KIND_TEXT,     /* const char * */
+	KIND_COUNT,    /* uint64_t */
+	KIND_UNSIGNED, /* unsigned */
+	KIND_SIZE,     /* uint64_t, bytes */
+	KIND_TIME,     /* uint64_t, nanoseconds; the limits are seconds */
+	KIND_NAME,     /* an enum, the index in `names` */
+	KIND_ADDRESS,  /* struct addr */
+	KIND_DSCP,     /* int */
+};
+
+/* All options. */
+static const struct option_row {
+	const char *name;
+	int key;
+	unsigned activities; /* in which the option is valid */
+	enum kind kind;
+	size_t offset; /* of the member of struct client_options */
+	double min, max;
+	const char *const *names;
+} option_rows[] = {
+#define MEMBER(member) .offset = offsetof(struct client_options, member)
+	{ "ping", KEY_PING, ALL, .kind = KIND_OTHER },
+	{ "load", KEY_LOAD, ALL, .kind = KIND_OTHER },
+	{ "ipv4", '4', ALL, .kind = KIND_OTHER },
+	{ "ipv6", '6', ALL, .kind = KIND_OTHER },
+	{ "udp", 'u', ALL, KIND_FLAG, MEMBER(udp) },
+	{ "size", 's', ALL, KIND_SIZE, MEMBER(size), 1, SIZE_MAX_BYTES },
+	{ "timeout", 'W', ALL, KIND_TIME, MEMBER(timeout), 0, SECONDS_MAX },
+	{ "source", KEY_SOURCE, ALL, KIND_ADDRESS, MEMBER(sockopts.source) },
+	{ "interface", 'I', ALL, KIND_TEXT, MEMBER(sockopts.interface) },
+	{ "dscp", 'Q', ALL, KIND_DSCP, MEMBER(sockopts.dscp) },
+	{ "quiet", 'q', ALL, KIND_FLAG, MEMBER(quiet) },
+	{ "json", KEY_JSON, PING | LOAD, KIND_FLAG, MEMBER(json) },
+	{ "count", 'c', PING, KIND_COUNT, MEMBER(count), 1, UINT32_MAX },
+	{ "interval", 'i', PING, KIND_TIME, MEMBER(interval), 0, SECONDS_MAX },
+	{ "deadline", 'w', PING, KIND_TIME, MEMBER(deadline), 0.001, SECONDS_MAX },
+	{ "reconnect", KEY_RECONNECT, PING, KIND_FLAG, MEMBER(reconnect) },
+	{ "mode", KEY_MODE, LOAD, KIND_NAME, MEMBER(mode), .names = mode_names },
+	{ "connections", 'n', LOAD, KIND_UNSIGNED, MEMBER(connections), 1, 1000000 },
+	{ "depth", 'P', LOAD, KIND_UNSIGNED, MEMBER(depth), 1, 65536 },
+	{ "duration", 'd', LOAD, KIND_TIME, MEMBER(duration), 0.01, SECONDS_MAX },
+	{ "threads", 'j', LOAD, KIND_UNSIGNED, MEMBER(threads), 1, 1024 },
+	{ "rate", KEY_RATE, LOAD, KIND_COUNT, MEMBER(rate), 1, 1000000000 },
+	{ "warmup", KEY_WARMUP, LOAD, KIND_TIME, MEMBER(warmup), 0, SECONDS_MAX },
+	{ "ramp", KEY_RAMP, LOAD, KIND_TIME, MEMBER(ramp), 0, SECONDS_MAX },
+	{ "idle", KEY_IDLE, LOAD, KIND_UNSIGNED, MEMBER(idle), 0, 1000000 },
+	{ "engine", KEY_ENGINE, LOAD, KIND_NAME, MEMBER(engine), .names = engine_names },
+	{ "plot", KEY_PLOT, LOAD, KIND_TEXT, MEMBER(plot) },
+	{ "help", 'h', ALL, .kind = KIND_OTHER },
+	{ "version", 'V', ALL, .kind = KIND_OTHER },
+#undef MEMBER
+};
+
+#define OPTION_COUNT (sizeof option_rows / sizeof option_rows[0])
 
 static const char help[] = "Usage: echoc [options] HOST [PORT]         talk, or echo stdin to stdout\n"
 			   "       echoc --ping [options] HOST [PORT]  round-trip times\n"
@@ -130,7 +149,7 @@ static const struct option_row *option_find(int key)
 	return NULL;
 }
 
-/* "--size" or, where it has one, "-s/--size". */
+/* "-s/--size" or "--rate". Valid until the next call. */
 static const char *option_text(const struct option_row *row)
 {
 	static char text[40];
@@ -142,109 +161,104 @@ static const char *option_text(const struct option_row *row)
 	return text;
 }
 
-static int error_print(const struct option_row *row, const char *given, const char *right)
+/* --- values ------------------------------------------------------------------------------------------- */
+
+/* The index of `given` in `names`; -EINVAL with a hint in `expected` if there is none. */
+static int name_parse(const char *given, const char *const names[], char *expected, size_t size)
 {
-	fprintf(stderr, "echoc: %s: \"%s\" will not do: %s\n", option_text(row), given, right);
-	return OUTCOME_USAGE;
-}
-
-static int parse_size(const struct option_row *row, const char *given, uint64_t most, uint64_t *value)
-{
-	char right[96];
-
-	if (number_parse_size(given, 1, most, value) == 0)
-		return -1;
-	snprintf(right, sizeof right, "it takes 1 to %llu bytes, with K or M behind it if you like",
-		 (unsigned long long) most);
-	return error_print(row, given, right);
-}
-
-static int parse_count(const struct option_row *row, const char *given, uint64_t min, uint64_t max,
-		       uint64_t *value)
-{
-	char right[80];
-
-	if (number_parse(given, min, max, value) == 0)
-		return -1;
-	snprintf(right, sizeof right, "it takes a whole number from %llu to %llu", (unsigned long long) min,
-		 (unsigned long long) max);
-	return error_print(row, given, right);
-}
-
-static int parse_unsigned(const struct option_row *row, const char *given, unsigned min, unsigned max,
-			  unsigned *value)
-{
-	uint64_t wide = 0;
-	int r = parse_count(row, given, min, max, &wide);
-
-	if (r < 0)
-		*value = (unsigned) wide;
-	return r;
-}
-
-static int parse_time(const struct option_row *row, const char *given, double min, uint64_t *ticks)
-{
-	char right[96];
-
-	if (number_parse_time(given, min, TIME_MOST, ticks) == 0)
-		return -1;
-	snprintf(right, sizeof right, "it takes a time from %g to %.0f seconds, as in 2, 0.5, 250ms or 5m",
-		 min, TIME_MOST);
-	return error_print(row, given, right);
-}
-
-static int parse_name(const struct option_row *row, const char *given, const char *const names[])
-{
-	char list[64], right[128];
+	char list[64];
 	const char *near;
 
 	for (int i = 0; names[i]; i++)
 		if (strcmp(given, names[i]) == 0)
 			return i;
 	near = names_nearest(given, names);
-	snprintf(right, sizeof right, "it is one of %s%s%s%s", names_join(list, sizeof list, names),
-		 near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
-	error_print(row, given, right);
-	return -1;
+	snprintf(expected, size, "one of %s%s%s%s", names_join(list, sizeof list, names), near ? "; did you mean " : "",
+		 near ? near : "", near ? "?" : "");
+	return -EINVAL;
 }
 
-static int parse_source(const struct option_row *row, const char *given, struct addr *source)
+/* An IP address without a port; its port is set to 0. Returns 0 or -EINVAL. */
+static int address_parse(const char *given, struct addr *address)
 {
+	struct addr one, other;
 	const char *why;
-	struct addr other;
 
-	/* Without a port, and so whatever the default was. */
-	if (addr_parse(source, given, 1, &why) < 0 || addr_parse(&other, given, 2, &why) < 0
-	    || source->sa.sa_family == AF_UNIX || addr_port(source) == addr_port(&other)) {
-		source->len = 0;
-		return error_print(row, given,
-				   "it takes an IPv4 or IPv6 address of this host, without a port");
-	}
-	if (source->sa.sa_family == AF_INET)
-		source->in.sin_port = 0;
+	/* Parsing with two default ports shows whether the address has a port of its own. */
+	if (addr_parse(&one, given, 1, &why) < 0 || addr_parse(&other, given, 2, &why) < 0 || one.sa.sa_family == AF_UNIX
+	    || addr_port(&one) == addr_port(&other))
+		return -EINVAL;
+	*address = one;
+	if (one.sa.sa_family == AF_INET)
+		address->in.sin_port = 0;
 	else
-		source->in6.sin6_port = 0;
-	return -1;
+		address->in6.sin6_port = 0;
+	return 0;
 }
 
-/* One option with a mode's name as its value. Returns -1 or the exit status. */
-static int parse_choice(const struct option_row *row, const char *given, const char *const names[],
-			unsigned *choice)
+/* Store the value of the option. Returns false, with an error printed, if it is invalid. */
+static bool value_parse(struct client_options *options, const struct option_row *row, const char *given)
 {
-	int r = parse_name(row, given, names);
+	void *member = (char *) options + row->offset;
+	uint64_t wide = 0;
+	char expected[128];
+	int r = 0;
 
+	switch (row->kind) {
+	case KIND_OTHER:
+		break;
+	case KIND_FLAG:
+		*(bool *) member = true;
+		break;
+	case KIND_TEXT:
+		*(const char **) member = given;
+		break;
+	case KIND_COUNT:
+	case KIND_UNSIGNED:
+		snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", row->min, row->max);
+		r = number_parse(given, (uint64_t) row->min, (uint64_t) row->max, &wide);
+		if (row->kind == KIND_UNSIGNED)
+			*(unsigned *) member = (unsigned) wide;
+		else
+			*(uint64_t *) member = wide;
+		break;
+	case KIND_SIZE:
+		snprintf(expected, sizeof expected, "%.0f to %.0f bytes, K or M may follow the number", row->min, row->max);
+		r = number_parse_size(given, (uint64_t) row->min, (uint64_t) row->max, member);
+		break;
+	case KIND_TIME:
+		snprintf(expected, sizeof expected, "a time from %g to %.0f seconds, as in 2, 0.5, 250ms or 5m", row->min,
+			 row->max);
+		r = number_parse_time(given, row->min, row->max, member);
+		break;
+	case KIND_NAME:
+		r = name_parse(given, row->names, expected, sizeof expected);
+		*(unsigned *) member = (unsigned) r;
+		break;
+	case KIND_ADDRESS:
+		snprintf(expected, sizeof expected, "an IPv4 or IPv6 address of this host, without a port");
+		r = address_parse(given, member);
+		break;
+	case KIND_DSCP:
+		snprintf(expected, sizeof expected, "0 to 63 or a name: EF, VA, LE, CS0 to CS7, AF11 to AF43");
+		r = number_parse_dscp(given, member);
+		break;
+	}
 	if (r < 0)
-		return OUTCOME_USAGE;
-	*choice = (unsigned) r;
-	return -1;
+		client_error(OUTCOME_USAGE, "%s: invalid value \"%s\": it takes %s", option_text(row), given, expected);
+	return r >= 0;
 }
 
-static int parse_option(struct client_options *options, const struct option_row *row, const char *given)
+/* The effects of options that are not a value. */
+static void option_apply(struct client_options *options, int key)
 {
-	unsigned choice = 0;
-	int r = -1;
-
-	switch (row->key) {
+	switch (key) {
+	case KEY_PING:
+		options->activity = ACTIVITY_PING;
+		break;
+	case KEY_LOAD:
+		options->activity = ACTIVITY_LOAD;
+		break;
 	case '4':
 		options->sockopts.family = AF_INET;
 		break;
@@ -252,165 +266,128 @@ static int parse_option(struct client_options *options, const struct option_row 
 		options->sockopts.family = AF_INET6;
 		break;
 	case 'u':
-		options->udp = true;
 		options->sockopts.type = SOCK_DGRAM;
 		break;
-	case 's':
-		return parse_size(row, given, SIZE_MOST, &options->size);
 	case 'W':
-		r = parse_time(row, given, 0, &options->timeout);
-		if (r < 0 && options->timeout == 0)
+		if (options->timeout == 0)
 			options->timeout = NSEC_NEVER;
-		return r;
-	case KEY_SOURCE:
-		return parse_source(row, given, &options->sockopts.source);
-	case 'I':
-		options->sockopts.interface = given;
-		break;
-	case 'Q':
-		if (number_parse_dscp(given, &options->sockopts.dscp) < 0)
-			return error_print(
-				row, given,
-				"it takes 0 to 63 or a name: EF, VA, LE, CS0 to CS7, AF11 to AF43");
-		break;
-	case 'q':
-		options->quiet = true;
-		break;
-	case KEY_JSON:
-		options->json = true;
-		break;
-	case 'c':
-		return parse_count(row, given, 1, UINT32_MAX, &options->count);
-	case 'i':
-		return parse_time(row, given, 0, &options->interval);
-	case 'w':
-		return parse_time(row, given, 0.001, &options->deadline);
-	case KEY_RECONNECT:
-		options->reconnect = true;
-		break;
-	case KEY_MODE:
-		r = parse_choice(row, given, mode_names, &choice);
-		options->mode = (enum load_mode) choice;
-		return r;
-	case KEY_ENGINE:
-		r = parse_choice(row, given, engine_names, &choice);
-		options->engine = (enum load_engine_choice) choice;
-		return r;
-	case 'n':
-		return parse_unsigned(row, given, 1, 1000000, &options->connections);
-	case KEY_IDLE:
-		return parse_unsigned(row, given, 0, 1000000, &options->idle);
-	case 'j':
-		return parse_unsigned(row, given, 1, 1024, &options->threads);
-	case 'P':
-		return parse_unsigned(row, given, 1, 65536, &options->depth);
-	case 'd':
-		return parse_time(row, given, 0.01, &options->duration);
-	case KEY_WARMUP:
-		return parse_time(row, given, 0, &options->warmup);
-	case KEY_RAMP:
-		return parse_time(row, given, 0, &options->ramp);
-	case KEY_RATE:
-		return parse_count(row, given, 1, 1000000000, &options->rate);
-	case KEY_PLOT:
-		options->plot = given;
 		break;
 	}
-	return r;
 }
 
-/* What can only be judged with all options known. */
-static int options_check(struct client_options *options, unsigned given)
-{
-	const char *wrong = NULL;
+/* --- combinations ------------------------------------------------------------------------------------- */
 
+/* Whether all options given (a bit for each row) are valid for the activity. */
+static bool activities_check(const struct client_options *options, unsigned given)
+{
+	if ((given & 1u << (option_find(KEY_PING) - option_rows))
+	    && (given & 1u << (option_find(KEY_LOAD) - option_rows))) {
+		client_error(OUTCOME_USAGE, "--ping or --load, not both");
+		return false;
+	}
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
-		if ((given & (1u << i)) != 0
-		    && (option_rows[i].activities & (1u << options->activity)) == 0) {
-			fprintf(stderr, "echoc: %s is for %s, not for %s\n", option_text(&option_rows[i]),
-				option_rows[i].activities == PING   ? "--ping"
-				: option_rows[i].activities == LOAD ? "--load"
-								    : "--ping and --load",
-				activity_names[options->activity]);
-			return OUTCOME_USAGE;
+		unsigned activities = option_rows[i].activities;
+
+		if ((given & 1u << i) == 0 || (activities & 1u << options->activity) != 0)
+			continue;
+		client_error(OUTCOME_USAGE, "%s is for %s, not for %s", option_text(&option_rows[i]),
+			     activities == PING   ? "--ping"
+			     : activities == LOAD ? "--load"
+						  : "--ping and --load",
+			     activity_names[options->activity]);
+		return false;
+	}
+	return true;
+}
+
+static bool options_check(const struct client_options *options)
+{
+	bool udp = options->udp, connect = options->mode == LOAD_CONNECT;
+	uint64_t size = options->size != 0 ? options->size : UDP_LOAD_MIN;
+	const struct {
+		bool conflict;
+		const char *message;
+	} rules[] = {
+		{ udp && size > UDP_PAYLOAD_MAX, "-s/--size: a UDP datagram holds at most 65507 bytes" },
+		{ udp && options->activity == ACTIVITY_PING && size < UDP_PING_MIN,
+		  "-s/--size: a UDP probe needs 4 bytes or more, because it carries its number" },
+		{ udp && options->activity == ACTIVITY_LOAD && size < UDP_LOAD_MIN,
+		  "-s/--size: a UDP message needs 8 bytes or more, because it carries its number" },
+		{ udp && options->reconnect, "--reconnect is for TCP: UDP has no connections" },
+		{ udp && options->mode != LOAD_RR,
+		  "--mode: UDP has no streams and no connections, only rr can be used with -u" },
+		{ udp && options->engine == ENGINE_URING, "--engine: with -u only epoll can be used" },
+		{ udp && options->idle > 0, "--idle is for TCP: UDP has no connections to keep open" },
+		{ options->rate > 0 && options->mode == LOAD_STREAM,
+		  "--rate counts messages: use it with --mode rr or connect" },
+		{ connect && options->depth > 1,
+		  "-P/--depth: a connection carries one message in --mode connect" },
+		{ connect && size > CONNECT_PAYLOAD_MAX,
+		  "-s/--size: --mode connect sends at most 64K on a connection" },
+		{ options->threads > options->connections,
+		  "-j/--threads: there are fewer connections (-n) than threads" },
+	};
+
+	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+		if (rules[i].conflict) {
+			client_error(OUTCOME_USAGE, "%s", rules[i].message);
+			return false;
 		}
 	}
-	if (options->udp && options->size > UDP_PAYLOAD_MOST)
-		wrong = "-s/--size: a UDP datagram holds at most 65507 bytes";
-	else if (options->udp && options->activity == ACTIVITY_PING && options->size > 0 && options->size < 4)
-		wrong = "-s/--size: a UDP probe needs 4 bytes or more, because it carries its number";
-	else if (options->udp && options->activity == ACTIVITY_LOAD && options->size > 0 && options->size < 8)
-		wrong = "-s/--size: a UDP message needs 8 bytes or more, because it carries its number";
-	else if (options->udp && options->reconnect)
-		wrong = "--reconnect is for TCP: UDP has no connections";
-	else if (options->udp && options->mode != LOAD_RR)
-		wrong = "--mode: UDP has no streams and no connections, only rr can be used with -u";
-	else if (options->udp && options->engine == ENGINE_URING)
-		wrong = "--engine: UDP is driven by epoll (recvmmsg and sendmmsg) only";
-	else if (options->udp && options->idle > 0)
-		wrong = "--idle is for TCP: UDP has no connections to hold open";
-	else if (options->rate > 0 && options->mode == LOAD_STREAM)
-		wrong = "--rate counts messages: use it with --mode rr or connect";
-	else if (options->depth > 1 && options->mode == LOAD_CONNECT)
-		wrong = "-P/--depth: a connection carries one message in --mode connect";
-	else if (options->mode == LOAD_CONNECT && options->size > 65536)
-		wrong = "-s/--size: --mode connect sends at most 64K on a connection";
-	else if (options->threads > options->connections)
-		wrong = "-j/--threads: there are fewer connections (-n) than threads";
-	if (!wrong)
-		return -1;
-	fprintf(stderr, "echoc: %s\n", wrong);
-	return OUTCOME_USAGE;
+	return true;
 }
 
+/* Fill in the defaults that depend on other options. */
 static void options_default(struct client_options *options)
 {
-	if (options->size == 0) {
-		if (options->activity == ACTIVITY_PING)
-			options->size = 56;
-		else if (options->activity == ACTIVITY_LOAD)
-			options->size = options->mode == LOAD_STREAM ? 65536 : 64;
-		else
-			options->size = 1200; /* a datagram that passes everywhere */
-	}
-	if (options->activity == ACTIVITY_LOAD && options->depth == 0 && options->mode != LOAD_STREAM)
+	static const struct {
+		uint64_t size;
+		uint64_t timeout, timeout_udp; /* seconds */
+	} defaults[] = {
+		[ACTIVITY_TALK] = { 1200, 30, 2 }, /* a datagram of that size passes on every path */
+		[ACTIVITY_PING] = { 56, 2, 2 },
+		[ACTIVITY_LOAD] = { 64, 10, 1 },
+	};
+	uint64_t timeout = options->udp ? defaults[options->activity].timeout_udp
+					: defaults[options->activity].timeout;
+
+	if (options->size == 0)
+		options->size = options->mode == LOAD_STREAM ? 65536 : defaults[options->activity].size;
+	if (options->depth == 0 && options->mode != LOAD_STREAM)
 		options->depth = 1;
 	options->sockopts.timeout = options->timeout != 0 ? options->timeout : 10 * NSEC_PER_SEC;
-	if (options->timeout == 0) {
-		if (options->activity == ACTIVITY_PING)
-			options->timeout = 2 * NSEC_PER_SEC;
-		else if (options->activity == ACTIVITY_LOAD)
-			options->timeout = options->udp ? NSEC_PER_SEC : 10 * NSEC_PER_SEC;
-		else
-			options->timeout = options->udp ? 2 * NSEC_PER_SEC : 30 * NSEC_PER_SEC;
-	}
+	if (options->timeout == 0)
+		options->timeout = timeout * NSEC_PER_SEC;
 }
 
-static int parse_operands(struct client_options *options, int argc, char *argv[])
+static bool operands_parse(struct client_options *options, int argc, char *argv[])
 {
 	if (optind == argc || argv[optind][0] == '\0') {
-		fprintf(stderr, "echoc: whom to talk to? Give a HOST (see echoc --help)\n");
-		return OUTCOME_USAGE;
+		client_error(OUTCOME_USAGE, "no HOST given (see echoc --help)");
+		return false;
 	}
 	if (argc - optind > 2) {
-		fprintf(stderr, "echoc: \"%s\" is one word too many: only HOST and PORT follow the options\n",
-			argv[optind + 2]);
-		return OUTCOME_USAGE;
+		client_error(OUTCOME_USAGE,
+			     "\"%s\" is one operand too many: only HOST and PORT follow the options",
+			     argv[optind + 2]);
+		return false;
 	}
 	options->host = argv[optind];
 	options->port = optind + 1 < argc ? argv[optind + 1] : NULL;
-	return -1;
+	return true;
 }
 
-int client_options_parse(struct client_options *options, int argc, char *argv[])
+/* --- parsing ------------------------------------------------------------------------------------------ */
+
+bool client_options_parse(struct client_options *options, int argc, char *argv[], enum outcome *outcome)
 {
 	struct option longs[OPTION_COUNT + 1] = { 0 };
-	char shorts[2 * OPTION_COUNT + 2] = "";
+	char shorts[2 * OPTION_COUNT + 1] = "";
 	unsigned given = 0;
-	int key, r;
+	int key;
 
-	_Static_assert(OPTION_COUNT < 32, "the set of options given has a bit for each");
-	*options = (struct client_options){
+	_Static_assert(OPTION_COUNT < 32, "`given` has a bit for each option");
+	*options = (struct client_options) {
 		.sockopts = { .type = SOCK_STREAM, .family = AF_UNSPEC, .dscp = -1 },
 		.interval = NSEC_PER_SEC,
 		.deadline = NSEC_NEVER,
@@ -419,49 +396,42 @@ int client_options_parse(struct client_options *options, int argc, char *argv[])
 		.duration = 5 * NSEC_PER_SEC,
 		.warmup = NSEC_PER_SEC,
 	};
+	*outcome = OUTCOME_USAGE;
 	for (size_t i = 0, n = 0; i < OPTION_COUNT; i++) {
-		longs[i] = (struct option){ option_rows[i].name, option_rows[i].argument, NULL,
-					    option_rows[i].key };
-		if (option_rows[i].key < 256)
-			shorts[n++] = (char) option_rows[i].key;
-		if (option_rows[i].key < 256 && option_rows[i].argument == required_argument)
+		const struct option_row *row = &option_rows[i];
+		bool flag = row->kind == KIND_OTHER || row->kind == KIND_FLAG;
+
+		longs[i] = (struct option) { row->name, flag ? no_argument : required_argument, NULL, row->key };
+		if (row->key < 256)
+			shorts[n++] = (char) row->key;
+		if (row->key < 256 && !flag)
 			shorts[n++] = ':';
 	}
 	while ((key = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
 		const struct option_row *row = option_find(key);
 
 		if (!row) {
-			fprintf(stderr, "echoc: see echoc --help for what there is\n");
-			return OUTCOME_USAGE;
+			client_error(OUTCOME_USAGE, "echoc --help lists the options");
+			return false;
 		}
 		if (key == 'h' || key == 'V') {
 			if (key == 'h')
 				fputs(help, stdout);
 			else
 				version_print();
-			return OUTCOME_OK;
-		}
-		if (key == KEY_PING || key == KEY_LOAD) {
-			enum activity activity = key == KEY_PING ? ACTIVITY_PING : ACTIVITY_LOAD;
-
-			if (options->activity != ACTIVITY_TALK && options->activity != activity) {
-				fprintf(stderr, "echoc: --ping or --load, not both\n");
-				return OUTCOME_USAGE;
-			}
-			options->activity = activity;
-			continue;
+			*outcome = OUTCOME_OK;
+			return false;
 		}
 		given |= 1u << (row - option_rows);
-		r = parse_option(options, row, optarg);
-		if (r >= 0)
-			return r;
+		if (!value_parse(options, row, optarg))
+			return false;
+		option_apply(options, key);
 	}
-	r = parse_operands(options, argc, argv);
-	if (r < 0)
-		r = options_check(options, given);
-	if (r < 0)
-		options_default(options);
-	return r;
+	if (!operands_parse(options, argc, argv) || !activities_check(options, given)
+	    || !options_check(options))
+		return false;
+	options_default(options);
+	return true;
 }
 
 const char *options_mode_name(enum load_mode mode)

@@ -1,6 +1,6 @@
-/* options.h - the command line of echoc
+/* options.h - command line of echoc
  *
- * Main thread; called once. Messages go to standard error (help and version to standard output).
+ * Main thread; parsed once.
  */
 #ifndef ECHOD_CLIENT_OPTIONS_H
 #define ECHOD_CLIENT_OPTIONS_H
@@ -8,15 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/error.h"
 #include "client/target.h"
-
-/* What echoc ends with, whatever it did. */
-enum outcome {
-	OUTCOME_OK = 0,
-	OUTCOME_DIFFERS = 1, /* something was lost or came back different */
-	OUTCOME_UNREACHED = 2,
-	OUTCOME_USAGE = 64, /* asked for something that makes no sense or cannot be had here */
-};
 
 enum activity { ACTIVITY_TALK, ACTIVITY_PING, ACTIVITY_LOAD };
 
@@ -24,6 +17,7 @@ enum load_mode { LOAD_RR, LOAD_STREAM, LOAD_CONNECT };
 
 enum load_engine_choice { ENGINE_AUTO, ENGINE_EPOLL, ENGINE_URING };
 
+/* All times are in nanoseconds. */
 struct client_options {
 	enum activity activity;
 	struct socket_options sockopts;
@@ -32,14 +26,13 @@ struct client_options {
 	bool udp;
 	bool json;
 	bool quiet;
-	uint64_t
-		timeout; /* ticks to wait for an answer; NSEC_NEVER: for ever; 0: the activity's own default */
-	uint64_t size;   /* bytes a message; 0: the activity's own default */
+	uint64_t timeout; /* for an answer; NSEC_NEVER: no limit */
+	uint64_t size;    /* bytes of a message */
 
 	/* ping */
 	uint64_t count;    /* 0: until interrupted */
-	uint64_t interval; /* ticks; 0: as soon as the one before was answered */
-	uint64_t deadline; /* ticks; NSEC_NEVER: none */
+	uint64_t interval; /* 0: the next probe is sent when the previous one was answered */
+	uint64_t deadline; /* NSEC_NEVER: none */
 	bool reconnect;
 
 	/* load */
@@ -48,16 +41,17 @@ struct client_options {
 	unsigned connections;
 	unsigned idle;
 	unsigned threads;
-	unsigned depth; /* 0: as much as the path takes (stream only) */
+	unsigned depth; /* 0: unlimited (stream mode only) */
 	uint64_t duration;
 	uint64_t warmup;
 	uint64_t ramp;
-	uint64_t rate; /* messages a second over all; 0: as fast as they are answered */
+	uint64_t rate; /* messages per second over all connections; 0: closed loop */
 	const char *plot;
 };
 
-/* Read the command line. Returns -1 where there is work to do, or the exit status. */
-int client_options_parse(struct client_options *options, int argc, char *argv[]);
+/* Parse and check the command line. Returns true if there is work to do. Otherwise echoc ends with
+ * `*outcome`: help or version has been printed on standard output, or an error on standard error. */
+bool client_options_parse(struct client_options *options, int argc, char *argv[], enum outcome *outcome);
 
 /* "rr", "stream" or "connect". */
 const char *options_mode_name(enum load_mode mode);

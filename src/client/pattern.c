@@ -9,10 +9,10 @@ static uint8_t table[PATTERN_PERIOD + PATTERN_RUN];
 
 void pattern_make(void)
 {
-	uint64_t state = 0x862; /* any seed but 0 */
+	uint64_t state = 0x862; /* any seed except 0 */
 
 	for (size_t i = 0; i < PATTERN_PERIOD; i++) {
-		/* xorshift64*: the low bits are weak, the high ones are not */
+		/* xorshift64*: use the high bits, the low ones are weak */
 		state ^= state >> 12;
 		state ^= state << 25;
 		state ^= state >> 27;
@@ -24,13 +24,13 @@ void pattern_make(void)
 
 pattern_offset pattern_start(uint64_t index)
 {
-	/* Any step will do that the prime period does not divide; this one keeps neighbours far apart. */
+	/* The factor is not a multiple of the period, and keeps consecutive connections far apart. */
 	return (pattern_offset) ((index % PATTERN_PERIOD) * 40503u % PATTERN_PERIOD);
 }
 
 pattern_offset pattern_after(pattern_offset offset, uint64_t count)
 {
-	/* Small steps, the usual case, need no division. */
+	/* The usual case, without a division. */
 	if (count < PATTERN_PERIOD) {
 		offset += (pattern_offset) count;
 		return offset >= PATTERN_PERIOD ? offset - PATTERN_PERIOD : offset;

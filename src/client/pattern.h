@@ -1,11 +1,11 @@
-/* pattern.h - an endless stream of bytes that can be checked where it lies
+/* pattern.h - the bytes that are sent, in a form that is cheap to check
  *
- * One table of pseudo-random bytes, repeated with a prime period, is the stream of every connection; each
- * starts at its own place in it. To send is to point into the table, to check is one
- * memcmp() against it: nothing is generated. The prime period never falls in step with
- * buffers or messages, so bytes that are lost, doubled, swapped or another connection's differ.
+ * A table of pseudo-random bytes, repeated with a prime period, is the stream of every connection; each
+ * connection starts at an offset of its own. Sending points into the table, checking is a memcmp(3) with
+ * it: nothing is generated. Because the period is prime, it never coincides with sizes of buffers or
+ * messages, so that lost, duplicated or swapped bytes and bytes of another connection are detected.
  *
- * pattern_make() once, before any thread starts; then everything is read-only.
+ * pattern_make() must be called once before any thread starts; then everything is read-only.
  */
 #ifndef ECHOD_CLIENT_PATTERN_H
 #define ECHOD_CLIENT_PATTERN_H
@@ -14,25 +14,25 @@
 #include <stdint.h>
 
 #define PATTERN_PERIOD 65521u      /* the largest prime below 2^16 */
-#define PATTERN_RUN (256u * 1024u) /* bytes that lie in one piece from any place on */
+#define PATTERN_RUN (256u * 1024u) /* contiguous bytes available from any offset */
 
-/* A place in the stream: 0 to PATTERN_PERIOD - 1. */
+/* An offset in the table: 0 to PATTERN_PERIOD - 1. */
 typedef uint32_t pattern_offset;
 
-/* Fill the table. Always the same bytes. */
+/* Fill the table, always with the same bytes. */
 void pattern_make(void);
 
-/* Where connection number `index` starts; different for the first PATTERN_PERIOD connections. */
+/* Where connection number `index` starts; different for PATTERN_PERIOD consecutive connections. */
 pattern_offset pattern_start(uint64_t index);
 
-/* The place `count` bytes after `place`. */
+/* The offset `count` bytes after `offset`. */
 pattern_offset pattern_after(pattern_offset offset, uint64_t count);
 
-/* The bytes from `place` on, PATTERN_RUN of them. */
+/* The bytes from `offset` on, PATTERN_RUN of them. */
 const uint8_t *pattern_bytes(pattern_offset offset);
 
-/* Compare `size` bytes (any number) with the stream at `place`. Returns the index of the first byte that
- * differs, or `size` where none does. */
+/* Compare `size` bytes (any number) with the stream at `offset`. Returns the index of the first byte that
+ * differs, or `size` if all are equal. */
 size_t pattern_compare(pattern_offset offset, const void *bytes, size_t size);
 
 /* The index of the first byte in which `a` and `b` differ, or `size`. */

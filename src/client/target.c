@@ -19,11 +19,11 @@
 #include "client/interrupt.h"
 #include "client/nsec.h"
 
-#define STAGGER (NSEC_PER_SEC / 4)
-#define UNIX_SLICE (NSEC_PER_SEC / 10) /* how long a wait for a unix socket is deaf to Ctrl-C */
+#define ATTEMPT_DELAY (NSEC_PER_SEC / 4)
+#define UNIX_SLICE (NSEC_PER_SEC / 10) /* an interrupt is noticed after at most that time */
 #define PORT_DEFAULT "7"
 
-/* --- finding ------------------------------------------------------------------------------------------------ */
+/* --- finding ------------------------------------------------------------------------------------------ */
 
 static int why_set(char *why, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -49,7 +49,7 @@ static uint16_t port_number(const char *text)
 	return value <= 65535 ? (uint16_t) value : 0;
 }
 
-static int target_hold(struct target *target, const struct addr *addrs, size_t count, char *name, char *why)
+static int target_set(struct target *target, const struct addr *addrs, size_t count, char *name, char *why)
 {
 	target->addrs = calloc(count, sizeof *target->addrs);
 	target->name = name;
@@ -79,7 +79,7 @@ static int find_unix(struct target *target, const struct socket_options *sockopt
 		return why_set(why, -EINVAL, "%s has no port, but \"%s\" was given", host, port);
 	if (addr_parse(&addr, host, 7, &reason) < 0)
 		return why_set(why, -EINVAL, "%s: %s", host, reason);
-	return target_hold(target, &addr, 1, strdup(host), why);
+	return target_set(target, &addr, 1, strdup(host), why);
 }
 
 /* `host` is an address and needs no looking up. Returns -ENOENT where it is not one. */
@@ -93,17 +93,17 @@ static int find_literal(struct target *target, const struct socket_options *sock
 
 	if (given == 0 || addr_parse(&addr, host, given, &reason) < 0)
 		return -ENOENT;
-	/* An address that names its own port does not take up another default. */
+	/* Parsing with another default port shows whether the address has a port of its own. */
 	if (addr_parse(&other, host, given == 1 ? 2 : 1, &reason) == 0
 	    && addr_port(&other) == addr_port(&addr) && port)
 		return why_set(why, -EINVAL, "%s names a port already, but \"%s\" was given too", host, port);
 	if (sockopts->family != AF_UNSPEC && sockopts->family != addr.sa.sa_family)
 		return why_set(why, -EINVAL, "%s is not an %s address", host,
 			       sockopts->family == AF_INET ? "IPv4" : "IPv6");
-	return target_hold(target, &addr, 1, strdup(addr_print(&addr, text)), why);
+	return target_set(target, &addr, 1, strdup(addr_print(&addr, text)), why);
 }
 
-/* Copy the list so that the families take turns, the first address's family first. */
+/* Copy the list with alternating families, beginning with that of the first address. */
 static size_t addrs_interleave(struct addr *out, const struct addrinfo *list)
 {
 	const struct addrinfo *same = list, *other = list;
@@ -156,7 +156,7 @@ static int find_name(struct target *target, const struct socket_options *sockopt
 	addrs = calloc(count, sizeof *addrs);
 	if (addrs && asprintf(&name, "%s port %s", host, port) >= 0) {
 		count = addrs_interleave(addrs, list);
-		r = target_hold(target, addrs, count, name, why);
+		r = target_set(target, addrs, count, name, why);
 	} else {
 		r = why_set(why, -ENOMEM, "out of memory");
 	}
@@ -170,7 +170,7 @@ int target_find(struct target *target, const struct socket_options *sockopts, co
 {
 	int r;
 
-	*target = (struct target){ 0 };
+	*target = (struct target) { 0 };
 	if (strncmp(host, "unix:", 5) == 0)
 		return find_unix(target, sockopts, host, port, why);
 	if (port && port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0)
@@ -186,10 +186,10 @@ void target_clear(struct target *target)
 {
 	free(target->addrs);
 	free(target->name);
-	*target = (struct target){ 0 };
+	*target = (struct target) { 0 };
 }
 
-/* --- connecting --------------------------------------------------------------------------------------------- */
+/* --- connecting --------------------------------------------------------------------------------------- */
 
 static int socket_mark(int fd, int family, int dscp)
 {
@@ -217,9 +217,11 @@ int target_socket(const struct socket_options *sockopts, const struct addr *to, 
 		if (sockopts->dscp >= 0 && socket_mark(fd, family, sockopts->dscp) < 0)
 			goto fail;
 		step = "bind to the interface";
-		if (sockopts->interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface, (socklen_t) strlen(sockopts->interface)) < 0)
+		if (sockopts->interface
+		    && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface,
+				  (socklen_t) strlen(sockopts->interface)) < 0)
 			goto fail;
-		/* The port is chosen with the peer known, so that many connections do not run out of them. */
+		/* Choose the port in connect(2): then one port can serve connections to several peers. */
 		if (sockopts->source.len != 0)
 			setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
 		step = "bind to the source address";
@@ -236,12 +238,12 @@ fail:
 	return -error;
 }
 
-/* One address of the race. */
+/* Attempt to connect to one address. */
 struct attempt {
 	const struct addr *to;
-	int fd;           /* -1: not begun, or over */
-	int error;        /* 0: none yet */
-	const char *step; /* what failed, where it was not the connecting */
+	int fd;           /* -1: not started, or failed */
+	int error;        /* 0: none */
+	const char *step; /* operation that failed; NULL: connect(2) */
 };
 
 static bool attempt_begin(struct attempt *attempt, const struct socket_options *sockopts)
@@ -263,7 +265,7 @@ static bool attempt_begin(struct attempt *attempt, const struct socket_options *
 	return false;
 }
 
-/* What poll reported on a connection in the making. */
+/* Called when poll(2) reports an event. Returns whether the connection is established. */
 static bool attempt_finish(struct attempt *attempt)
 {
 	socklen_t length = sizeof attempt->error;
@@ -277,8 +279,8 @@ static bool attempt_finish(struct attempt *attempt)
 	return false;
 }
 
-static void attempts_explain(const struct attempt *attempts, size_t count, const struct target *target,
-			     const struct socket_options *sockopts, char *why)
+static void attempts_describe(const struct attempt *attempts, size_t count, const struct target *target,
+			      const struct socket_options *sockopts, char *why)
 {
 	size_t used;
 	char text[ADDR_TEXT_MAX];
@@ -291,7 +293,7 @@ static void attempts_explain(const struct attempt *attempts, size_t count, const
 		const struct attempt *one = &attempts[i];
 
 		used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", i == 0 ? ": " : "; ");
-		/* A single address that the name already says need not be said twice. */
+		/* Do not repeat a single address that is the name of the target. */
 		if (used < TARGET_WHY_MAX
 		    && (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0))
 			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
@@ -311,21 +313,22 @@ static void attempts_explain(const struct attempt *attempts, size_t count, const
 	}
 }
 
-/* Wait in connect(2) for `slice`. Returns 0, -EAGAIN where there was no room in the backlog all that time, or another -errno. */
+/* Wait in connect(2) for `slice`. Returns 0, -EAGAIN if the backlog was full all the time, or another
+ * -errno. */
 static int unix_wait(int fd, const struct addr *to, uint64_t slice)
 {
-	struct timeval limit = { .tv_usec = (suseconds_t) (slice / 1000) + 1 }; /* 0 would be for ever */
+	struct timeval limit = { .tv_usec = (suseconds_t) (slice / 1000) + 1 }; /* 0 would mean no limit */
 
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
 		return -errno;
 	if (connect(fd, &to->sa, to->len) == 0)
 		return 0;
-	/* Signals are blocked: what interrupts is the end of an io_uring of this thread, and no news. */
+	/* Signals are blocked; EINTR comes from the exit of an io_uring of this thread. */
 	return errno == EINTR ? -EAGAIN : -errno;
 }
 
-/* Whether the wait is to be given up. */
-static bool is_cancelled(int cancel)
+/* Whether the caller gave up. See target_connect_unix(). */
+static bool connect_cancelled(int cancel)
 {
 	struct pollfd fd = { .fd = cancel, .events = POLLIN };
 
@@ -342,7 +345,7 @@ int target_connect_unix(const struct socket_options *sockopts, const struct addr
 	if (fd < 0)
 		return -errno;
 	for (; r == -EAGAIN; now = nsec_now()) {
-		if (is_cancelled(cancel))
+		if (connect_cancelled(cancel))
 			r = -ECANCELED;
 		else if (now >= limit)
 			r = -ETIMEDOUT;
@@ -368,14 +371,14 @@ static int connect_unix(const struct target *target, const struct socket_options
 		return why_set(why, -EINTR, "interrupted while connecting to %s", target->name);
 	if (fd < 0) {
 		attempt.error = fd == -ETIMEDOUT ? 0 : -fd;
-		attempts_explain(&attempt, 1, target, sockopts, why);
+		attempts_describe(&attempt, 1, target, sockopts, why);
 	}
 	return fd;
 }
 
-/* The race. Returns the index of the winner, or count where none won, or -EINTR. */
-static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_t count,
-			     const struct socket_options *sockopts)
+/* Returns the index of the attempt that succeeded first, `count` if all failed, or -EINTR. */
+static ssize_t attempts_run(struct attempt *attempts, struct pollfd *fds, size_t count,
+			    const struct socket_options *sockopts)
 {
 	uint64_t now = nsec_now(), next = now;
 	uint64_t limit = sockopts->timeout == NSEC_NEVER ? NSEC_NEVER : now + sockopts->timeout;
@@ -389,13 +392,13 @@ static ssize_t attempts_race(struct attempt *attempts, struct pollfd *fds, size_
 		while (begun < count && (now >= next)) {
 			if (attempt_begin(&attempts[begun], sockopts))
 				return (ssize_t) begun;
-			/* One that failed at once does not keep the next one waiting. */
+			/* After an immediate failure try the next address without delay. */
 			if (attempts[begun].fd >= 0)
-				next = now + STAGGER;
+				next = now + ATTEMPT_DELAY;
 			begun++;
 		}
 		for (size_t i = 0; i < begun; i++) {
-			fds[i] = (struct pollfd){ .fd = attempts[i].fd, .events = POLLOUT };
+			fds[i] = (struct pollfd) { .fd = attempts[i].fd, .events = POLLOUT };
 			open += attempts[i].fd >= 0;
 		}
 		if ((open == 0 && begun == count) || now >= limit)
@@ -421,7 +424,7 @@ int target_connect(const struct target *target, const struct socket_options *soc
 	size_t count = target->count;
 	struct attempt *attempts;
 	struct pollfd *fds;
-	ssize_t won = -ENOMEM;
+	ssize_t winner = -ENOMEM;
 	int fd = -1;
 
 	if (chosen)
@@ -435,17 +438,17 @@ int target_connect(const struct target *target, const struct socket_options *soc
 		goto done;
 	}
 	for (size_t i = 0; i < count; i++)
-		attempts[i] = (struct attempt){ .to = &target->addrs[i], .fd = -1 };
-	won = attempts_race(attempts, fds, count, sockopts);
-	if (won == -EINTR) {
+		attempts[i] = (struct attempt) { .to = &target->addrs[i], .fd = -1 };
+	winner = attempts_run(attempts, fds, count, sockopts);
+	if (winner == -EINTR) {
 		snprintf(why, TARGET_WHY_MAX, "interrupted while connecting to %s", target->name);
-	} else if (won == (ssize_t) count) {
-		attempts_explain(attempts, count, target, sockopts, why);
-		won = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
+	} else if (winner == (ssize_t) count) {
+		attempts_describe(attempts, count, target, sockopts, why);
+		winner = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
 	} else {
-		fd = attempts[won].fd;
+		fd = attempts[winner].fd;
 		if (chosen)
-			*chosen = *attempts[won].to;
+			*chosen = *attempts[winner].to;
 	}
 	for (size_t i = 0; i < count; i++)
 		if (attempts[i].fd >= 0 && attempts[i].fd != fd)
@@ -453,5 +456,5 @@ int target_connect(const struct target *target, const struct socket_options *soc
 done:
 	free(attempts);
 	free(fds);
-	return fd >= 0 ? fd : (int) won;
+	return fd >= 0 ? fd : (int) winner;
 }

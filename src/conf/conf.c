@@ -403,6 +403,7 @@ static void read_numbers(struct reader *reader)
 	conf->drain_timeout = (unsigned) number_of(reader, CONF_DRAIN_TIMEOUT);
 	conf->buffer_size = (size_t) number_of(reader, CONF_BUFFER_SIZE);
 	conf->stats_interval = (unsigned) number_of(reader, CONF_STATS_INTERVAL);
+	conf->reflect_dscp = bool_of(reader, CONF_REFLECT_DSCP);
 	conf->udp_rate = (unsigned) number_of(reader, CONF_UDP_RATE);
 }
 

@@ -40,6 +40,7 @@ enum conf_key {
 	CONF_LOG_CONNECTIONS,
 	CONF_STATS_INTERVAL,
 	CONF_KEEP_CONNECTIONS,
+	CONF_REFLECT_DSCP,
 	CONF_UDP_RATE,
 	CONF_UDP_TRUSTED,
 	CONF_METRICS_FILE,
@@ -97,6 +98,7 @@ struct conf {
 	bool log_connections;
 	unsigned stats_interval; /* seconds; 0: never */
 	bool keep_connections;
+	bool reflect_dscp;
 	unsigned udp_rate; /* datagrams per second and prefix; 0: no limit */
 	struct network_set udp_trusted;
 	char *metrics_file;

@@ -77,6 +77,7 @@ static void dump_value(FILE *out, const struct conf *conf, enum conf_key key)
 	case CONF_LOG_CONNECTIONS: dump_bool(out, conf->log_connections); break;
 	case CONF_STATS_INTERVAL: fprintf(out, "%u", conf->stats_interval); break;
 	case CONF_KEEP_CONNECTIONS: dump_bool(out, conf->keep_connections); break;
+	case CONF_REFLECT_DSCP: dump_bool(out, conf->reflect_dscp); break;
 	case CONF_UDP_RATE: fprintf(out, "%u", conf->udp_rate); break;
 	case CONF_UDP_TRUSTED: dump_strings(out, &conf->udp_trusted_text); break;
 	case CONF_METRICS_FILE: dump_string(out, conf->metrics_file); break;

@@ -34,7 +34,8 @@
 	KEY(LOG_CONNECTIONS, "log-connections", BOOL, "true", 0, 0, "") \
 	KEY(STATS_INTERVAL, "stats-interval", NUMBER, "60", 0, 86400, " seconds") \
 	KEY(KEEP_CONNECTIONS, "keep-connections", BOOL, "true", 0, 0, "") \
-	KEY(UDP_RATE, "udp-rate", NUMBER, "100000", 0, 1000000000, " datagrams per second") \
+	KEY(REFLECT_DSCP, "reflect-dscp", BOOL, "false", 0, 0, "") \
+	KEY(UDP_RATE, "udp-rate", NUMBER, "1000", 0, 1000000000, " datagrams per second") \
 	KEY(UDP_TRUSTED, "udp-trusted", LIST, "{}", 0, 0, "") \
 	KEY(METRICS_FILE, "metrics-file", STRING, "", 0, 0, "")
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/daemonize.h"
+#include "echo/meter.h"
 #include "models/datagram.h"
 
 /* A worker process that fails is replaced after so long, twice as long each time, at most so
@@ -28,6 +29,12 @@
 
 /* Descriptors that the table of a process with threads is made for at once: half a megabyte of kernel memory. */
 #define TABLE_MOST 65536
+
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
 
 /* Free its memory alone. */
 static void crew_forget(struct crew *crew)
@@ -55,7 +62,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.slot = &slots[index],
 		.orders = &ground->board->orders[crew->orders],
 		.listeners = crew->sockets.items,
-		.listener_count = crew->sockets.count,
+		.listener_count = crew->streams,
 		.stop_fd = crew->stop_out,
 		.ready_fd = crew->ready_in,
 		.inbox_fd = ground->inbox,
@@ -123,34 +130,65 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 	return r;
 }
 
-static int run_datagrams(const struct crew *crew, const struct crew_process *process)
+/* The descriptors that tell when the readers of the process's socket, of whatever crew, have ended; at most
+ * STATS_CREWS of them. Returns their number. */
+static size_t find_predecessors(const struct crew *crew, const struct crew_process *process, int *fds)
 {
-	struct worker worker;
+	size_t count = 0;
 
-	worker_fill(&worker, crew, process->index);
-	log_identify(crew->model->name, (int) process->index);
-	return datagram_run(&worker);
+	for (const struct list *at = crew->others->next; at != crew->others; at = at->next) {
+		const struct crew *other = LIST_ENTRY(at, struct crew, link);
+
+		for (unsigned i = 0; i < other->process_count && count < STATS_CREWS; i++) {
+			const struct crew_process *reader = &other->processes[i];
+
+			if (reader->pid > 0 && reader->socket && reader->socket->fd == process->socket->fd)
+				fds[count++] = reader->ended;
+		}
+	}
+	return count;
 }
 
-static int close_others(const struct crew *crew)
+/* Close all but what this process needs: a reader only has its own socket, and other workers only have stream sockets. */
+static int close_others(const struct crew *crew, const struct crew_process *process, int alive)
 {
-	size_t listeners = crew->sockets.count;
-	int *keep = calloc(listeners + 6, sizeof *keep);
-	unsigned count = 0;
+	int *keep = calloc(crew->streams + STATS_CREWS + 8, sizeof *keep);
+	size_t count = 0;
 
 	if (!keep)
 		return -ENOMEM;
-	for (size_t i = 0; i < listeners; i++)
-		keep[count++] = crew->sockets.items[i].fd;
 	keep[count++] = crew->stop_out;
 	keep[count++] = crew->ready_in;
-	keep[count++] = crew->ground->inbox;
-	keep[count++] = crew->ground->outbox;
 	keep[count++] = crew->ground->log_relay;
-	keep[count++] = admission_room_fd(crew->ground->admission);
-	daemonize_close_others(keep, count);
+	if (process->socket) {
+		keep[count++] = process->socket->fd;
+		keep[count++] = process->meter;
+		keep[count++] = alive;
+		count += find_predecessors(crew, process, &keep[count]);
+	} else {
+		for (size_t i = 0; i < crew->streams; i++)
+			keep[count++] = crew->sockets.items[i].fd;
+		keep[count++] = crew->ground->inbox;
+		keep[count++] = crew->ground->outbox;
+		keep[count++] = admission_room_fd(crew->ground->admission);
+	}
+	daemonize_close_others(keep, (unsigned) count);
 	free(keep);
 	return 0;
+}
+
+static int run_reader(const struct crew *crew, const struct crew_process *process)
+{
+	int predecessors[STATS_CREWS];
+	size_t count = find_predecessors(crew, process, predecessors);
+	struct worker worker;
+
+	worker_fill(&worker, crew, process->index);
+	worker.listeners = crew->sockets.items + crew->streams;
+	worker.listener_count = crew->sockets.count - crew->streams;
+	worker.inbox_fd = worker.outbox_fd = -1;
+	log_identify(crew->model->name, (int) process->index);
+	return datagram_run(&worker, process->socket, process->meter, predecessors, count);
 }
 
 /* The kernel doubles a process's table of descriptors as it fills, and where threads share it waits for an RCU grace period
@@ -172,20 +210,20 @@ static void table_grow(const struct crew *crew)
 		close(fd);
 }
 
-static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process)
+static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
 	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
 	int r;
 
 	daemonize_inherit();
-	r = close_others(crew);
+	r = close_others(crew, process, alive);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);
-	if (crew->model->crew != MODEL_PROCESSES && !process->datagrams)
+	if (crew->model->crew != MODEL_PROCESSES && !process->socket)
 		table_grow(crew);
 	if (r == 0)
-		r = process->datagrams ? run_datagrams(crew, process) : run_threads(crew, process);
+		r = process->socket ? run_reader(crew, process) : run_threads(crew, process);
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
 	/* not exit(): what the supervisor registered and buffered is not this process's to do again */
@@ -195,19 +233,62 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 
 /* --- in the supervisor ----------------------------------------------------------------- */
 
+/* The table of udp-rate of a socket goes from reader to reader. */
+static int find_meter(const struct crew *crew, const struct listener *socket)
+{
+	for (const struct list *at = crew->others->next; at != crew->others; at = at->next) {
+		const struct crew *other = LIST_ENTRY(at, struct crew, link);
+
+		for (unsigned i = 0; i < other->process_count; i++) {
+			const struct crew_process *reader = &other->processes[i];
+			int fd;
+
+			if (!reader->socket || reader->socket->fd != socket->fd || reader->meter < 0)
+				continue;
+			fd = fcntl(reader->meter, F_DUPFD_CLOEXEC, 0);
+			return fd < 0 ? -errno : fd;
+		}
+	}
+	return meter_make();
+}
+
+/* Before a reader is forked: its table, and the pipe whose writing end `*alive` only the new process will have. */
+static int reader_prepare(const struct crew *crew, struct crew_process *process, int *alive)
+{
+	int ends[2], r;
+
+	if (process->meter < 0) {
+		r = find_meter(crew, process->socket);
+		if (r < 0)
+			return r;
+		process->meter = r;
+	}
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	close_fd(process->ended);
+	process->ended = ends[0];
+	*alive = ends[1];
+	return 0;
+}
+
 static int process_start(struct crew *crew, struct crew_process *process)
 {
+	int alive = -1, r;
 	pid_t pid;
 
 	process->restart_at = INT64_MAX;
 	process->started = clock_usec();
+	r = process->socket ? reader_prepare(crew, process, &alive) : 0;
+	if (r < 0)
+		return r;
 	pid = fork();
 	if (pid == 0)
-		process_main(crew, process);
-	if (pid < 0)
-		return -errno;
-	process->pid = pid;
-	return 0;
+		process_main(crew, process, alive);
+	r = pid < 0 ? -errno : 0;
+	close_fd(alive);
+	if (r == 0)
+		process->pid = pid;
+	return r;
 }
 
 /* The lowest range of `crew->slots` slots that no other crew has, and the first free orders. */
@@ -235,31 +316,28 @@ static int find_place(struct crew *crew, const struct list *others)
 	return 0;
 }
 
-static bool wants_datagram_process(const struct crew *crew)
-{
-	bool any = false;
-
-	for (size_t i = 0; i < crew->sockets.count; i++)
-		any |= crew->sockets.items[i].kind == LISTENER_DATAGRAM;
-	return any;
-}
-
 /* Which processes, with which workers, and how many slots. */
 static int plan(struct crew *crew)
 {
-	bool datagrams = wants_datagram_process(crew);
 	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->limits.workers : 1;
 	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->limits.workers : 1;
+	unsigned readers = (unsigned) (crew->sockets.count - crew->streams);
 
-	crew->process_count = serving + datagrams;
+	crew->process_count = serving + readers;
 	crew->processes = calloc(crew->process_count, sizeof *crew->processes);
 	if (!crew->processes)
 		return -ENOMEM;
 	for (unsigned i = 0; i < serving; i++)
-		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads };
-	if (datagrams)
-		crew->processes[serving] = (struct crew_process) { .index = serving * threads, .threads = 1, .datagrams = true };
-	crew->expected = serving * threads + datagrams;
+		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads, .ended = -1, .meter = -1 };
+	for (unsigned i = 0; i < readers; i++)
+		crew->processes[serving + i] = (struct crew_process) {
+			.index = serving * threads + i,
+			.threads = 1,
+			.socket = &crew->sockets.items[crew->streams + i],
+			.ended = -1,
+			.meter = -1,
+		};
+	crew->expected = serving * threads + readers;
 	crew->slots = crew->expected + (crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0);
 	return 0;
 }
@@ -279,14 +357,21 @@ static int open_pipes(struct crew *crew)
 	return fcntl(crew->ready_out, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+/* Stream sockets first. */
 static int copy_sockets(struct crew *crew, const struct sockets *sockets)
 {
-	crew->sockets.items = calloc(sockets->count + 1, sizeof *sockets->items);
-	if (!crew->sockets.items)
+	static const enum listener_kind kinds[] = { LISTENER_STREAM, LISTENER_DATAGRAM };
+	struct listener *items = calloc(sockets->count + 1, sizeof *items);
+
+	if (!items)
 		return -ENOMEM;
-	if (sockets->count > 0)
-		memcpy(crew->sockets.items, sockets->items, sockets->count * sizeof *sockets->items);
-	crew->sockets.count = sockets->count;
+	crew->sockets.items = items;
+	for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+		for (size_t i = 0; i < sockets->count; i++)
+			if (sockets->items[i].kind == kinds[k])
+				items[crew->sockets.count++] = sockets->items[i];
+	while (crew->streams < crew->sockets.count && items[crew->streams].kind == LISTENER_STREAM)
+		crew->streams++;
 	return 0;
 }
 
@@ -304,6 +389,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	crew->stop_in = crew->stop_out = crew->ready_in = crew->ready_out = -1;
 	crew->conf = conf;
 	crew->ground = ground;
+	crew->others = others;
 	crew->model = model_find(conf->model);
 	model_limits(&crew->limits, crew->model, conf, sockets->count);
 	r = copy_sockets(crew, sockets);
@@ -439,12 +525,6 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 	return next;
 }
 
-static void close_fd(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
 void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
 {
 	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
@@ -508,6 +588,10 @@ void crew_free(struct crew *crew)
 {
 	if (!crew)
 		return;
+	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {
+		close_fd(crew->processes[i].ended);
+		close_fd(crew->processes[i].meter);
+	}
 	close_fd(crew->stop_in);
 	close_fd(crew->stop_out);
 	close_fd(crew->ready_in);

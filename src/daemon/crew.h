@@ -31,7 +31,9 @@ struct crew_process {
 	pid_t pid;           /* 0: not running */
 	unsigned index;      /* of its first worker */
 	unsigned threads;    /* workers in it */
-	bool datagrams;      /* the extra one for datagrams */
+	const struct listener *socket; /* the datagram socket that it reads; NULL: it serves connections */
+	int ended;           /* a reader's: at end of file when its process has ended; -1: none was started */
+	int meter;           /* a reader's: the table of udp-rate (echo/meter.h); -1: none yet */
 	unsigned failures;   /* in a row */
 	int64_t started;     /* clock_usec() */
 	int64_t restart_at;  /* INT64_MAX: no need */
@@ -42,7 +44,9 @@ struct crew {
 	struct conf *conf;
 	const struct model *model;
 	const struct crew_ground *ground;
-	struct sockets sockets;  /* what it was raised with; descriptors belong to the supervisor's set */
+	const struct list *others; /* all crews that have processes; this one too, once it has been raised */
+	struct sockets sockets;  /* what it was raised with, stream sockets first; descriptors belong to the supervisor's set */
+	size_t streams;          /* stream sockets among them */
 	struct model_limits limits;
 	unsigned slots;          /* on the board, from `first_slot` on */
 	uint32_t first_slot;
@@ -58,7 +62,7 @@ struct crew {
 };
 
 /* Fork the crew for `conf`, which it takes over (also on failure), to serve `sockets` (copied). `others`: the crews that
- * still have slots. Returns 0, or -errno with a message logged. */
+ * still have slots, a list that outlives the crew. Returns 0, or -errno with a message logged. */
 int crew_raise(struct crew **crew, struct conf *conf, const struct sockets *sockets,
                const struct crew_ground *ground, const struct list *others);
 

@@ -55,6 +55,9 @@
 /* How often to look whether draining makes progress, and the manager is to be asked for patience. */
 #define EXTEND_INTERVAL (1 * USEC_PER_SEC)
 
+/* How long after a message to the service manager was lost the state is sent again. */
+#define NOTIFY_INTERVAL (1 * USEC_PER_SEC)
+
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
 struct supervisor {
@@ -76,7 +79,7 @@ struct supervisor {
 	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
-	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at;
+	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at;
 	int64_t watchdog_usec;
 };
 
@@ -111,6 +114,15 @@ static void open_log(const struct conf *conf, bool foreground)
 		sink = log_journal_listens() ? LOG_SINK_JOURNAL : foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
 	/* a daemon has a standard error only until it has started, and uses it only for trouble */
 	log_open(sink, sink == LOG_SINK_STDERR && !foreground ? LOG_WARNING : conf->log_level);
+}
+
+/* Standard error of a daemon in the background is /dev/null once it has started. */
+static void warn_about_log_target(const struct conf *conf, bool foreground)
+{
+	if (conf->log_target == CONF_LOG_STDERR && !foreground)
+		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: log-target is \"stderr\", but in the background standard error is "
+		          "/dev/null: nothing will be logged; use \"auto\", \"journal\" or \"syslog\", or start with --foreground",
+		          conf->path);
 }
 
 static void log_errors(const struct conf_errors *errors, enum event event)
@@ -422,16 +434,22 @@ static void tell_serving(struct supervisor *supervisor, enum event event, const 
 	          supervisor->current->limits.workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
 
+/* Send the state to the service manager. */
+static void notify_state(struct supervisor *supervisor)
+{
+	keep_in_store(supervisor);
+	if (!supervisor->options->foreground)
+		notify_send("MAINPID=%d", (int) getpid());
+	refresh(supervisor, true);
+}
+
 static void started(struct supervisor *supervisor)
 {
 	supervisor->current = supervisor->next;
 	supervisor->next = NULL;
 	supervisor->phase = PHASE_SERVING;
 	tell_serving(supervisor, EVENT_READY, "Ready");
-	keep_in_store(supervisor);
-	if (!supervisor->options->foreground)
-		notify_send("MAINPID=%d", (int) getpid());
-	refresh(supervisor, true);
+	notify_state(supervisor);
 	set_stats_timer(supervisor);
 	log_also_stderr(false);
 	daemonize_report(0);
@@ -487,6 +505,7 @@ static void reload_begin(struct supervisor *supervisor)
 		return;
 	}
 	tell_not_applied(supervisor->current->conf, conf);
+	warn_about_log_target(conf, supervisor->options->foreground);
 	r = crew_raise(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
 	               &supervisor->ground, &supervisor->crews);
 	if (r < 0) {
@@ -736,6 +755,11 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 			ask_for_patience(supervisor, now);
 		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
+	if (now >= supervisor->notify_at) {
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
+			notify_state(supervisor);
+		supervisor->notify_at = INT64_MAX;
+	}
 }
 
 /* Over a reload or a restart: those for whom the queue had no room. */
@@ -777,6 +801,7 @@ static int64_t next_timer(const struct supervisor *supervisor)
 	int64_t next = clock_earlier(supervisor->watchdog_at, supervisor->stats_at);
 
 	next = clock_earlier(next, clock_earlier(supervisor->left_out_at, supervisor->extend_at));
+	next = clock_earlier(next, supervisor->notify_at);
 	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
 }
 
@@ -820,6 +845,8 @@ static void supervisor_loop(struct supervisor *supervisor)
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
 			report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
 			               supervisor->current->limits.workers);
+		if (notify_take_lost())
+			supervisor->notify_at = now + NOTIFY_INTERVAL;
 	}
 	(void) log_relay_receive(supervisor->relay, INT32_MAX);
 }
@@ -895,6 +922,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.stats_at = INT64_MAX,
 		.left_out_at = INT64_MAX,
 		.extend_at = INT64_MAX,
+		.notify_at = INT64_MAX,
 	};
 
 	/* a reader of the log that has gone, or a limit to the size of files, is an error, not the end: from the first line on */
@@ -904,6 +932,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);
+	warn_about_log_target(conf, options->foreground);
 	log_event(LOG_INFO, EVENT_STARTED, "echod %s starts with %s", PACKAGE_VERSION, conf->path);
 	if (supervisor_start(&supervisor, conf, store) == 0)
 		supervisor_loop(&supervisor);

@@ -119,6 +119,20 @@ enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgr
 	return DGRAM_ANSWER;
 }
 
+/* An IPv4 source that is link-local, or either end where IPv6 is. */
+static bool is_link_local(const struct dgram *dgram)
+{
+	if (dgram->source.sa.sa_family == AF_INET)
+		return ntohl(dgram->source.in.sin_addr.s_addr) >> 16 == 0xa9fe;
+	return dgram->source.sa.sa_family == AF_INET6 &&
+	       (IN6_IS_ADDR_LINKLOCAL(&dgram->source.in6.sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&dgram->local));
+}
+
+unsigned dgram_answer_interface(const struct dgram *dgram)
+{
+	return dgram->interface != DGRAM_LOOPBACK && is_link_local(dgram) ? dgram->interface : 0;
+}
+
 int dgram_answer_hops(int hops)
 {
 	return (hops < 0 || hops > DGRAM_HOPS_MAX ? DGRAM_HOPS_MAX : hops) - DGRAM_HOPS_STEP;

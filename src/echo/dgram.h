@@ -26,6 +26,10 @@
 #define DGRAM_HOPS_STEP 8
 #define DGRAM_HOPS_MAX 64
 
+/* The DSCP in a TOS octet or traffic class (RFC 2474). The other two bits are ECN (RFC 3168), which an answer does not copy:
+ * they speak of the transport that sent them. */
+#define DGRAM_DSCP 0xfc
+
 /* The loopback interface has this index in every network namespace. */
 #define DGRAM_LOOPBACK 1
 
@@ -36,6 +40,7 @@ struct dgram {
 	struct in6_addr local;    /* this host's address that is meant by it, likewise: another one for a broadcast */
 	unsigned interface;       /* where it arrived; 0: unknown */
 	int hops;                 /* TTL or hop limit on arrival; -1: unknown */
+	int traffic_class;        /* TOS (IPv4) or traffic class (IPv6) on arrival; 0: unknown */
 };
 
 struct dgram_rules {
@@ -49,6 +54,11 @@ struct dgram_rules {
 
 /* The counter of why `dgram` is not answered, one of STAT_UDP_*, or DGRAM_ANSWER. */
 enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgram *dgram);
+
+/* The interface that the answer to `dgram` must leave by; 0: the one that the routing table says. Only addresses
+ * that have a meaning on one link only (RFC 3927, RFC 4007) name the interface: elsewhere the way back may be another
+ * than the way here. */
+unsigned dgram_answer_interface(const struct dgram *dgram);
 
 /* TTL or hop limit of the answer to what arrived with `hops` (-1: unknown) and passed the guard. */
 int dgram_answer_hops(int hops);

@@ -3,58 +3,102 @@
 #include "echo/meter.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Linux 6.3; glibc 2.38 */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 #define NSEC_PER_SEC INT64_C(1000000000)
 #define NSEC_PER_USEC 1000
 
-/* What stands for the network of `source`. The families cannot meet: bits 48 and up tell. */
-static uint64_t network_key(const struct addr *source)
+static int file_make(void)
 {
-	uint64_t key = 0;
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create("udp-rate", flags | MFD_NOEXEC_SEAL);
 
-	switch (source->sa.sa_family) {
-	case AF_INET:
-		return UINT64_C(1) << 48 | ntohl(source->in.sin_addr.s_addr) >> 8;
-	case AF_INET6:
-		for (int i = 0; i < 6; i++)
-			key = key << 8 | source->in6.sin6_addr.s6_addr[i];
-		return UINT64_C(2) << 48 | key;
-	default:
-		return 0;
+	/* a kernel that does not know the flag refuses it */
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("udp-rate", flags);
+	return fd < 0 ? -errno : fd;
+}
+
+int meter_make(void)
+{
+	int fd = file_make(), r;
+
+	if (fd < 0)
+		return fd;
+	if (ftruncate(fd, sizeof(struct meter)) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		r = -errno;
+		close(fd);
+		return r;
 	}
+	return fd;
 }
 
-/* Not secret: who wants a network's share used up can forge that very network as well. */
-static _Atomic int64_t *network_cell(struct meter *meter, const struct addr *source)
+int meter_map(struct meter **result, int fd)
 {
-	uint64_t key = network_key(source);
+	struct meter *meter = mmap(NULL, sizeof *meter, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int r;
 
-	key = (key ^ key >> 32) * UINT64_C(0x9e3779b97f4a7c15);
-	key = (key ^ key >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
-	return &meter->cells[(key >> 32) & (METER_CELLS - 1)];
+	if (meter == MAP_FAILED)
+		return -errno;
+	if (meter->key.low == 0 && meter->key.high == 0) {
+		r = siphash_key_make(&meter->key);
+		if (r < 0) {
+			meter_unmap(meter);
+			return r;
+		}
+	}
+	*result = meter;
+	return 0;
 }
 
-unsigned meter_take(struct meter *meter, unsigned rate, const struct addr *source, int64_t now, unsigned count)
+void meter_unmap(struct meter *meter)
 {
-	int64_t interval, full, begin, room, old;
-	_Atomic int64_t *cell;
+	if (meter)
+		munmap(meter, sizeof *meter);
+}
+
+uint64_t meter_hash(const struct meter *meter, const struct addr *source)
+{
+	/* a family, and as many bytes of the address as name the network */
+	unsigned char network[8] = { 0 };
+
+	if (source->sa.sa_family == AF_INET) {
+		network[0] = 4;
+		memcpy(&network[1], &source->in.sin_addr, 3);
+	} else if (source->sa.sa_family == AF_INET6) {
+		network[0] = 6;
+		memcpy(&network[1], &source->in6.sin6_addr, 6);
+	}
+	return siphash(&meter->key, network, sizeof network);
+}
+
+unsigned meter_take(struct meter *meter, unsigned rate, uint64_t hash, int64_t now, unsigned count)
+{
+	int64_t *cell = &meter->cells[hash & (METER_CELLS - 1)];
+	int64_t interval, full, begin, left;
 
 	if (rate == 0)
 		return count;
-	cell = network_cell(meter, source);
-	old = atomic_load_explicit(cell, memory_order_relaxed);
 	/* rounded up: never more than the rate */
 	interval = (NSEC_PER_SEC + rate - 1) / rate;
 	now *= NSEC_PER_USEC;
 	full = now + interval * rate;
-	do {
-		begin = old > now ? old : now;
-		room = (full - begin) / interval;
-		if (room <= 0)
-			return 0;
-		if (room < count)
-			count = (unsigned) room;
-	} while (!atomic_compare_exchange_weak(cell, &old, begin + interval * count));
+	begin = *cell > now ? *cell : now;
+	/* later than this is no time that meter_take() writes */
+	if (begin > full)
+		begin = full;
+	left = (full - begin) / interval;
+	if (left < count)
+		count = (unsigned) left;
+	*cell = begin + interval * count;
 	return count;
 }

@@ -1,32 +1,49 @@
-/* meter.h - at most so many datagrams a second to each network
+/* meter.h - the limit of udp-rate: datagrams per second answered to each network
  *
- * A network is an IPv4 /24 or an IPv6 /48; all unix senders count as one. The meter lies in
- * memory that all workers share and needs no set-up but zeros. Each cell is the token bucket
- * of the networks whose hash leads to it, as the one number by which the generic cell rate
- * algorithm does it (ITU-T I.371): the time at which the bucket will be full again. A bucket
- * holds one second's worth.
+ * A network is an IPv4 /24 or an IPv6 /48; all unix senders count as one. Each cell of the table is the
+ * token bucket of the networks whose keyed hash selects it, stored as the one number by which the
+ * generic cell rate algorithm does it (ITU-T I.371): the time at which the bucket will be full again. A
+ * bucket holds the datagrams of one second.
  *
- * Nothing is ever evicted, so no network gets more than its rate by making others known;
- * networks that share a cell (one pair in METER_CELLS) share one rate, so nobody gets more
- * and they get less. Lock-free and exact: one compare-and-swap decides. Any worker, any thread.
+ * Nothing is ever evicted, so no network gets more than its rate by making others known. Networks that
+ * share a cell, one pair in METER_CELLS, share one rate and get less. The key is random and secret, so
+ * no client can choose networks that share the cell of another client's.
+ *
+ * The table lies in a memory file, so that the limit also holds over a reload. Written and trusted by
+ * the process that reads the datagram socket, and after it by its successor for the same socket; no other
+ * process maps it. Whatever a predecessor has written there, a cell limits its networks for at most one
+ * second. One process at a time, one thread.
  */
 #ifndef ECHOD_ECHO_METER_H
 #define ECHOD_ECHO_METER_H
 
-#include <stdatomic.h>
 #include <stdint.h>
 
+#include "base/siphash.h"
 #include "net/addr.h"
 
 #define METER_CELLS (1U << 18)
 
 struct meter {
-	_Atomic int64_t cells[METER_CELLS]; /* nanoseconds of CLOCK_MONOTONIC */
+	struct siphash_key key;
+	int64_t cells[METER_CELLS]; /* nanoseconds of CLOCK_MONOTONIC */
 };
 
-/* How many of `count` datagrams from `source` (its IPv4-mapped address unmapped) may be
- * answered at time `now` (clock_usec()), where `rate` datagrams a second may be; 0: no limit.
- * Those are used up. */
-unsigned meter_take(struct meter *meter, unsigned rate, const struct addr *source, int64_t now, unsigned count);
+/* Make the file of an empty table, 2 MiB of which only used pages cost memory. Its size cannot be changed.
+ * Returns the descriptor (close-on-exec) or -errno. */
+int meter_make(void);
+
+/* Map the file of meter_make(), which may be closed afterwards. The first to do so chooses the key. 0 or -errno. */
+int meter_map(struct meter **meter, int fd);
+
+/* NULL is fine. */
+void meter_unmap(struct meter *meter);
+
+/* The keyed hash of the network of `source`; an IPv4-mapped address must be unmapped before. */
+uint64_t meter_hash(const struct meter *meter, const struct addr *source);
+
+/* The number of datagrams, of `count` from the network with this hash, that may be answered at time `now`
+ * (clock_usec()), where `rate` datagrams per second may be; 0: no limit. They are used up. */
+unsigned meter_take(struct meter *meter, unsigned rate, uint64_t hash, int64_t now, unsigned count);
 
 #endif

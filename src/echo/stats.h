@@ -16,7 +16,6 @@
 #include <sys/types.h>
 
 #include "base/ratelimit.h"
-#include "echo/meter.h"
 
 /* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
 #define STATS_COUNTERS(X) \
@@ -91,10 +90,8 @@ struct stats_board {
 	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
-	struct ratelimit datagram_lines[STATS_COUNT]; /* datagrams not answered, for each reason */
 	struct stats_orders orders[STATS_CREWS];
 	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
-	struct meter datagrams;                /* udp-rate; only what is used costs memory */
 	uint32_t slots_count;
 	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
 	struct stats_slot slots[];

@@ -1,8 +1,8 @@
-/* datagram.c - batches of datagrams: received, judged, sent back out of the same memory
+/* datagram.c - batches of datagrams: received, checked, sent back out of the same memory
  *
  * A message is what one entry of recvmmsg(2) delivers: one datagram, or with UDP_GRO several
- * of one size from one origin, which UDP_SEGMENT sends back as they came (udp(7)). All cost
- * one judgement, each is counted. Whatever goes wrong with one message drops that message.
+ * of one size from one source, which UDP_SEGMENT sends back as they came (udp(7)). A message is
+ * checked once, but each of its datagrams is counted. An error with one message drops that message only.
  */
 #include <config.h>
 
@@ -10,8 +10,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,17 +22,26 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "echo/conn.h"
+#include "echo/meter.h"
+#include "models/watch.h"
 
 #define BATCH 32
 #define BATCHES_A_TURN 4
 
-/* Room for the longest message, 65,535 bytes with its headers, and then some. */
+/* Room for the longest message, 65,535 bytes with its headers. */
 #define PAYLOAD_MAX 65536
 
-/* What we ask for takes 150 bytes; whoever made an adopted socket may have asked for more. */
+/* Without a remainder, the beginnings of all payloads would compete for the same lines of the processor's caches. */
+#define PAYLOAD_STRIDE (PAYLOAD_MAX + 3 * 64)
+
+/* What this module asks for takes 200 bytes; the maker of an adopted socket may have asked for more. */
 #define CONTROL_MAX 512
 
-#define EVENTS_MAX 16
+/* The least memory that the kernel counts for a datagram in the queue of a socket: struct sk_buff alone is larger. */
+#define QUEUED_LEAST 200
+
+/* One log line in this time for each reason and each hash of a source. */
+#define LINES_INTERVAL (60 * USEC_PER_SEC)
 
 union control {
 	struct cmsghdr align;
@@ -39,44 +50,52 @@ union control {
 
 struct message {
 	struct dgram dgram;
-	unsigned count;    /* datagrams in it */
-	size_t size;       /* of each; the last may be shorter */
-	size_t plain;      /* length of the answer's control data without UDP_SEGMENT */
+	unsigned count; /* datagrams in it */
+	size_t size;    /* of each; the last may be shorter */
+	size_t plain;   /* length of the answer's control data without UDP_SEGMENT */
 };
 
 struct datagram_batch {
 	struct mmsghdr in[BATCH], out[BATCH];
+	unsigned used; /* entries of in[] that recvmmsg(2) has written to since they were prepared */
 	struct iovec in_piece[BATCH], out_piece[BATCH];
 	union control in_control[BATCH], out_control[BATCH];
 	struct addr source[BATCH];     /* as received, for the way back */
 	struct message message[BATCH]; /* of out[] */
 	uint64_t counts[STATS_COUNT];
-	unsigned char payload[BATCH][PAYLOAD_MAX];
+	unsigned char payload[BATCH][PAYLOAD_STRIDE];
 };
 
 /* --- receiving ------------------------------------------------------------------------- */
 
+/* Prepare entry `i` of in[] for the next recvmmsg(2). */
+static void entry_prepare(struct datagram_batch *batch, unsigned i, bool is_unix)
+{
+	/* an unnamed unix socket writes nothing here */
+	batch->source[i].sa.sa_family = AF_UNSPEC;
+	batch->in[i].msg_hdr = (struct msghdr) {
+		.msg_name = &batch->source[i],
+		.msg_namelen = sizeof batch->source[i].un,
+		.msg_iov = &batch->in_piece[i],
+		.msg_iovlen = 1,
+		/* without room for control data a unix socket cannot pass us descriptors */
+		.msg_control = is_unix ? NULL : &batch->in_control[i],
+		.msg_controllen = is_unix ? 0 : sizeof batch->in_control[i],
+	};
+}
+
+/* Returns the number of messages, or -1 with errno set. */
 static int batch_receive(struct datagram_batch *batch, int fd, bool is_unix)
 {
 	int n;
 
-	for (unsigned i = 0; i < BATCH; i++) {
-		/* an unnamed unix socket writes nothing here */
-		batch->source[i].sa.sa_family = AF_UNSPEC;
-		batch->in_piece[i] = (struct iovec) { batch->payload[i], PAYLOAD_MAX };
-		batch->in[i].msg_hdr = (struct msghdr) {
-			.msg_name = &batch->source[i],
-			.msg_namelen = sizeof batch->source[i].un,
-			.msg_iov = &batch->in_piece[i],
-			.msg_iovlen = 1,
-			/* without room for control data a unix socket cannot pass us descriptors */
-			.msg_control = is_unix ? NULL : &batch->in_control[i],
-			.msg_controllen = is_unix ? 0 : sizeof batch->in_control[i],
-		};
-	}
-	do {
+	for (; batch->used > 0; batch->used--)
+		entry_prepare(batch, batch->used - 1, is_unix);
+	do
 		n = recvmmsg(fd, batch->in, BATCH, MSG_DONTWAIT, NULL);
-	} while (n < 0 && errno == EINTR);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		batch->used = (unsigned) n;
 	return n;
 }
 
@@ -143,6 +162,10 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 		else if (is_item(item, IPPROTO_IP, IP_TTL, sizeof(int)) ||
 		         is_item(item, IPPROTO_IPV6, IPV6_HOPLIMIT, sizeof(int)))
 			dgram->hops = read_int(item);
+		else if (is_item(item, IPPROTO_IP, IP_TOS, sizeof(uint8_t)))
+			dgram->traffic_class = *CMSG_DATA(item);
+		else if (is_item(item, IPPROTO_IPV6, IPV6_TCLASS, sizeof(int)))
+			dgram->traffic_class = read_int(item) & 0xff;
 		else if (is_item(item, IPPROTO_UDP, UDP_GRO, sizeof(int)))
 			size = read_int(item);
 	}
@@ -152,10 +175,7 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 	return !(header->msg_flags & MSG_TRUNC) && !(header->msg_flags & MSG_CTRUNC && header->msg_control);
 }
 
-/* --- judging --------------------------------------------------------------------------- */
-
-/* One line in so long for each reason. */
-#define LINES_INTERVAL (60 * USEC_PER_SEC)
+/* --- checking -------------------------------------------------------------------------- */
 
 static const struct {
 	enum conn_reason reason;
@@ -171,40 +191,51 @@ static const struct {
 	[STAT_UDP_SEND_FAILED] = { CONN_ERROR, "it, or the answer, could not be passed on whole" },
 };
 
-/* Tell, seldom, that a datagram from `source` is not answered, and why. */
-static void tell_dropped(const struct worker *worker, enum stats_counter why, const struct addr *source, int64_t now)
+/* Log that a datagram from `source`, whose network has this hash, is not answered, and why; at most one line in
+ * LINES_INTERVAL for each reason and hash, so that a flood from one source leaves lines to others. */
+static void log_dropped(struct datagram *datagram, enum stats_counter why, const struct addr *source, uint64_t hash,
+                        int64_t now)
 {
+	struct ratelimit *limit = &datagram->lines[why][hash >> 32 & (DATAGRAM_LINES - 1)];
+	bool is_unix = datagram->listener->addr.sa.sa_family == AF_UNIX;
 	struct log_record record;
 	char peer[ADDR_TEXT_MAX];
 
-	if (!log_wants(LOG_INFO) || !ratelimit_allow(&worker->board->datagram_lines[why], now, LINES_INTERVAL, 1))
+	if (!log_wants(LOG_INFO) || !ratelimit_allow(limit, now, LINES_INTERVAL, 1))
 		return;
 	addr_print(source, peer);
 	log_begin(&record, LOG_INFO, EVENT_DATAGRAM);
 	log_add(&record, "ECHOD_PEER", "%s", peer);
-	log_add(&record, "ECHOD_TRANSPORT", "%s", source->sa.sa_family == AF_INET || source->sa.sa_family == AF_INET6 ? "udp" : "unix");
+	log_add(&record, "ECHOD_TRANSPORT", "%s", is_unix ? "unix" : "udp");
 	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(dropped[why].reason));
-	log_end(&record, "A datagram from %s is not answered: %s; others like it are counted, and told once a minute", peer,
+	log_end(&record, "A datagram from %s is not answered: %s; others like it are counted, and logged once a minute", peer,
 	        dropped[why].text);
 }
 
-/* How many of the message's datagrams are answered; what is not is counted. */
-static unsigned message_judge(const struct datagram *datagram, const struct message *message, int64_t now)
+/* Count `count` datagrams of `message` that are not answered, and log the reason. */
+static void message_dropped(struct datagram *datagram, const struct message *message, enum stats_counter why,
+                            unsigned count, int64_t now)
 {
-	const struct worker *worker = datagram->worker;
+	const struct addr *source = &message->dgram.source;
+
+	datagram->batch->counts[why] += count;
+	log_dropped(datagram, why, source, meter_hash(datagram->meter, source), now);
+}
+
+/* Returns how many of the message's datagrams are to be answered; the others are counted. */
+static unsigned message_check(struct datagram *datagram, const struct message *message, int64_t now)
+{
 	enum stats_counter verdict = dgram_guard(&datagram->rules, &message->dgram);
-	uint64_t *counts = datagram->batch->counts;
-	unsigned count;
+	unsigned rate = datagram->worker->conf->udp_rate, count = message->count;
 
 	if (verdict != DGRAM_ANSWER) {
-		counts[verdict] += message->count;
-		tell_dropped(worker, verdict, &message->dgram.source, now);
+		message_dropped(datagram, message, verdict, message->count, now);
 		return 0;
 	}
-	count = meter_take(&worker->board->datagrams, worker->conf->udp_rate, &message->dgram.source, now, message->count);
-	counts[STAT_UDP_RATE] += message->count - count;
+	if (rate > 0)
+		count = meter_take(datagram->meter, rate, meter_hash(datagram->meter, &message->dgram.source), now, count);
 	if (count < message->count)
-		tell_dropped(worker, STAT_UDP_RATE, &message->dgram.source, now);
+		message_dropped(datagram, message, STAT_UDP_RATE, message->count - count, now);
 	return count;
 }
 
@@ -221,13 +252,16 @@ static void control_add(struct msghdr *header, int level, int type, const void *
 	header->msg_controllen += CMSG_SPACE(size);
 }
 
-/* From the address contacted, out of the interface contacted, with fewer hops. */
-static void control_fill(struct msghdr *header, const struct dgram *dgram)
+/* From the address contacted, with fewer hops; where reflect-dscp says so, with the request's DSCP. */
+static void control_fill(struct msghdr *header, const struct datagram *datagram, const struct dgram *dgram)
 {
-	unsigned interface = dgram->interface == DGRAM_LOOPBACK ? 0 : dgram->interface;
-	int hops = dgram_answer_hops(dgram->hops);
+	unsigned interface = dgram_answer_interface(dgram);
+	int hops = dgram_answer_hops(dgram->hops), traffic_class = dgram->traffic_class & DGRAM_DSCP;
+	bool ipv4 = dgram->source.sa.sa_family == AF_INET;
 
-	if (IN6_IS_ADDR_V4MAPPED(&dgram->local)) {
+	/* a socket with an address of its own sends from there anyway */
+	if (!datagram->wildcard && interface == 0) {
+	} else if (IN6_IS_ADDR_V4MAPPED(&dgram->local)) {
 		struct in_pktinfo info = { .ipi_ifindex = (int) interface };
 
 		memcpy(&info.ipi_spec_dst, &dgram->local.s6_addr[12], sizeof info.ipi_spec_dst);
@@ -237,15 +271,22 @@ static void control_fill(struct msghdr *header, const struct dgram *dgram)
 
 		control_add(header, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
 	}
-	if (dgram->source.sa.sa_family == AF_INET)
+	if (ipv4)
 		control_add(header, IPPROTO_IP, IP_TTL, &hops, sizeof hops);
 	else
 		control_add(header, IPPROTO_IPV6, IPV6_HOPLIMIT, &hops, sizeof hops);
+	if (!datagram->worker->conf->reflect_dscp || traffic_class == 0)
+		return;
+	if (ipv4)
+		control_add(header, IPPROTO_IP, IP_TOS, &traffic_class, sizeof traffic_class);
+	else
+		control_add(header, IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
 }
 
 /* Let out[`at`] answer the first `count` datagrams of in[`from`], whose message is message[`at`]. */
-static void answer_make(struct datagram_batch *batch, unsigned at, unsigned from, unsigned count)
+static void answer_make(const struct datagram *datagram, unsigned at, unsigned from, unsigned count)
 {
+	struct datagram_batch *batch = datagram->batch;
 	struct message *message = &batch->message[at];
 	struct msghdr *header = &batch->out[at].msg_hdr;
 	size_t length = batch->in[from].msg_len;
@@ -263,7 +304,7 @@ static void answer_make(struct datagram_batch *batch, unsigned at, unsigned from
 	};
 	if (message->dgram.source.sa.sa_family == AF_UNIX)
 		return;
-	control_fill(header, &message->dgram);
+	control_fill(header, datagram, &message->dgram);
 	message->plain = header->msg_controllen;
 	if (count > 1) {
 		uint16_t size = (uint16_t) message->size;
@@ -278,13 +319,12 @@ static void count_sent(struct datagram_batch *batch, unsigned datagrams, size_t 
 	batch->counts[STAT_UDP_BYTES] += bytes;
 }
 
-static void answer_failed(const struct datagram *datagram, unsigned at, unsigned datagrams)
+static void answer_failed(struct datagram *datagram, unsigned at, unsigned datagrams)
 {
 	/* the kernel knows a broadcast address where we cannot, and asks for SO_BROADCAST, which is never set */
 	enum stats_counter why = errno == EACCES ? STAT_UDP_NOT_UNICAST : STAT_UDP_SEND_FAILED;
 
-	datagram->batch->counts[why] += datagrams;
-	tell_dropped(datagram->worker, why, &datagram->batch->message[at].dgram.source, clock_coarse_usec());
+	message_dropped(datagram, &datagram->batch->message[at], why, datagrams, clock_coarse_usec());
 }
 
 static bool is_refused_for_now(int error)
@@ -293,7 +333,7 @@ static bool is_refused_for_now(int error)
 }
 
 /* The kernel or the route cannot do segments (udp(7)): send the datagrams one by one. */
-static void answer_in_pieces(const struct datagram *datagram, int fd, unsigned at)
+static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 {
 	struct datagram_batch *batch = datagram->batch;
 	const struct message *message = &batch->message[at];
@@ -316,7 +356,7 @@ static void answer_in_pieces(const struct datagram *datagram, int fd, unsigned a
 	}
 }
 
-static void batch_send(const struct datagram *datagram, int fd, unsigned count)
+static void batch_send(struct datagram *datagram, int fd, unsigned count)
 {
 	struct datagram_batch *batch = datagram->batch;
 	unsigned done = 0;
@@ -351,183 +391,231 @@ static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 	}
 }
 
-/* Returns whether more may be waiting. */
-static bool batch_turn(struct datagram *datagram, int fd, bool is_unix)
+/* Take one batch and answer it. Returns the number of messages, or -1 with errno set. */
+static int batch_turn(struct datagram *datagram)
 {
 	struct datagram_batch *batch = datagram->batch;
-	int n = batch_receive(batch, fd, is_unix), error = errno;
-	int64_t now = clock_usec();
+	bool is_unix = datagram->listener->addr.sa.sa_family == AF_UNIX;
+	int n = batch_receive(batch, datagram->listener->fd, is_unix), error = errno;
+	int64_t now = clock_coarse_usec();
 	unsigned answers = 0;
 
 	datagram->worker->tally.work += n >= 0 || (error != EAGAIN && error != EWOULDBLOCK);
-	/* nothing there, or an ICMP message about an earlier answer, which is of no interest */
-	for (int i = 0; i < n; i++) {
+	for (unsigned from = 0; n > 0 && from < (unsigned) n; from++) {
 		struct message *message = &batch->message[answers];
-		unsigned from = (unsigned) i, count;
+		bool whole = message_read(message, &batch->in[from], &batch->source[from]);
+		unsigned count = 0;
 
-		if (!message_read(message, &batch->in[from], &batch->source[from])) {
-			batch->counts[STAT_UDP_RECEIVED]++;
-			batch->counts[STAT_UDP_SEND_FAILED]++;
-			tell_dropped(datagram->worker, STAT_UDP_SEND_FAILED, &message->dgram.source, now);
-			continue;
-		}
 		batch->counts[STAT_UDP_RECEIVED] += message->count;
-		count = message_judge(datagram, message, now);
+		if (whole)
+			count = message_check(datagram, message, now);
+		else
+			message_dropped(datagram, message, STAT_UDP_SEND_FAILED, message->count, now);
 		if (count > 0)
-			answer_make(batch, answers++, from, count);
+			answer_make(datagram, answers++, from, count);
 	}
-	/* who has an answer may look up that its question was counted */
+	/* a client that has an answer may look up that its request was counted */
 	batch_publish(batch, datagram->worker->slot);
-	batch_send(datagram, fd, answers);
+	batch_send(datagram, datagram->listener->fd, answers);
 	batch_publish(batch, datagram->worker->slot);
-	return n == BATCH;
+	return n;
 }
 
-void datagram_turn(struct datagram *datagram, int fd)
+/* An error queue that is not empty makes a socket readable for ever; the maker of an adopted one may have asked for
+ * time stamps of what is sent, which arrive there. */
+static void errors_discard(int fd)
 {
-	bool is_unix = false, more = datagram->batch != NULL;
+	char byte;
 
-	for (size_t i = 0; i < datagram->count; i++)
-		if (datagram->watches[i].fd == fd)
-			is_unix = datagram->own[i].sa.sa_family == AF_UNIX;
-	for (int i = 0; i < BATCHES_A_TURN && more; i++)
-		more = batch_turn(datagram, fd, is_unix);
+	for (int i = 0; i < BATCH; i++)
+		if (recv(fd, &byte, sizeof byte, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return;
 }
 
-/* --- opening, watching ----------------------------------------------------------------- */
-
-/* What judging and answering need of a socket beside what it was bound with; what the kernel has
- * not got or a family does not know is done without. */
-static void set_options(int fd)
+void datagram_turn(struct datagram *datagram)
 {
-	const int on = 1, off = 0;
+	int n = batch_turn(datagram);
 
-	(void) setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof on);
-	(void) setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on, sizeof on);
-	(void) setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
-	/* of an adopted socket: nobody would take the errors from their queue, nor is a broadcast ever sent */
-	(void) setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof off);
-	(void) setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &off, sizeof off);
-	(void) setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &off, sizeof off);
+	if (n <= 0)
+		errors_discard(datagram->listener->fd);
+	for (int i = 1; i < BATCHES_A_TURN && n == BATCH; i++)
+		n = batch_turn(datagram);
 }
 
-int datagram_open(struct datagram *datagram, struct worker *worker)
+void datagram_finish(struct datagram *datagram)
 {
-	size_t count = 0;
+	uint32_t memory[SK_MEMINFO_VARS] = { 0 };
+	socklen_t size = sizeof memory;
+	int64_t left;
+	int n;
 
-	*datagram = (struct datagram) { .worker = worker };
+	/* at most as many as may have been there at first: a flood must not delay the end */
+	(void) getsockopt(datagram->listener->fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
+	left = (int64_t) memory[SK_MEMINFO_RMEM_ALLOC] / QUEUED_LEAST + BATCH;
+	do {
+		n = batch_turn(datagram);
+		left -= n;
+	} while (n > 0 && left > 0);
+}
+
+/* --- opening --------------------------------------------------------------------------- */
+
+static void set_option(int fd, int level, int option, int value)
+{
+	(void) setsockopt(fd, level, option, &value, sizeof value);
+}
+
+void datagram_start(const struct datagram *datagram)
+{
+	bool reflect_dscp = datagram->worker->conf->reflect_dscp;
+	int fd = datagram->listener->fd;
+
+	/* an option that the kernel or the socket's family does not know is done without */
+	set_option(fd, IPPROTO_IP, IP_RECVTTL, 1);
+	set_option(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+	set_option(fd, IPPROTO_IP, IP_RECVTOS, reflect_dscp);
+	set_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, reflect_dscp);
+	set_option(fd, IPPROTO_UDP, UDP_GRO, 1);
+	/* answers are fragmented by the interface's MTU; path MTUs, which anybody can forge, have no effect on them */
+	set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
+	set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT);
+	/* of an adopted socket: the error queue is not read, and broadcasts are never sent */
+	set_option(fd, IPPROTO_IP, IP_RECVERR, 0);
+	set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 0);
+	set_option(fd, SOL_SOCKET, SO_BROADCAST, 0);
+}
+
+static bool is_wildcard(const struct addr *addr)
+{
+	if (addr->sa.sa_family == AF_INET)
+		return addr->in.sin_addr.s_addr == INADDR_ANY;
+	return addr->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->in6.sin6_addr);
+}
+
+static int batch_make(struct datagram_batch **result)
+{
+	struct datagram_batch *batch = mmap(NULL, sizeof *batch, PROT_READ | PROT_WRITE,
+	                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (batch == MAP_FAILED)
+		return -errno;
+	for (unsigned i = 0; i < BATCH; i++)
+		batch->in_piece[i] = (struct iovec) { batch->payload[i], PAYLOAD_MAX };
+	batch->used = BATCH;
+	*result = batch;
+	return 0;
+}
+
+int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int meter)
+{
+	int r;
+
+	*datagram = (struct datagram) { .worker = worker, .listener = listener, .wildcard = is_wildcard(&listener->addr) };
+	datagram->own = calloc(worker->listener_count, sizeof *datagram->own);
+	if (!datagram->own)
+		return -ENOMEM;
 	for (size_t i = 0; i < worker->listener_count; i++)
-		count += worker->listeners[i].kind == LISTENER_DATAGRAM;
-	if (count == 0)
-		return 0;
-	datagram->watches = calloc(count, sizeof *datagram->watches);
-	datagram->own = calloc(count, sizeof *datagram->own);
-	if (!datagram->watches || !datagram->own)
-		return -ENOMEM;
-	datagram->batch = mmap(NULL, sizeof *datagram->batch, PROT_READ | PROT_WRITE,
-	                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (datagram->batch == MAP_FAILED) {
-		datagram->batch = NULL;
-		return -ENOMEM;
-	}
-	for (size_t i = 0; i < worker->listener_count; i++) {
-		const struct listener *listener = &worker->listeners[i];
-
-		if (listener->kind != LISTENER_DATAGRAM)
-			continue;
-		set_options(listener->fd);
-		datagram->own[datagram->count] = listener->addr;
-		datagram->watches[datagram->count++] =
-			(struct watch) { .fd = listener->fd, .kind = WATCH_OTHER, .interest = WATCH_READ };
-	}
+		datagram->own[i] = worker->listeners[i].addr;
 	datagram->rules = (struct dgram_rules) {
 		.allow = &worker->conf->allow,
 		.deny = &worker->conf->deny,
 		.trusted = &worker->conf->udp_trusted,
 		.own = datagram->own,
-		.own_count = datagram->count,
+		.own_count = worker->listener_count,
 	};
-	return 0;
+	r = meter_map(&datagram->meter, meter);
+	if (r == 0)
+		r = batch_make(&datagram->batch);
+	return r;
 }
 
 void datagram_close(struct datagram *datagram)
 {
 	if (datagram->batch)
 		munmap(datagram->batch, sizeof *datagram->batch);
-	free(datagram->watches);
+	meter_unmap(datagram->meter);
 	free(datagram->own);
 	*datagram = (struct datagram) { .worker = datagram->worker };
 }
 
-int datagram_watch(struct datagram *datagram, const struct ready_ops *ops, struct ready *ready)
-{
-	int r = 0;
+/* --- the life of a reader -------------------------------------------------------------- */
 
-	datagram->ops = ops;
-	datagram->ready = ready;
-	for (size_t i = 0; i < datagram->count && r == 0; i++)
-		r = ops->add(ready, &datagram->watches[i], datagram->worker->workers > 1);
+/* Wait for events on `fds`, of which the first is worker->stop_fd, and show life. Returns 1; 0 when the worker must
+ * stop; or -errno. */
+static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
+{
+	int n = poll(fds, count, clock_poll_timeout(worker->next_beat, clock_coarse_usec()));
+
+	worker_beat(worker, clock_coarse_usec());
+	if (n < 0)
+		return clock_may_wait_again(errno) ? 1 : -errno;
+	if (!fds[0].revents)
+		return 1;
+	(void) worker_stop_order(worker);
+	return 0;
+}
+
+/* Wait until all predecessors have ended. Returns as wait_for(). */
+static int wait_for_predecessors(struct worker *worker, const int *predecessors, size_t count)
+{
+	struct pollfd *fds = calloc(count + 1, sizeof *fds);
+	size_t left = count;
+	int r = 1;
+
+	if (!fds)
+		return -ENOMEM;
+	fds[0] = (struct pollfd) { .fd = worker->stop_fd, .events = POLLIN };
+	for (size_t i = 0; i < count; i++)
+		fds[i + 1].fd = predecessors[i];
+	while (left > 0 && r > 0) {
+		r = wait_for(worker, fds, count + 1);
+		for (size_t i = 1; r > 0 && i <= count; i++) {
+			if (!fds[i].revents)
+				continue;
+			fds[i].fd = -1;
+			fds[i].revents = 0;
+			left--;
+		}
+	}
+	free(fds);
 	return r;
 }
 
-void datagram_unwatch(struct datagram *datagram)
-{
-	for (size_t i = 0; i < datagram->count; i++)
-		datagram->ops->remove(datagram->ready, &datagram->watches[i], false);
-}
-
-void datagram_finish(struct datagram *datagram)
-{
-	for (size_t i = 0; i < datagram->count; i++)
-		datagram_turn(datagram, datagram->watches[i].fd);
-}
-
-/* --- a worker of its own --------------------------------------------------------------- */
-
-/* Returns whether to go on: 1, 0 after the order to stop, or -errno. */
-static int run_turn(struct datagram *datagram, const struct watch *stop)
+static int read_until_stop(struct datagram *datagram)
 {
 	struct worker *worker = datagram->worker;
-	struct watch_event events[EVENTS_MAX];
+	struct pollfd fds[] = {
+		{ .fd = worker->stop_fd, .events = POLLIN },
+		{ .fd = datagram->listener->fd, .events = POLLIN },
+	};
 	uint64_t before;
-	int n = datagram->ops->wait(datagram->ready, events, EVENTS_MAX,
-	                            clock_poll_timeout(worker->next_beat, clock_coarse_usec()));
+	int r;
 
-	worker_beat(worker, clock_coarse_usec());
-	for (int i = 0; i < n; i++) {
-		if (events[i].watch == stop) {
-			(void) worker_stop_order(worker);
-			return 0;
-		}
+	datagram_start(datagram);
+	while ((r = wait_for(worker, fds, 2)) > 0) {
+		if (!fds[1].revents)
+			continue;
 		before = worker->tally.work;
-		datagram_turn(datagram, events[i].watch->fd);
-		worker_check_work(worker, before, events[i].watch->fd, WATCH_READ);
+		datagram_turn(datagram);
+		worker_check_work(worker, before, fds[1].fd, WATCH_READ);
 	}
-	return n < 0 ? n : 1;
+	if (r == 0)
+		datagram_finish(datagram);
+	return r;
 }
 
-int datagram_run(struct worker *worker)
+int datagram_run(struct worker *worker, const struct listener *listener, int meter, const int *predecessors,
+                 size_t predecessor_count)
 {
-	struct watch stop = { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
-	struct ready *ready = NULL;
 	struct datagram datagram;
-	int r = datagram_open(&datagram, worker);
+	int r = datagram_open(&datagram, worker, listener, meter);
 
-	if (r == 0)
-		r = ready_epoll.open(&ready, datagram.count + 1);
-	if (r == 0)
-		r = ready_epoll.add(ready, &stop, false);
-	if (r == 0)
-		r = datagram_watch(&datagram, &ready_epoll, ready);
 	if (r == 0) {
 		worker_ready(worker);
-		do {
-			r = run_turn(&datagram, &stop);
-		} while (r > 0);
-		datagram_unwatch(&datagram);
-		datagram_finish(&datagram);
+		r = wait_for_predecessors(worker, predecessors, predecessor_count);
 	}
-	ready_epoll.close(ready);
+	if (r > 0)
+		r = read_until_stop(&datagram);
 	datagram_close(&datagram);
 	return r;
 }

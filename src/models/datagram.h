@@ -1,51 +1,54 @@
-/* datagram.h - the datagram sockets of a worker
+/* datagram.h - the reader of a datagram socket: a worker of its own, in a process of its own
  *
- * Belongs to one worker and its thread. A body with an event loop has its sockets watched by
- * its own back-end (datagram_watch()) and calls datagram_turn(); bodies that block in a
- * connection leave datagrams to one more worker of the crew, which runs datagram_run().
- * The sockets are shared with the other workers and with successive crews.
+ * Each datagram socket has one reader at a time, in every model: so the datagrams of a flow are answered in
+ * the order in which they came, and a flood of them delays no connection. The socket outlives its readers:
+ * over a reload, or after a crash, the next reader starts when its predecessors have ended.
+ *
+ * A struct datagram belongs to one process with one thread. It shares nothing with other processes
+ * but its counters and, with the readers before and after it, the table of udp-rate (echo/meter.h).
  */
 #ifndef ECHOD_MODELS_DATAGRAM_H
 #define ECHOD_MODELS_DATAGRAM_H
 
+#include "base/ratelimit.h"
 #include "echo/dgram.h"
-#include "models/watch.h"
 #include "models/worker.h"
 
+/* Sources are told apart by so many hashes where log lines are limited. */
+#define DATAGRAM_LINES 16
+
 struct datagram_batch;
+struct meter;
 
 struct datagram {
 	struct worker *worker;
-	const struct ready_ops *ops;
-	struct ready *ready;
-	struct watch *watches; /* one for each datagram listener; fd, kind and interest set by datagram_open() */
-	size_t count;
-	struct addr *own;      /* what they are bound to, in the same order */
+	const struct listener *listener;
+	struct addr *own;             /* the addresses of all datagram sockets of the daemon */
 	struct dgram_rules rules;
-	struct datagram_batch *batch; /* about 2 MiB, of which only what is used costs memory; NULL without listeners */
+	struct meter *meter;
+	bool wildcard;                /* the socket has no address of its own: each answer names its source address */
+	struct datagram_batch *batch; /* about 2 MiB, of which only what is used costs memory */
+	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
 };
 
-/* Prepare for the worker's datagram listeners; there may be none. 0 or -errno, after which
- * datagram_close() is still right. */
-int datagram_open(struct datagram *datagram, struct worker *worker);
+/* Prepare to read `listener`. The worker's listeners are all datagram sockets of the daemon. `meter`: a file of
+ * meter_make(), which stays the caller's. 0 or -errno, after which datagram_close() is still right. */
+int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int meter);
 void datagram_close(struct datagram *datagram);
 
-/* Have every datagram socket watched as WATCH_OTHER. 0 or -errno. */
-int datagram_watch(struct datagram *datagram, const struct ready_ops *ops, struct ready *ready);
+/* Set the options of the socket that reading needs. Before the first datagram_turn(), when no other process reads it. */
+void datagram_start(const struct datagram *datagram);
 
-/* Stop watching. */
-void datagram_unwatch(struct datagram *datagram);
+/* The socket is readable: take some batches, answer the datagrams that may be answered. Never blocks; an answer that
+ * cannot be sent at once is dropped and counted. More datagrams may be waiting afterwards. */
+void datagram_turn(struct datagram *datagram);
 
-/* Nothing is watched any more: take what is waiting on every socket, as datagram_turn() does. The
- * wake-up for it may have come to this worker alone (EPOLLEXCLUSIVE in epoll_ctl(2)), and then
- * no other would look before the next datagram comes. */
+/* Take what is in the socket's queue now, as datagram_turn() does, for the end. */
 void datagram_finish(struct datagram *datagram);
 
-/* `fd` is readable: take some batches, answer what may be answered. Never blocks; what cannot
- * be sent at once is dropped and counted. More may be waiting afterwards. */
-void datagram_turn(struct datagram *datagram, int fd);
-
-/* A worker that does nothing else: run() of the extra worker of the blocking models. */
-int datagram_run(struct worker *worker);
+/* The life of a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
+ * `predecessors`: descriptors that are at end of file when their process has ended. 0 or -errno. */
+int datagram_run(struct worker *worker, const struct listener *listener, int meter, const int *predecessors,
+                 size_t predecessor_count);
 
 #endif

@@ -168,14 +168,14 @@ def test_lost_connections(engine):
         found = client.load("-d", 60, "--engine", engine, "-n", 3, *other.where, status=client.DIFFERS)
     assert found["errors"] == 3
     assert found["bytes_received"] == 3 * 6400
-    assert re.search("the server closed it|Connection reset|Broken pipe", found["first_error"])
+    assert re.search("closed by the server|Connection reset|Broken pipe", found["first_error"])
 
 
 def test_silence(engine):
     with servers.Stream(servers.silent) as other:
         found = client.load("--engine", engine, "-n", 3, "-W", "300ms", *other.where, status=client.DIFFERS)
     assert (found["echoes"], found["bytes_sent"], found["bytes_received"], found["lost"]) == (0, 3 * 64, 0, 3)
-    assert found["first_error"] == "what was under way at the end did not come back within the time-out"
+    assert found["first_error"] == "outstanding messages did not come back within the timeout at the end"
 
 
 def test_udp_losses_are_counted():
@@ -207,7 +207,7 @@ def test_nobody_there(engine):
 def test_udp_nobody_there():
     result = client.run("--load", "-u", "-d", "200ms", "--warmup", 0, "-W", "100ms", "127.0.0.1", echod.free_port())
     assert result.returncode == client.UNREACHED
-    assert "nobody listens there" in result.stdout
+    assert "no service on that port" in result.stdout
 
 
 def test_more_connections_than_descriptors(server, tmpdir):
@@ -430,10 +430,10 @@ def refuse_io_uring():
 def test_io_uring_refused(server):
     found = client.load("-n", 3, "127.0.0.1", server.port, preexec_fn=refuse_io_uring)
     assert found["engine"] == "epoll"
-    assert "the kernel refuses it here" in found["engine_note"]
+    assert "the kernel denies it" in found["engine_note"]
     result = client.run("--load", "--engine", "io_uring", "127.0.0.1", server.port, preexec_fn=refuse_io_uring)
     assert result.returncode == client.USAGE
-    assert "--engine io_uring: the kernel refuses it here" in result.stderr and "use --engine epoll" in result.stderr
+    assert "--engine io_uring: the kernel denies it" in result.stderr and "use --engine epoll" in result.stderr
 
 
 # The picture
@@ -466,7 +466,7 @@ def test_plot_that_cannot_be_written(server, tmpdir):
     path = os.path.join(tmpdir, "nowhere", "x.svg")
     result = client.run("--load", "-d", 60, "--plot", path, "127.0.0.1", server.port, timeout=30)
     assert result.returncode == client.USAGE
-    assert result.stderr == f"echoc: --plot: {path} cannot be written: No such file or directory\n"
+    assert result.stderr == f"echoc: --plot: cannot write {path}: No such file or directory\n"
     assert result.stdout == ""
 
 
@@ -474,4 +474,4 @@ def test_plot_without_the_tool(server, tmpdir):
     result = client.run("--load", "-d", "200ms", "--plot", os.path.join(tmpdir, "x.svg"), "127.0.0.1", server.port,
                         env={**os.environ, "PATH": tmpdir})
     assert result.returncode == client.USAGE
-    assert "gnuplot draws it, and is not installed here" in result.stderr
+    assert "gnuplot is needed and is not installed" in result.stderr

@@ -174,7 +174,7 @@ struct tally {
 /* Never more than one second's worth and the rate for the time gone by. */
 static void try_meter(struct tally *tally, unsigned rate, const struct addr *source, int64_t now, unsigned count)
 {
-	unsigned passed = meter_take(&meter, rate, source, now, count);
+	unsigned passed = meter_take(&meter, rate, meter_hash(&meter, source), now, count);
 
 	FUZZ_CLAIM(passed <= count);
 	if (rate == 0) {
@@ -198,6 +198,7 @@ static void try_dgram(struct fuzz_input *input, const struct dgram_rules *rules)
 	dgram.local = fuzz_take(input) % 4 == 3 ? take_bits(input) : dgram.to;
 	dgram.interface = fuzz_take(input) % 4;
 	dgram.hops = (int) fuzz_take(input) - 1;
+	FUZZ_CLAIM(dgram_answer_interface(&dgram) == 0 || dgram_answer_interface(&dgram) == dgram.interface);
 	verdict = dgram_guard(rules, &dgram);
 	against = dgram.source.sa.sa_family == AF_UNIX ? unix_reasons(rules, &dgram.source) : reasons(rules, &dgram);
 	if (verdict == DGRAM_ANSWER) {

@@ -22,7 +22,7 @@ EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_IOERR, EX_NOPERM, EX_C
 
 KEYS = ("model", "workers", "port", "listen", "protocols", "backlog", "max-connections", "max-per-source",
         "idle-timeout", "drain-timeout", "buffer-size", "allow", "deny", "user", "group", "pidfile", "log-target",
-        "log-level", "log-connections", "stats-interval", "keep-connections", "udp-rate", "udp-trusted",
+        "log-level", "log-connections", "stats-interval", "keep-connections", "reflect-dscp", "udp-rate", "udp-trusted",
         "metrics-file")
 
 START_TIMEOUT = 30.0  # generous: the machine may be busy and the build sanitized

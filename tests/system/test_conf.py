@@ -191,7 +191,7 @@ def test_dump_of_the_defaults(conf):
                        "max-per-source": "0", "idle-timeout": "600", "drain-timeout": "10", "buffer-size": "65536",
                        "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
                        "log-level": '"info"', "log-connections": "true", "stats-interval": "60",
-                       "keep-connections": "true", "udp-rate": "100000", "metrics-file": '""'}.items():
+                       "keep-connections": "true", "reflect-dscp": "false", "udp-rate": "1000", "metrics-file": '""'}.items():
         assert found[key] == value, key
     for key, items in {"listen": ["*"], "protocols": ["tcp"], "allow": [], "deny": [], "udp-trusted": []}.items():
         assert re.findall(r'"([^"]*)"', found[key]) == items, key

@@ -1,8 +1,13 @@
 """The log on standard error, and SIGUSR1."""
 
+import fcntl
 import os
+import pathlib
+import pty
 import re
+import select
 import signal
+import socket
 import time
 
 import pytest
@@ -162,32 +167,136 @@ def test_the_log_is_a_file_that_may_not_grow(launch, model):
     daemon.visit()
 
 
-def test_the_log_is_a_full_pipe(launch, model):
-    """Whoever should read the log hangs: lines are lost, clients are not, and the stop works."""
-    read, write = os.pipe()
-    daemon = launch(model, stderr=write)
+class Unread:
+    """A pipe, terminal or socket for standard error, of which this test reads only what read() is asked for."""
+
+    def __init__(self, kind):
+        if kind == "pipe":
+            self.end, self.stderr = os.pipe()
+            fcntl.fcntl(self.stderr, fcntl.F_SETPIPE_SZ, 16384)
+        elif kind == "terminal":
+            self.end, self.stderr = pty.openpty()
+        else:
+            ends = socket.socketpair()
+            ends[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            self.end, self.stderr = (end.detach() for end in ends)
+        self.flags = fcntl.fcntl(self.stderr, fcntl.F_GETFL)
+
+    def read(self, size):
+        return os.read(self.end, size)
+
+    def close(self):
+        os.close(self.end)
+        os.close(self.stderr)
+
+
+@pytest.fixture(params=["pipe", "terminal", "socket"])
+def unread(request):
+    made = Unread(request.param)
+    yield made
+    made.close()
+
+
+def lost_records(path):
+    match = re.search(r"^echod_log_records_lost_total (\d+)", path.read_text(), re.M) if path.exists() else None
+    return int(match.group(1)) if match else 0
+
+
+def test_the_log_is_not_read(launch, unread, tmpdir):
+    """Nothing waits for the reader of standard error: neither clients nor signals. Lost lines are counted."""
+    metrics = pathlib.Path(tmpdir, "metrics")
+    daemon = launch("epoll", stderr=unread.stderr, metrics_file=str(metrics), stats_interval=1, log_level="debug")
     daemon.wait_ready()
-    os.set_blocking(write, False)  # fill it to the last byte
-    try:
-        while True:
-            os.write(write, b"\n" * 512)
-    except BlockingIOError:
-        pass
-    try:
-        while True:
-            os.write(write, b"\n")
-    except BlockingIOError:
-        pass
-    os.set_blocking(write, True)
-    for _ in range(50):
+
+    def lost():
+        for _ in range(20):
+            daemon.signal(signal.SIGUSR1)
+            daemon.visit()
+        return lost_records(metrics) > 0
+    proc.until(lost, "a lost line", 40)
+    for _ in range(20):  # room for less than one line, again and again
+        assert unread.read(20)
+        daemon.signal(signal.SIGUSR1)
         daemon.visit()
     daemon.hup()
-    daemon.visit()
-    try:
-        daemon.stop()
-    finally:
-        os.close(read)
-        os.close(write)
+    assert fcntl.fcntl(unread.stderr, fcntl.F_GETFL) == unread.flags, "flags of an inherited descriptor were changed"
+    assert daemon.stop() < 5
+
+
+def test_lines_are_whole_after_the_log_was_not_read(launch, unread, tmpdir):
+    """A line that was cut ends before the next one begins."""
+    metrics = pathlib.Path(tmpdir, "metrics")
+    daemon = launch("epoll", stderr=unread.stderr, metrics_file=str(metrics), stats_interval=1, log_level="debug")
+    daemon.wait_ready()
+
+    def lost():
+        for _ in range(20):
+            daemon.signal(signal.SIGUSR1)
+            daemon.visit()
+        return lost_records(metrics) > 0
+    proc.until(lost, "a lost line", 40)
+    written = b""
+
+    def reloaded():
+        nonlocal written
+        daemon.hup()
+        while select.select([unread.end], [], [], 0.2)[0]:
+            written += unread.read(65536)
+        return re.search(rb"echod: Reloaded.*\n", written)
+    proc.until(reloaded, "a line about a reload")
+    for line in written.splitlines():
+        assert line.count(b"echod: ") <= 1, f"two records in one line: {line}"
+
+
+# A log service that does not read
+
+MOUNT = """
+set -e
+mkdir -p "$1/dev" /run/systemd/journal
+mount -t tmpfs tmpfs "$1/dev"
+for name in null zero full random urandom tty; do cp -a /dev/$name "$1/dev"; done
+touch "$1/dev/log"
+mount --bind "$1/log" "$1/dev/log"
+mount --move "$1/dev" /dev
+mount -t tmpfs tmpfs /run/systemd/journal
+touch /run/systemd/journal/socket
+mount --bind "$1/journal" /run/systemd/journal/socket
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("target, kind", [("journal", socket.SOCK_DGRAM), ("syslog", socket.SOCK_DGRAM),
+                                          ("syslog", socket.SOCK_STREAM)], ids=["journal", "syslog", "syslog-stream"])
+def test_the_log_service_does_not_read(launch, tmpdir, target, kind):
+    directory = pathlib.Path(tmpdir, "mounts")
+    directory.mkdir()
+    metrics = pathlib.Path(tmpdir, "metrics")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal, socket.socket(socket.AF_UNIX, kind) as log:
+        journal.bind(str(directory / "journal"))
+        log.bind(str(directory / "log"))
+        if kind == socket.SOCK_STREAM:
+            log.listen(0)
+        daemon = launch("epoll", log_target=target, metrics_file=str(metrics), stats_interval=1, log_level="debug",
+                        wrap=["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh", str(directory)])
+        daemon.wait_ready()
+
+        def lost():
+            for _ in range(50):
+                daemon.signal(signal.SIGUSR1)
+                daemon.visit()
+            return lost_records(metrics) > 0
+        proc.until(lost, "a lost line", 60)
+        daemon.hup()
+        daemon.visit()
+        assert daemon.stop() < 5
+
+
+def test_standard_error_in_the_background(start, tmpdir):
+    """It is /dev/null there: a warning says so before echod leaves the terminal."""
+    daemon = start(daemonize=True, log_target="stderr")
+    assert re.search(r"warning: .*log-target.*/dev/null", daemon.log()), daemon.log()
 
 
 def test_the_log_is_on_a_full_disk(launch):

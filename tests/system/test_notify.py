@@ -1,7 +1,10 @@
 """What the service manager is told, and the watchdog."""
 
+import contextlib
 import os
+import pathlib
 import signal
+import socket
 import time
 
 import pytest
@@ -230,3 +233,28 @@ def test_watchdog_over_a_reload(start):
             since = daemon.notify.mark()
             proc.until(lambda: fed(daemon, 3, since), f"WATCHDOG=1 in {model}", 5)
         peer.echo(sock, b"still here")
+
+
+def test_a_manager_that_does_not_read(launch, tmpdir):
+    """It blocks nothing, and gets the state once it reads again."""
+    address = f"{tmpdir}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        daemon = launch("epoll", env={"NOTIFY_SOCKET": address}, log_level="debug")
+        proc.until(lambda: not peer.refused(daemon.address), "a listener")
+        daemon.wait_log("Ready")
+        queue = int(pathlib.Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
+        for _ in range(queue):  # each reload sends two messages
+            since = len(daemon.log())
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_log("Reloaded", since)
+        daemon.visit()
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                manager.recv(65536)
+        manager.settimeout(10)
+        while b"READY=1" not in manager.recv(65536):
+            pass
+        daemon.term()
+        assert daemon.wait_exit() == 0

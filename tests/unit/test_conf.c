@@ -150,7 +150,8 @@ static void check_defaults(const struct conf *conf)
 	assert_true(conf->log_connections);
 	assert_int_equal(conf->stats_interval, 60);
 	assert_true(conf->keep_connections);
-	assert_int_equal(conf->udp_rate, 100000);
+	assert_false(conf->reflect_dscp);
+	assert_int_equal(conf->udp_rate, 1000);
 	assert_int_equal(conf->udp_trusted.count, 0);
 	assert_string_equal(conf->metrics_file, "");
 }
@@ -195,6 +196,7 @@ static const char every_key[] =
 	"log-connections = false\n"
 	"stats-interval = 0\n"
 	"keep-connections = false\n"
+	"reflect-dscp = true\n"
 	"udp-rate = 1000000000\n"
 	"udp-trusted = {\"::1\"}\n"
 	"metrics-file = \"/var/lib/m\"\n";
@@ -238,6 +240,7 @@ static void reads_every_key(void **state)
 	assert_false(conf->log_connections);
 	assert_int_equal(conf->stats_interval, 0);
 	assert_false(conf->keep_connections);
+	assert_true(conf->reflect_dscp);
 	assert_int_equal(conf->udp_rate, 1000000000);
 	assert_string_equal(conf->metrics_file, "/var/lib/m");
 	for (unsigned key = 0; key < CONF_KEYS; key++) {

@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "echo/meter.h"
 #include "models/datagram.h"
 
 struct stage {
@@ -73,6 +74,7 @@ static uint64_t counted(const struct stage *stage, enum stats_counter counter)
 static struct stage *stage_open(int fd)
 {
 	struct stage *stage = calloc(1, sizeof *stage);
+	int meter;
 
 	assert_non_null(stage);
 	assert_int_equal(listener_adopt(&stage->listener, fd, "test"), 0);
@@ -86,8 +88,11 @@ static struct stage *stage_open(int fd)
 	};
 	assert_non_null(stage->worker.board);
 	stage->worker.slot = &stage->worker.board->slots[0];
-	assert_int_equal(datagram_open(&stage->datagram, &stage->worker), 0);
-	assert_int_equal(stage->datagram.count, 1);
+	meter = meter_make();
+	assert_true(meter >= 0);
+	assert_int_equal(datagram_open(&stage->datagram, &stage->worker, &stage->listener, meter), 0);
+	close(meter);
+	datagram_start(&stage->datagram);
 	return stage;
 }
 
@@ -102,7 +107,7 @@ static void stage_close(struct stage *stage)
 
 static void turn(struct stage *stage)
 {
-	datagram_turn(&stage->datagram, stage->listener.fd);
+	datagram_turn(&stage->datagram);
 }
 
 static void deny(struct stage *stage, const char *text)
@@ -653,20 +658,6 @@ static void waits_for_nobody(void **state)
 	stage_close(stage);
 }
 
-/* A worker without datagram listeners takes no memory, and may be closed all the same. */
-static void does_without(void **state)
-{
-	struct worker worker = { .listener_count = 0 };
-	struct datagram datagram;
-
-	(void) state;
-	assert_int_equal(datagram_open(&datagram, &worker), 0);
-	assert_int_equal(datagram_watch(&datagram, &ready_poll, NULL), 0);
-	assert_null(datagram.batch);
-	datagram_unwatch(&datagram);
-	datagram_close(&datagram);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -686,7 +677,6 @@ int main(void)
 		cmocka_unit_test(drops_what_does_not_come_whole),
 		cmocka_unit_test(takes_no_descriptors),
 		cmocka_unit_test(waits_for_nobody),
-		cmocka_unit_test(does_without),
 	};
 
 	return cmocka_run_group_tests_name("datagram", tests, make_directory, remove_directory);

@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
-#include <pthread.h>
-#include <sys/mman.h>
+#include <errno.h>
+#include <unistd.h>
 
 #include "echo/dgram.h"
 #include "echo/meter.h"
@@ -278,26 +278,73 @@ static void reaches_distant_clients(void **state)
 	assert_true(dgram_answer_hops(-1) >= 28);
 }
 
+/* The way back may leave by another interface than the way here came in by. */
+static void names_an_interface_for_link_local_addresses_only(void **state)
+{
+	static const struct {
+		const char *source, *local;
+		bool link_local;
+	} cases[] = {
+		{ "192.0.2.1", "::ffff:192.0.2.7", false },
+		{ "192.0.2.1", "::ffff:169.254.0.7", false },
+		{ "169.254.0.0", "::ffff:169.254.0.7", true },
+		{ "169.254.255.255", "::ffff:192.0.2.7", true },
+		{ "169.253.255.255", "::ffff:192.0.2.7", false },
+		{ "169.255.0.0", "::ffff:192.0.2.7", false },
+		{ "[2001:db8::1]", "2001:db8::7", false },
+		{ "[fd00::1]", "fd00::7", false },
+		{ "[fec0::1]", "fec0::7", false },
+		{ "[fe7f::1]", "fe7f::7", false },
+		{ "[fe80::1%lo]", "fe80::7", true },
+		{ "[febf::1%lo]", "2001:db8::7", true },
+		{ "[2001:db8::1]", "fe80::7", true },
+		{ "unix:/a", "::", false },
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct dgram dgram = { .source = addr_of(cases[i].source), .local = bits_of(cases[i].local), .interface = OUTSIDE };
+
+		assert_int_equal(dgram_answer_interface(&dgram), cases[i].link_local ? OUTSIDE : 0);
+		dgram.interface = DGRAM_LOOPBACK;
+		assert_int_equal(dgram_answer_interface(&dgram), 0);
+		dgram.interface = 0;
+		assert_int_equal(dgram_answer_interface(&dgram), 0);
+	}
+}
+
 /* --- the meter ------------------------------------------------------------------------- */
 
 #define SECOND INT64_C(1000000)
 
+static struct meter *meter_open(void)
+{
+	int fd = meter_make();
+	struct meter *meter;
+
+	assert_true(fd >= 0);
+	assert_int_equal(meter_map(&meter, fd), 0);
+	close(fd);
+	return meter;
+}
+
 static int make_meter(void **state)
 {
-	*state = mmap(NULL, sizeof(struct meter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	return *state == MAP_FAILED;
+	*state = meter_open();
+	return 0;
 }
 
 static int free_meter(void **state)
 {
-	return munmap(*state, sizeof(struct meter));
+	meter_unmap(*state);
+	return 0;
 }
 
 static unsigned take(struct meter *meter, unsigned rate, const char *source, int64_t now, unsigned count)
 {
 	struct addr addr = addr_of(source);
 
-	return meter_take(meter, rate, &addr, now, count);
+	return meter_take(meter, rate, meter_hash(meter, &addr), now, count);
 }
 
 static void lets_the_rate_pass(void **state)
@@ -372,29 +419,90 @@ static void follows_another_rate(void **state)
 	assert_int_equal(take(*state, 1, "192.0.2.1", 4 * SECOND, 5), 1);
 }
 
-static void *take_much(void *meter)
+/* The hash without a key that echod 1.0 had, as an attacker could compute it. */
+static unsigned cell_without_key(uint64_t network)
 {
-	struct addr addr = addr_of("192.0.2.1");
-	uintptr_t passed = 0;
+	uint64_t key = UINT64_C(2) << 48 | network;
 
-	for (int i = 0; i < 20000; i++)
-		passed += meter_take(meter, 30000, &addr, SECOND, 1 + (unsigned) i % 3);
-	return (void *) passed;
+	key = (key ^ key >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+	key = (key ^ key >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+	return key >> 32 & (METER_CELLS - 1);
 }
 
-static void counts_exactly_for_many(void **state)
+static struct addr addr_in(uint64_t network)
 {
-	pthread_t threads[4];
-	uintptr_t passed = 0;
-	void *part;
+	struct addr addr = addr_of("[::1]");
 
-	for (size_t i = 0; i < 4; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, take_much, *state), 0);
-	for (size_t i = 0; i < 4; i++) {
-		assert_int_equal(pthread_join(threads[i], &part), 0);
-		passed += (uintptr_t) part;
+	for (int i = 0; i < 6; i++)
+		addr.in6.sin6_addr.s6_addr[i] = (uint8_t) (network >> (40 - 8 * i));
+	return addr;
+}
+
+/* The owner of an IPv6 /32 has 65,536 networks, among which are some that share a cell with nearly every other network
+ * where the hash has no key: one pair of a victim and an attacker's network in four. */
+static void no_network_can_choose_whose_cell_it_shares(void **state)
+{
+	static uint16_t attackers[METER_CELLS];
+	struct meter *meter = *state;
+	unsigned pairs = 0, shared = 0;
+
+	for (unsigned i = 1; i < 65536; i++)
+		attackers[cell_without_key(UINT64_C(0x2a0a0bad0000) | i)] = (uint16_t) i;
+	for (uint64_t victim = UINT64_C(0x20010db80000); victim < UINT64_C(0x20010db84000); victim++) {
+		struct addr one = addr_in(victim), other = addr_in(UINT64_C(0x2a0a0bad0000) | attackers[cell_without_key(victim)]);
+
+		if (attackers[cell_without_key(victim)] == 0)
+			continue;
+		pairs++;
+		shared += ((meter_hash(meter, &one) ^ meter_hash(meter, &other)) & (METER_CELLS - 1)) == 0;
 	}
-	assert_int_equal(passed, 30000);
+	assert_in_range(pairs, 1000, 16384);
+	/* one pair in METER_CELLS shares a cell by chance: 0.02 of all these */
+	assert_in_range(shared, 0, 3);
+}
+
+static void each_table_has_its_own_key(void **state)
+{
+	struct meter *meter = *state, *other = meter_open();
+	struct addr addr = addr_of("192.0.2.1");
+
+	assert_true(meter_hash(meter, &addr) != meter_hash(other, &addr));
+	meter_unmap(other);
+}
+
+/* The next reader of the socket maps the same file. */
+static void keeps_its_cells_for_a_successor(void **state)
+{
+	int fd = meter_make();
+	struct meter *meter, *next;
+
+	(void) state;
+	assert_int_equal(meter_map(&meter, fd), 0);
+	assert_int_equal(take(meter, 10, "192.0.2.1", SECOND, 100), 10);
+	assert_int_equal(meter_map(&next, fd), 0);
+	meter_unmap(meter);
+	assert_int_equal(take(next, 10, "192.0.2.1", SECOND, 100), 0);
+	assert_int_equal(take(next, 10, "192.0.2.1", 2 * SECOND, 100), 10);
+	meter_unmap(next);
+	/* a reader that is compromised cannot make its successor fail */
+	assert_int_equal(ftruncate(fd, 0), -1);
+	assert_int_equal(errno, EPERM);
+	close(fd);
+}
+
+/* Whatever is in a cell, it limits for a second at the most. */
+static void survives_any_content(void **state)
+{
+	const int64_t values[] = { INT64_MIN, INT64_MIN + 1, -1, 0, 1, INT64_MAX - 1, INT64_MAX };
+	struct addr addr = addr_of("192.0.2.1");
+	struct meter *meter = *state;
+	int64_t now = SECOND;
+
+	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++, now += 10 * SECOND) {
+		meter->cells[meter_hash(meter, &addr) & (METER_CELLS - 1)] = values[i];
+		assert_in_range(take(meter, 50, "192.0.2.1", now, 100), 0, 50);
+		assert_int_equal(take(meter, 50, "192.0.2.1", now + SECOND, 100), 50);
+	}
 }
 
 int main(void)
@@ -411,12 +519,16 @@ int main(void)
 		cmocka_unit_test(obeys_the_lists),
 		cmocka_unit_test(ends_what_goes_round),
 		cmocka_unit_test(reaches_distant_clients),
+		cmocka_unit_test(names_an_interface_for_link_local_addresses_only),
 		cmocka_unit_test_setup_teardown(lets_the_rate_pass, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(knows_no_limit, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(keeps_every_rate, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(lets_nobody_exceed, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(follows_another_rate, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(counts_exactly_for_many, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(no_network_can_choose_whose_cell_it_shares, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(each_table_has_its_own_key, make_meter, free_meter),
+		cmocka_unit_test(keeps_its_cells_for_a_successor),
+		cmocka_unit_test_setup_teardown(survives_any_content, make_meter, free_meter),
 	};
 
 	return cmocka_run_group_tests_name("dgram", tests, NULL, NULL);

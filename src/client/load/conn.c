@@ -1,4 +1,4 @@
-/* connection.c - see connection.h */
+/* conn.c - see conn.h */
 #include <config.h>
 
 #include "client/load/conn.h"
@@ -27,13 +27,13 @@ void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint3
 	conn->mask = load_conn_stamps_needed(depth) - 1;
 }
 
-const uint8_t *load_conn_out(const struct load_conn *conn, size_t most, size_t *length)
+const uint8_t *load_conn_out(const struct load_conn *conn, size_t max, size_t *length)
 {
-	uint64_t owed = conn->granted - conn->sent;
+	uint64_t left = conn->granted - conn->sent;
 
-	if (most > PATTERN_RUN)
-		most = PATTERN_RUN;
-	*length = owed < most ? (size_t) owed : most;
+	if (max > PATTERN_RUN)
+		max = PATTERN_RUN;
+	*length = left < max ? (size_t) left : max;
 	return pattern_bytes(conn->out);
 }
 
@@ -56,9 +56,9 @@ static void latency_add(struct histogram *histogram, uint64_t from, uint64_t to)
 int64_t load_conn_received(struct load_conn *conn, const void *bytes, size_t length, uint64_t since,
 			   uint64_t now, struct histogram *histogram, uint64_t *fault)
 {
-	uint64_t awaited = conn->sent - conn->received;
-	size_t known = length < awaited ? length : (size_t) awaited;
-	size_t same = pattern_compare(conn->in, bytes, known);
+	uint64_t outstanding = conn->sent - conn->received;
+	size_t comparable = length < outstanding ? length : (size_t) outstanding;
+	size_t same = pattern_compare(conn->in, bytes, comparable);
 	int64_t finished = 0;
 
 	if (same < length) {
@@ -75,14 +75,14 @@ int64_t load_conn_received(struct load_conn *conn, const void *bytes, size_t len
 		return 0;
 	}
 	while (length >= conn->left) {
-		uint64_t *stamp = &conn->stamps[conn->finished++ & conn->mask], began = *stamp;
+		uint64_t *stamp = &conn->stamps[conn->finished++ & conn->mask], start = *stamp;
 
 		*stamp = 0;
 		length -= conn->left;
 		conn->left = conn->size;
-		if (began < since)
+		if (start < since)
 			continue;
-		latency_add(histogram, began, now);
+		latency_add(histogram, start, now);
 		finished++;
 	}
 	conn->left -= (uint32_t) length;

@@ -1,5 +1,7 @@
-/* load_epoll.c - the load engine on epoll(7): level-triggered, EPOLLOUT asked for only while a send is short */
+/* engine_epoll.c - load engine for streams on epoll(7) */
 #include <config.h>
+
+#include "client/load/epoll_base.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,34 +9,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/compat.h"
-#include "client/load/worker.h"
-
-#define BATCH 512
-#define WAKE UINT32_MAX /* the epoll data of the wake-up descriptor */
-
 struct epoll_engine {
-	int fd;
+	struct epoll_base base;
 	uint8_t *buffer;
-	struct epoll_event events[BATCH];
 };
-
-static int interest_set(struct load_worker *worker, struct load_conn *conn, int how, bool out)
-{
-	struct epoll_engine *engine = worker->engine;
-	struct epoll_event event = { .events = EPOLLIN | (out ? EPOLLOUT : 0u) };
-
-	event.data.u32 = (uint32_t) (conn - worker->conns);
-	if (how == EPOLL_CTL_MOD && conn->send_armed == out)
-		return 0;
-	conn->send_armed = out;
-	return epoll_ctl(engine->fd, how, conn->fd, &event) < 0 ? -errno : 0;
-}
 
 static void conn_close(struct load_conn *conn)
 {
 	if (conn->fd >= 0)
-		close(conn->fd); /* which takes it out of the epoll set too */
+		close(conn->fd); /* this removes it from the epoll set */
 	conn->fd = -1;
 	conn->state = LOAD_CONN_CLOSED;
 	conn->send_armed = false;
@@ -54,7 +37,7 @@ static void conn_send(struct load_worker *worker, struct load_conn *conn)
 	int r;
 
 	if (length == 0) {
-		interest_set(worker, conn, EPOLL_CTL_MOD, false);
+		epoll_base_watch(worker, conn, EPOLL_CTL_MOD, false);
 		return;
 	}
 	n = send(conn->fd, bytes, length, MSG_NOSIGNAL);
@@ -64,12 +47,12 @@ static void conn_send(struct load_worker *worker, struct load_conn *conn)
 	}
 	if (n > 0)
 		load_worker_sent(worker, conn, (size_t) n);
-	r = interest_set(worker, conn, EPOLL_CTL_MOD, conn->granted > conn->sent);
+	r = epoll_base_watch(worker, conn, EPOLL_CTL_MOD, conn->granted > conn->sent);
 	if (r < 0)
 		conn_fail(worker, conn, "epoll_ctl", -r);
 }
 
-/* Connect mode: a connection for the one message that is begun. */
+/* Connect mode: open a connection for the message that has been started. */
 static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 {
 	const struct load_run *run = worker->run;
@@ -81,14 +64,14 @@ static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 		conn->state = LOAD_CONN_CONNECTING;
 		r = connect(conn->fd, &run->to.sa, run->to.len) == 0 || errno == EINPROGRESS ? 0 : -errno;
 	}
-	/* A unix socket's backlog is full: the connection was not begun, and is a little later. */
+	/* The backlog of a unix socket is full: connect(2) has not started. Try again later. */
 	if (r == -EAGAIN) {
 		conn_close(conn);
 		load_worker_backoff(worker, conn);
 		return;
 	}
 	if (r == 0)
-		r = interest_set(worker, conn, EPOLL_CTL_ADD, true);
+		r = epoll_base_watch(worker, conn, EPOLL_CTL_ADD, true);
 	if (r < 0)
 		conn_fail(worker, conn, what, -r);
 }
@@ -120,13 +103,6 @@ static void conn_connected(struct load_worker *worker, struct load_conn *conn)
 	conn_send(worker, conn);
 }
 
-/* Connect mode: the server closed its side as well, so the next connection may begin. */
-static void conn_closed(struct load_worker *worker, struct load_conn *conn)
-{
-	conn_close(conn);
-	conn_kick(worker, conn);
-}
-
 static void conn_receive(struct load_worker *worker, struct load_conn *conn)
 {
 	struct epoll_engine *engine = worker->engine;
@@ -134,12 +110,14 @@ static void conn_receive(struct load_worker *worker, struct load_conn *conn)
 
 	if (n < 0 && errno == EAGAIN)
 		return;
+	/* Connect mode: the server has closed its side, too. Start the next connection. */
 	if (n == 0 && conn->state == LOAD_CONN_CLOSING) {
-		conn_closed(worker, conn);
+		conn_close(conn);
+		conn_kick(worker, conn);
 		return;
 	}
 	if (n <= 0) {
-		conn_fail(worker, conn, n == 0 ? "the server closed it" : "receive", n == 0 ? 0 : errno);
+		conn_fail(worker, conn, n == 0 ? "closed by the server" : "receive", n == 0 ? 0 : errno);
 		return;
 	}
 	worker->now = nsec_now();
@@ -147,8 +125,7 @@ static void conn_receive(struct load_worker *worker, struct load_conn *conn)
 		conn_fail(worker, conn, NULL, 0);
 		return;
 	}
-	if (worker->phase == LOAD_PHASE_DRAIN)
-		load_worker_check_drained(worker, conn);
+	load_worker_check_drained(worker, conn);
 	if (worker->run->options->mode == LOAD_CONNECT && conn->granted == conn->received) {
 		conn->state = LOAD_CONN_CLOSING;
 		shutdown(conn->fd, SHUT_WR);
@@ -169,66 +146,19 @@ static void conn_event(struct load_worker *worker, struct load_conn *conn, uint3
 		conn_send(worker, conn);
 }
 
-static int engine_loop(struct load_worker *worker)
-{
-	struct epoll_engine *engine = worker->engine;
-
-	for (;;) {
-		uint64_t next = load_worker_turn(worker, conn_kick), events;
-		struct timespec wait;
-		int n;
-
-		if (worker->phase == LOAD_PHASE_OVER)
-			return 0;
-		n = compat_epoll_wait(engine->fd, engine->events, BATCH, nsec_timespec(&wait, worker->now, next));
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		worker->now = nsec_now();
-		for (int i = 0; i < n; i++) {
-			if (engine->events[i].data.u32 != WAKE)
-				conn_event(worker, &worker->conns[engine->events[i].data.u32],
-					   engine->events[i].events);
-			else if (read(worker->wake, &events, sizeof events) < 0)
-				continue;
-		}
-	}
-}
-
 static int engine_epoll_run(struct load_worker *worker)
 {
-	struct epoll_engine engine = { .fd = -1 };
-	struct epoll_event wake = { .events = EPOLLIN, .data.u32 = WAKE };
+	struct epoll_engine engine = { .base = { .fd = -1, .kick = conn_kick, .event = conn_event } };
 	int r = -ENOMEM;
 
 	/* cppcheck-suppress autoVariables ; reset below */
 	worker->engine = &engine;
 	engine.buffer = malloc(worker->run->buffer);
-	if (!engine.buffer)
-		goto done;
-	engine.fd = epoll_create1(EPOLL_CLOEXEC);
-	if (engine.fd < 0 || epoll_ctl(engine.fd, EPOLL_CTL_ADD, worker->wake, &wake) < 0) {
-		r = -errno;
-		goto done;
-	}
-	r = 0;
-	for (unsigned i = 0; r == 0 && i < worker->count; i++)
-		if (worker->conns[i].fd >= 0)
-			r = interest_set(worker, &worker->conns[i], EPOLL_CTL_ADD, false);
-	if (r == 0)
-		r = engine_loop(worker);
-done:
-	if (engine.fd >= 0)
-		close(engine.fd);
+	if (engine.buffer)
+		r = epoll_base_run(worker, &engine.base);
 	free(engine.buffer);
 	worker->engine = NULL;
 	return r;
 }
 
-static int epoll_probe(char *why, size_t size)
-{
-	(void) why;
-	(void) size;
-	return 0;
-}
-
-const struct load_engine engine_epoll = { .name = "epoll", .probe = epoll_probe, .run = engine_epoll_run };
+const struct load_engine engine_epoll = { .name = "epoll", .run = engine_epoll_run };

@@ -1,7 +1,8 @@
-/* load_uring.c - the load engine on io_uring(7): at most one send and one receive in flight on a connection
+/* engine_uring.c - load engine for streams on io_uring(7)
  *
- * A descriptor is closed only when nothing is in flight on it, so no completion ever meets the connection's next
- * connection. All that a turn wants is handed over in the one call that also waits.
+ * At most one send and one receive are in flight on a connection. A descriptor is closed only when nothing
+ * is in flight on it, so that a completion never belongs to an earlier descriptor of the connection. All
+ * operations of a turn are submitted by the call that waits for completions.
  */
 #include <config.h>
 
@@ -17,24 +18,24 @@
 
 #include "client/load/worker.h"
 
-#define SQ_MOST 8192u
+#define SQ_ENTRIES_MAX 8192u
 
-enum op { OP_WAKE, OP_CONNECT, OP_SEND, OP_RECEIVE, OP_NONE };
+enum op { OP_WAKEUP, OP_CONNECT, OP_SEND, OP_RECEIVE, OP_SHUTDOWN };
 
-/* What the engine knows of a connection besides. */
+/* State of a connection that only this engine needs. */
 struct uring_conn {
-	const uint8_t *rest; /* being sent, and how much */
-	size_t rest_length;
-	bool failing; /* to be closed once nothing is in flight */
-	bool more;    /* the last receive left something in the socket */
+	const uint8_t *unsent; /* bytes of the send in flight */
+	size_t unsent_length;
+	bool failing;  /* to be closed when nothing is in flight */
+	bool readable; /* the last receive left data in the socket */
 };
 
 struct uring_engine {
 	struct io_uring ring;
 	struct uring_conn *conns;
-	uint8_t *buffers; /* one slot of run->buffer bytes a connection */
-	unsigned flying;  /* operations in flight, the wake-up's apart */
-	bool poll_first;  /* the kernel knows IORING_RECVSEND_POLL_FIRST */
+	uint8_t *buffers;   /* run->buffer bytes for each connection */
+	unsigned in_flight; /* operations, except for OP_WAKEUP */
+	bool poll_first;    /* the kernel supports IORING_RECVSEND_POLL_FIRST */
 };
 
 static void conn_kick(struct load_worker *worker, struct load_conn *conn);
@@ -46,53 +47,54 @@ static struct io_uring_sqe *sqe_get(struct load_worker *worker, enum op op)
 
 	while (!sqe) {
 		io_uring_submit(&engine->ring);
-		/* Some may have completed inside: what is handled from now on is not older than now. */
+		/* Operations may have completed in the call. Their completions are handled after this time.
+		 */
 		worker->now = nsec_now();
 		sqe = io_uring_get_sqe(&engine->ring);
 	}
-	engine->flying += op != OP_WAKE;
+	engine->in_flight += op != OP_WAKEUP;
 	return sqe;
 }
 
-static void tag(const struct load_worker *worker, struct io_uring_sqe *sqe, enum op op,
-		const struct load_conn *conn)
+static void sqe_tag(const struct load_worker *worker, struct io_uring_sqe *sqe, enum op op,
+		    const struct load_conn *conn)
 {
 	io_uring_sqe_set_data64(sqe, (uint64_t) op << 32 | (conn ? (uint32_t) (conn - worker->conns) : 0));
 }
 
-static void wake_arm(struct load_worker *worker)
+static void wakeup_arm(struct load_worker *worker)
 {
-	struct io_uring_sqe *sqe = sqe_get(worker, OP_WAKE);
+	struct io_uring_sqe *sqe = sqe_get(worker, OP_WAKEUP);
 
 	io_uring_prep_poll_add(sqe, worker->wake, POLLIN);
-	tag(worker, sqe, OP_WAKE, NULL);
+	sqe_tag(worker, sqe, OP_WAKEUP, NULL);
 }
 
-static struct uring_conn *own(const struct load_worker *worker, const struct load_conn *conn)
+static struct uring_conn *conn_state(const struct load_worker *worker, const struct load_conn *conn)
 {
 	struct uring_engine *engine = worker->engine;
 
 	return &engine->conns[conn - worker->conns];
 }
 
-/* Nothing is in flight any more on a connection that is to go. */
+/* Close a failed connection on which nothing is in flight. */
 static void conn_release(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 
 	close(conn->fd);
 	conn->fd = -1;
-	mine->failing = false;
+	state->failing = false;
 	load_worker_lost(worker, conn, NULL, 0);
 }
 
 static void conn_fail(struct load_worker *worker, struct load_conn *conn, const char *what, int error)
 {
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 
-	if (mine->failing)
+	if (state->failing)
 		return;
-	mine->failing = true;
+	state->failing = true;
 	if (what) {
 		load_worker_fault(worker, conn, what, error);
 		counter_add(&worker->counters.errors, 1);
@@ -105,42 +107,42 @@ static void conn_fail(struct load_worker *worker, struct load_conn *conn, const 
 
 static void send_submit(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_SEND);
 
-	/* With MSG_WAITALL the kernel goes on after a short send by itself; where it is too old to, we do. */
-	io_uring_prep_send(sqe, conn->fd, mine->rest, mine->rest_length, MSG_NOSIGNAL | MSG_WAITALL);
-	tag(worker, sqe, OP_SEND, conn);
+	/* With MSG_WAITALL the kernel continues after a short send; with an older kernel on_sent() does. */
+	io_uring_prep_send(sqe, conn->fd, state->unsent, state->unsent_length, MSG_NOSIGNAL | MSG_WAITALL);
+	sqe_tag(worker, sqe, OP_SEND, conn);
 	conn->send_armed = true;
 }
 
 static void conn_send(struct load_worker *worker, struct load_conn *conn)
 {
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 
-	mine->rest = load_conn_out(conn, PATTERN_RUN, &mine->rest_length);
-	if (mine->rest_length == 0)
+	state->unsent = load_conn_out(conn, PATTERN_RUN, &state->unsent_length);
+	if (state->unsent_length == 0)
 		return;
-	load_worker_sent(worker, conn, mine->rest_length);
+	load_worker_sent(worker, conn, state->unsent_length);
 	send_submit(worker, conn);
 }
 
 static void conn_receive_arm(struct load_worker *worker, struct load_conn *conn)
 {
 	struct uring_engine *engine = worker->engine;
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 	struct io_uring_sqe *sqe = sqe_get(worker, OP_RECEIVE);
 	size_t size = worker->run->buffer;
 
 	io_uring_prep_recv(sqe, conn->fd, engine->buffers + (size_t) (conn - worker->conns) * size, size, 0);
-	/* An answer cannot be there before the question has left: do not look in vain. */
-	if (engine->poll_first && conn->depth != 0 && !mine->more)
+	/* The answer is not there before the message has been sent: do not try to receive at once. */
+	if (engine->poll_first && conn->depth != 0 && !state->readable)
 		sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-	tag(worker, sqe, OP_RECEIVE, conn);
+	sqe_tag(worker, sqe, OP_RECEIVE, conn);
 	conn->recv_armed = true;
 }
 
-/* Connect mode: a connection for the one message that is begun. */
+/* Connect mode: open a connection for the message that has been started. */
 static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 {
 	const struct load_run *run = worker->run;
@@ -152,19 +154,19 @@ static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 		load_worker_lost(worker, conn, what, -fd);
 		return;
 	}
-	/* On a non-blocking one io_uring would say EAGAIN instead of waiting. */
+	/* With O_NONBLOCK, io_uring would return EAGAIN instead of waiting. */
 	fcntl(fd, F_SETFL, 0);
 	conn->fd = fd;
 	conn->state = LOAD_CONN_CONNECTING;
 	conn->send_armed = true;
 	sqe = sqe_get(worker, OP_CONNECT);
 	io_uring_prep_connect(sqe, fd, &run->to.sa, run->to.len);
-	tag(worker, sqe, OP_CONNECT, conn);
+	sqe_tag(worker, sqe, OP_CONNECT, conn);
 }
 
 static void conn_kick(struct load_worker *worker, struct load_conn *conn)
 {
-	if (conn->dead || own(worker, conn)->failing)
+	if (conn->dead || conn_state(worker, conn)->failing)
 		return;
 	load_worker_refill(worker, conn);
 	if (conn->state == LOAD_CONN_OPEN && !conn->send_armed)
@@ -188,38 +190,38 @@ static void on_connected(struct load_worker *worker, struct load_conn *conn, int
 
 static void on_sent(struct load_worker *worker, struct load_conn *conn, int result)
 {
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 
 	conn->send_armed = false;
-	if (mine->failing) {
+	if (state->failing) {
 		if (!conn->recv_armed)
 			conn_release(worker, conn);
 	} else if (result < 0) {
 		conn_fail(worker, conn, "send", -result);
-	} else if ((size_t) result < mine->rest_length) {
-		mine->rest += result;
-		mine->rest_length -= (size_t) result;
+	} else if ((size_t) result < state->unsent_length) {
+		state->unsent += result;
+		state->unsent_length -= (size_t) result;
 		send_submit(worker, conn);
 	} else if (conn->granted > conn->sent) {
 		conn_send(worker, conn);
 	}
 }
 
-/* Connect mode: all came back, so say the end, and await the server's. */
+/* Connect mode: everything came back. Close our side and wait until the server closes its side. */
 static void conn_finish(struct load_worker *worker, struct load_conn *conn)
 {
-	struct io_uring_sqe *sqe = sqe_get(worker, OP_NONE);
+	struct io_uring_sqe *sqe = sqe_get(worker, OP_SHUTDOWN);
 
 	conn->state = LOAD_CONN_CLOSING;
 	io_uring_prep_shutdown(sqe, conn->fd, SHUT_WR);
-	tag(worker, sqe, OP_NONE, conn);
+	sqe_tag(worker, sqe, OP_SHUTDOWN, conn);
 	conn_receive_arm(worker, conn);
 }
 
 static void on_end_of_file(struct load_worker *worker, struct load_conn *conn)
 {
 	if (conn->state != LOAD_CONN_CLOSING) {
-		conn_fail(worker, conn, "the server closed it", 0);
+		conn_fail(worker, conn, "closed by the server", 0);
 		return;
 	}
 	close(conn->fd);
@@ -231,10 +233,10 @@ static void on_end_of_file(struct load_worker *worker, struct load_conn *conn)
 static void on_received(struct load_worker *worker, struct load_conn *conn, int result, unsigned flags)
 {
 	struct uring_engine *engine = worker->engine;
-	struct uring_conn *mine = own(worker, conn);
+	struct uring_conn *state = conn_state(worker, conn);
 
 	conn->recv_armed = false;
-	if (mine->failing) {
+	if (state->failing) {
 		if (!conn->send_armed)
 			conn_release(worker, conn);
 		return;
@@ -254,16 +256,15 @@ static void on_received(struct load_worker *worker, struct load_conn *conn, int 
 		conn_fail(worker, conn, NULL, 0);
 		return;
 	}
-	mine->more = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
-	if (worker->phase == LOAD_PHASE_DRAIN)
-		load_worker_check_drained(worker, conn);
-	/* The send's completion may still be on its way though its bytes are back. */
+	state->readable = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+	load_worker_check_drained(worker, conn);
+	/* The completion of the send may come after the answer. */
 	if (worker->run->options->mode == LOAD_CONNECT && conn->granted == conn->received) {
 		conn_finish(worker, conn);
 		return;
 	}
 	conn_kick(worker, conn);
-	if (!mine->failing && conn->state == LOAD_CONN_OPEN)
+	if (!state->failing && conn->state == LOAD_CONN_OPEN)
 		conn_receive_arm(worker, conn);
 }
 
@@ -272,13 +273,13 @@ static void completion(struct load_worker *worker, const struct io_uring_cqe *cq
 	struct uring_engine *engine = worker->engine;
 	struct load_conn *conn = &worker->conns[(uint32_t) cqe->user_data];
 	enum op op = (enum op)(cqe->user_data >> 32);
-	uint64_t events;
+	uint64_t wakeups;
 
-	engine->flying -= op != OP_WAKE;
+	engine->in_flight -= op != OP_WAKEUP;
 	switch (op) {
-	case OP_WAKE:
-		if (read(worker->wake, &events, sizeof events) > 0 || errno == EAGAIN)
-			wake_arm(worker);
+	case OP_WAKEUP:
+		if (read(worker->wake, &wakeups, sizeof wakeups) > 0 || errno == EAGAIN)
+			wakeup_arm(worker);
 		break;
 	case OP_CONNECT:
 		on_connected(worker, conn, cqe->res);
@@ -289,7 +290,7 @@ static void completion(struct load_worker *worker, const struct io_uring_cqe *cq
 	case OP_RECEIVE:
 		on_received(worker, conn, cqe->res, cqe->flags);
 		break;
-	case OP_NONE:
+	case OP_SHUTDOWN:
 		break;
 	}
 }
@@ -307,7 +308,7 @@ static int completions_wait(struct load_worker *worker, uint64_t next)
 		r = io_uring_submit_and_wait(&engine->ring, 1);
 	} else {
 		nsec_timespec(&wait, worker->now, next);
-		limit = (struct __kernel_timespec){ .tv_sec = wait.tv_sec, .tv_nsec = wait.tv_nsec };
+		limit = (struct __kernel_timespec) { .tv_sec = wait.tv_sec, .tv_nsec = wait.tv_nsec };
 		r = io_uring_submit_and_wait_timeout(&engine->ring, &cqe, 1, &limit, NULL);
 	}
 	if (r < 0 && r != -ETIME && r != -EINTR && r != -EAGAIN && r != -EBUSY)
@@ -322,8 +323,8 @@ static int completions_wait(struct load_worker *worker, uint64_t next)
 	return 0;
 }
 
-/* The kernel still writes to our buffers while something is in flight: end it all first. */
-static void engine_settle(struct load_worker *worker)
+/* Wait until nothing is in flight, because the kernel would write to the buffers. */
+static void engine_stop(struct load_worker *worker)
 {
 	struct uring_engine *engine = worker->engine;
 	struct io_uring_cqe *cqe;
@@ -332,18 +333,18 @@ static void engine_settle(struct load_worker *worker)
 	for (unsigned i = 0; i < worker->count; i++)
 		if (worker->conns[i].fd >= 0)
 			shutdown(worker->conns[i].fd, SHUT_RDWR);
-	while (engine->flying > 0 && r >= 0) {
+	while (engine->in_flight > 0 && r >= 0) {
 		r = io_uring_submit_and_wait(&engine->ring, 1);
 		r = r == -EINTR ? 0 : r;
 		while (io_uring_peek_cqe(&engine->ring, &cqe) == 0) {
-			engine->flying -= cqe->user_data >> 32 != OP_WAKE;
+			engine->in_flight -= cqe->user_data >> 32 != OP_WAKEUP;
 			io_uring_cqe_seen(&engine->ring, cqe);
 		}
 	}
 }
 
-/* The best this kernel has. Returns 0 or -errno. */
-static int ring_make(struct uring_engine *engine, unsigned conns)
+/* Open a ring with the best flags that the kernel supports. Returns 0 or -errno. */
+static int engine_ring_open(struct uring_engine *engine, unsigned conns)
 {
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
@@ -355,24 +356,26 @@ static int ring_make(struct uring_engine *engine, unsigned conns)
 	int r = -EINVAL;
 
 	for (size_t i = 0; r == -EINVAL && i < sizeof flags / sizeof flags[0]; i++) {
-		/* A completion for all that can be in flight: the queue never overflows. */
+		/* Entries for everything that can be in flight, so that the queue does not overflow. */
 		struct io_uring_params params = {
 			.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
 			.cq_entries = 2 * room,
 		};
 
-		r = io_uring_queue_init_params(room < SQ_MOST ? room : SQ_MOST, &engine->ring, &params);
-		engine->poll_first = (flags[i] & IORING_SETUP_SINGLE_ISSUER) != 0; /* 6.0; that is 5.19 */
+		r = io_uring_queue_init_params(room < SQ_ENTRIES_MAX ? room : SQ_ENTRIES_MAX, &engine->ring,
+					       &params);
+		engine->poll_first = (flags[i] & IORING_SETUP_SINGLE_ISSUER)
+				  != 0; /* Linux 6.0; POLL_FIRST: 5.19 */
 	}
 	if (r == 0)
-		io_uring_register_ring_fd(&engine->ring); /* saves a look-up a call, where it can be */
+		io_uring_register_ring_fd(&engine->ring); /* optional: saves a look-up in each call */
 	return r;
 }
 
 static int engine_uring_run(struct load_worker *worker)
 {
-	struct uring_engine engine = { .flying = 0 };
-	int r = ring_make(&engine, worker->count);
+	struct uring_engine engine = { .in_flight = 0 };
+	int r = engine_ring_open(&engine, worker->count);
 
 	if (r < 0)
 		return r;
@@ -384,7 +387,7 @@ static int engine_uring_run(struct load_worker *worker)
 		r = -ENOMEM;
 		goto done;
 	}
-	wake_arm(worker);
+	wakeup_arm(worker);
 	for (unsigned i = 0; i < worker->count; i++) {
 		if (worker->conns[i].fd < 0)
 			continue;
@@ -398,7 +401,7 @@ static int engine_uring_run(struct load_worker *worker)
 			break;
 		r = completions_wait(worker, next);
 	}
-	engine_settle(worker);
+	engine_stop(worker);
 done:
 	io_uring_queue_exit(&engine.ring);
 	free(engine.conns);
@@ -417,8 +420,8 @@ static int engine_uring_probe(char *why, size_t size)
 
 	if (r < 0) {
 		snprintf(why, size, "%s",
-			 r == -ENOSYS  ? "this kernel has none"
-			 : r == -EPERM ? "the kernel refuses it here (sysctl kernel.io_uring_disabled, or a "
+			 r == -ENOSYS  ? "the kernel does not support it"
+			 : r == -EPERM ? "the kernel denies it (sysctl kernel.io_uring_disabled, or a "
 					 "seccomp filter)"
 				       : strerror(-r));
 		return r;
@@ -430,7 +433,7 @@ static int engine_uring_probe(char *why, size_t size)
 		if (!io_uring_opcode_supported(probe, needed[i]))
 			r = -EOPNOTSUPP;
 	if (r < 0)
-		snprintf(why, size, "this kernel's is too old (5.11 is needed)");
+		snprintf(why, size, "the kernel is too old (5.11 is needed)");
 	if (probe)
 		io_uring_free_probe(probe);
 	io_uring_queue_exit(&ring);

@@ -1,4 +1,4 @@
-/* load_uring_stub.c - stands in for load_uring.c in a build without liburing */
+/* engine_uring_stub.c - replaces engine_uring.c in a build without liburing */
 #include <config.h>
 
 #include <errno.h>
@@ -6,16 +6,10 @@
 
 #include "client/load/worker.h"
 
-static int stub_probe(char *why, size_t size)
+static int engine_uring_probe(char *why, size_t size)
 {
 	snprintf(why, size, "echoc was built without liburing");
 	return -ENOSYS;
 }
 
-static int stub_run(struct load_worker *worker)
-{
-	(void) worker;
-	return -ENOSYS;
-}
-
-const struct load_engine engine_uring = { .name = "io_uring", .probe = stub_probe, .run = stub_run };
+const struct load_engine engine_uring = { .name = "io_uring", .probe = engine_uring_probe };

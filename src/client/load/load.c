@@ -1,4 +1,4 @@
-/* load.c - see load.h; the coordinator */
+/* load.c - see load.h; the coordinator of the workers */
 #include <config.h>
 
 #include "client/load/load.h"
@@ -15,19 +15,24 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
-#include "client/numbers.h"
 #include "client/load/connect.h"
 #include "client/load/plot.h"
 #include "client/load/report.h"
 #include "client/load/worker.h"
+#include "client/numbers.h"
 
-#define LIVE_EVERY (NSEC_PER_SEC / 2)
-#define BUFFER_MOST PATTERN_RUN
+#define LIVE_INTERVAL (NSEC_PER_SEC / 2)
+#define BUFFER_MIN 64
+#define BUFFER_MAX PATTERN_RUN
+#define BUFFERS_TOTAL \
+	(UINT64_C(256) << 20) /* bytes for all connections, except that each has BUFFER_SHARE_MIN */
+#define BUFFER_SHARE_MIN 4096
 #define STREAM_WINDOW (UINT64_C(64) << 20)
-#define LIMIT_SHARE 0.95 /* a thread that wants a processor for more of the time than that is the limit */
+/* The client is the limit if a thread used, or waited for, a processor for that share of the time. */
+#define LIMIT_SHARE 0.95
 #define DESCRIPTORS_SPARE 32
+#define DRAIN_MAX (3600 * NSEC_PER_SEC) /* without a timeout */
 
-/* The coordinator's view. */
 struct coordinator {
 	struct load_run run;
 	struct load_worker *workers;
@@ -35,112 +40,88 @@ struct coordinator {
 	int *idle;
 	unsigned idle_open;
 	bool interrupted;
-	uint64_t stopped; /* when Ctrl-C came */
-	bool live, live_shown;
-	uint64_t live_next, live_echoes, live_at;
+	bool live, live_shown; /* the status line on a terminal */
+	uint64_t live_next, live_received, live_at;
 };
 
-static int error_print(int outcome, const char *what, int error)
-{
-	fprintf(stderr, "echoc: %s%s%s\n", what, error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
-	return outcome;
-}
+/* --- preparing ---------------------------------------------------------------------------------------- */
 
-/* --- before ------------------------------------------------------------------------------------------------- */
+/* The functions return OUTCOME_OK to continue. */
 
-static int descriptors_raise(const struct client_options *options)
+static enum outcome descriptors_raise(const struct client_options *options)
 {
 	rlim_t needed = (rlim_t) options->connections + options->idle + 4 * options->threads
 		      + DESCRIPTORS_SPARE;
-	struct rlimit limit;
-	char text[160];
+	struct rlimit limit, more = { needed, needed };
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return error_print(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
-	limit.rlim_cur = limit.rlim_max;
-	/* Only root may have more than the hard limit; it does no harm to ask. */
-	if (limit.rlim_max < needed) {
-		struct rlimit more = { needed, needed };
-
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-			return -1;
-		snprintf(text, sizeof text,
-			 "%u connections need %llu descriptors, and only %llu are allowed (ulimit -Hn)",
-			 options->connections + options->idle, (unsigned long long) needed,
-			 (unsigned long long) limit.rlim_max);
-		return error_print(OUTCOME_USAGE, text, 0);
-	}
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return error_print(OUTCOME_USAGE, "RLIMIT_NOFILE", errno);
-	return -1;
+		return client_error(OUTCOME_USAGE, "RLIMIT_NOFILE: %s", strerror(errno));
+	if (limit.rlim_max >= needed)
+		more = (struct rlimit) { limit.rlim_max, limit.rlim_max };
+	if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return OUTCOME_OK;
+	return client_error(OUTCOME_USAGE,
+			    "%u connections need %llu descriptors, and only %llu are allowed (ulimit -Hn)",
+			    options->connections + options->idle, (unsigned long long) needed,
+			    (unsigned long long) limit.rlim_max);
 }
 
-static size_t buffer_choose(const struct client_options *options)
+static uint64_t clamp(uint64_t value, uint64_t min, uint64_t max)
 {
-	uint64_t flight = options->size * (options->depth > 0 ? options->depth : 1);
-	uint64_t share = (UINT64_C(256) << 20) / options->connections; /* all of them together */
-
-	if (options->mode == LOAD_STREAM)
-		flight = BUFFER_MOST;
-	if (share < 4096)
-		share = 4096;
-	if (flight > share)
-		flight = share;
-	if (flight > BUFFER_MOST)
-		flight = BUFFER_MOST;
-	return flight < 64 ? 64 : (size_t) flight;
+	return value < min ? min : value > max ? max : value;
 }
 
-/* Which engine drives it. `note` (of `size` bytes) says why not the first choice, if so. Returns -1 or an outcome. */
-static int engine_choose(struct load_run *run, char *note, size_t size)
+static size_t buffer_size(const struct client_options *options)
+{
+	uint64_t outstanding = options->mode == LOAD_STREAM ? BUFFER_MAX : options->size * options->depth;
+	uint64_t share = clamp(BUFFERS_TOTAL / options->connections, BUFFER_SHARE_MIN, BUFFER_MAX);
+
+	return (size_t) clamp(outstanding, BUFFER_MIN, share);
+}
+
+/* Set run->engine. `note` (of `size` bytes) receives the reason if it is not the preferred one, else "". */
+static enum outcome engine_choose(struct load_run *run, char *note, size_t size)
 {
 	const struct client_options *options = run->options;
 	char why[160] = "";
 
 	note[0] = '\0';
-	run->engine = &engine_epoll;
-	if (options->udp) {
-		run->engine = &engine_udp;
-		return -1;
-	}
-	if (options->engine == ENGINE_EPOLL)
-		return -1;
+	run->engine = options->udp ? &engine_udp : &engine_epoll;
+	if (options->udp || options->engine == ENGINE_EPOLL)
+		return OUTCOME_OK;
 	if (engine_uring.probe(why, sizeof why) == 0) {
 		run->engine = &engine_uring;
-		return -1;
+		return OUTCOME_OK;
 	}
-	if (options->engine == ENGINE_URING) {
-		fprintf(stderr, "echoc: --engine io_uring: %s; use --engine epoll\n", why);
-		return OUTCOME_USAGE;
-	}
+	if (options->engine == ENGINE_URING)
+		return client_error(OUTCOME_USAGE, "--engine io_uring: %s; use --engine epoll", why);
 	snprintf(note, size, "no io_uring: %s", why);
-	return -1;
+	return OUTCOME_OK;
 }
 
-static int idle_open(struct coordinator *coordinator)
+static enum outcome idle_open(struct coordinator *coordinator)
 {
 	const struct client_options *options = coordinator->run.options;
 	const char *what;
-	char text[160];
 	int error;
 
 	if (options->idle == 0)
-		return -1;
-	coordinator->idle = malloc(options->idle * sizeof(int));
+		return OUTCOME_OK;
+	coordinator->idle = malloc(options->idle * sizeof *coordinator->idle);
 	if (!coordinator->idle)
-		return error_print(OUTCOME_USAGE, "idle connections", ENOMEM);
+		return client_error(OUTCOME_USAGE, "out of memory for idle connections");
 	for (unsigned i = 0; i < options->idle; i++)
 		coordinator->idle[i] = -1;
 	coordinator->idle_open = connect_many(coordinator->idle, options->idle, &options->sockopts,
 					      &coordinator->run.to, -1, &error, &what);
 	if (coordinator->idle_open == options->idle)
-		return -1;
-	snprintf(text, sizeof text, "only %u of %u idle connections could be made: %s%s",
-		 coordinator->idle_open, options->idle, what ? "cannot " : "", what ? what : "connect");
-	return error_print(OUTCOME_UNREACHED, text, error);
+		return OUTCOME_OK;
+	return client_error(OUTCOME_UNREACHABLE, "only %u of %u idle connections could be opened: %s%s: %s",
+			    coordinator->idle_open, options->idle, what ? "cannot " : "",
+			    what ? what : "connect", strerror(error));
 }
 
-/* How many idle connections the server has closed, or sent something on. */
+/* The number of idle connections that the server has closed, or sent data on. */
 static unsigned idle_lost(const struct coordinator *coordinator)
 {
 	unsigned lost = 0;
@@ -153,7 +134,8 @@ static unsigned idle_lost(const struct coordinator *coordinator)
 	return lost;
 }
 
-static int workers_start(struct coordinator *coordinator, int first_fd)
+/* `first_fd` is the connection with which the address was found; it is used for the first connection. */
+static enum outcome workers_start(struct coordinator *coordinator, int first_fd)
 {
 	const struct client_options *options = coordinator->run.options;
 	unsigned first = 0;
@@ -162,31 +144,31 @@ static int workers_start(struct coordinator *coordinator, int first_fd)
 	coordinator->workers = calloc(options->threads, sizeof *coordinator->workers);
 	if (!coordinator->workers) {
 		close(first_fd);
-		return error_print(OUTCOME_USAGE, "threads", ENOMEM);
+		return client_error(OUTCOME_USAGE, "out of memory for threads");
 	}
 	for (unsigned i = 0; i < options->threads; i++) {
 		struct load_worker *worker = &coordinator->workers[i];
 		unsigned count = options->connections / options->threads
 			       + (i < options->connections % options->threads);
 
-		r = load_worker_init(worker, &coordinator->run, i, first, count);
+		r = load_worker_init(worker, &coordinator->run, first, count);
 		coordinator->count++;
 		if (i == 0 && r == 0 && options->mode != LOAD_CONNECT)
-			worker->conns[0].fd = first_fd; /* the one with which the address was found */
+			worker->conns[0].fd = first_fd;
 		else if (i == 0)
 			close(first_fd);
 		if (r < 0)
-			return error_print(OUTCOME_USAGE, "connections", -r);
+			return client_error(OUTCOME_USAGE, "cannot prepare connections: %s", strerror(-r));
 		first += count;
 		r = pthread_create(&worker->thread, NULL, load_worker_thread, worker);
 		if (r != 0)
-			return error_print(OUTCOME_USAGE, "a thread", r);
+			return client_error(OUTCOME_USAGE, "cannot start a thread: %s", strerror(r));
 		coordinator->running++;
 	}
-	return -1;
+	return OUTCOME_OK;
 }
 
-/* --- during ------------------------------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------------------------ */
 
 static void workers_wake(struct coordinator *coordinator)
 {
@@ -194,10 +176,10 @@ static void workers_wake(struct coordinator *coordinator)
 
 	for (unsigned i = 0; i < coordinator->running; i++)
 		if (write(coordinator->workers[i].wake, &one, sizeof one) < 0)
-			return; /* cannot be: the counter does not fill */
+			return; /* impossible: the counter does not overflow */
 }
 
-/* Wait for news of a worker, for Ctrl-C or for the time `until`. */
+/* Wait for a notification of a worker, for an interrupt, or until `until`. */
 static void event_wait(struct coordinator *coordinator, uint64_t until)
 {
 	struct pollfd fd = { .fd = coordinator->run.report, .events = POLLIN };
@@ -209,31 +191,22 @@ static void event_wait(struct coordinator *coordinator, uint64_t until)
 		return;
 }
 
-static uint64_t echoes_so_far(const struct coordinator *coordinator, uint64_t *received, uint64_t *errors)
-{
-	uint64_t echoes = 0;
-
-	*received = *errors = 0;
-	for (unsigned i = 0; i < coordinator->running; i++) {
-		const struct load_counters *counters = &coordinator->workers[i].counters;
-
-		*received += counter_get(&counters->received);
-		*errors += counter_get(&counters->errors) + counter_get(&counters->mismatches)
-			 + counter_get(&counters->lost);
-		echoes += counter_get(&counters->echoes);
-	}
-	return echoes;
-}
-
 static void live_print(struct coordinator *coordinator, uint64_t now)
 {
 	const struct load_run *run = &coordinator->run;
-	uint64_t received, errors, begin = atomic_load(&run->begin), from = atomic_load(&run->measure_from);
+	uint64_t received = 0, errors = 0, begin = atomic_load(&run->begin),
+		 from = atomic_load(&run->measure_from);
 	double seconds = nsec_to_seconds(now - coordinator->live_at), speed;
 	char rate[NUMBER_TEXT_MAX];
 
-	echoes_so_far(coordinator, &received, &errors);
-	speed = seconds > 0 ? (double) (received - coordinator->live_echoes) / seconds : 0;
+	for (unsigned i = 0; i < coordinator->running; i++) {
+		const struct load_counters *counters = &coordinator->workers[i].counters;
+
+		received += counter_get(&counters->received);
+		errors += counter_get(&counters->errors) + counter_get(&counters->mismatches)
+			+ counter_get(&counters->lost);
+	}
+	speed = seconds > 0 ? (double) (received - coordinator->live_received) / seconds : 0;
 	fprintf(stderr, "\r%5.1f s %s  %s echoes/s  %.1f MB/s",
 		nsec_to_seconds(now - (now < from ? begin : from)),
 		now < from ? "warm-up" : "of the measurement",
@@ -244,69 +217,23 @@ static void live_print(struct coordinator *coordinator, uint64_t now)
 	fflush(stderr);
 	coordinator->live_shown = true;
 	coordinator->live_at = now;
-	coordinator->live_echoes = received;
+	coordinator->live_received = received;
 }
 
-static int opening_wait(struct coordinator *coordinator)
+/* Wait until all workers have opened their connections. */
+static enum outcome opening_wait(struct coordinator *coordinator)
 {
-	const char *fault = NULL;
-
-	while (atomic_load(&coordinator->run.opened) < coordinator->count && !coordinator->interrupted) {
+	while (atomic_load(&coordinator->run.opened) < coordinator->count) {
 		event_wait(coordinator, NSEC_NEVER);
-		coordinator->interrupted = interrupt_seen();
+		if (interrupt_seen())
+			return client_error(OUTCOME_UNREACHABLE,
+					    "interrupted before all connections were opened");
 	}
-	if (coordinator->interrupted)
-		return error_print(OUTCOME_UNREACHED, "interrupted before all connections were made", 0);
-	for (unsigned i = 0; i < coordinator->count && !fault; i++)
+	for (unsigned i = 0; i < coordinator->count; i++)
 		if (coordinator->workers[i].fault[0] != '\0')
-			fault = coordinator->workers[i].fault;
-	if (!fault)
-		return -1;
-	fprintf(stderr, "echoc: %s: %s\n", coordinator->run.target->name, fault);
-	return OUTCOME_UNREACHED;
-}
-
-static void run_stop(struct coordinator *coordinator, uint64_t now)
-{
-	struct load_run *run = &coordinator->run;
-
-	coordinator->interrupted = true;
-	coordinator->stopped = now;
-	atomic_store(&run->drain_to, now + NSEC_PER_SEC);
-	atomic_store(&run->measure_to, now);
-	workers_wake(coordinator);
-}
-
-/* From the first byte to the last: wakes the workers when a phase begins. */
-static void run_watch(struct coordinator *coordinator)
-{
-	struct load_run *run = &coordinator->run;
-	uint64_t woken = 0;
-
-	while (atomic_load(&run->finished) < coordinator->running) {
-		uint64_t from = atomic_load(&run->measure_from), to = atomic_load(&run->measure_to);
-		uint64_t over = atomic_load(&run->drain_to), now = nsec_now();
-		uint64_t next = now < from ? from : now < to ? to : now < over ? over : NSEC_NEVER;
-
-		/* One wake-up when a boundary has been crossed. */
-		if (next != woken && woken != 0)
-			workers_wake(coordinator);
-		woken = next;
-		if (coordinator->live && now >= coordinator->live_next) {
-			live_print(coordinator, now);
-			coordinator->live_next = now + LIVE_EVERY;
-		}
-		event_wait(coordinator, coordinator->live && coordinator->live_next < next
-						? coordinator->live_next
-						: next);
-		if (!coordinator->interrupted && interrupt_seen())
-			run_stop(coordinator, nsec_now());
-	}
-	/* All connections were lost before the time was over. */
-	if (nsec_now() < atomic_load(&run->measure_to))
-		atomic_store(&run->measure_to, nsec_now());
-	if (coordinator->live_shown)
-		fputs("\r\033[K", stderr);
+			return client_error(OUTCOME_UNREACHABLE, "%s: %s", coordinator->run.target->name,
+					    coordinator->workers[i].fault);
+	return OUTCOME_OK;
 }
 
 static void run_begin(struct coordinator *coordinator)
@@ -314,20 +241,71 @@ static void run_begin(struct coordinator *coordinator)
 	struct load_run *run = &coordinator->run;
 	const struct client_options *options = run->options;
 	uint64_t now = nsec_now(), from = now + options->ramp + options->warmup;
-	uint64_t drain = options->timeout == NSEC_NEVER ? 3600 * NSEC_PER_SEC : options->timeout;
 
 	atomic_store(&run->begin, now);
 	atomic_store(&run->measure_from, from);
 	atomic_store(&run->measure_to, from + options->duration);
-	atomic_store(&run->drain_to, from + options->duration + drain);
+	atomic_store(&run->drain_to, from + options->duration + nsec_earlier(options->timeout, DRAIN_MAX));
 	atomic_store(&run->go, true);
 	coordinator->live = !options->quiet && isatty(STDERR_FILENO);
 	coordinator->live_at = now;
-	coordinator->live_next = now + LIVE_EVERY;
+	coordinator->live_next = now + LIVE_INTERVAL;
 	workers_wake(coordinator);
 }
 
-/* --- after -------------------------------------------------------------------------------------------------- */
+/* End the measurement early, after an interrupt. */
+static void run_interrupt(struct coordinator *coordinator)
+{
+	struct load_run *run = &coordinator->run;
+	uint64_t now = nsec_now();
+
+	coordinator->interrupted = true;
+	atomic_store(&run->drain_to, now + NSEC_PER_SEC);
+	atomic_store(&run->measure_to, now);
+	workers_wake(coordinator);
+}
+
+/* The next time at which a phase ends; NSEC_NEVER: none. */
+static uint64_t phase_end(const struct load_run *run, uint64_t now)
+{
+	const uint64_t ends[] = { atomic_load(&run->measure_from), atomic_load(&run->measure_to),
+				  atomic_load(&run->drain_to) };
+
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+		if (now < ends[i])
+			return ends[i];
+	return NSEC_NEVER;
+}
+
+/* Wait until all workers have finished; wake them when a phase ends. */
+static void run_watch(struct coordinator *coordinator)
+{
+	struct load_run *run = &coordinator->run;
+	uint64_t woken = 0;
+
+	while (atomic_load(&run->finished) < coordinator->running) {
+		uint64_t now = nsec_now(), next = phase_end(run, now);
+
+		if (next != woken && woken != 0)
+			workers_wake(coordinator);
+		woken = next;
+		if (coordinator->live && now >= coordinator->live_next) {
+			live_print(coordinator, now);
+			coordinator->live_next = now + LIVE_INTERVAL;
+		}
+		event_wait(coordinator,
+			   coordinator->live ? nsec_earlier(next, coordinator->live_next) : next);
+		if (!coordinator->interrupted && interrupt_seen())
+			run_interrupt(coordinator);
+	}
+	/* All connections were lost before the end of the measurement. */
+	if (nsec_now() < atomic_load(&run->measure_to))
+		atomic_store(&run->measure_to, nsec_now());
+	if (coordinator->live_shown)
+		fputs("\r\033[K", stderr);
+}
+
+/* --- reporting ---------------------------------------------------------------------------------------- */
 
 static double seconds_measured(const struct coordinator *coordinator)
 {
@@ -337,7 +315,7 @@ static double seconds_measured(const struct coordinator *coordinator)
 	return to > from ? nsec_to_seconds(to - from) : 0;
 }
 
-static void report_worker(struct load_report *report, const struct load_worker *worker)
+static void report_add(struct load_report *report, const struct load_worker *worker)
 {
 	const struct load_counters *counters = &worker->counters;
 	double cpu = nsec_to_seconds(worker->cpu);
@@ -367,15 +345,26 @@ static void report_worker(struct load_report *report, const struct load_worker *
 	histogram_merge(&report->latency, &worker->histogram);
 }
 
-static int run_report(struct coordinator *coordinator, const char *note)
+static enum outcome run_outcome(const struct load_report *report)
+{
+	/* A missing UDP service is not noticed before. */
+	if (report->options->udp && report->bytes_received == 0 && report->errors > 0)
+		return OUTCOME_UNREACHABLE;
+	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
+	    || (!report->options->udp && report->bytes_sent != report->bytes_received))
+		return OUTCOME_DIFFERS;
+	return OUTCOME_OK;
+}
+
+static enum outcome run_report(struct coordinator *coordinator, const char *note)
 {
 	const struct client_options *options = coordinator->run.options;
 	struct load_report *report = calloc(1, sizeof *report);
 	char address[ADDR_TEXT_MAX];
-	int outcome = OUTCOME_OK;
+	enum outcome outcome;
 
 	if (!report)
-		return error_print(OUTCOME_DIFFERS, "the report", ENOMEM);
+		return client_error(OUTCOME_DIFFERS, "out of memory for the report");
 	report->options = options;
 	report->engine = coordinator->run.engine->name;
 	report->engine_note = note[0] != '\0' ? note : NULL;
@@ -389,15 +378,10 @@ static int run_report(struct coordinator *coordinator, const char *note)
 	report->idle_lost = idle_lost(coordinator);
 	histogram_clear(&report->latency);
 	for (unsigned i = 0; i < coordinator->running; i++)
-		report_worker(report, &coordinator->workers[i]);
+		report_add(report, &coordinator->workers[i]);
 	if (options->mode == LOAD_STREAM)
 		report->echoes = floor((double) report->bytes / (double) options->size);
-	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
-	    || (!options->udp && report->bytes_sent != report->bytes_received))
-		outcome = OUTCOME_DIFFERS;
-	/* Over UDP that nobody listens shows only now. */
-	if (options->udp && report->bytes_received == 0 && report->errors > 0)
-		outcome = OUTCOME_UNREACHED;
+	outcome = run_outcome(report);
 	if (options->json)
 		load_report_json(report);
 	else
@@ -421,16 +405,16 @@ static void coordinator_clear(struct coordinator *coordinator)
 		close(coordinator->run.report);
 }
 
-static int run_all(struct coordinator *coordinator, int first_fd, const char *note)
+static enum outcome run_all(struct coordinator *coordinator, int first_fd, const char *note)
 {
-	int outcome = workers_start(coordinator, first_fd);
+	enum outcome outcome = workers_start(coordinator, first_fd);
 
-	if (outcome < 0)
+	if (outcome == OUTCOME_OK)
 		outcome = opening_wait(coordinator);
-	/* The idle ones come last, as those at work were promised. */
-	if (outcome < 0)
+	/* After the active connections, so that these are not refused because of the idle ones. */
+	if (outcome == OUTCOME_OK)
 		outcome = idle_open(coordinator);
-	if (outcome < 0) {
+	if (outcome == OUTCOME_OK) {
 		run_begin(coordinator);
 		run_watch(coordinator);
 	} else {
@@ -438,32 +422,33 @@ static int run_all(struct coordinator *coordinator, int first_fd, const char *no
 	}
 	for (unsigned i = 0; i < coordinator->running; i++)
 		pthread_join(coordinator->workers[i].thread, NULL);
-	return outcome < 0 ? run_report(coordinator, note) : outcome;
+	return outcome == OUTCOME_OK ? run_report(coordinator, note) : outcome;
 }
 
-int load(const struct client_options *options, const struct target *target)
+enum outcome load(const struct client_options *options, const struct target *target)
 {
 	struct coordinator coordinator = { .run = { .options = options, .target = target, .report = -1 } };
 	struct load_run *run = &coordinator.run;
 	char why[TARGET_WHY_MAX], note[200];
-	int fd, outcome;
+	enum outcome outcome;
+	int fd;
 
-	run->buffer = buffer_choose(options);
+	run->buffer = buffer_size(options);
 	run->window = options->depth > 0 ? options->size * options->depth : STREAM_WINDOW;
 	outcome = descriptors_raise(options);
-	if (outcome < 0 && options->plot)
+	if (outcome == OUTCOME_OK && options->plot)
 		outcome = plot_check(options->plot);
-	if (outcome < 0)
+	if (outcome == OUTCOME_OK)
 		outcome = engine_choose(run, note, sizeof note);
-	if (outcome >= 0)
+	if (outcome != OUTCOME_OK)
 		return outcome;
 	fd = target_connect(target, &options->sockopts, &run->to, why);
 	if (fd < 0)
-		return error_print(OUTCOME_UNREACHED, why, 0);
+		return client_error(OUTCOME_UNREACHABLE, "%s", why);
 	pattern_make();
 	run->report = eventfd(0, EFD_CLOEXEC);
 	if (run->report < 0)
-		outcome = error_print(OUTCOME_USAGE, "eventfd", errno);
+		outcome = client_error(OUTCOME_USAGE, "eventfd: %s", strerror(errno));
 	else
 		outcome = run_all(&coordinator, fd, note);
 	coordinator_clear(&coordinator);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,41 +16,43 @@
 #include "client/load/report.h"
 
 #define TOOL "gnuplot"
-#define STEP \
-	1.06 /* from one bar to the next: forty in a power of ten, each many cells of the histogram wide */
+/* Ratio of consecutive bars: 40 bars in a power of ten, each as wide as many cells of the histogram. */
+#define STEP 1.06
 
-int plot_check(const char *path)
+static bool tool_installed(void)
 {
-	const char *folders = getenv("PATH");
-	char *copy = strdup(folders ? folders : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *folder;
-	int outcome = OUTCOME_USAGE, fd;
+	const char *path = getenv("PATH");
+	char *copy = strdup(path ? path : "/usr/local/bin:/usr/bin:/bin"), *rest = copy, *directory;
+	bool found = false;
 
-	while (outcome >= 0 && rest && (folder = strsep(&rest, ":")) != NULL) {
+	while (!found && rest && (directory = strsep(&rest, ":")) != NULL) {
 		char *file;
 
-		if (asprintf(&file, "%s/" TOOL, folder) < 0)
+		if (asprintf(&file, "%s/" TOOL, directory) < 0)
 			break;
-		if (access(file, X_OK) == 0)
-			outcome = -1;
+		found = access(file, X_OK) == 0;
 		free(file);
 	}
 	free(copy);
-	if (outcome >= 0) {
-		fprintf(stderr, "echoc: --plot: " TOOL " draws it, and is not installed here\n");
-		return outcome;
-	}
-	/* An older picture there is kept until there is a new one. */
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-	if (fd < 0) {
-		fprintf(stderr, "echoc: --plot: %s cannot be written: %s\n", path, strerror(errno));
-		return OUTCOME_USAGE;
-	}
-	close(fd);
-	return -1;
+	return found;
 }
 
-/* A string of gnuplot's between single quotes: only those need care. */
-static void quoted(FILE *file, const char *text)
+enum outcome plot_check(const char *path)
+{
+	int fd;
+
+	if (!tool_installed())
+		return client_error(OUTCOME_USAGE, "--plot: " TOOL " is needed and is not installed");
+	/* Without O_TRUNC: an older picture is kept until the new one is drawn. */
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return client_error(OUTCOME_USAGE, "--plot: cannot write %s: %s", path, strerror(errno));
+	close(fd);
+	return OUTCOME_OK;
+}
+
+/* Write a single-quoted string of gnuplot: a quote is doubled. */
+static void string_write(FILE *file, const char *text)
 {
 	fputc('\'', file);
 	for (; *text != '\0'; text++) {
@@ -60,7 +63,8 @@ static void quoted(FILE *file, const char *text)
 	fputc('\'', file);
 }
 
-/* How the echoes spread over the latencies (left axis), and how many were no slower (right axis). */
+/* The share of the messages with each latency (left axis), and the share with at most that latency (right
+ * axis). */
 static void script_write(FILE *file, const struct load_report *report)
 {
 	const struct client_options *options = report->options;
@@ -76,12 +80,13 @@ static void script_write(FILE *file, const struct load_report *report)
 	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset "
 	      "title ",
 	      file);
-	quoted(file, title);
+	string_write(file, title);
 	fputs(" noenhanced\nset xlabel 'latency, microseconds'\nset logscale x\nset grid\nset key top left\n"
-	      "set ylabel 'share of the messages, per cent'\nset y2label 'no slower, per cent'\n"
+	      "set ylabel 'share of the messages, per cent'\nset y2label 'messages up to that latency, per "
+	      "cent'\n"
 	      "set yrange [0:*]\nset y2range [0:100]\nset y2tics\nset ytics nomirror\n",
 	      file);
-	/* Told, because one value alone makes no range. */
+	/* gnuplot cannot choose a range for a single value. */
 	fprintf(file, "set xrange [%g:%g]\n$latency << END\n", low / STEP / 1e3, high * STEP / 1e3);
 	while (edge < high) {
 		double next = edge * STEP;
@@ -103,11 +108,11 @@ static void script_write(FILE *file, const struct load_report *report)
 	      file);
 }
 
-/* Without "set output" it writes the picture to its standard output. */
+/* Run gnuplot. Without "set output" it writes the picture to standard output. */
 static int tool_run(int script, int picture)
 {
 	posix_spawn_file_actions_t actions;
-	char *argv[] = { (char[]){ TOOL }, NULL };
+	char *argv[] = { (char[]) { TOOL }, NULL };
 	int status = 0, r;
 	pid_t pid;
 
@@ -130,7 +135,7 @@ int plot_draw(const struct load_report *report, const char *path)
 	int r = 0, picture;
 
 	if (report->latency.count == 0) {
-		fprintf(stderr, "echoc: --plot: no message came back, so there is nothing to draw\n");
+		client_error(OUTCOME_USAGE, "--plot: nothing to draw, no message came back");
 		return -ENODATA;
 	}
 	script = tmpfile();
@@ -150,7 +155,7 @@ int plot_draw(const struct load_report *report, const char *path)
 	if (picture >= 0 && close(picture) < 0 && r == 0)
 		r = -errno;
 	if (r < 0)
-		fprintf(stderr, "echoc: --plot: %s could not be drawn: %s\n", path,
-			r == -EIO ? "see what " TOOL " said" : strerror(-r));
+		client_error(OUTCOME_USAGE, "--plot: cannot draw %s: %s", path,
+			     r == -EIO ? TOOL " failed" : strerror(-r));
 	return r;
 }

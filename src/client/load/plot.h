@@ -1,16 +1,18 @@
-/* plot.h - a picture of the latencies, drawn by gnuplot
+/* plot.h - draw the distribution of latencies with gnuplot
  *
- * Main thread. Both say on standard error what went wrong.
+ * Main thread. Errors have been printed when a function returns.
  */
 #ifndef ECHOD_CLIENT_PLOT_H
 #define ECHOD_CLIENT_PLOT_H
 
+#include "client/error.h"
+
 struct load_report;
 
-/* Whether it can be drawn here, into `path`; asked before the run. Returns -1, or the outcome to end with. */
-int plot_check(const char *path);
+/* Check before the run whether gnuplot is installed and `path` can be written. Returns OUTCOME_OK if so. */
+enum outcome plot_check(const char *path);
 
-/* Draw into the file `path` as SVG. Returns 0 or -errno. */
+/* Draw into the SVG file `path`. Returns 0 or -errno. */
 int plot_draw(const struct load_report *report, const char *path);
 
 #endif

@@ -13,13 +13,9 @@
 #define BAR_WIDTH 40
 
 static const struct {
-	const char *text; /* as people write it */
-	const char *key;  /* as scripts find it */
+	const char *name;
 	double share;
-} quantiles[] = {
-	{ "p50", "p50", 0.5 },      { "p90", "p90", 0.9 }, { "p99", "p99", 0.99 },
-	{ "p99.9", "p999", 0.999 }, { "max", "max", 1 },
-};
+} quantiles[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p99", 0.99 }, { "p99.9", 0.999 }, { "max", 1 } };
 
 #define QUANTILES (sizeof quantiles / sizeof quantiles[0])
 
@@ -28,9 +24,9 @@ static double per_second(const struct load_report *report, double amount)
 	return report->seconds > 0 ? amount / report->seconds : 0;
 }
 
-/* --- for people --------------------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------------------------- */
 
-/* The edges of the rows of the picture go 1, 2, 5, 10, 20, 50, ... */
+/* The limits of the rows of the diagram are 1, 2, 5, 10, 20, 50, ... */
 static uint64_t edge_next(uint64_t edge)
 {
 	uint64_t power = 1;
@@ -49,14 +45,14 @@ static void latency_row(const struct histogram *latency, uint64_t low, uint64_t 
 
 	memset(bar, '#', sizeof bar);
 	bar[width] = '\0';
-	/* What is there but too little to be drawn must still be seen. */
+	/* A share too small for a "#" is still shown. */
 	if (width == 0 && share > 0)
 		strcpy(bar, ".");
 	printf("  %7s - %-7s %8.3f %%  %s\n", number_duration(from, (double) low),
 	       number_duration(to, (double) high), share * 100, bar);
 }
 
-static void latency_picture(const struct histogram *latency)
+static void latency_diagram(const struct histogram *latency)
 {
 	uint64_t low = 1;
 
@@ -100,7 +96,7 @@ static void latency_print(const struct load_report *report)
 	}
 	printf("  latency   ");
 	for (size_t i = 0; i < QUANTILES; i++)
-		printf(" %s %s,", quantiles[i].text,
+		printf(" %s %s,", quantiles[i].name,
 		       number_duration(text,
 				       (double) histogram_quantile(&report->latency, quantiles[i].share)));
 	printf(" mean %s\n", number_duration(text, histogram_mean(&report->latency)));
@@ -108,7 +104,7 @@ static void latency_print(const struct load_report *report)
 		puts("             counted from when each message was due");
 }
 
-static void faults_print(const struct load_report *report)
+static void errors_print(const struct load_report *report)
 {
 	if (report->mismatches + report->errors + report->lost + report->idle_lost + report->duplicates > 0)
 		printf("  wrong      %llu differing, %llu connections failed, %llu messages lost, %llu idle "
@@ -151,23 +147,11 @@ void load_report_text(const struct load_report *report)
 	else if (report->limited)
 		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an "
 		     "engine that costs less");
-	faults_print(report);
-	latency_picture(&report->latency);
+	errors_print(report);
+	latency_diagram(&report->latency);
 }
 
-/* --- for scripts -------------------------------------------------------------------------------------------- */
-
-static void latency_json(struct json *json, const struct histogram *latency)
-{
-	json_object(json, "latency_us");
-	for (size_t i = 0; i < QUANTILES; i++)
-		json_number(json, quantiles[i].key,
-			    (double) histogram_quantile(latency, quantiles[i].share) / 1e3, 3);
-	json_number(json, "mean", histogram_mean(latency) / 1e3, 3);
-	json_number(json, "min", latency->count > 0 ? (double) latency->min / 1e3 : 0, 3);
-	json_count(json, "count", latency->count);
-	json_object_end(json);
-}
+/* --- JSON --------------------------------------------------------------------------------------------- */
 
 void load_report_json(const struct load_report *report)
 {
@@ -196,7 +180,7 @@ void load_report_json(const struct load_report *report)
 	json_count(&json, "bytes_sent", report->bytes_sent);
 	json_count(&json, "bytes_received", report->bytes_received);
 	json_count(&json, "connections_made", report->connections_made);
-	latency_json(&json, &report->latency);
+	json_times(&json, "latency_us", &report->latency);
 	json_count(&json, "errors", report->errors);
 	json_count(&json, "lost", report->lost);
 	json_count(&json, "mismatches", report->mismatches);

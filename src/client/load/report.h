@@ -1,9 +1,9 @@
-/* report.h - what a load run came to, for people and for scripts
+/* report.h - result of a load run, as text and as JSON
  *
  * Main thread.
  */
-#ifndef ECHOD_CLIENT_REPORT_H
-#define ECHOD_CLIENT_REPORT_H
+#ifndef ECHOD_CLIENT_LOAD_REPORT_H
+#define ECHOD_CLIENT_LOAD_REPORT_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,24 +14,24 @@
 struct load_report {
 	const struct client_options *options;
 	const char *engine;
-	const char *engine_note; /* why it is not the one that would be taken first; NULL */
+	const char *engine_note; /* why the preferred engine is not used; NULL: it is */
 	const char *transport;   /* "tcp", "udp", "unix" */
 	const char *address;
-	double measured_from; /* the second of CLOCK_MONOTONIC at which measuring began */
-	double seconds;       /* measured */
+	double measured_from; /* start of the measurement, in seconds of CLOCK_MONOTONIC */
+	double seconds;       /* duration of the measurement */
 	double echoes;
-	uint64_t bytes;                      /* echoed while measuring */
-	uint64_t bytes_sent, bytes_received; /* over the whole run */
+	uint64_t bytes;                      /* that came back during measurement */
+	uint64_t bytes_sent, bytes_received; /* during the whole run */
 	uint64_t connections_made;
 	uint64_t errors, lost, mismatches, duplicates;
-	uint64_t idle_lost; /* idle connections that did not last */
+	uint64_t idle_lost; /* idle connections that were closed */
 	uint64_t unsent;
-	double cpu_seconds;        /* of all threads while measuring */
+	double cpu_seconds;        /* of all threads during measurement */
 	double cpu_share_highest;  /* of the busiest thread: 1 is one processor */
-	double wait_share_highest; /* of the same: share of the time it waited for a processor */
+	double wait_share_highest; /* share of the time that this thread waited for a processor */
 	bool limited;              /* the client was the limit */
 	bool interrupted;
-	const char *fault; /* the first thing that went wrong; NULL */
+	const char *fault; /* first error; NULL: none */
 	struct histogram latency;
 };
 

@@ -16,13 +16,14 @@
 
 #define BACKOFF (NSEC_PER_SEC / 100)
 
-int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned number, unsigned first,
-		     unsigned count)
+typedef void kick_function(struct load_worker *worker, struct load_conn *conn);
+
+int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned first, unsigned count)
 {
 	const struct client_options *options = run->options;
 	size_t each = load_conn_stamps_needed(options->depth);
 
-	*worker = (struct load_worker){ .run = run, .number = number, .count = count, .alive = count };
+	*worker = (struct load_worker) { .run = run, .count = count, .alive = count };
 	worker->wake = eventfd(0, EFD_CLOEXEC);
 	worker->conns = calloc(count, sizeof *worker->conns);
 	worker->stamps = calloc(count * each, sizeof *worker->stamps);
@@ -54,29 +55,62 @@ void load_worker_clear(struct load_worker *worker)
 		close(worker->wake);
 }
 
-/* --- the thread --------------------------------------------------------------------------------------------- */
+/* --- the thread --------------------------------------------------------------------------------------- */
 
+/* Open all connections; none in connect mode. Returns 0, or -errno with the error recorded. */
+static int conns_open(struct load_worker *worker)
+{
+	const struct load_run *run = worker->run;
+	const char *what;
+	char text[128];
+	int error = 0, *fds;
+	unsigned open;
+
+	if (run->options->mode == LOAD_CONNECT)
+		return 0;
+	fds = malloc(worker->count * sizeof *fds);
+	if (!fds)
+		return -ENOMEM;
+	for (unsigned i = 0; i < worker->count; i++)
+		fds[i] = worker->conns[i].fd;
+	open = connect_many(fds, worker->count, &run->options->sockopts, &run->to, worker->wake, &error,
+			    &what);
+	for (unsigned i = 0; i < worker->count; i++) {
+		worker->conns[i].fd = fds[i];
+		worker->conns[i].state = fds[i] >= 0 ? LOAD_CONN_OPEN : LOAD_CONN_CLOSED;
+	}
+	free(fds);
+	counter_add(&worker->counters.connections, open);
+	if (error == 0)
+		return 0;
+	snprintf(text, sizeof text, "only %u of %u connections could be opened: %s%s", open, worker->count,
+		 what ? "cannot " : "", what ? what : "connect");
+	load_worker_fault(worker, NULL, text, error);
+	return -error;
+}
+
+/* Increment `*count` and wake the coordinator. */
 static void coordinator_notify(struct load_run *run, _Atomic unsigned *count)
 {
 	uint64_t one = 1;
 
 	atomic_fetch_add(count, 1);
 	if (write(run->report, &one, sizeof one) < 0)
-		return; /* only at 2^64 - 1 news: it is awake */
+		return; /* the counter is at its maximum: the coordinator is awake */
 }
 
 void *load_worker_thread(void *argument)
 {
 	struct load_worker *worker = argument;
 	struct load_run *run = worker->run;
-	uint64_t events;
+	uint64_t wakeups;
 	int r;
 
-	/* Wake-ups of an open loop are wanted when asked for, not 50 us later. */
+	/* The default timer slack of 50 us would delay the messages of an open loop. */
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-	r = load_worker_connect(worker);
+	r = conns_open(worker);
 	coordinator_notify(run, &run->opened);
-	if (read(worker->wake, &events, sizeof events) == (ssize_t) sizeof events && atomic_load(&run->go)
+	if (read(worker->wake, &wakeups, sizeof wakeups) == (ssize_t) sizeof wakeups && atomic_load(&run->go)
 	    && r == 0) {
 		fcntl(worker->wake, F_SETFL, O_NONBLOCK);
 		worker->now = atomic_load(&run->begin);
@@ -100,9 +134,9 @@ void load_worker_fault(struct load_worker *worker, const struct load_conn *conn,
 		 error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
 }
 
-/* --- phases ------------------------------------------------------------------------------------------------- */
+/* --- phases ------------------------------------------------------------------------------------------- */
 
-/* What this thread used of a processor, and how long it had to wait for one. */
+/* Processor time used by this thread, and time it waited for a processor, in nanoseconds. */
 static void usage_read(uint64_t *cpu, uint64_t *delay)
 {
 	struct timespec used;
@@ -115,12 +149,22 @@ static void usage_read(uint64_t *cpu, uint64_t *delay)
 	file = fopen("/proc/thread-self/schedstat", "re");
 	if (!file)
 		return;
-	/* The time run, the time waited, and more. */
+	/* The second number is the time waited. */
 	if (fgets(text, sizeof text, file) != NULL)
 		waited = strchr(text, ' ');
 	if (waited)
 		*delay = strtoull(waited, NULL, 10);
 	fclose(file);
+}
+
+static void measure_begin(struct load_worker *worker)
+{
+	worker->phase = LOAD_PHASE_MEASURE;
+	worker->measured = &worker->histogram;
+	worker->since = worker->interval > 0
+			      ? atomic_load_explicit(&worker->run->measure_from, memory_order_relaxed)
+			      : 0;
+	usage_read(&worker->cpu_from, &worker->delay_from);
 }
 
 static void measure_end(struct load_worker *worker)
@@ -130,18 +174,17 @@ static void measure_end(struct load_worker *worker)
 	usage_read(&cpu, &delay);
 	worker->cpu = cpu - worker->cpu_from;
 	worker->delay = delay - worker->delay_from;
-	/* In an open loop what was due while measuring counts, however late it comes: a server that stalls at the end
-	 * cannot hide it. In a closed one what comes back while measuring does. */
+	/* A closed loop counts what comes back during measurement. An open loop counts what was due during
+	 * measurement, also if it comes back later, so that a server that stalls at the end is noticed. */
 	if (worker->interval == 0)
 		worker->measured = NULL;
 }
 
-/* From here on nothing is begun. */
+/* From now on no message is started. */
 static void drain_begin(struct load_worker *worker)
 {
-	worker->undrained = 0;
-	for (unsigned i = 0; i < worker->count; i++)
-		worker->undrained += !worker->conns[i].dead;
+	worker->phase = LOAD_PHASE_DRAIN;
+	worker->undrained = worker->alive;
 	for (unsigned i = 0; i < worker->count; i++) {
 		struct load_conn *conn = &worker->conns[i];
 
@@ -153,7 +196,7 @@ static void drain_begin(struct load_worker *worker)
 	}
 }
 
-/* What has not come back by now is lost. */
+/* Everything that has not come back by now is lost. */
 static void drain_give_up(struct load_worker *worker)
 {
 	uint64_t lost = 0;
@@ -162,41 +205,30 @@ static void drain_give_up(struct load_worker *worker)
 	for (unsigned i = 0; i < worker->count; i++) {
 		if (!worker->conns[i].dead) {
 			missing |= worker->conns[i].sent
-				!= worker->conns[i].received; /* of a stream no message is lost, but bytes */
+				!= worker->conns[i].received; /* a stream loses bytes, not messages */
 			lost += load_conn_abandon(&worker->conns[i]);
 		}
 	}
 	counter_add(&worker->counters.lost, lost);
 	if (lost > 0 || missing)
 		load_worker_fault(worker, NULL,
-				  "what was under way at the end did not come back within the time-out", 0);
+				  "outstanding messages did not come back within the timeout at the end", 0);
 	worker->undrained = 0;
 }
 
 static void phase_advance(struct load_worker *worker)
 {
 	struct load_run *run = worker->run;
+	bool ends;
 
-	if (worker->phase == LOAD_PHASE_WARM
-	    && worker->now >= atomic_load_explicit(&run->measure_from, memory_order_relaxed)) {
-		worker->phase = LOAD_PHASE_MEASURE;
-		worker->measured = &worker->histogram;
-		worker->since = worker->interval > 0
-				      ? atomic_load_explicit(&run->measure_from, memory_order_relaxed)
-				      : 0;
-		usage_read(&worker->cpu_from, &worker->delay_from);
-	}
-	if (worker->phase <= LOAD_PHASE_MEASURE
-	    && worker->now >= atomic_load_explicit(&run->measure_to, memory_order_relaxed)) {
+	if (worker->phase == LOAD_PHASE_WARMUP
+	    && worker->now >= atomic_load_explicit(&run->measure_from, memory_order_relaxed))
+		measure_begin(worker);
+	ends = worker->now >= atomic_load_explicit(&run->measure_to, memory_order_relaxed);
+	if (worker->phase <= LOAD_PHASE_MEASURE && (ends || worker->alive == 0)) {
 		if (worker->phase == LOAD_PHASE_MEASURE)
 			measure_end(worker);
-		worker->phase = LOAD_PHASE_DRAIN;
 		drain_begin(worker);
-	}
-	if (worker->phase <= LOAD_PHASE_MEASURE && worker->alive == 0) {
-		if (worker->phase == LOAD_PHASE_MEASURE)
-			measure_end(worker);
-		worker->phase = LOAD_PHASE_OVER;
 	}
 	if (worker->phase == LOAD_PHASE_DRAIN && worker->undrained > 0
 	    && worker->now >= atomic_load_explicit(&run->drain_to, memory_order_relaxed))
@@ -207,19 +239,20 @@ static void phase_advance(struct load_worker *worker)
 
 void load_worker_check_drained(struct load_worker *worker, struct load_conn *conn)
 {
-	if (worker->phase != LOAD_PHASE_DRAIN || conn->settled || conn->dead
+	if (worker->phase != LOAD_PHASE_DRAIN || conn->drained || conn->dead
 	    || conn->granted != conn->received)
 		return;
-	conn->settled = true;
+	conn->drained = true;
 	worker->undrained--;
 }
 
-/* --- who may begin ------------------------------------------------------------------------------------------ */
+/* --- starting messages -------------------------------------------------------------------------------- */
 
 static uint64_t tick_time(const struct load_worker *worker, uint64_t tick)
 {
-	return atomic_load_explicit(&worker->run->begin, memory_order_relaxed)
-	     + (uint64_t) ((double) tick * worker->interval);
+	uint64_t begin = atomic_load_explicit(&worker->run->begin, memory_order_relaxed);
+
+	return begin + (uint64_t) ((double) tick * worker->interval);
 }
 
 void load_worker_refill(struct load_worker *worker, struct load_conn *conn)
@@ -239,19 +272,18 @@ void load_worker_refill(struct load_worker *worker, struct load_conn *conn)
 	}
 }
 
-/* Bring in those whose turn has come by --ramp. Returns when the next one's will. */
-static uint64_t ramp_advance(struct load_worker *worker,
-			     void (*kick)(struct load_worker *, struct load_conn *))
+/* Activate the connections whose time has come (--ramp). Returns when the next one is to be activated. */
+static uint64_t ramp_advance(struct load_worker *worker, kick_function *kick)
 {
 	const struct client_options *options = worker->run->options;
 	uint64_t begin = atomic_load_explicit(&worker->run->begin, memory_order_relaxed);
 
 	while (worker->active < worker->count) {
-		uint64_t turn = begin + (uint64_t) ((double) options->ramp * worker->active / worker->count);
+		uint64_t when = begin + (uint64_t) ((double) options->ramp * worker->active / worker->count);
 		struct load_conn *conn = &worker->conns[worker->active];
 
-		if (turn > worker->now)
-			return turn;
+		if (when > worker->now)
+			return when;
 		worker->active++;
 		conn->active = true;
 		if (worker->interval == 0 && !conn->dead)
@@ -260,13 +292,13 @@ static uint64_t ramp_advance(struct load_worker *worker,
 	return NSEC_NEVER;
 }
 
-/* Note all that became due; after the end of the measuring nothing does. Returns when the next message will. */
-static uint64_t ticks_advance(struct load_worker *worker,
-			      void (*kick)(struct load_worker *, struct load_conn *))
+/* Register the messages that have become due; none after the end of the measurement. Returns when the next
+ * one is due. */
+static uint64_t ticks_advance(struct load_worker *worker, kick_function *kick)
 {
 	uint64_t end = atomic_load_explicit(&worker->run->measure_to, memory_order_relaxed);
 
-	for (;;) {
+	for (;; worker->tick++) {
 		struct load_conn *conn = &worker->conns[worker->tick % worker->count];
 		uint64_t when = tick_time(worker, worker->tick);
 
@@ -274,19 +306,18 @@ static uint64_t ticks_advance(struct load_worker *worker,
 			return NSEC_NEVER;
 		if (when > worker->now)
 			return when;
-		if (conn->active && !conn->dead) {
-			if (conn->due++ == 0)
-				conn->due_tick = worker->tick;
-			kick(worker, conn);
-		}
-		worker->tick++;
+		if (!conn->active || conn->dead)
+			continue;
+		if (conn->due++ == 0)
+			conn->due_tick = worker->tick;
+		kick(worker, conn);
 	}
 }
 
-static uint64_t backoff_advance(struct load_worker *worker,
-				void (*kick)(struct load_worker *, struct load_conn *))
+/* Kick the connections whose backoff is over. Returns when the next one's is. */
+static uint64_t backoff_advance(struct load_worker *worker, kick_function *kick)
 {
-	/* As many as there are now: a push may put its connection to rest again. */
+	/* Only the entries that are in the queue now, because `kick` may append one. */
 	for (unsigned n = worker->backoff_count; n > 0; n--) {
 		unsigned first = worker->backoff_first;
 
@@ -307,44 +338,39 @@ void load_worker_backoff(struct load_worker *worker, struct load_conn *conn)
 	worker->backoff_until[slot] = worker->now + BACKOFF;
 }
 
-uint64_t load_worker_turn(struct load_worker *worker,
-			  void (*kick)(struct load_worker *worker, struct load_conn *conn))
+uint64_t load_worker_turn(struct load_worker *worker, kick_function *kick)
 {
-	uint64_t next = NSEC_NEVER, when;
+	uint64_t next = NSEC_NEVER;
 
 	worker->now = nsec_now();
 	if (worker->active < worker->count && worker->phase < LOAD_PHASE_DRAIN)
 		next = ramp_advance(worker, kick);
-	/* Before the phase changes: what was due in it is begun, or at least known. */
-	if (worker->interval > 0 && worker->phase < LOAD_PHASE_DRAIN) {
-		when = ticks_advance(worker, kick);
-		next = when < next ? when : next;
-	}
+	/* Before the phase changes, so that messages that were due in it are registered. */
+	if (worker->interval > 0 && worker->phase < LOAD_PHASE_DRAIN)
+		next = nsec_earlier(next, ticks_advance(worker, kick));
 	phase_advance(worker);
 	if (worker->phase >= LOAD_PHASE_DRAIN)
 		next = atomic_load_explicit(&worker->run->drain_to, memory_order_relaxed);
-	/* In the drain too: some rest with a message that was begun, until they can connect. */
-	if (worker->backoff_count > 0 && worker->phase != LOAD_PHASE_OVER) {
-		when = backoff_advance(worker, kick);
-		next = when < next ? when : next;
-	}
-	/* One that failed just now may have been the last that was awaited. */
+	/* In LOAD_PHASE_DRAIN, too: a connection in backoff may have started a message. */
+	if (worker->backoff_count > 0 && worker->phase != LOAD_PHASE_OVER)
+		next = nsec_earlier(next, backoff_advance(worker, kick));
+	/* A connection that failed just now may have been the last one that was not drained. */
 	return worker->phase == LOAD_PHASE_DRAIN && worker->undrained == 0 ? worker->now : next;
 }
 
-/* --- what came back ----------------------------------------------------------------------------------------- */
+/* --- receiving ---------------------------------------------------------------------------------------- */
 
 int load_worker_received(struct load_worker *worker, struct load_conn *conn, const void *bytes, size_t length)
 {
-	uint64_t fault;
+	uint64_t offset;
 	int64_t finished = load_conn_received(conn, bytes, length, worker->since, worker->now,
-					      worker->measured, &fault);
+					      worker->measured, &offset);
 	char text[96];
 
 	if (finished < 0) {
 		snprintf(text, sizeof text,
 			 "the byte at offset %llu of its stream came back different or was never sent",
-			 (unsigned long long) fault);
+			 (unsigned long long) offset);
 		counter_add(&worker->counters.mismatches, 1);
 		load_worker_fault(worker, conn, text, 0);
 		return -EBADMSG;
@@ -352,8 +378,7 @@ int load_worker_received(struct load_worker *worker, struct load_conn *conn, con
 	counter_add(&worker->counters.received, length);
 	if (worker->measured) {
 		counter_add(&worker->counters.bytes, length);
-		if (finished > 0)
-			counter_add(&worker->counters.echoes, (uint64_t) finished);
+		counter_add(&worker->counters.echoes, (uint64_t) finished);
 	}
 	return 0;
 }
@@ -372,7 +397,7 @@ void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const 
 		load_worker_check_drained(worker, conn);
 		return;
 	}
-	if (worker->phase == LOAD_PHASE_DRAIN && !conn->settled)
+	if (worker->phase == LOAD_PHASE_DRAIN && !conn->drained)
 		worker->undrained--;
 	conn->dead = true;
 	worker->alive--;

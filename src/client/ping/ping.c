@@ -19,7 +19,7 @@
 #include "client/ping/probes.h"
 #include "client/nsec.h"
 
-#define DATAGRAM_MOST 65536
+#define DATAGRAM_MAX 65536
 
 struct ping {
 	const struct client_options *options;
@@ -27,18 +27,18 @@ struct ping {
 	struct addr to;
 	char address[ADDR_TEXT_MAX];
 	struct probes probes;
-	int fd;                /* -1: no connection at the moment */
-	uint64_t begun, ended; /* ticks */
+	int fd;                /* -1: not connected */
+	uint64_t begun, ended; /* nanoseconds, as all times here */
 	uint64_t end;          /* the deadline; NSEC_NEVER: none */
 	uint64_t next;         /* when the next probe is due */
-	uint64_t refused;      /* UDP: times the host said that nobody listens there */
+	uint64_t refused;      /* UDP: errors ECONNREFUSED */
 
-	/* Stream: the probe being sent and the answer being received. */
+	/* Streams: the probe being sent and the answer being received. */
 	uint8_t *out, *in;
 	size_t out_done, in_done;
 	bool sending;
-	uint64_t answer;  /* the number of the probe `in` is the answer to */
-	uint64_t connect; /* ticks the latest connection took to be made */
+	uint64_t answer;  /* number of the probe whose answer is in `in` */
+	uint64_t connect; /* time to establish the latest connection */
 	struct histogram connects;
 };
 
@@ -47,18 +47,18 @@ static bool is_stream(const struct ping *ping)
 	return !ping->options->udp;
 }
 
-static double milliseconds(double ticks)
+static double milliseconds(double nsec)
 {
-	return ticks / 1e6;
+	return nsec / 1e6;
 }
 
-/* Whether each probe is to have its line. */
+/* Whether a line is printed for each probe. */
 static bool prints_probes(const struct ping *ping)
 {
 	return !ping->options->quiet && !ping->options->json;
 }
 
-/* --- lines -------------------------------------------------------------------------------------------------- */
+/* --- lines -------------------------------------------------------------------------------------------- */
 
 static void line_failed(const struct ping *ping, uint64_t seq, const char *what, int error)
 {
@@ -119,7 +119,7 @@ static void header_print(const struct ping *ping)
 	putchar('\n');
 }
 
-/* --- the connection ----------------------------------------------------------------------------------------- */
+/* --- the connection ----------------------------------------------------------------------------------- */
 
 /* Returns 0 or -errno with `why`. */
 static int ping_connect(struct ping *ping, char *why)
@@ -127,7 +127,7 @@ static int ping_connect(struct ping *ping, char *why)
 	struct socket_options sockopts = ping->options->sockopts;
 	uint64_t before = nsec_now(), left = ping->end > before ? ping->end - before : 0;
 
-	/* The deadline holds for this too. */
+	/* The deadline limits connecting, too. */
 	if (ping->end != NSEC_NEVER && left < sockopts.timeout)
 		sockopts.timeout = left;
 	ping->fd = target_connect(ping->target, &sockopts, &ping->to, why);
@@ -155,7 +155,7 @@ static void ping_disconnect(struct ping *ping)
 	ping->sending = false;
 }
 
-/* The stream broke: what was under way on it will not be answered. */
+/* The connection broke: the outstanding probes will not be answered. */
 static void stream_lost(struct ping *ping, const char *what, int error)
 {
 	uint64_t seq;
@@ -165,10 +165,9 @@ static void stream_lost(struct ping *ping, const char *what, int error)
 		probes_give_up(&ping->probes, seq, PROBE_FAILED);
 		line_failed(ping, seq, what, error);
 	}
-	/* Those already told as overdue stay so. */
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------ */
+/* --- sending ------------------------------------------------------------------------------------------ */
 
 static void stream_send(struct ping *ping)
 {
@@ -186,7 +185,7 @@ static void stream_send(struct ping *ping)
 
 static void datagram_send(struct ping *ping, uint64_t seq)
 {
-	/* An error of the datagram before may be told here; then this one has not been sent. */
+	/* send(2) may report an error of the previous datagram; then this one has not been sent. */
 	for (int tries = 0; tries < 2; tries++) {
 		if (send(ping->fd, ping->out, ping->probes.size, MSG_NOSIGNAL) >= 0)
 			return;
@@ -209,7 +208,7 @@ static void probe_send(struct ping *ping)
 	if (ping->fd < 0)
 		r = ping_connect(ping, why);
 	if (r < 0) {
-		/* Cut off by Ctrl-C or the deadline, it says nothing about the server. */
+		/* Interrupted by Ctrl-C or the deadline: not a failure of the server. */
 		if (r == -EINTR || nsec_now() >= ping->end)
 			return;
 		seq = probes_send(&ping->probes, nsec_now());
@@ -227,7 +226,7 @@ static void probe_send(struct ping *ping)
 	}
 }
 
-/* Whether one may go out now that it is due. */
+/* Whether the next probe may be sent when it is due. */
 static bool may_send(struct ping *ping)
 {
 	const struct client_options *options = ping->options;
@@ -236,17 +235,17 @@ static bool may_send(struct ping *ping)
 		return false;
 	if (ping->sending)
 		return false;
-	/* Back to back, and over connections of their own, one is waited for before the next. */
+	/* Without interval, and with a connection for each probe, wait for the previous answer. */
 	if (options->interval == 0 || options->reconnect)
 		return probes_oldest(&ping->probes) == 0;
 	return true;
 }
 
-/* --- receiving ---------------------------------------------------------------------------------------------- */
+/* --- receiving ---------------------------------------------------------------------------------------- */
 
 static void datagrams_receive(struct ping *ping)
 {
-	static uint8_t bytes[DATAGRAM_MOST];
+	static uint8_t bytes[DATAGRAM_MAX];
 	struct probe_match match;
 
 	for (;;) {
@@ -261,8 +260,9 @@ static void datagrams_receive(struct ping *ping)
 			if (seq > 0 && probes_get(&ping->probes, seq)->state == PROBE_UNDERWAY) {
 				probes_give_up(&ping->probes, seq, PROBE_FAILED);
 				line_failed(ping, seq,
-					    errno == ECONNREFUSED ? "nobody listens there (port unreachable)"
-								  : "error",
+					    errno == ECONNREFUSED
+						    ? "no service on that port (port unreachable)"
+						    : "error",
 					    errno == ECONNREFUSED ? 0 : errno);
 			}
 			continue;
@@ -288,19 +288,19 @@ static void stream_receive(struct ping *ping)
 	if (ping->in_done < ping->probes.size)
 		return;
 	ping->in_done = 0;
-	/* Bytes nobody asked for. */
+	/* Data that was not sent by us. */
 	if (ping->answer > ping->probes.sent) {
 		ping->probes.strays++;
-		match = (struct probe_match){ .verdict = VERDICT_STRAY };
+		match = (struct probe_match) { .verdict = VERDICT_STRAY };
 	} else {
 		probes_match_stream(&ping->probes, ping->answer++, ping->in, nsec_now(), &match);
 	}
 	line_answer(ping, &match, ping->probes.size);
 }
 
-/* --- the course of it --------------------------------------------------------------------------------------- */
+/* --- the loop ----------------------------------------------------------------------------------------- */
 
-/* Tell the probes whose time is up. Returns when the next one's will be. */
+/* Report the probes that were not answered in time. Returns when the next one expires. */
 static uint64_t overdue_report(struct ping *ping, uint64_t now)
 {
 	uint64_t timeout = ping->options->timeout, seq;
@@ -341,7 +341,7 @@ static void ping_run(struct ping *ping)
 			return;
 		if (now >= ping->next && may_send(ping)) {
 			probe_send(ping);
-			/* Hold the beat; after a long stop do not make up for what was missed. */
+			/* Keep the rhythm, but do not send missed probes after a long stop. */
 			ping->next += interval;
 			if (ping->next + interval < now)
 				ping->next = now + interval;
@@ -349,11 +349,11 @@ static void ping_run(struct ping *ping)
 		}
 		if (may_send(ping) && ping->next < wake)
 			wake = ping->next;
-		/* Nobody reads any more, as behind "| head": main() says so. */
+		/* Standard output is closed, as by "| head": main() reports it. */
 		if (fflush(stdout) != 0)
 			return;
-		fd = (struct pollfd){ .fd = ping->fd,
-				      .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
+		fd = (struct pollfd) { .fd = ping->fd,
+				       .events = (short) (POLLIN | (ping->sending ? POLLOUT : 0)) };
 		if (ppoll(&fd, 1, nsec_timespec(&wait, now, wake < ping->end ? wake : ping->end),
 			  interrupt_mask())
 		    <= 0)
@@ -365,7 +365,7 @@ static void ping_run(struct ping *ping)
 	}
 }
 
-/* --- the summary -------------------------------------------------------------------------------------------- */
+/* --- the summary -------------------------------------------------------------------------------------- */
 
 struct summary {
 	uint64_t lost, underway;
@@ -423,23 +423,6 @@ static void summary_text(const struct ping *ping, const struct summary *summary)
 	}
 }
 
-static void times_json(struct json *json, const char *name, const struct histogram *times)
-{
-	bool any = times->count > 0;
-
-	json_object(json, name);
-	json_count(json, "count", times->count);
-	json_number(json, "min", any ? (double) times->min / 1e3 : 0, 3);
-	json_number(json, "mean", histogram_mean(times) / 1e3, 3);
-	json_number(json, "max", (double) times->max / 1e3, 3);
-	json_number(json, "mdev", histogram_deviation(times) / 1e3, 3);
-	json_number(json, "p50", (double) histogram_quantile(times, 0.5) / 1e3, 3);
-	json_number(json, "p90", (double) histogram_quantile(times, 0.9) / 1e3, 3);
-	json_number(json, "p99", (double) histogram_quantile(times, 0.99) / 1e3, 3);
-	json_number(json, "p999", (double) histogram_quantile(times, 0.999) / 1e3, 3);
-	json_object_end(json);
-}
-
 static void summary_json(const struct ping *ping, const struct summary *summary)
 {
 	const struct probes *probes = &ping->probes;
@@ -465,13 +448,13 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 	json_count(&json, "late", probes->late);
 	json_count(&json, "strays", probes->strays);
 	json_count(&json, "underway", summary->underway);
-	times_json(&json, "rtt_us", &probes->rtt);
+	json_times(&json, "rtt_us", &probes->rtt);
 	if (is_stream(ping))
-		times_json(&json, "connect_us", &ping->connects);
+		json_times(&json, "connect_us", &ping->connects);
 	json_close(&json);
 }
 
-static int ping_judge(struct ping *ping)
+static enum outcome ping_judge(struct ping *ping)
 {
 	const struct client_options *options = ping->options;
 	struct summary summary;
@@ -483,13 +466,14 @@ static int ping_judge(struct ping *ping)
 	else
 		summary_text(ping, &summary);
 	if (ping->probes.received == 0 && ping->refused > 0) {
-		/* Else each probe's line has said so. */
+		/* Otherwise the line of each probe has reported it. */
 		if (!prints_probes(ping))
-			fprintf(stderr, "echoc: nobody answers at %s over UDP: %s\n", ping->target->name,
-				strerror(ECONNREFUSED));
-		return OUTCOME_UNREACHED;
+			client_error(OUTCOME_UNREACHABLE, "no UDP service at %s: %s", ping->target->name,
+				     strerror(ECONNREFUSED));
+		return OUTCOME_UNREACHABLE;
 	}
-	/* What is still under way is not lost, but as with ping(8) silence is no success, nor is a count not reached in time. */
+	/* Outstanding probes are not lost. But as with ping(8), no answer at all is a failure, and so is a
+	 * count that was not reached before the deadline. */
 	if (ping->probes.sent > 0 && ping->probes.received == 0)
 		return OUTCOME_DIFFERS;
 	if (ping->end != NSEC_NEVER && ping->probes.received < options->count)
@@ -499,16 +483,14 @@ static int ping_judge(struct ping *ping)
 	return OUTCOME_OK;
 }
 
-static int ping_all(struct ping *ping)
+static enum outcome ping_all(struct ping *ping)
 {
 	char why[TARGET_WHY_MAX];
 
 	ping->end = ping->options->deadline == NSEC_NEVER ? NSEC_NEVER : nsec_now() + ping->options->deadline;
-	/* Where each probe has its own connection, the first one tells whether the target can be reached. */
-	if (ping_connect(ping, why) < 0) {
-		fprintf(stderr, "echoc: %s\n", why);
-		return OUTCOME_UNREACHED;
-	}
+	/* With a connection for each probe, the first one only shows that the server can be reached. */
+	if (ping_connect(ping, why) < 0)
+		return client_error(OUTCOME_UNREACHABLE, "%s", why);
 	if (ping->options->reconnect) {
 		ping_disconnect(ping);
 		histogram_clear(&ping->connects);
@@ -519,16 +501,14 @@ static int ping_all(struct ping *ping)
 	return ping_judge(ping);
 }
 
-int ping(const struct client_options *options, const struct target *target)
+enum outcome ping(const struct client_options *options, const struct target *target)
 {
 	struct ping *ping = calloc(1, sizeof *ping);
 	uint32_t key = 0;
-	int outcome = OUTCOME_USAGE;
+	enum outcome outcome;
 
-	if (!ping) {
-		fprintf(stderr, "echoc: out of memory\n");
-		return OUTCOME_USAGE;
-	}
+	if (!ping)
+		return client_error(OUTCOME_USAGE, "out of memory");
 	if (getrandom(&key, sizeof key, 0) < 0)
 		key = (uint32_t) nsec_now();
 	pattern_make();
@@ -539,7 +519,7 @@ int ping(const struct client_options *options, const struct target *target)
 	ping->out = malloc((size_t) options->size);
 	ping->in = malloc((size_t) options->size);
 	if (!ping->out || !ping->in || probes_init(&ping->probes, (size_t) options->size, key) < 0)
-		fprintf(stderr, "echoc: out of memory\n");
+		outcome = client_error(OUTCOME_USAGE, "out of memory");
 	else
 		outcome = ping_all(ping);
 	ping_disconnect(ping);

@@ -1,13 +1,15 @@
-/* ping.h - round-trip times, one probe after the other
+/* ping.h - measure round-trip times, one probe after the other
  *
- * Main thread. Returns an enum outcome; has said what went wrong.
+ * Main thread. Errors have been printed when it returns.
  */
 #ifndef ECHOD_CLIENT_PING_H
 #define ECHOD_CLIENT_PING_H
 
+#include "client/error.h"
+
 struct client_options;
 struct target;
 
-int ping(const struct client_options *options, const struct target *target);
+enum outcome ping(const struct client_options *options, const struct target *target);
 
 #endif

@@ -10,11 +10,11 @@
 #include "client/pattern.h"
 
 #define NUMBER_BYTES 4
-#define SEARCH 1024 /* how many probes back the sender of a damaged answer is looked for */
+#define SEARCH_MAX 1024 /* probes compared with a damaged answer */
 
 int probes_init(struct probes *probes, size_t size, uint32_t key)
 {
-	*probes = (struct probes){ .size = size, .key = key };
+	*probes = (struct probes) { .size = size, .key = key };
 	histogram_clear(&probes->rtt);
 	probes->window = calloc(PROBES_WINDOW, sizeof *probes->window);
 	return probes->window ? 0 : -ENOMEM;
@@ -31,7 +31,7 @@ struct probe *probes_get(const struct probes *probes, uint64_t seq)
 	return &probes->window[seq % PROBES_WINDOW];
 }
 
-/* --- content ------------------------------------------------------------------------------------------------ */
+/* --- content ------------------------------------------------------------------------------------------ */
 
 static uint32_t number_hide(const struct probes *probes, uint64_t seq)
 {
@@ -67,39 +67,39 @@ static uint8_t byte_wanted(const struct probes *probes, uint64_t seq, size_t at)
 	return *pattern_bytes(pattern_after(content_offset(probes, seq), at - NUMBER_BYTES));
 }
 
-/* The index of the first byte of `bytes` that is not probe `seq`'s, or the smaller of both lengths. */
+/* The index of the first byte of `bytes` that differs from probe `seq`, or the smaller of both lengths. */
 static size_t content_compare(const struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length)
 {
-	size_t most = length < probes->size ? length : probes->size, at = 0;
+	size_t max = length < probes->size ? length : probes->size, at = 0;
 
-	for (; at < most && at < NUMBER_BYTES; at++)
+	for (; at < max && at < NUMBER_BYTES; at++)
 		if (bytes[at] != byte_wanted(probes, seq, at))
 			return at;
-	return at + pattern_compare(content_offset(probes, seq), bytes + at, most - at);
+	return at + pattern_compare(content_offset(probes, seq), bytes + at, max - at);
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------ */
+/* --- sending ------------------------------------------------------------------------------------------ */
 
 uint64_t probes_send(struct probes *probes, uint64_t now)
 {
-	*probes_get(probes, ++probes->sent) = (struct probe){ .sent_at = now, .state = PROBE_UNDERWAY };
-	/* What leaves the window is not waited for any more. */
-	if (probes->sent > PROBES_WINDOW && probes->settled < probes->sent - PROBES_WINDOW)
-		probes->settled = probes->sent - PROBES_WINDOW;
+	*probes_get(probes, ++probes->sent) = (struct probe) { .sent_at = now, .state = PROBE_UNDERWAY };
+	/* Probes that leave the window count as resolved. */
+	if (probes->sent > PROBES_WINDOW && probes->resolved < probes->sent - PROBES_WINDOW)
+		probes->resolved = probes->sent - PROBES_WINDOW;
 	return probes->sent;
 }
 
 uint64_t probes_oldest(struct probes *probes)
 {
-	while (probes->settled < probes->sent
-	       && probes_get(probes, probes->settled + 1)->state != PROBE_UNDERWAY)
-		probes->settled++;
-	return probes->settled < probes->sent ? probes->settled + 1 : 0;
+	while (probes->resolved < probes->sent
+	       && probes_get(probes, probes->resolved + 1)->state != PROBE_UNDERWAY)
+		probes->resolved++;
+	return probes->resolved < probes->sent ? probes->resolved + 1 : 0;
 }
 
-void probes_give_up(struct probes *probes, uint64_t seq, enum probe_state how)
+void probes_give_up(struct probes *probes, uint64_t seq, enum probe_state state)
 {
-	probes_get(probes, seq)->state = how;
+	probes_get(probes, seq)->state = state;
 }
 
 uint64_t probes_underway(struct probes *probes)
@@ -108,19 +108,19 @@ uint64_t probes_underway(struct probes *probes)
 
 	if (probes_oldest(probes) == 0)
 		return 0;
-	for (uint64_t seq = probes->settled + 1; seq <= probes->sent; seq++)
+	for (uint64_t seq = probes->resolved + 1; seq <= probes->sent; seq++)
 		count += probes_get(probes, seq)->state == PROBE_UNDERWAY;
 	return count;
 }
 
-/* --- matching ----------------------------------------------------------------------------------------------- */
+/* --- matching ----------------------------------------------------------------------------------------- */
 
 static bool is_known(const struct probes *probes, uint64_t seq)
 {
 	return seq >= 1 && seq <= probes->sent && probes->sent - seq < PROBES_WINDOW;
 }
 
-/* The number in the answer, in full: the one nearest to the last sent. */
+/* The full number of which the answer has the low 32 bits: the nearest one to the last sent. */
 static uint64_t number_read(const struct probes *probes, const uint8_t *bytes)
 {
 	uint32_t low = ((uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8
@@ -139,22 +139,22 @@ static size_t bytes_equal(const struct probes *probes, uint64_t seq, const uint8
 	return equal;
 }
 
-/* Whose damaged answer this may be: the probe it has most bytes in common with, more than half. 0: nobody's. */
-static uint64_t owner_find(const struct probes *probes, const uint8_t *bytes, size_t length)
+/* The probe of which this may be a damaged answer: it has most bytes in common, more than half. 0: none. */
+static uint64_t origin_find(const struct probes *probes, const uint8_t *bytes, size_t length)
 {
-	size_t most = length < probes->size ? length : probes->size;
-	size_t look = most < 256 ? most : 256, best = look / 2;
-	uint64_t owner = 0;
+	size_t max = length < probes->size ? length : probes->size;
+	size_t look = max < 256 ? max : 256, best = look / 2;
+	uint64_t origin = 0;
 
-	for (uint64_t back = 0; back < SEARCH && is_known(probes, probes->sent - back); back++) {
+	for (uint64_t back = 0; back < SEARCH_MAX && is_known(probes, probes->sent - back); back++) {
 		size_t equal = bytes_equal(probes, probes->sent - back, bytes, look);
 
 		if (equal > best) {
 			best = equal;
-			owner = probes->sent - back;
+			origin = probes->sent - back;
 		}
 	}
-	return owner;
+	return origin;
 }
 
 static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *bytes, size_t length,
@@ -193,7 +193,7 @@ static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, stru
 	probes->late += match->late;
 	probes->reordered += match->reordered;
 	probes->received++;
-	probes->corrupted -= probe->state == PROBE_DIFFERED; /* its intact answer came after all */
+	probes->corrupted -= probe->state == PROBE_DIFFERED; /* an intact answer came later */
 	histogram_add(&probes->rtt, match->rtt);
 	probe->state = PROBE_ANSWERED;
 }
@@ -203,22 +203,22 @@ void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, ui
 {
 	uint64_t seq = length >= NUMBER_BYTES ? number_read(probes, bytes) : 0;
 
-	*match = (struct probe_match){ .wanted = -1, .got = -1 };
+	*match = (struct probe_match) { .wanted = -1, .got = -1 };
 	if (seq >= 1 && seq <= probes->sent && length == probes->size
 	    && content_compare(probes, seq, bytes, length) == length) {
 		if (is_known(probes, seq)) {
 			match_intact(probes, seq, now, match);
 		} else {
-			/* One of ours, so old that it is forgotten. */
+			/* A probe of this run that has left the window. */
 			match->verdict = VERDICT_STRAY;
 			probes->strays++;
 		}
 		return;
 	}
-	/* Cut short or drawn out, but right as far as it goes? Else look whose it was. */
+	/* If it is not a probe of wrong length with the right bytes, search for its origin. */
 	if (!is_known(probes, seq)
 	    || content_compare(probes, seq, bytes, length) < (length < probes->size ? length : probes->size))
-		seq = length > 0 ? owner_find(probes, bytes, length) : 0;
+		seq = length > 0 ? origin_find(probes, bytes, length) : 0;
 	if (seq != 0) {
 		match_differs(probes, seq, bytes, length, match);
 		return;
@@ -230,7 +230,7 @@ void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, ui
 void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *bytes, uint64_t now,
 			 struct probe_match *match)
 {
-	*match = (struct probe_match){ .wanted = -1, .got = -1 };
+	*match = (struct probe_match) { .wanted = -1, .got = -1 };
 	if (content_compare(probes, seq, bytes, probes->size) == probes->size)
 		match_intact(probes, seq, now, match);
 	else

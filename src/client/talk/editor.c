@@ -15,30 +15,31 @@
 
 #include "client/interrupt.h"
 
-#define REMEMBERED 1000
+#define HISTORY_MAX 1000 /* lines */
 
 struct editor {
 	EditLine *line;
 	History *history;
-	char *file; /* where the history is kept from one time to the next; NULL: nowhere */
+	char *file; /* of the saved history; NULL: not saved */
 	int watch;
-	enum editor_event event; /* why there was no character */
+	enum editor_event event; /* reason for which no character was read */
 };
 
-/* Set when the terminal is not as it was left: we were stopped meanwhile, or it has another size. */
-static volatile sig_atomic_t disturbed;
+/* Set when the terminal must be set up again: the process was stopped and continued, or the window was
+ * resized. */
+static volatile sig_atomic_t terminal_changed;
 
-static void on_disturbance(int signal)
+static void on_signal(int signal)
 {
 	(void) signal;
-	disturbed = 1;
+	terminal_changed = 1;
 }
 
-/* libedit's own handlers (EL_SIGNAL) would pass every signal on to the whole process group. These are admitted like the
- * others: only while ppoll(2) waits. */
-static void disturbances_catch(void)
+/* The handlers of libedit (EL_SIGNAL) would send every signal to the whole process group. These signals are
+ * blocked like the interrupts, except while ppoll(2) waits. */
+static void signals_catch(void)
 {
-	static const struct sigaction action = { .sa_handler = on_disturbance };
+	static const struct sigaction action = { .sa_handler = on_signal };
 	sigset_t both;
 
 	sigemptyset(&both);
@@ -49,10 +50,10 @@ static void disturbances_catch(void)
 	sigaction(SIGWINCH, &action, NULL);
 }
 
-/* Take the terminal in hand again, and show on it what was typed so far. */
+/* Set up the terminal again and redraw the line. */
 static void terminal_restore(EditLine *line)
 {
-	disturbed = 0;
+	terminal_changed = 0;
 	el_set(line, EL_PREP_TERM, 0);
 	el_set(line, EL_PREP_TERM, 1);
 	el_resize(line);
@@ -68,14 +69,14 @@ static char *prompt(EditLine *line)
 	return text;
 }
 
-/* Wait for a byte typed. Returns 1, or 0 with editor->event set. */
+/* Wait for a typed byte. Returns 1; or 0 with editor->event set. */
 static int byte_wait(struct editor *editor)
 {
 	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
 				 { .fd = editor->watch, .events = POLLIN } };
 
 	while (!interrupt_seen()) {
-		if (disturbed)
+		if (terminal_changed)
 			terminal_restore(editor->line);
 		if (ppoll(fds, 2, NULL, interrupt_mask()) < 0)
 			continue;
@@ -90,7 +91,7 @@ static int byte_wait(struct editor *editor)
 	return 0;
 }
 
-/* One character, of as many bytes as it has. The result is what EL_GETCFN asks for. */
+/* Read one multibyte character; an EL_GETCFN function (editline(3)). */
 static int character_read(EditLine *line, wchar_t *character)
 {
 	struct editor *editor;
@@ -103,32 +104,33 @@ static int character_read(EditLine *line, wchar_t *character)
 
 		if (byte_wait(editor) == 0 || read(STDIN_FILENO, &byte, 1) != 1)
 			return 0;
-		/* A Ctrl-D typed ahead, while the terminal was not in the editor's hands, has become this. */
+		/* A Ctrl-D typed while the terminal was in line mode is read as NUL. */
 		if (byte == '\0')
 			byte = '\004';
 		r = mbrtowc(character, &byte, 1, &state);
 		if (r == (size_t) -2)
 			continue;
-		/* No character of this locale: take it for Latin-1. */
+		/* Invalid in this locale: interpret the byte as Latin-1. */
 		if (r == (size_t) -1)
 			*character = (unsigned char) byte;
 		return 1;
 	}
 }
 
-/* In the folder the XDG base directory specification has for such, where that is there. */
+/* The path in the state directory of the XDG base directory specification; NULL if there is no such
+ * directory. */
 static char *history_file(void)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	char *folder = NULL, *file = NULL;
+	char *directory = NULL, *file = NULL;
 
 	if (state && state[0] == '/')
-		folder = strdup(state);
-	else if (!home || asprintf(&folder, "%s/.local/state", home) < 0)
-		folder = NULL;
-	if (folder && (access(folder, W_OK) < 0 || asprintf(&file, "%s/echoc_history", folder) < 0))
+		directory = strdup(state);
+	else if (!home || asprintf(&directory, "%s/.local/state", home) < 0)
+		directory = NULL;
+	if (directory && (access(directory, W_OK) < 0 || asprintf(&file, "%s/echoc_history", directory) < 0))
 		file = NULL;
-	free(folder);
+	free(directory);
 	return file;
 }
 
@@ -145,7 +147,7 @@ struct editor *editor_open(void)
 		editor_close(editor);
 		return NULL;
 	}
-	history(editor->history, &event, H_SETSIZE, REMEMBERED);
+	history(editor->history, &event, H_SETSIZE, HISTORY_MAX);
 	history(editor->history, &event, H_SETUNIQUE, 1);
 	el_set(editor->line, EL_CLIENTDATA, editor);
 	el_set(editor->line, EL_PROMPT, prompt);
@@ -153,7 +155,7 @@ struct editor *editor_open(void)
 	el_set(editor->line, EL_HIST, history, editor->history);
 	el_set(editor->line, EL_GETCFN, character_read);
 	el_source(editor->line, NULL);
-	disturbances_catch();
+	signals_catch();
 	editor->file = history_file();
 	if (editor->file)
 		history(editor->history, &event, H_LOAD, editor->file);

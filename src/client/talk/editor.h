@@ -1,6 +1,7 @@
-/* editor.h - lines typed on the terminal
+/* editor.h - read lines from the terminal
  *
- * editor.c: with editing and history, by libedit; editor_plain.c: as the terminal gives them. Main thread.
+ * editor.c uses libedit for editing and history; editor_plain.c the line editing of the terminal. Main
+ * thread.
  */
 #ifndef ECHOD_CLIENT_EDITOR_H
 #define ECHOD_CLIENT_EDITOR_H
@@ -16,11 +17,11 @@ enum editor_event {
 	EDITOR_WATCHED,     /* the watched descriptor has something to read */
 };
 
-/* Returns NULL where it cannot be had. */
+/* Returns NULL if the terminal cannot be used. */
 struct editor *editor_open(void);
 
-/* Wait for a line, and for `watch` meanwhile. `*line` of `*length` bytes, its newline included, is
- * valid until the next call. */
+/* Wait for a line, or until the descriptor `watch` is readable. `*line` has `*length` bytes with its
+ * newline and is valid until the next call. */
 enum editor_event editor_read(struct editor *editor, int watch, const char **line, size_t *length);
 
 void editor_close(struct editor *editor);

@@ -1,4 +1,4 @@
-/* editor_plain.c - see editor.h; the terminal's own line editing, in a build without libedit */
+/* editor_plain.c - see editor.h; line editing of the terminal, for a build without libedit */
 #include <config.h>
 
 #include "client/talk/editor.h"
@@ -10,7 +10,7 @@
 #include "client/interrupt.h"
 
 struct editor {
-	char line[65536]; /* more than a terminal gives at once (N_TTY_BUF_SIZE is 4096) */
+	char line[65536]; /* longer than any line of a terminal (N_TTY_BUF_SIZE is 4096) */
 };
 
 struct editor *editor_open(void)

@@ -6,24 +6,24 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "client/interrupt.h"
+#include "client/nsec.h"
 #include "client/options.h"
 #include "client/pattern.h"
 #include "client/target.h"
-#include "client/nsec.h"
 
-#define AGAIN_FIRST (NSEC_PER_SEC / 5) /* a datagram not answered by then is sent again */
-#define DATAGRAM_MOST 65536
+#define RETRANSMIT_FIRST \
+	(NSEC_PER_SEC / 5) /* wait before the first retransmission; doubled for each further one */
+#define DATAGRAM_MAX 65536
 
 void exchange_init(struct exchange *exchange, const struct client_options *options,
 		   const struct target *target, int net)
 {
-	*exchange = (struct exchange){ .options = options, .target = target, .net = net };
+	*exchange = (struct exchange) { .options = options, .target = target, .net = net };
 }
 
 void exchange_clear(struct exchange *exchange)
@@ -31,76 +31,64 @@ void exchange_clear(struct exchange *exchange)
 	for (size_t i = 0; i < EXCHANGE_RECENT; i++)
 		free(exchange->recent[i]);
 	free(exchange->back);
-	*exchange = (struct exchange){ .net = -1 };
+	*exchange = (struct exchange) { .net = -1 };
 }
 
-static int room_make(struct exchange *exchange, size_t size)
+/* --- errors ------------------------------------------------------------------------------------------- */
+
+enum outcome exchange_error_differs(const struct target *target, uint64_t offset, uint8_t sent,
+				    uint8_t received)
 {
-	uint8_t *back;
-
-	if (size <= exchange->back_size)
-		return -1;
-	back = realloc(exchange->back, size);
-	if (!back) {
-		fprintf(stderr, "echoc: %zu bytes at once: out of memory\n", size);
-		return OUTCOME_USAGE;
-	}
-	exchange->back = back;
-	exchange->back_size = size;
-	return -1;
+	return client_error(
+		OUTCOME_DIFFERS,
+		"the echo of %s differs at byte %llu (offset %llu, %#llx): sent 0x%02x, came back 0x%02x",
+		target->name, (unsigned long long) offset + 1, (unsigned long long) offset,
+		(unsigned long long) offset, sent, received);
 }
 
-static int error_differs(const struct exchange *exchange, size_t at, uint8_t wanted, uint8_t got)
-{
-	uint64_t offset = exchange->matched + at;
-
-	fprintf(stderr,
-		"echoc: the echo of %s differs at byte %llu (offset %llu, %#llx): sent 0x%02x, came back "
-		"0x%02x\n",
-		exchange->target->name, (unsigned long long) offset + 1, (unsigned long long) offset,
-		(unsigned long long) offset, wanted, got);
-	return OUTCOME_DIFFERS;
-}
-
-static int error_timeout(const struct exchange *exchange, size_t came, size_t size)
-{
-	fprintf(stderr, "echoc: no answer from %s within %.3g s: %zu of %zu bytes came back\n",
-		exchange->target->name, nsec_to_seconds(exchange->options->timeout), came, size);
-	return OUTCOME_DIFFERS;
-}
-
-static int error_broken(const struct exchange *exchange, int error)
+enum outcome exchange_error_closed(const struct target *target, int error, const char *detail)
 {
 	if (error == 0)
-		fprintf(stderr, "echoc: %s closed the connection\n", exchange->target->name);
-	else
-		fprintf(stderr, "echoc: the connection to %s broke: %s\n", exchange->target->name,
-			strerror(error));
-	return OUTCOME_DIFFERS;
+		return client_error(OUTCOME_DIFFERS, "%s closed the connection%s", target->name, detail);
+	return client_error(OUTCOME_DIFFERS, "the connection to %s broke: %s%s", target->name,
+			    strerror(error), detail);
 }
 
-/* Wait for `events` until `limit`. Returns -1 where they (or an error) are there, else the outcome or, at the limit, -2. */
-static int socket_wait(const struct exchange *exchange, short events, uint64_t limit)
+static enum outcome error_timeout(const struct exchange *exchange, size_t received, size_t size)
+{
+	return client_error(OUTCOME_DIFFERS, "no answer from %s within %.3g s: %zu of %zu bytes came back",
+			    exchange->target->name, nsec_to_seconds(exchange->options->timeout), received,
+			    size);
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------ */
+
+static enum step step_done(struct exchange *exchange, enum outcome outcome)
+{
+	exchange->outcome = outcome;
+	return STEP_DONE;
+}
+
+/* Wait for `events` or an error on the socket until `limit`. Returns STEP_CONTINUE when one of them is
+ * there. */
+static enum step socket_wait(struct exchange *exchange, short events, uint64_t limit)
 {
 	for (;;) {
 		struct pollfd fd = { .fd = exchange->net, .events = events };
 		struct timespec wait;
 		uint64_t now = nsec_now();
-		int r;
 
-		if (interrupt_seen()) {
-			fprintf(stderr,
-				"echoc: interrupted while waiting for %s: %llu bytes sent, %llu came back "
-				"and matched\n",
-				exchange->target->name, (unsigned long long) exchange->sent,
-				(unsigned long long) exchange->matched);
-			return OUTCOME_DIFFERS;
-		}
+		if (interrupt_seen())
+			return step_done(exchange, client_error(OUTCOME_DIFFERS,
+								"interrupted while waiting for %s: %llu "
+								"bytes sent, %llu came back and matched",
+								exchange->target->name,
+								(unsigned long long) exchange->sent,
+								(unsigned long long) exchange->matched));
 		if (now >= limit)
-			return -2;
-		r = ppoll(&fd, 1, nsec_timespec(&wait, now, limit), interrupt_mask());
-		if (r > 0)
-			return -1;
+			return STEP_TIMEOUT;
+		if (ppoll(&fd, 1, nsec_timespec(&wait, now, limit), interrupt_mask()) > 0)
+			return STEP_CONTINUE;
 	}
 }
 
@@ -109,44 +97,48 @@ static uint64_t limit_from(const struct exchange *exchange, uint64_t now)
 	return exchange->options->timeout == NSEC_NEVER ? NSEC_NEVER : now + exchange->options->timeout;
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------ */
+/* --- streams ------------------------------------------------------------------------------------------ */
 
-static int piece_stream(struct exchange *exchange, const uint8_t *bytes, size_t size)
+static enum outcome stream_exchange(struct exchange *exchange, const uint8_t *bytes, size_t size)
 {
 	uint64_t limit = limit_from(exchange, nsec_now());
-	size_t sent = 0, came = 0;
+	size_t sent = 0, received = 0;
 
-	while (came < size) {
-		short events = (short) (POLLIN | (sent < size ? POLLOUT : 0));
-		int r = socket_wait(exchange, events, limit);
+	while (received < size) {
+		enum step step = socket_wait(exchange, (short) (POLLIN | (sent < size ? POLLOUT : 0)), limit);
 		ssize_t n;
 		size_t same;
 
-		if (r != -1)
-			return r == -2 ? error_timeout(exchange, came, size) : r;
+		if (step == STEP_TIMEOUT)
+			return error_timeout(exchange, received, size);
+		if (step == STEP_DONE)
+			return exchange->outcome;
 		n = sent < size ? send(exchange->net, bytes + sent, size - sent, MSG_NOSIGNAL) : 0;
+		/* After EPIPE and ECONNRESET there may still be data to receive. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR && errno != EPIPE && errno != ECONNRESET)
-			return error_broken(exchange, errno);
+			return exchange_error_closed(exchange->target, errno, "");
 		if (n > 0) {
 			sent += (size_t) n;
 			exchange->sent += (uint64_t) n;
 		}
-		n = recv(exchange->net, exchange->back + came, size - came, MSG_DONTWAIT);
+		n = recv(exchange->net, exchange->back + received, size - received, MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			continue;
 		if (n <= 0)
-			return error_broken(exchange, n < 0 ? errno : 0);
-		same = bytes_compare(bytes + came, exchange->back + came, (size_t) n);
+			return exchange_error_closed(exchange->target, n < 0 ? errno : 0, "");
+		same = bytes_compare(bytes + received, exchange->back + received, (size_t) n);
 		if (same < (size_t) n)
-			return error_differs(exchange, same, bytes[came + same], exchange->back[came + same]);
-		came += (size_t) n;
+			return exchange_error_differs(exchange->target, exchange->matched + same,
+						      bytes[received + same],
+						      exchange->back[received + same]);
+		received += (size_t) n;
 		exchange->matched += (uint64_t) n;
 		limit = limit_from(exchange, nsec_now());
 	}
-	return -1;
+	return OUTCOME_OK;
 }
 
-/* --- datagrams ---------------------------------------------------------------------------------------------- */
+/* --- datagrams ---------------------------------------------------------------------------------------- */
 
 static bool is_recent(const struct exchange *exchange, const uint8_t *bytes, size_t size)
 {
@@ -157,7 +149,7 @@ static bool is_recent(const struct exchange *exchange, const uint8_t *bytes, siz
 	return false;
 }
 
-static void recent_note(struct exchange *exchange, const uint8_t *bytes, size_t size)
+static void recent_add(struct exchange *exchange, const uint8_t *bytes, size_t size)
 {
 	unsigned slot = exchange->recent_next++ % EXCHANGE_RECENT;
 
@@ -168,74 +160,89 @@ static void recent_note(struct exchange *exchange, const uint8_t *bytes, size_t 
 		memcpy(exchange->recent[slot], bytes, size);
 }
 
-/* Look at what arrived. Returns -1 where it was the answer, -2 where one is still awaited, or the outcome. */
-static int datagram_take(struct exchange *exchange, const uint8_t *bytes, size_t size, bool *refused)
+/* Receive one datagram. Returns STEP_DONE when it is the answer or an error, STEP_CONTINUE to wait on. */
+static enum step datagram_receive(struct exchange *exchange, const uint8_t *bytes, size_t size, bool *refused)
 {
 	ssize_t n = recv(exchange->net, exchange->back, exchange->back_size, MSG_DONTWAIT | MSG_TRUNC);
-	size_t came, same;
+	size_t received, same;
 
 	if (n < 0) {
 		*refused |= errno == ECONNREFUSED;
 		if (errno == EAGAIN || errno == EINTR || errno == ECONNREFUSED)
-			return -2;
-		return error_broken(exchange, errno);
+			return STEP_CONTINUE;
+		return step_done(exchange, exchange_error_closed(exchange->target, errno, ""));
 	}
-	came = (size_t) n;
-	same = bytes_compare(bytes, exchange->back, came < size ? came : size);
-	if (came == size && same == size) {
+	received = (size_t) n;
+	same = bytes_compare(bytes, exchange->back, received < size ? received : size);
+	if (received == size && same == size) {
 		exchange->matched += size;
-		recent_note(exchange, bytes, size);
-		return -1;
+		recent_add(exchange, bytes, size);
+		return step_done(exchange, OUTCOME_OK);
 	}
-	if (came <= exchange->back_size && is_recent(exchange, exchange->back, came))
-		return -2;
-	if (same < size && same < came)
-		return error_differs(exchange, same, bytes[same], exchange->back[same]);
-	fprintf(stderr,
-		"echoc: the datagram at offset %llu came back from %s with %zu bytes instead of %zu\n",
-		(unsigned long long) exchange->matched, exchange->target->name, came, size);
-	return OUTCOME_DIFFERS;
+	if (received <= exchange->back_size && is_recent(exchange, exchange->back, received))
+		return STEP_CONTINUE;
+	if (same < size && same < received)
+		return step_done(exchange, exchange_error_differs(exchange->target, exchange->matched + same,
+								  bytes[same], exchange->back[same]));
+	return step_done(
+		exchange,
+		client_error(OUTCOME_DIFFERS,
+			     "the datagram at offset %llu came back from %s with %zu bytes instead of %zu",
+			     (unsigned long long) exchange->matched, exchange->target->name, received, size));
 }
 
-static int piece_datagram(struct exchange *exchange, const uint8_t *bytes, size_t size)
+static enum outcome datagram_exchange(struct exchange *exchange, const uint8_t *bytes, size_t size)
 {
-	uint64_t now = nsec_now(), limit = limit_from(exchange, now), patience = AGAIN_FIRST, again = now;
+	uint64_t now = nsec_now(), limit = limit_from(exchange, now), patience = RETRANSMIT_FIRST, next = now;
 	bool refused = false;
-	int r;
 
 	exchange->sent += size;
-	for (unsigned tries = 0;; now = nsec_now()) {
-		if (now >= limit)
-			break;
-		if (now >= again) {
+	for (unsigned tries = 0; now < limit; now = nsec_now()) {
+		enum step step;
+
+		if (now >= next) {
 			if (send(exchange->net, bytes, size, MSG_NOSIGNAL) < 0 && errno != EAGAIN
 			    && errno != ECONNREFUSED)
-				return error_broken(exchange, errno);
-			exchange->again += tries++ > 0;
-			again = now + patience;
+				return exchange_error_closed(exchange->target, errno, "");
+			exchange->retransmits += tries++ > 0;
+			next = now + patience;
 			patience *= 2;
 		}
-		r = socket_wait(exchange, POLLIN, again < limit ? again : limit);
-		if (r == -1)
-			r = datagram_take(exchange, bytes, size, &refused);
-		if (r != -2)
-			return r;
-		/* Nobody there, and never was: no use to go on asking. */
-		if (refused && exchange->matched == 0 && tries > 1) {
-			fprintf(stderr, "echoc: nobody answers at %s over UDP: %s\n", exchange->target->name,
-				strerror(ECONNREFUSED));
-			return OUTCOME_UNREACHED;
-		}
+		step = socket_wait(exchange, POLLIN, next < limit ? next : limit);
+		if (step == STEP_CONTINUE)
+			step = datagram_receive(exchange, bytes, size, &refused);
+		if (step == STEP_DONE)
+			return exchange->outcome;
+		/* No service on that port, also not before: further retransmissions are useless. */
+		if (refused && exchange->matched == 0 && tries > 1)
+			return client_error(OUTCOME_UNREACHABLE, "no UDP service at %s: %s",
+					    exchange->target->name, strerror(ECONNREFUSED));
 	}
 	return error_timeout(exchange, 0, size);
 }
 
-int exchange_piece(struct exchange *exchange, const uint8_t *bytes, size_t size)
-{
-	int r = room_make(exchange, exchange->options->udp ? DATAGRAM_MOST : size);
+/* --- both --------------------------------------------------------------------------------------------- */
 
-	if (r >= 0)
-		return r;
-	return exchange->options->udp ? piece_datagram(exchange, bytes, size)
-				      : piece_stream(exchange, bytes, size);
+static enum outcome buffer_reserve(struct exchange *exchange, size_t size)
+{
+	uint8_t *back;
+
+	if (size <= exchange->back_size)
+		return OUTCOME_OK;
+	back = realloc(exchange->back, size);
+	if (!back)
+		return client_error(OUTCOME_USAGE, "out of memory for a buffer of %zu bytes", size);
+	exchange->back = back;
+	exchange->back_size = size;
+	return OUTCOME_OK;
+}
+
+enum outcome exchange_piece(struct exchange *exchange, const uint8_t *bytes, size_t size)
+{
+	enum outcome outcome = buffer_reserve(exchange, exchange->options->udp ? DATAGRAM_MAX : size);
+
+	if (outcome != OUTCOME_OK)
+		return outcome;
+	return exchange->options->udp ? datagram_exchange(exchange, bytes, size)
+				      : stream_exchange(exchange, bytes, size);
 }

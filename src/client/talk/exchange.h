@@ -1,6 +1,7 @@
-/* exchange.h - one piece out, the same piece back: what lines typed in and datagrams are sent by
+/* exchange.h - send one piece of data and wait until the same piece has come back
  *
- * Main thread. Each exchange waits for its answer. What went wrong has been said.
+ * Used for lines typed on a terminal and for datagrams. Main thread. Errors have been printed when a
+ * function returns.
  */
 #ifndef ECHOD_CLIENT_EXCHANGE_H
 #define ECHOD_CLIENT_EXCHANGE_H
@@ -8,21 +9,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/error.h"
+
 #define EXCHANGE_RECENT 16
 
 struct client_options;
 struct target;
 
+/* Result of one step of a transfer. */
+enum step {
+	STEP_CONTINUE, /* nothing has ended */
+	STEP_TIMEOUT,  /* the time limit of the step has passed */
+	STEP_DONE,     /* the transfer, or the piece, has ended; its outcome is in the struct */
+};
+
 struct exchange {
 	const struct client_options *options;
 	const struct target *target;
-	int net;                /* non-blocking, connected; the caller's */
-	uint8_t *back;          /* what came back last: as many bytes as were sent */
-	size_t back_size;       /* its room */
+	int net;                /* connected, non-blocking; owned by the caller */
+	uint8_t *back;          /* the piece that came back last; as long as the piece that was sent */
+	size_t back_size;       /* allocated bytes of `back` */
 	uint64_t sent, matched; /* bytes so far */
-	uint64_t again;         /* datagrams that had to be sent again */
+	uint64_t retransmits;   /* datagrams sent again */
+	enum outcome outcome;
 
-	/* Datagrams answered lately: a second answer to one of them is none to the present one. */
+	/* The datagrams answered last: a duplicate answer to one of them is not an answer to the current
+	 * one. */
 	uint8_t *recent[EXCHANGE_RECENT];
 	size_t recent_length[EXCHANGE_RECENT];
 	unsigned recent_next;
@@ -32,8 +44,17 @@ void exchange_init(struct exchange *exchange, const struct client_options *optio
 		   const struct target *target, int net);
 void exchange_clear(struct exchange *exchange);
 
-/* Send `size` bytes (at most what a datagram holds, over UDP) and wait until they are back and compared; they are then in exchange->back.
- * Returns -1, or the outcome to end with. */
-int exchange_piece(struct exchange *exchange, const uint8_t *bytes, size_t size);
+/* Send `size` bytes (over UDP at most one datagram) and wait until they have come back, in exchange->back.
+ * Returns OUTCOME_OK, or the outcome with which to end. */
+enum outcome exchange_piece(struct exchange *exchange, const uint8_t *bytes, size_t size);
+
+/* Error messages for the modules of talk/. */
+
+/* The byte at `offset` of the stream (from 0) differs. */
+enum outcome exchange_error_differs(const struct target *target, uint64_t offset, uint8_t sent,
+				    uint8_t received);
+
+/* The server closed the connection (`error` is 0), or it broke. `detail` is appended. */
+enum outcome exchange_error_closed(const struct target *target, int error, const char *detail);
 
 #endif

@@ -1,11 +1,13 @@
-/* filter.c - see filter.h; the stream half */
+/* filter.c - see filter.h; streams */
 #include <config.h>
 
 #include "client/talk/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,36 +17,40 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
+#include "client/nsec.h"
 #include "client/options.h"
 #include "client/pattern.h"
+#include "client/talk/exchange.h"
 #include "client/talk/progress.h"
 #include "client/target.h"
-#include "client/nsec.h"
 
-#define PIECE (256u * 1024u)  /* most moved by one system call */
-#define RING_FIRST (1u << 20) /* both powers of two: a place in the ring is a mask away */
-#define RING_MOST (1u << 30)
-#define GROW_AFTER (NSEC_PER_SEC / 10)
-#define SHUT_AFTER (NSEC_PER_SEC / 5)
-#define CLOSE_WAIT (2 * NSEC_PER_SEC)
+#define PIECE_MAX (256u * 1024u)   /* bytes of one system call */
+#define RING_SIZE_FIRST (1u << 20) /* sizes of the ring are powers of two: a position is found with a mask */
+#define RING_SIZE_MAX (1u << 30)
+#define GROW_DELAY (NSEC_PER_SEC / 10)
+#define SHUTDOWN_DELAY (NSEC_PER_SEC / 5)
+#define CLOSE_TIMEOUT (2 * NSEC_PER_SEC)
 
 struct filter {
 	const struct client_options *options;
 	const struct target *target;
 	struct progress progress;
 	int in, out, net;
-	uint8_t *ring; /* [matched, taken) of the input, at its offset modulo the size */
+	uint8_t *ring; /* bytes [matched, taken) of the input; byte n is at n modulo ring_size */
 	size_t ring_size;
 	uint64_t taken;   /* bytes read from the input */
-	uint64_t sent;    /* of those, handed to the kernel */
-	uint64_t matched; /* of those, come back and equal */
-	uint64_t written; /* of those, passed on to the output */
-	uint8_t *back;    /* [written, matched): from back_start to back_end */
+	uint64_t sent;    /* bytes of these passed to the kernel */
+	uint64_t matched; /* bytes of these that came back equal */
+	uint64_t written; /* bytes of these written to the output */
+	uint8_t *back;    /* bytes [written, matched), from back_start to back_end */
 	size_t back_start, back_end;
-	size_t out_piece; /* most a write to the output may hold without blocking */
-	bool in_over, shut, net_over, send_broken;
-	int broken;     /* the errno that ended the connection */
-	uint64_t moved; /* when a byte last moved */
+	size_t write_max; /* bytes that a write to the output takes without blocking */
+	bool in_eof, net_eof;
+	bool shutdown; /* the sending side of the connection is closed */
+	bool send_failed;
+	int error;           /* errno that ended the connection */
+	uint64_t last_moved; /* when a byte was last transferred */
+	enum outcome outcome;
 };
 
 static size_t min_size(size_t a, size_t b)
@@ -52,21 +58,29 @@ static size_t min_size(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-static int filter_fail(struct filter *filter, const char *what, int error)
+/* End with OUTCOME_DIFFERS and an error message. */
+static enum step filter_fail(struct filter *filter, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static enum step filter_fail(struct filter *filter, const char *format, ...)
 {
+	va_list args;
+
 	progress_end(&filter->progress);
-	fprintf(stderr, "echoc: %s: %s\n", what, strerror(error));
-	return OUTCOME_DIFFERS;
+	va_start(args, format);
+	filter->outcome = client_verror(OUTCOME_DIFFERS, format, args);
+	va_end(args);
+	return STEP_DONE;
 }
 
-/* A pipe is opened once more to be written without blocking: O_NONBLOCK on the one we were given would
- * act on whoever shares it. Where that cannot be, only as much is written as poll(2) vouches for. */
-static void output_prepare(struct filter *filter)
+/* Open a pipe a second time with O_NONBLOCK, because setting the flag on descriptor 1 would affect every
+ * process that shares it. Where that is impossible, limit each write to what poll(2) guarantees. */
+static void output_open(struct filter *filter)
 {
 	struct stat about;
 
 	filter->out = STDOUT_FILENO;
-	filter->out_piece = PIECE;
+	filter->write_max = PIECE_MAX;
 	if (fstat(STDOUT_FILENO, &about) < 0 || S_ISREG(about.st_mode))
 		return;
 	if (S_ISFIFO(about.st_mode)) {
@@ -77,28 +91,30 @@ static void output_prepare(struct filter *filter)
 			return;
 		}
 	}
-	filter->out_piece = 4096; /* PIPE_BUF */
+	filter->write_max = PIPE_BUF;
 }
+
+/* --- the ring ----------------------------------------------------------------------------------------- */
 
 static bool ring_full(const struct filter *filter)
 {
 	return filter->taken - filter->matched == filter->ring_size;
 }
 
-/* The piece of the ring that begins at `from`, not longer than `most`; its length in `*length`. */
-static uint8_t *ring_piece(struct filter *filter, uint64_t from, uint64_t most, size_t *length)
+/* The contiguous part of the ring that begins at `from`, at most `max` bytes; its length in `*length`. */
+static uint8_t *ring_piece(struct filter *filter, uint64_t from, uint64_t max, size_t *length)
 {
 	size_t at = (size_t) (from & (filter->ring_size - 1));
 
-	*length = min_size(min_size((size_t) most, filter->ring_size - at), PIECE);
+	*length = min_size(min_size((size_t) max, filter->ring_size - at), PIECE_MAX);
 	return filter->ring + at;
 }
 
-/* The server keeps all that was sent and waits for more: give it more. */
+/* Double the ring, for a server that keeps everything it was sent and waits for more. */
 static void ring_grow(struct filter *filter)
 {
 	size_t size = filter->ring_size * 2;
-	uint8_t *ring = filter->ring_size < RING_MOST ? malloc(size) : NULL;
+	uint8_t *ring = filter->ring_size < RING_SIZE_MAX ? malloc(size) : NULL;
 
 	if (!ring)
 		return;
@@ -115,41 +131,40 @@ static void ring_grow(struct filter *filter)
 	filter->ring_size = size;
 }
 
-/* Each of the four steps moves one piece and returns -1 to go on, or the outcome. */
+/* --- moving one piece --------------------------------------------------------------------------------- */
 
-static int filter_read(struct filter *filter)
+static enum step filter_read(struct filter *filter)
 {
 	size_t length;
 	uint8_t *piece = ring_piece(filter, filter->taken,
 				    filter->ring_size - (filter->taken - filter->matched), &length);
 	ssize_t n = read(filter->in, piece, length);
 
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return STEP_CONTINUE;
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -1 : filter_fail(filter, "standard input", errno);
-	if (n == 0)
-		filter->in_over = true;
-	filter->moved = nsec_now();
+		return filter_fail(filter, "standard input: %s", strerror(errno));
+	filter->in_eof = n == 0;
+	filter->last_moved = nsec_now();
 	filter->taken += (uint64_t) n;
-	return -1;
+	return STEP_CONTINUE;
 }
 
-static int filter_send(struct filter *filter)
+static enum step filter_send(struct filter *filter)
 {
 	size_t length;
 	const uint8_t *piece = ring_piece(filter, filter->sent, filter->taken - filter->sent, &length);
 	ssize_t n = send(filter->net, piece, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-	if (n < 0) {
-		if (errno == EAGAIN || errno == EINTR)
-			return -1;
-		/* What came back before is still to be read. */
-		filter->send_broken = true;
-		filter->broken = errno;
-		return -1;
+	if (n >= 0) {
+		filter->sent += (uint64_t) n;
+		filter->last_moved = nsec_now();
+	} else if (errno != EAGAIN && errno != EINTR) {
+		/* Do not end yet: there may be data to receive. */
+		filter->send_failed = true;
+		filter->error = errno;
 	}
-	filter->sent += (uint64_t) n;
-	filter->moved = nsec_now();
-	return -1;
+	return STEP_CONTINUE;
 }
 
 static int write_all(int fd, const uint8_t *bytes, size_t size)
@@ -174,49 +189,28 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
 	return 0;
 }
 
-/* A byte came back that was not sent. All before it is passed on, so that the copy ends where the fault is. */
-static int filter_differs(struct filter *filter, size_t at, uint8_t wanted)
+/* Byte `at` after the matched ones is wrong. Write the bytes before it, so that the copy ends there. */
+static enum step filter_differs(struct filter *filter, size_t at, uint8_t sent)
 {
-	uint64_t offset = filter->matched + at;
-	uint8_t got = filter->back[filter->back_end + at];
-
 	progress_end(&filter->progress);
 	write_all(filter->out, filter->back + filter->back_start, filter->back_end + at - filter->back_start);
-	fprintf(stderr,
-		"echoc: the echo of %s differs at byte %llu (offset %llu, %#llx): sent 0x%02x, came back "
-		"0x%02x\n",
-		filter->target->name, (unsigned long long) offset + 1, (unsigned long long) offset,
-		(unsigned long long) offset, wanted, got);
-	return OUTCOME_DIFFERS;
+	filter->outcome = exchange_error_differs(filter->target, filter->matched + at, sent,
+						 filter->back[filter->back_end + at]);
+	return STEP_DONE;
 }
 
-static int filter_surplus(struct filter *filter, size_t surplus)
+static enum step filter_surplus(struct filter *filter, size_t surplus)
 {
-	progress_end(&filter->progress);
 	write_all(filter->out, filter->back + filter->back_start, filter->back_end - filter->back_start);
-	fprintf(stderr,
-		"echoc: %s sent back more than it was sent: %zu bytes or more after the %llu that matched\n",
+	return filter_fail(
+		filter, "%s sent back more than it was sent: %zu bytes or more after the %llu that matched",
 		filter->target->name, surplus, (unsigned long long) filter->matched);
-	return OUTCOME_DIFFERS;
 }
 
-static int filter_receive(struct filter *filter)
+/* Compare the `length` bytes received last with those that were sent. */
+static enum step filter_compare(struct filter *filter, size_t left)
 {
-	ssize_t n = recv(filter->net, filter->back + filter->back_end, PIECE - filter->back_end,
-			 MSG_DONTWAIT);
-	size_t left;
-
-	if (n < 0) {
-		if (errno == EAGAIN || errno == EINTR)
-			return -1;
-		filter->broken = errno;
-		n = 0;
-	}
-	if (n == 0) {
-		filter->net_over = true;
-		return -1;
-	}
-	for (left = (size_t) n; left > 0;) {
+	while (left > 0) {
 		size_t length, same;
 		const uint8_t *piece = ring_piece(filter, filter->matched, filter->sent - filter->matched,
 						  &length);
@@ -231,181 +225,219 @@ static int filter_receive(struct filter *filter)
 		filter->back_end += length;
 		left -= length;
 	}
-	filter->moved = nsec_now();
-	return -1;
+	filter->last_moved = nsec_now();
+	return STEP_CONTINUE;
 }
 
-static int filter_write(struct filter *filter)
+static enum step filter_receive(struct filter *filter)
 {
-	size_t length = min_size(filter->back_end - filter->back_start, filter->out_piece);
+	ssize_t n = recv(filter->net, filter->back + filter->back_end, PIECE_MAX - filter->back_end,
+			 MSG_DONTWAIT);
+
+	if (n > 0)
+		return filter_compare(filter, (size_t) n);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return STEP_CONTINUE;
+	if (n < 0)
+		filter->error = errno;
+	filter->net_eof = true;
+	return STEP_CONTINUE;
+}
+
+static enum step filter_write(struct filter *filter)
+{
+	size_t length = min_size(filter->back_end - filter->back_start, filter->write_max);
 	ssize_t n = write(filter->out, filter->back + filter->back_start, length);
 
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return STEP_CONTINUE;
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -1 : filter_fail(filter, "standard output", errno);
+		return filter_fail(filter, "standard output: %s", strerror(errno));
 	filter->back_start += (size_t) n;
 	filter->written += (uint64_t) n;
 	if (filter->back_start == filter->back_end)
 		filter->back_start = filter->back_end = 0;
-	filter->moved = nsec_now();
-	return -1;
+	filter->last_moved = nsec_now();
+	return STEP_CONTINUE;
 }
 
-/* The connection is over and all that came is written: was it enough? */
-static int filter_judge(struct filter *filter)
+/* --- ends --------------------------------------------------------------------------------------------- */
+
+static bool all_matched(const struct filter *filter)
 {
+	return filter->in_eof && filter->matched == filter->taken;
+}
+
+/* The connection is closed and everything received has been written. */
+static enum outcome filter_closed(struct filter *filter)
+{
+	char detail[128];
+
 	progress_end(&filter->progress);
-	if (filter->in_over && filter->matched == filter->taken)
+	if (all_matched(filter))
 		return OUTCOME_OK;
-	if (filter->broken != 0)
-		fprintf(stderr, "echoc: the connection to %s broke: %s", filter->target->name,
-			strerror(filter->broken));
-	else
-		fprintf(stderr, "echoc: %s closed the connection", filter->target->name);
-	if (filter->taken > filter->matched)
-		fprintf(stderr, "; %llu bytes came back of %llu read\n", (unsigned long long) filter->matched,
-			(unsigned long long) filter->taken);
-	else
-		fprintf(stderr, " before the input was at its end; all %llu bytes so far came back\n",
-			(unsigned long long) filter->matched);
-	return OUTCOME_DIFFERS;
+	snprintf(detail, sizeof detail,
+		 filter->taken > filter->matched
+			 ? "; %llu bytes came back of %llu read"
+			 : " before the end of the input; all %llu bytes so far came back",
+		 (unsigned long long) filter->matched, (unsigned long long) filter->taken);
+	return exchange_error_closed(filter->target, filter->error, detail);
 }
 
-static int filter_interrupted(struct filter *filter)
+static enum step filter_interrupted(struct filter *filter)
 {
-	/* What matched and is not passed on yet is missing from the copy as well. */
-	uint64_t owed = filter->taken - filter->written;
+	filter_fail(filter, "interrupted: %llu bytes read, %llu sent, %llu came back and matched",
+		    (unsigned long long) filter->taken, (unsigned long long) filter->sent,
+		    (unsigned long long) filter->matched);
+	/* Bytes that matched but are not written are missing from the copy as well. */
+	if (filter->taken == filter->written)
+		filter->outcome = OUTCOME_OK;
+	return STEP_DONE;
+}
 
+static enum step filter_timeout(struct filter *filter)
+{
+	if (!all_matched(filter))
+		return filter_fail(filter, "nothing from %s for %.3g s: %llu bytes sent, %llu came back",
+				   filter->target->name, nsec_to_seconds(filter->options->timeout),
+				   (unsigned long long) filter->sent, (unsigned long long) filter->matched);
 	progress_end(&filter->progress);
-	fprintf(stderr, "echoc: interrupted: %llu bytes read, %llu sent, %llu came back and matched\n",
-		(unsigned long long) filter->taken, (unsigned long long) filter->sent,
-		(unsigned long long) filter->matched);
-	return owed == 0 ? OUTCOME_OK : OUTCOME_DIFFERS;
+	fprintf(stderr, "echoc: note: all bytes matched, but %s did not close the connection\n",
+		filter->target->name);
+	filter->outcome = OUTCOME_OK;
+	return STEP_DONE;
 }
 
-static int filter_stalled(struct filter *filter)
-{
-	progress_end(&filter->progress);
-	if (filter->in_over && filter->matched == filter->taken) {
-		fprintf(stderr, "echoc: note: all bytes matched, but %s did not close the connection\n",
-			filter->target->name);
-		return OUTCOME_OK;
-	}
-	fprintf(stderr, "echoc: nothing from %s for %.3g s: %llu bytes sent, %llu came back\n",
-		filter->target->name, nsec_to_seconds(filter->options->timeout),
-		(unsigned long long) filter->sent, (unsigned long long) filter->matched);
-	return OUTCOME_DIFFERS;
-}
+/* --- the loop ----------------------------------------------------------------------------------------- */
 
-/* Some servers (ncat --exec is one) drop what they owe when they learn that no more will come. So that is said when all
- * is back; or when nothing more comes back, as from a server that waits for the end before it answers. */
-static void filter_shut(struct filter *filter, uint64_t now)
+/* Close the sending side when it is time. Some servers (e.g. ncat --exec) drop pending output on end of
+ * file, so wait until everything has come back; or for SHUTDOWN_DELAY without data, because others answer
+ * only at end of file. */
+static void filter_shutdown(struct filter *filter, uint64_t now)
 {
-	if (filter->shut || !filter->in_over || filter->sent < filter->taken)
+	if (filter->shutdown || !filter->in_eof || filter->sent < filter->taken)
 		return;
-	if (filter->matched < filter->taken && !filter->send_broken && now < filter->moved + SHUT_AFTER)
+	if (filter->matched < filter->taken && !filter->send_failed
+	    && now < filter->last_moved + SHUTDOWN_DELAY)
 		return;
 	shutdown(filter->net, SHUT_WR);
-	filter->shut = true;
-	filter->moved = now;
+	filter->shutdown = true;
+	filter->last_moved = now;
 }
 
-/* The time at which something must happen though nothing moves, or NSEC_NEVER. */
-static uint64_t filter_alarm(const struct filter *filter)
+/* When to act if no byte is transferred until then; NSEC_NEVER: not at all. */
+static uint64_t filter_deadline(const struct filter *filter)
 {
 	if (filter->back_end > 0)
-		return NSEC_NEVER; /* the output is what is slow */
-	if (filter->in_over && filter->matched == filter->taken)
-		return filter->moved + CLOSE_WAIT;
-	if (filter->in_over && filter->sent == filter->taken && !filter->shut)
-		return filter->moved + SHUT_AFTER;
-	/* With nothing owed the input may take its time. */
+		return NSEC_NEVER; /* waiting for the output */
+	if (all_matched(filter))
+		return filter->last_moved + CLOSE_TIMEOUT;
+	if (filter->in_eof && filter->sent == filter->taken && !filter->shutdown)
+		return filter->last_moved + SHUTDOWN_DELAY;
+	/* There is no limit for the input while no answer is outstanding. */
 	if (filter->options->timeout == NSEC_NEVER || filter->matched == filter->taken)
 		return NSEC_NEVER;
-	return filter->moved + filter->options->timeout;
+	return filter->last_moved + filter->options->timeout;
 }
 
-static int filter_turn(struct filter *filter)
+/* When to enlarge the ring: it is full, and the server has not sent anything for GROW_DELAY. */
+static uint64_t grow_time(const struct filter *filter)
 {
-	uint64_t now = nsec_now(), alarm, wake, grow = NSEC_NEVER;
-	struct pollfd fds[3] = { { .fd = -1 }, { .fd = -1 }, { .fd = -1 } };
+	if (!ring_full(filter) || filter->sent < filter->taken || filter->back_end > 0
+	    || filter->ring_size >= RING_SIZE_MAX)
+		return NSEC_NEVER;
+	return filter->last_moved + GROW_DELAY;
+}
+
+enum { FD_IN, FD_NET, FD_OUT, FD_COUNT };
+
+static void filter_prepare(const struct filter *filter, struct pollfd fds[static FD_COUNT])
+{
+	bool can_read = !filter->in_eof && !ring_full(filter) && !filter->send_failed;
+	bool can_receive = filter->back_end < PIECE_MAX && !filter->net_eof;
+	bool can_send = filter->sent < filter->taken && !filter->send_failed;
+
+	fds[FD_IN] = (struct pollfd) { .fd = can_read ? filter->in : -1, .events = POLLIN };
+	fds[FD_NET] = (struct pollfd) {
+		.fd = can_receive || can_send ? filter->net : -1,
+		.events = (short) ((can_receive ? POLLIN : 0) | (can_send ? POLLOUT : 0)),
+	};
+	fds[FD_OUT] = (struct pollfd) { .fd = filter->back_end > 0 ? filter->out : -1, .events = POLLOUT };
+}
+
+static enum step filter_dispatch(struct filter *filter, const struct pollfd fds[static FD_COUNT])
+{
+	const struct pollfd *net = &fds[FD_NET];
+	enum step step = STEP_CONTINUE;
+
+	if (net->events & POLLIN && net->revents & (POLLIN | POLLHUP | POLLERR))
+		step = filter_receive(filter);
+	if (step == STEP_CONTINUE && fds[FD_OUT].revents != 0)
+		step = filter_write(filter);
+	if (step == STEP_CONTINUE && fds[FD_IN].revents != 0)
+		step = filter_read(filter);
+	if (step == STEP_CONTINUE && net->events & POLLOUT && net->revents & (POLLOUT | POLLERR | POLLHUP))
+		step = filter_send(filter);
+	return step;
+}
+
+static enum step filter_turn(struct filter *filter)
+{
+	uint64_t now = nsec_now(), deadline, wake;
+	struct pollfd fds[FD_COUNT];
 	struct timespec wait;
-	int r = -1;
+	enum step step = STEP_CONTINUE;
+	int ready;
 
-	filter_shut(filter, now);
-	alarm = filter_alarm(filter);
-	if (ring_full(filter) && filter->sent == filter->taken && filter->back_end == 0
-	    && filter->ring_size < RING_MOST)
-		grow = filter->moved + GROW_AFTER;
-	if (now >= alarm)
-		return filter_stalled(filter);
-	if (now >= grow) {
+	filter_shutdown(filter, now);
+	deadline = filter_deadline(filter);
+	if (now >= deadline)
+		return filter_timeout(filter);
+	if (now >= grow_time(filter))
 		ring_grow(filter);
-		grow = NSEC_NEVER;
-	}
-	if (!filter->in_over && !ring_full(filter) && !filter->send_broken)
-		fds[0] = (struct pollfd){ .fd = filter->in, .events = POLLIN };
-	fds[1].events = (short) ((filter->back_end < PIECE && !filter->net_over ? POLLIN : 0)
-				 | (filter->sent < filter->taken && !filter->send_broken ? POLLOUT : 0));
-	fds[1].fd = fds[1].events != 0 ? filter->net : -1;
-	if (filter->back_end > 0)
-		fds[2] = (struct pollfd){ .fd = filter->out, .events = POLLOUT };
-	wake = grow < alarm ? grow : alarm;
-	wake = progress_due(&filter->progress) < wake ? progress_due(&filter->progress) : wake;
-	if (ppoll(fds, 3, nsec_timespec(&wait, now, wake), interrupt_mask()) < 0) {
-		if (errno != EINTR)
-			return filter_fail(filter, "poll", errno);
-		return interrupt_seen() ? filter_interrupted(filter) : -1;
-	}
-	if (fds[1].events & POLLIN && fds[1].revents & (POLLIN | POLLHUP | POLLERR))
-		r = filter_receive(filter);
-	if (r < 0 && fds[2].revents != 0)
-		r = filter_write(filter);
-	if (r < 0 && fds[0].revents != 0)
-		r = filter_read(filter);
-	if (r < 0 && fds[1].events & POLLOUT && fds[1].revents & (POLLOUT | POLLERR | POLLHUP))
-		r = filter_send(filter);
-	if (interrupt_seen())
-		return filter_interrupted(filter);
-	return r;
+	filter_prepare(filter, fds);
+	wake = nsec_earlier(nsec_earlier(grow_time(filter), deadline), progress_due(&filter->progress));
+	ready = ppoll(fds, FD_COUNT, nsec_timespec(&wait, now, wake), interrupt_mask());
+	if (ready < 0 && errno != EINTR)
+		return filter_fail(filter, "poll: %s", strerror(errno));
+	if (ready > 0)
+		step = filter_dispatch(filter, fds);
+	return interrupt_seen() ? filter_interrupted(filter) : step;
 }
 
-static int filter_run(struct filter *filter)
+static enum outcome filter_run(struct filter *filter)
 {
-	int r;
-
-	filter->moved = nsec_now();
-	for (;;) {
-		if (filter->net_over && filter->back_end == 0)
-			return filter_judge(filter);
+	filter->last_moved = nsec_now();
+	while (!filter->net_eof || filter->back_end > 0) {
 		progress_show(&filter->progress, filter->sent, filter->matched);
-		r = filter_turn(filter);
-		if (r >= 0)
-			return r;
+		if (filter_turn(filter) == STEP_DONE)
+			return filter->outcome;
 	}
+	return filter_closed(filter);
 }
 
-int filter_stream(const struct client_options *options, const struct target *target, int net)
+enum outcome filter_stream(const struct client_options *options, const struct target *target, int net)
 {
 	struct filter filter = {
 		.options = options,
 		.target = target,
 		.in = STDIN_FILENO,
 		.net = net,
-		.ring_size = RING_FIRST,
+		.ring_size = RING_SIZE_FIRST,
 	};
-	int r;
+	enum outcome outcome;
 
-	output_prepare(&filter);
+	output_open(&filter);
 	progress_begin(&filter.progress, options->quiet);
-	filter.ring = malloc(RING_FIRST);
-	filter.back = malloc(PIECE);
-	if (!filter.ring || !filter.back)
-		r = filter_fail(&filter, "a buffer", ENOMEM);
+	filter.ring = malloc(RING_SIZE_FIRST);
+	filter.back = malloc(PIECE_MAX);
+	if (filter.ring && filter.back)
+		outcome = filter_run(&filter);
 	else
-		r = filter_run(&filter);
+		outcome = client_error(OUTCOME_DIFFERS, "out of memory");
 	free(filter.ring);
 	free(filter.back);
 	if (filter.out != STDOUT_FILENO)
 		close(filter.out);
-	return r;
+	return outcome;
 }

@@ -1,20 +1,21 @@
-/* filter.h - standard input through the server to standard output, every byte compared
+/* filter.h - copy standard input through the server to standard output and compare every byte
  *
- * Main thread. Both return an enum outcome and have said what went wrong; `net` stays the caller's.
+ * Main thread. Errors have been printed when a function returns. `net` is connected and stays the caller's.
  */
 #ifndef ECHOD_CLIENT_FILTER_H
 #define ECHOD_CLIENT_FILTER_H
 
+#include "client/error.h"
+
 struct client_options;
 struct target;
 
-/* Over the connected stream socket `net` (non-blocking), full duplex: never waits for one direction
- * with the other at a standstill. What was sent is kept until it came back, in a buffer that grows only
- * where a server holds back more than a megabyte before it answers. */
-int filter_stream(const struct client_options *options, const struct target *target, int net);
+/* Copy over a stream socket (non-blocking), in both directions at once. Sent data is kept until it has come
+ * back, in a buffer that grows only if the server holds back more than a megabyte before it answers. */
+enum outcome filter_stream(const struct client_options *options, const struct target *target, int net);
 
-/* Over the connected datagram socket `net`: one datagram at a time, sent again when it was lost,
- * so that the copy is exact here too. */
-int filter_datagram(const struct client_options *options, const struct target *target, int net);
+/* Copy over a datagram socket, one datagram at a time. Lost datagrams are sent again, so that the copy is
+ * exact. */
+enum outcome filter_datagram(const struct client_options *options, const struct target *target, int net);
 
 #endif

@@ -1,6 +1,6 @@
-/* progress.h - one line on the terminal that tells how far a long copy is
+/* progress.h - status line of a long copy
  *
- * Written to standard error, only where that is a terminal, and only once a second has gone by. Main thread.
+ * Printed on standard error if that is a terminal, from the first second on. Main thread.
  */
 #ifndef ECHOD_CLIENT_PROGRESS_H
 #define ECHOD_CLIENT_PROGRESS_H
@@ -9,23 +9,23 @@
 #include <stdint.h>
 
 struct progress {
-	bool wanted;
+	bool enabled;
 	bool shown;
-	uint64_t begun; /* ticks */
-	uint64_t next;  /* ticks */
-	uint64_t total; /* bytes standard input holds; 0: not known */
-	uint64_t came;  /* what was shown last */
+	uint64_t start; /* nanoseconds, as `next` */
+	uint64_t next;
+	uint64_t total;    /* bytes of standard input; 0: unknown */
+	uint64_t received; /* shown last */
 };
 
 void progress_begin(struct progress *progress, bool quiet);
 
-/* Show the line again, if it is time to. */
-void progress_show(struct progress *progress, uint64_t sent, uint64_t came);
+/* Update the line if it is time. */
+void progress_show(struct progress *progress, uint64_t sent, uint64_t received);
 
-/* When it will next be time; NSEC_NEVER where nothing is to be shown. */
+/* When the line is to be updated next; NSEC_NEVER if nothing is to be shown. */
 uint64_t progress_due(const struct progress *progress);
 
-/* Leave the line as it is and begin a new one. Harmless more than once. */
+/* Finish the line with a newline. May be called again. */
 void progress_end(struct progress *progress);
 
 #endif

@@ -11,100 +11,92 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/options.h"
 #include "client/talk/editor.h"
 #include "client/talk/exchange.h"
 #include "client/talk/filter.h"
-#include "client/options.h"
 
-static int summary_print(const struct exchange *exchange)
+static enum outcome summary_print(const struct exchange *exchange)
 {
 	printf("%llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->sent,
 	       (unsigned long long) exchange->matched);
 	return exchange->sent == exchange->matched ? OUTCOME_OK : OUTCOME_DIFFERS;
 }
 
-/* Something came though nothing was asked. Returns -1 to go on, or the outcome. */
-static int unexpected_data(const struct exchange *exchange)
+/* The socket became readable while no answer was outstanding. Returns OUTCOME_OK to continue. */
+static enum outcome unexpected_data(const struct exchange *exchange)
 {
 	char bytes[4096];
 	ssize_t n = recv(exchange->net, bytes, sizeof bytes, MSG_DONTWAIT);
 
-	if (n < 0 && errno == EAGAIN)
-		return -1;
-	/* Over UDP a late second answer, or news that nobody listens: the next exchange will tell. */
-	if (exchange->options->udp)
-		return -1;
+	/* Over UDP: a duplicate answer, or an error that the next exchange reports. */
+	if ((n < 0 && errno == EAGAIN) || exchange->options->udp)
+		return OUTCOME_OK;
+	fputc('\n', stderr);
 	if (n > 0)
-		fprintf(stderr, "\nechoc: %s sent %zd bytes that it was not sent\n", exchange->target->name,
-			n);
-	else if (n == 0)
-		fprintf(stderr, "\nechoc: %s closed the connection\n", exchange->target->name);
-	else
-		fprintf(stderr, "\nechoc: the connection to %s broke: %s\n", exchange->target->name,
-			strerror(errno));
-	return OUTCOME_DIFFERS;
+		return client_error(OUTCOME_DIFFERS, "%s sent %zd bytes that it was not sent",
+				    exchange->target->name, n);
+	return exchange_error_closed(exchange->target, n < 0 ? errno : 0, "");
 }
 
-/* A line, in pieces where it is longer than a datagram. */
-static int line_exchange(struct exchange *exchange, const char *line, size_t length)
+/* Exchange a line, in several datagrams if it is longer than one. */
+static enum outcome line_exchange(struct exchange *exchange, const char *line, size_t length)
 {
-	size_t most = exchange->options->udp ? (size_t) exchange->options->size : length;
+	size_t max = exchange->options->udp ? (size_t) exchange->options->size : length;
 
 	while (length > 0) {
-		size_t part = length < most ? length : most;
-		int r = exchange_piece(exchange, (const uint8_t *) line, part);
+		size_t part = length < max ? length : max;
+		enum outcome outcome = exchange_piece(exchange, (const uint8_t *) line, part);
 
-		if (r >= 0)
-			return r;
+		if (outcome != OUTCOME_OK)
+			return outcome;
 		fwrite(exchange->back, 1, part, stdout);
 		line += part;
 		length -= part;
 	}
 	fflush(stdout);
-	return -1;
+	return OUTCOME_OK;
 }
 
-static int conversation(struct exchange *exchange, struct editor *editor)
+static enum outcome conversation(struct exchange *exchange, struct editor *editor)
 {
-	for (;;) {
+	enum outcome outcome = OUTCOME_OK;
+
+	while (outcome == OUTCOME_OK) {
 		const char *line;
 		size_t length;
-		int r = -1;
 
 		switch (editor_read(editor, exchange->net, &line, &length)) {
 		case EDITOR_LINE:
-			r = line_exchange(exchange, line, length);
+			outcome = line_exchange(exchange, line, length);
 			break;
 		case EDITOR_WATCHED:
-			r = unexpected_data(exchange);
+			outcome = unexpected_data(exchange);
 			break;
 		case EDITOR_END:
 		case EDITOR_INTERRUPTED:
 			putchar('\n');
 			return summary_print(exchange);
 		}
-		if (r >= 0)
-			return r;
 	}
+	return outcome;
 }
 
-static int talk_on_terminal(const struct client_options *options, const struct target *target, int net,
-			    const struct addr *to)
+static enum outcome talk_on_terminal(const struct client_options *options, const struct target *target,
+				     int net, const struct addr *to)
 {
 	struct exchange exchange;
 	struct editor *editor;
 	char text[ADDR_TEXT_MAX];
-	int outcome;
+	enum outcome outcome;
 
 	setlocale(LC_CTYPE, "");
-	/* Plain ASCII, as where no locale is set, would swallow all other letters. */
+	/* In the "C" locale the editor would discard all characters that are not ASCII. */
 	if (strcmp(nl_langinfo(CODESET), "ANSI_X3.4-1968") == 0)
 		setlocale(LC_CTYPE, "C.UTF-8");
 	editor = editor_open();
-	if (!editor) {
-		fprintf(stderr, "echoc: the terminal cannot be used for line editing\n");
-		return OUTCOME_USAGE;
-	}
+	if (!editor)
+		return client_error(OUTCOME_USAGE, "the terminal cannot be used for line editing");
 	if (!options->quiet) {
 		printf("%s to %s; what you type comes back. Ctrl-D ends it.\n",
 		       options->udp ? "UDP" : "Connected", addr_print(to, text));
@@ -117,16 +109,15 @@ static int talk_on_terminal(const struct client_options *options, const struct t
 	return outcome;
 }
 
-int talk(const struct client_options *options, const struct target *target)
+enum outcome talk(const struct client_options *options, const struct target *target)
 {
 	char why[TARGET_WHY_MAX];
 	struct addr to;
-	int net = target_connect(target, &options->sockopts, &to, why), outcome;
+	int net = target_connect(target, &options->sockopts, &to, why);
+	enum outcome outcome;
 
-	if (net < 0) {
-		fprintf(stderr, "echoc: %s\n", why);
-		return OUTCOME_UNREACHED;
-	}
+	if (net < 0)
+		return client_error(OUTCOME_UNREACHABLE, "%s", why);
 	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
 		outcome = talk_on_terminal(options, target, net, &to);
 	else
