@@ -419,13 +419,15 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	return r;
 }
 
-void crew_note_ready(struct crew *crew)
+unsigned crew_note_ready(struct crew *crew)
 {
-	char bytes[256];
-	ssize_t n;
+	char bytes[4096];
+	ssize_t n = read(crew->ready_out, bytes, sizeof bytes);
 
-	while ((n = read(crew->ready_out, bytes, sizeof bytes)) > 0)
-		crew->ready += (unsigned) n;
+	if (n <= 0)
+		return 0;
+	crew->ready += (unsigned) n;
+	return (unsigned) n;
 }
 
 bool crew_ready(const struct crew *crew)
@@ -512,7 +514,7 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 			int r = process_start(crew, process);
 
 			/* who takes a place reports as well, and would wait once the pipe were full */
-			crew_note_ready(crew);
+			(void) crew_note_ready(crew);
 			if (r < 0)
 				process_failed(crew, process);
 			else

@@ -66,8 +66,8 @@ struct crew {
 int crew_raise(struct crew **crew, struct conf *conf, const struct sockets *sockets,
                const struct crew_ground *ground, const struct list *others);
 
-/* ready_out is readable: workers have reported. */
-void crew_note_ready(struct crew *crew);
+/* ready_out is readable: count at most 4096 reports of workers. Returns their number. */
+unsigned crew_note_ready(struct crew *crew);
 
 /* Whether every worker accepts. */
 bool crew_ready(const struct crew *crew);

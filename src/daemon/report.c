@@ -150,14 +150,15 @@ void report_final(struct report *report, const struct stats_board *board, const 
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-void report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers)
+bool report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers)
 {
 	struct stats_total total;
 
 	if (!log_take_trouble(report->trouble, sizeof report->trouble))
-		return;
+		return false;
 	stats_total(board, &total);
 	status_send(report, &total, conf, workers, false);
+	return true;
 }
 
 void report_forget_trouble(struct report *report)

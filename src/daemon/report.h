@@ -32,8 +32,8 @@ void report_log(struct report *report, const struct stats_board *board);
 /* The last metrics file and statistics line of this process. */
 void report_final(struct report *report, const struct stats_board *board, const struct conf *conf);
 
-/* Send STATUS= at once where something went wrong since it was sent last: what was logged as LOG_WARNING or worse. */
-void report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers);
+/* Send STATUS= at once if something was logged as LOG_WARNING or worse since it was sent last. Returns whether it was. */
+bool report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers);
 
 /* What went wrong is history: STATUS= shall not speak of it any more. */
 void report_forget_trouble(struct report *report);

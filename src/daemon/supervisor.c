@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/idle.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/notify.h"
@@ -49,6 +50,16 @@
 /* Log records of workers written before other events get their turn. */
 #define RELAY_BATCH 256
 
+/* Log records written after the last worker has ended: more than the socket can hold, unless it is filled at the same time. */
+#define RELAY_LAST 65536
+
+/* Signals and ended processes handled before other events are. */
+#define SIGNAL_BATCH 64
+#define REAP_BATCH 1024
+
+/* Least time between two notifications of a worker's error in STATUS=: a worker must not flood the service manager. */
+#define TROUBLE_INTERVAL USEC_PER_SEC
+
 /* How often to look for lines that were left out, while lines come at all. */
 #define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
 
@@ -70,6 +81,7 @@ struct supervisor {
 	bool activated;               /* sockets come from a socket unit */
 	bool differs;                 /* from what the file asks for, and that was told */
 	bool reload_again;            /* a SIGHUP came while one was under way */
+	bool reaping;                 /* more than REAP_BATCH processes have ended */
 	struct crew_ground ground;
 	int signals, relay;
 	int pidfile;
@@ -79,6 +91,9 @@ struct supervisor {
 	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
+	uint64_t work;                /* signals, log records and reports of readiness read */
+	struct idle idle;
+	int64_t trouble_at;           /* STATUS= with the next error not before; 0: no limit now */
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at;
 	int64_t watchdog_usec;
 };
@@ -667,9 +682,15 @@ static void reap(struct supervisor *supervisor)
 	int status;
 	pid_t pid;
 
-	while ((pid = worker_reap(&status)) > 0) {
+	supervisor->reaping = true;
+	for (unsigned i = 0; i < REAP_BATCH; i++) {
 		bool known = false;
 
+		pid = worker_reap(&status);
+		if (pid == 0) {
+			supervisor->reaping = false;
+			break;
+		}
 		killed |= !worker_ended_well(status);
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
@@ -683,7 +704,8 @@ static void on_signals(struct supervisor *supervisor)
 {
 	struct signalfd_siginfo info;
 
-	while (read(supervisor->signals, &info, sizeof info) == sizeof info) {
+	for (unsigned i = 0; i < SIGNAL_BATCH && read(supervisor->signals, &info, sizeof info) == sizeof info; i++) {
+		supervisor->work++;
 		switch (info.ssi_signo) {
 		case SIGTERM:
 		case SIGINT:
@@ -707,7 +729,10 @@ static void on_signals(struct supervisor *supervisor)
 
 static void on_relay(struct supervisor *supervisor)
 {
-	if (log_relay_receive(supervisor->relay, RELAY_BATCH) > 0 && supervisor->left_out_at == INT64_MAX)
+	int count = log_relay_receive(supervisor->relay, RELAY_BATCH);
+
+	supervisor->work += (unsigned) count;
+	if (count > 0 && supervisor->left_out_at == INT64_MAX)
 		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
 }
 
@@ -802,6 +827,8 @@ static int64_t next_timer(const struct supervisor *supervisor)
 
 	next = clock_earlier(next, clock_earlier(supervisor->left_out_at, supervisor->extend_at));
 	next = clock_earlier(next, supervisor->notify_at);
+	if (supervisor->trouble_at > 0)
+		next = clock_earlier(next, supervisor->trouble_at);
 	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
 }
 
@@ -812,17 +839,34 @@ static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
 		{ .fd = supervisor->relay, .events = POLLIN },
 		{ .fd = supervisor->next ? supervisor->next->ready_out : -1, .events = POLLIN },
 	};
+	uint64_t before = supervisor->work;
 	int64_t now = clock_usec();
 
+	if (supervisor->reaping)
+		crews_at = now;
 	if (poll(fds, 3, clock_poll_timeout(clock_earlier(next_timer(supervisor), crews_at), now)) < 0)
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor);
 	if (fds[2].revents)
-		crew_note_ready(supervisor->next);
+		supervisor->work += crew_note_ready(supervisor->next);
 	if (fds[0].revents)
 		on_signals(supervisor);
+	for (size_t i = 0; i < 3 && supervisor->work == before; i++)
+		if (fds[i].revents)
+			stats_add(&supervisor->ground.board->others, STAT_IDLE_WAKEUPS,
+			          idle_check(&supervisor->idle, fds[i].fd, POLLIN, before));
+	if (supervisor->reaping)
+		reap(supervisor);
 	return 0;
+}
+
+static void notify_trouble(struct supervisor *supervisor, int64_t now)
+{
+	bool any = report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+	                          supervisor->current->limits.workers);
+
+	supervisor->trouble_at = any ? now + TROUBLE_INTERVAL : 0;
 }
 
 static void supervisor_loop(struct supervisor *supervisor)
@@ -842,29 +886,31 @@ static void supervisor_loop(struct supervisor *supervisor)
 		on_timers(supervisor, now);
 		tend_next(supervisor, now);
 		crews_at = tend_crews(supervisor, now);
-		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
-			report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
-			               supervisor->current->limits.workers);
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->trouble_at)
+			notify_trouble(supervisor, now);
 		if (notify_take_lost())
 			supervisor->notify_at = now + NOTIFY_INTERVAL;
 	}
-	(void) log_relay_receive(supervisor->relay, INT32_MAX);
+	(void) log_relay_receive(supervisor->relay, RELAY_LAST);
 }
 
 /* Connections that still wait in the queue for a successor that will not come. The crews are gone. */
 static void drain_waiting(struct supervisor *supervisor)
 {
 	const struct crew *current = supervisor->current;
+	unsigned count = 0, cut;
 	struct leavers leavers;
-	unsigned count, cut;
+	bool more;
 
-	if (supervisor->ground.inbox < 0)
+	if (supervisor->ground.inbox < 0 || leavers_open(&leavers, current ? current->conf->buffer_size : LEAVER_BUFFER,
+	                                                 &supervisor->ground.board->others) < 0)
 		return;
-	count = (unsigned) leavers_take(&leavers, supervisor->ground.inbox, current ? current->conf->buffer_size : LEAVER_BUFFER,
-	                                &supervisor->ground.board->others);
-	while (leavers_serve(&leavers) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
-		(void) wait_for_events(supervisor, clock_usec() + LEAVER_TICK);
+	more = leavers_take(&leavers, supervisor->ground.inbox, &count);
+	while ((leavers_serve(&leavers) || more) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
+		(void) wait_for_events(supervisor, more ? 0 : clock_usec() + LEAVER_TICK);
 		on_timers(supervisor, clock_usec());
+		if (more)
+			more = leavers_take(&leavers, supervisor->ground.inbox, &count);
 	}
 	cut = leavers_cut(&leavers);
 	if (count > 0)

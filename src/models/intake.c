@@ -11,6 +11,9 @@
 #include "models/handover.h"
 #include "net/sockopt.h"
 
+/* Damaged messages discarded in one call: whoever writes them could keep the worker there. */
+#define DAMAGED_MOST 16
+
 /* How long to leave the listeners alone when descriptors or memory have run out. */
 #define PAUSE_USEC (100 * USEC_PER_MSEC)
 
@@ -206,6 +209,7 @@ void intake_asked(struct intake *intake, unsigned got)
 int intake_inherit(struct intake *intake, struct arrival *arrival)
 {
 	struct worker *worker = intake->worker;
+	unsigned damaged = 0;
 	int r;
 
 	if (worker->inbox_fd < 0)
@@ -217,7 +221,7 @@ int intake_inherit(struct intake *intake, struct arrival *arrival)
 	}
 	do
 		r = handover_receive(worker->inbox_fd, worker, arrival);
-	while (r == -EBADMSG);
+	while (r == -EBADMSG && ++damaged < DAMAGED_MOST);
 	if (r < 0)
 		admission_give_place(&worker->admission);
 	if (r == -ENOMSG) {

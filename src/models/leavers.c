@@ -36,26 +36,32 @@ static void leaver_begin(struct leavers *leavers, struct arrival *arrival)
 	turn_drain(session);
 }
 
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, struct stats_slot *slot)
+int leavers_open(struct leavers *leavers, size_t limit, struct stats_slot *slot)
 {
-	struct arrival arrival;
-	int count = 0, r;
-
 	*leavers = (struct leavers) { .slot = slot };
 	list_init(&leavers->sessions);
-	if (turn_open(&leavers->turn, limit, 0, &leavers->tally) < 0)
-		return 0;
-	while ((r = handover_take(inbox, &arrival)) != -EAGAIN) {
+	return turn_open(&leavers->turn, limit, 0, &leavers->tally);
+}
+
+bool leavers_take(struct leavers *leavers, int inbox, unsigned *count)
+{
+	struct arrival arrival;
+
+	for (unsigned i = 0; i < LEAVERS_BATCH; i++) {
+		int r = handover_take(inbox, &arrival);
+
+		if (r == -EAGAIN)
+			return false;
 		if (r == -ENOMSG)
-			continue; /* they wait in a backlog that nobody will look at */
-		stats_add(slot, r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED, 1);
+			continue; /* no worker is left to check the backlogs */
+		stats_add(leavers->slot, r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED, 1);
 		if (r < 0)
 			continue;
-		stats_add(slot, STAT_ENDED_DRAIN, 1);
+		stats_add(leavers->slot, STAT_ENDED_DRAIN, 1);
 		leaver_begin(leavers, &arrival);
-		count++;
+		(*count)++;
 	}
-	return count;
+	return true;
 }
 
 bool leavers_serve(struct leavers *leavers)

@@ -17,9 +17,15 @@ struct leavers {
 	struct stats_slot *slot;
 };
 
-/* Take all that wait in `inbox`; each may hold `limit` bytes. They are counted in `slot`.
- * Returns their number. */
-int leavers_take(struct leavers *leavers, int inbox, size_t limit, struct stats_slot *slot);
+/* Messages taken from the queue in one call of leavers_take(): whoever still holds the sending end could keep it filled. */
+#define LEAVERS_BATCH 1024
+
+/* Prepare; each connection may hold `limit` bytes, and is counted in `slot`. Returns 0 or -ENOMEM. */
+int leavers_open(struct leavers *leavers, size_t limit, struct stats_slot *slot);
+
+/* Take at most LEAVERS_BATCH messages from `inbox`, and add the number of connections to `*count`. Returns whether more may
+ * be waiting. */
+bool leavers_take(struct leavers *leavers, int inbox, unsigned *count);
 
 /* Echo what can be echoed now; false once everybody has got everything. To be called again in 10 ms. */
 bool leavers_serve(struct leavers *leavers);

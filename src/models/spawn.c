@@ -236,9 +236,11 @@ static void processes_collect(struct spawner *spawner)
 	int status;
 	pid_t pid;
 
-	while (read(spawner->ended, &info, sizeof info) == sizeof info)
-		;
-	while ((pid = worker_reap(&status)) > 0)
+	/* one read is enough: a second SIGCHLD is not queued beside a pending one */
+	if (read(spawner->ended, &info, sizeof info) < 0)
+		info.ssi_signo = 0;
+	/* no more than there are: clone(2) with CLONE_PARENT lets a child make children of this process */
+	for (unsigned left = spawner->running; left > 0 && (pid = worker_reap(&status)) > 0; left--)
 		process_ended(spawner, pid, status);
 	spawner->next_slot = 0;
 }
