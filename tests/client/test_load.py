@@ -395,9 +395,16 @@ def test_interrupted_in_the_warmup(server):
 
 
 def test_interrupted_with_a_silent_server(engine):
-    with servers.Stream(servers.silent) as other:
+    """Interrupted after all connections were made, which the client shows by sending on each."""
+    heard = []
+
+    def silent(connection):
+        heard.append(connection.recv(1))
+        servers.silent(connection)
+
+    with servers.Stream(silent) as other:
         process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, *other.where)
-        proc.until(lambda: other.accepted == 5, "the connections", 30)
+        proc.until(lambda: len(heard) == 5, "a byte on each connection", 30)
         began = time.monotonic()
         status, out, _ = client.interrupt(process)
         assert time.monotonic() - began < 10

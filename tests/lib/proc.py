@@ -82,8 +82,9 @@ def children(pid):
 
 
 def alive(pid):
+    """Whether a thread of the process runs: only after the last one has ended are its descriptors closed."""
     try:
-        return Stat(pid).state not in "ZX"
+        return Stat(pid).state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -103,6 +104,12 @@ def stopped(pid):
     """Whether every thread of a process has heard of a SIGSTOP."""
     return all(read(f"/proc/{pid}/task/{tid}/stat").rpartition(b")")[2].split()[0] == b"T"
                for tid in os.listdir(f"/proc/{pid}/task"))
+
+
+def unsent(port):
+    """Bytes in the send queues of IPv4 connections from this local port: proc_net_tcp(5)."""
+    lines = [line.split() for line in read("/proc/net/tcp").decode().splitlines()[1:]]
+    return sum(int(line[4].partition(":")[0], 16) for line in lines if int(line[1].partition(":")[2], 16) == port)
 
 
 def descriptors(pid):

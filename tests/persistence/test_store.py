@@ -12,6 +12,7 @@ import time
 import pytest
 
 import echod
+import metrics
 import peer
 import proc
 
@@ -479,6 +480,11 @@ def test_stop_ends_connections_that_wait_properly(start, crowd, model):
     assert "were ended, 0 of them before" in daemon.log(), daemon.log()
 
 
+def waiting(counts):
+    """Connections that no worker has taken, by the counters."""
+    return counts.get("connections_handed_over", 0) - counts.get("connections_taken_over", 0)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_stop_ends_waiting_connections_in_time(start, number):
     """Those who do not read what they are owed are cut at the end of drain-timeout, or by a second signal."""
@@ -487,6 +493,7 @@ def test_stop_ends_waiting_connections_in_time(start, number):
     old = daemon.workers()
     daemon.reload(model="iterative")
     proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    proc.until(lambda: waiting(metrics.line(daemon)) == 3, lambda: f"three wait for the new worker: {metrics.line(daemon)}")
     daemon.term()
     if number == 2:
         daemon.notify.wait("STOPPING=1")
