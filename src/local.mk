@@ -103,6 +103,8 @@ libechod_a_SOURCES = \
 	src/daemon/privileges.h \
 	src/daemon/report.c \
 	src/daemon/report.h \
+	src/daemon/signals.c \
+	src/daemon/signals.h \
 	src/daemon/sockets.c \
 	src/daemon/sockets.h \
 	src/daemon/store.c \

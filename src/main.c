@@ -14,6 +14,7 @@
 #include "conf/conf.h"
 #include "conf/options.h"
 #include "daemon/daemonize.h"
+#include "daemon/signals.h"
 #include "daemon/store.h"
 #include "daemon/supervisor.h"
 #include "models/model.h"
@@ -105,6 +106,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 	/* a reload reads the same file, wherever the working directory is then */
 	if (realpath(options->path, path))
 		options->path = path;
+	signals_reset();
 	r = store_collect(&store, &errors);
 	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
@@ -151,9 +153,12 @@ int main(int argc, char *argv[])
 	struct options options;
 	int status = 0;
 
+	signals_block();
 	open_missing_standard_streams();
 	if (parse(&options, argc, argv) < 0)
 		exit(EX_USAGE);
+	if (options.action != OPTIONS_RUN)
+		signals_unblock();
 	switch (options.action) {
 	case OPTIONS_HELP:
 		options_help(stdout);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/compat.h"
+#include "daemon/signals.h"
 
 static int report_fd = -1;
 
@@ -40,12 +41,15 @@ void daemonize_close_others(int keep[], unsigned count)
 	compat_close_range(next, UINT_MAX);
 }
 
-/* The original process: wait for the daemon's report and exit with it. */
+/* The original process: wait for the daemon's report and exit with it. A signal ends it as any other process, but for
+ * SIGHUP, since the terminal may be closed meanwhile. */
 static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 {
 	unsigned char status = EX_OSERR;
 	ssize_t n;
 
+	signal(SIGHUP, SIG_IGN);
+	signals_unblock();
 	do
 		n = read(fd, &status, 1);
 	while (n < 0 && errno == EINTR);
@@ -55,22 +59,11 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 	_exit(status);
 }
 
-static void reset_signals(void)
-{
-	sigset_t none;
-
-	for (int sig = 1; sig < NSIG; sig++)
-		signal(sig, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 int daemonize(void)
 {
 	int ends[2], null;
 	pid_t pid;
 
-	reset_signals();
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	pid = fork();

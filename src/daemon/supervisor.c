@@ -21,11 +21,13 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/ratelimit.h"
 #include "daemon/crew.h"
 #include "daemon/daemonize.h"
 #include "daemon/pidfile.h"
 #include "daemon/privileges.h"
 #include "daemon/report.h"
+#include "daemon/signals.h"
 #include "models/handover.h"
 #include "models/leavers.h"
 #include "models/model.h"
@@ -69,6 +71,13 @@
 /* How long after a message to the service manager was lost the state is sent again. */
 #define NOTIFY_INTERVAL (1 * USEC_PER_SEC)
 
+/* A SIGTERM or SIGINT that comes sooner after the first one is a part of the same request: timeout(1) and others signal their
+ * child and then its process group. */
+#define STOP_AGAIN_AFTER (1 * USEC_PER_SEC)
+
+/* Lines about ignored signals in a minute. */
+#define IGNORED_LINES 10
+
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
 struct supervisor {
@@ -87,7 +96,9 @@ struct supervisor {
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool hurry;                   /* second SIGTERM */
+	int64_t stop_again_from;      /* from when on another SIGTERM ends it at once, clock_usec() */
+	bool hurry;                   /* that has come */
+	struct ratelimit ignored;     /* lines about ignored signals */
 	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	struct report report;
@@ -160,19 +171,8 @@ static int raise_nofile(void)
 
 static int open_signals(struct supervisor *supervisor)
 {
-	static const int wanted[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
-	sigset_t set;
-
-	/* whoever started us may have ignored or blocked any of them */
-	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
-		signal(wanted[i], SIG_DFL);
-		sigaddset(&set, wanted[i]);
-	}
-	if (sigprocmask(SIG_SETMASK, &set, NULL) < 0)
-		return -errno;
-	supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return supervisor->signals < 0 ? -errno : 0;
+	supervisor->signals = signals_open();
+	return supervisor->signals < 0 ? supervisor->signals : 0;
 }
 
 static int open_relay(struct supervisor *supervisor)
@@ -659,7 +659,7 @@ static void stop_begin(struct supervisor *supervisor)
 /* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
 static void stop_now(struct supervisor *supervisor)
 {
-	log_event(LOG_NOTICE, EVENT_STOPPING, "Told to stop once more: ending at once");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "Second stop signal received: ending at once");
 	supervisor->hurry = true;
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		crew_kill(LIST_ENTRY(at, struct crew, link));
@@ -667,10 +667,24 @@ static void stop_now(struct supervisor *supervisor)
 
 static void on_terminate(struct supervisor *supervisor)
 {
-	if (supervisor->phase == PHASE_STOPPING)
-		stop_now(supervisor);
-	else
+	if (supervisor->phase != PHASE_STOPPING) {
 		stop_begin(supervisor);
+		/* not from the signal on: the beginning may take its time, and signals that came meanwhile are read after it */
+		supervisor->stop_again_from = clock_usec() + STOP_AGAIN_AFTER;
+	} else if (clock_usec() >= supervisor->stop_again_from) {
+		stop_now(supervisor);
+	}
+}
+
+static void on_other_signal(struct supervisor *supervisor, const struct signalfd_siginfo *info)
+{
+	char name[32];
+
+	if (info->ssi_signo == SIGQUIT && supervisor->options->foreground)
+		on_terminate(supervisor);
+	else if (ratelimit_allow(&supervisor->ignored, clock_usec(), 60 * USEC_PER_SEC, IGNORED_LINES))
+		log_event(LOG_NOTICE, EVENT_SIGNAL_IGNORED, "Ignored %s from process %" PRIu32 " of user %" PRIu32,
+		          signals_name((int) info->ssi_signo, name), info->ssi_pid, info->ssi_uid);
 }
 
 /* --- events ---------------------------------------------------------------------------- */
@@ -723,6 +737,8 @@ static void on_signals(struct supervisor *supervisor)
 		case SIGCHLD:
 			reap(supervisor);
 			break;
+		default:
+			on_other_signal(supervisor, &info);
 		}
 	}
 }
@@ -971,9 +987,6 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.notify_at = INT64_MAX,
 	};
 
-	/* a reader of the log that has gone, or a limit to the size of files, is an error, not the end: from the first line on */
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
 	list_init(&supervisor.crews);
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());

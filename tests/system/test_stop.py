@@ -1,8 +1,10 @@
 """SIGTERM and SIGINT: nothing owed is lost, nobody who owes nothing holds it up, nothing is left."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -121,18 +123,33 @@ def test_nobody_new_is_accepted_while_it_drains(start, model):
 
 
 def test_second_sigterm_ends_it_at_once(start, model):
+    """If it comes a second or more after the first."""
     daemon = start(model, drain_timeout=60)
     sock, _, _ = peer.laden(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     with pytest.raises(subprocess.TimeoutExpired):
-        daemon.popen.wait(0.3)  # it drains
+        daemon.popen.wait(1.5)  # it drains
     began = time.monotonic()
     daemon.term()
     daemon.wait_exit()
     assert time.monotonic() - began < 3
     proc.until(lambda: not proc.tagged(daemon.tag), "no process left", 3)
     sock.close()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_two_signals_for_one_stop(start, model, second):
+    """timeout(1) signals its child and then its process group, npm sends each signal twice: the drain goes on."""
+    daemon = start(model, drain_timeout=30)
+    sock, sent, read = peer.laden(daemon.address)
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")  # read, so that the next one is not merged with it
+    os.killpg(daemon.pid, second)
+    daemon.signal(second)
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == 0
 
 
 def test_hup_while_it_drains_is_harmless(start):
@@ -234,11 +251,12 @@ def test_other_signals_do_not_end_it(start, model):
     assert daemon.popen.poll() is None
 
 
-def test_terminal_sends_sigint_to_every_process(start, model):
-    """Control-C in the foreground reaches the whole process group at once; what is owed is sent all the same."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_terminal_signals_every_process(start, model, number):
+    """Control-C and Control-\\ in the foreground reach the whole process group at once; unsent data is sent all the same."""
     daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
-    os.killpg(daemon.pid, signal.SIGINT)
+    os.killpg(daemon.pid, number)
     daemon.notify.wait("STOPPING=1")
     peer.same(read + peer.receive_all(sock), sent)
     sock.close()
@@ -256,3 +274,100 @@ def test_crew_ends_when_stopped_processes_are_continued(start):
     assert daemon.wait_exit() == 0
     assert time.monotonic() - began < 8
     assert not proc.tagged(daemon.tag)
+
+
+FAULTS = [signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP, signal.SIGABRT]
+HARMLESS = [signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT, signal.SIGURG,
+            signal.SIGWINCH, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ]
+MEANT = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT]
+OTHERS = sorted(signal.valid_signals() - set(FAULTS) - set(HARMLESS) - set(MEANT))
+
+
+def test_signals_that_would_kill_are_ignored_with_one_line(start, model):
+    daemon = start(model)
+    for number in OTHERS:
+        for pid in daemon.workers():
+            os.kill(pid, number)
+    daemon.visit()
+    for number in signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN, signal.SIGRTMAX:
+        since = len(daemon.log())
+        daemon.signal(number)
+        daemon.wait_log(rf"Ignored {signal.Signals(number).name if number < 32 or number == signal.SIGRTMIN else 'SIGRT'}",
+                        since)
+        assert f"process {os.getpid()} " in daemon.log()[since:]
+    for number in OTHERS:
+        daemon.signal(number)
+    daemon.visit()
+    assert daemon.popen.poll() is None
+    assert len(daemon.lines_about("Ignored SIG")) <= len(OTHERS) + 4
+
+
+def test_a_flood_of_signals_does_not_flood_the_log(start):
+    daemon = start("epoll")
+    for _ in range(500):
+        daemon.signal(signal.SIGRTMIN)
+    daemon.visit()
+    daemon.stop()
+    assert 1 <= daemon.log().count("Ignored SIG") < 50
+
+
+def test_sigquit_is_ignored_in_the_background(start):
+    daemon = start(daemonize=True)
+    daemon.signal(signal.SIGQUIT)
+    daemon.hup()
+    daemon.visit()
+
+
+BLOCK = ("import os, signal, sys\n"
+         "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+         "for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(number, signal.SIG_IGN)\n"
+         "os.execv(sys.argv[1], sys.argv[1:])")
+
+
+@pytest.mark.skipif(echod.SANITIZED, reason="sanitizers handle faults themselves")
+@pytest.mark.parametrize("number", FAULTS)
+def test_faults_keep_their_default_action(launch, number):
+    """Also where the calling process had blocked and ignored them; in workers too."""
+    daemon = launch("prefork", workers=2, wrap=["prlimit", "--core=0", sys.executable, "-I", "-c", BLOCK])
+    daemon.crash_expected = True
+    daemon.wait_ready()
+    worker = daemon.workers()[0]
+    os.kill(worker, number)
+    daemon.wait_log(rf"{worker} was killed by signal {int(number)}\b")
+    daemon.expect = -number
+    daemon.signal(number)
+    assert daemon.wait_exit() == -number
+    daemon.wait_gone()
+
+
+def test_sighup_during_the_start(launch, tmpdir):
+    """It waits until the start has succeeded, and leads to a reload."""
+    path = f"{tmpdir}/echod.conf"
+    os.mkfifo(path)
+    daemon = launch("epoll", args=["-c", path])  # blocks until its file is written
+    proc.until(lambda: int(proc.status(daemon.pid)["SigBlk"], 16) & 1 << signal.SIGHUP - 1, "the first instructions")
+    for number in signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM:
+        daemon.signal(number)
+
+    def write():
+        with open(path, "w") as file:
+            file.write(daemon.config.read_text())
+    write()
+    daemon.notify.wait("READY=1")
+    daemon.notify.wait("RELOADING=1")
+    write()
+    daemon.wait_log("Reloaded")
+    daemon.visit()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)")
+@pytest.mark.parametrize("call", ["setsid", "bind", "listen", "signalfd4", "wait4", "clone"])
+def test_sighup_while_it_daemonizes(launch, call):
+    """Neither the daemon nor the process that waits for it ends."""
+    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}  # nothing finds leaks under strace
+    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}",
+                                                   "-e", f"inject={call}:signal=HUP"])
+    daemon.pid = daemon.notify.wait("READY=1", timeout=echod.START_TIMEOUT).pid
+    daemon.visit()
+    daemon.stop()
+    assert daemon.popen.wait(10) == 0, "the exit status of the process that waited"
