@@ -161,6 +161,21 @@ void sockets_abandon(struct sockets *set)
 	forget(set);
 }
 
+uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < set->count; i++) {
+		const struct listener *listener = &set->items[i];
+
+		count += listener_count_dropped(&set->items[i]);
+		for (size_t j = 0; j < next->count; j++)
+			if (next->items[j].fd == listener->fd)
+				next->items[j].dropped = listener->dropped;
+	}
+	return count;
+}
+
 void sockets_close(struct sockets *set, bool unlink_paths)
 {
 	for (size_t i = 0; i < set->count; i++) {

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "conf/conf.h"
@@ -30,6 +31,10 @@ void sockets_commit(struct sockets *have, const struct conf *conf);
 
 /* The new set is not wanted after all: close what only `set` has. `set` is empty afterwards. */
 void sockets_abandon(struct sockets *set);
+
+/* The number of datagrams that the kernel has dropped since the last call because the queue of a socket of `set` was full:
+ * listener_count_dropped(). A drop is counted once, also where a socket is in `next` too, the set of a reload. */
+uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
 
 /* Close all of them. `unlink_paths` false: leave the files of unix listeners alone, their sockets
  * live on elsewhere. */

@@ -415,8 +415,16 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 
 /* --- what the manager and the log are told --------------------------------------------- */
 
+/* The kernel drops datagrams, and only the socket knows how many. */
+static void count_dropped(struct supervisor *supervisor)
+{
+	stats_add(&supervisor->ground.board->others, STAT_UDP_QUEUE_FULL,
+	          sockets_count_dropped(&supervisor->sockets, &supervisor->next_sockets));
+}
+
 static void refresh(struct supervisor *supervisor, bool ready)
 {
+	count_dropped(supervisor);
 	report_refresh(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
 	               supervisor->current->limits.workers, ready);
 }
@@ -578,6 +586,7 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->current = supervisor->next;
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
+		count_dropped(supervisor);
 		shut_unnamed(supervisor);
 		sockets_commit(&supervisor->sockets, supervisor->current->conf);
 		supervisor->sockets = supervisor->next_sockets;
@@ -732,6 +741,7 @@ static void on_signals(struct supervisor *supervisor)
 				supervisor->reload_again = true;
 			break;
 		case SIGUSR1:
+			count_dropped(supervisor);
 			report_log(&supervisor->report, supervisor->ground.board);
 			break;
 		case SIGCHLD:
@@ -949,8 +959,10 @@ static void supervisor_finish(struct supervisor *supervisor)
 	}
 	if (supervisor->ground.board)
 		report_left_out(&supervisor->report, supervisor->ground.board);
-	if (supervisor->current)
+	if (supervisor->current) {
+		count_dropped(supervisor);
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
+	}
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
 	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);

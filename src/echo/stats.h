@@ -47,6 +47,7 @@
 	X(STAT_UDP_LOOP, "datagrams_dropped", "reason=\"loop\"", "") \
 	X(STAT_UDP_RATE, "datagrams_dropped", "reason=\"rate\"", "") \
 	X(STAT_UDP_SEND_FAILED, "datagrams_dropped", "reason=\"send_failed\"", "") \
+	X(STAT_UDP_QUEUE_FULL, "datagrams_dropped", "reason=\"queue_full\"", "") \
 	X(STAT_LOG_LOST, "log_records_lost", "", "Log records that found the way to the supervisor full")
 
 enum stats_counter {

@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +19,56 @@
 static int set_flag(int fd, int level, int option)
 {
 	return sockopt_set(fd, level, option, 1);
+}
+
+/* Bytes that the queue of a datagram socket gets where privileges allow more than net.core.rmem_max: 20,000 short
+ * datagrams, or some 30 ms of a fast sender. */
+#define RECEIVE_BUFFER (8 << 20)
+
+static int receive_buffer(int fd)
+{
+	int size = 0;
+	socklen_t length = sizeof size;
+
+	return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) < 0 ? 0 : size;
+}
+
+/* Make the receive buffer of a datagram socket as large as the host allows, never smaller than it is. Sizes that are read
+ * are twice those that are set: socket(7). */
+static void grow_receive_buffer(int fd)
+{
+	int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), least = receive_buffer(fd), allowed;
+
+	if (probe < 0)
+		return;
+	/* the kernel cuts this to net.core.rmem_max, which other network namespaces cannot read */
+	(void) sockopt_set(probe, SOL_SOCKET, SO_RCVBUF, INT_MAX / 2);
+	allowed = receive_buffer(probe);
+	close(probe);
+	if (allowed > least)
+		(void) sockopt_set(fd, SOL_SOCKET, SO_RCVBUF, INT_MAX / 2);
+	/* needs CAP_NET_ADMIN */
+	if (receive_buffer(fd) < 2 * RECEIVE_BUFFER)
+		(void) sockopt_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER);
+}
+
+static uint32_t kernel_dropped(int fd)
+{
+	uint32_t memory[SK_MEMINFO_VARS] = { 0 };
+	socklen_t size = sizeof memory;
+
+	(void) getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
+	return memory[SK_MEMINFO_DROPS];
+}
+
+uint32_t listener_count_dropped(struct listener *listener)
+{
+	uint32_t before = listener->dropped;
+
+	if (listener->kind != LISTENER_DATAGRAM)
+		return 0;
+	listener->dropped = kernel_dropped(listener->fd);
+	return listener->dropped - before;
 }
 
 /* What both our own and adopted sockets get. Failures of the optional ones do not matter: a
@@ -36,6 +88,7 @@ static void set_options(const struct listener *listener)
 	(void) set_flag(fd, IPPROTO_IP, IP_PKTINFO);
 	if (family == AF_INET6)
 		(void) set_flag(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
+	grow_receive_buffer(fd);
 }
 
 /* Remove a socket file that nobody listens on any more. */
@@ -142,6 +195,7 @@ int listener_adopt(struct listener *listener, int fd, const char *name)
 	default:
 		return -EINVAL;
 	}
+	listener->dropped = kernel_dropped(fd);
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -errno;

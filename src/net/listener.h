@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "net/addr.h"
@@ -22,16 +23,24 @@ struct listener {
 	dev_t device;       /* of the socket file of a unix listener opened here */
 	ino_t inode;
 	bool keep;          /* scratch of the supervisor while two lists are compared */
+	uint32_t dropped;   /* the kernel's counter at the last listener_count_dropped() */
 	char name[64];      /* FDNAME of an adopted one, or "" */
 };
 
 /* Bind `addr` and listen with `backlog`; a unix path is made with mode 0660, a
  * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
  * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
- * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO and IPV6_RECVPKTINFO.
+ * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive
+ * buffer that the host allows.
  * Non-blocking, close-on-exec. `shared`: beside another listener on the same port that
  * agreed by listener_share_port(). Returns 0 with `*listener` filled in, or -errno. */
 int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared);
+
+/* The number of datagrams that the kernel has dropped since the last call, or since the listener was opened or adopted,
+ * because the queue of the socket was full (SO_MEMINFO, sock_diag(7)); also those with a wrong checksum. Of datagrams that
+ * the kernel has merged (UDP_GRO in udp(7)) it counts one. The counter is the socket's: a socket that was kept over a
+ * restart, or passed by the service manager, has a history. */
+uint32_t listener_count_dropped(struct listener *listener);
 
 /* Agree, or no longer, to another socket of this user's on an overlapping address and the same
  * port (SO_REUSEPORT, socket(7)): for the moment in which a reload goes from one to the other. 0 or -errno. */

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -18,10 +17,10 @@ import pytest
 import echod
 import peer
 import proc
+from datagrams import LARGEST, client, counted, statistics
 
 UDP_SEGMENT = 103
 SIOCGIFINDEX = 0x8933
-LARGEST = 65507
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: low source ports, forged sources, network namespaces")
 ipv6 = pytest.mark.skipif(not echod.have_ipv6(), reason="no IPv6 on this host")
@@ -32,17 +31,6 @@ def start_udp(start):
     return lambda model="epoll", **keys: start(model, **{"protocols": ["tcp", "udp"], **keys})
 
 
-def client(host="127.0.0.1", source=None, port=0, connected_to=None, timeout=peer.PATIENCE):
-    """A datagram socket on the loopback, bound to `source`:`port`; connected, it hears that one peer only."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(timeout)
-    sock.bind((source or ("::1" if family == socket.AF_INET6 else "127.0.0.1"), port))
-    if connected_to:
-        sock.connect((host, connected_to))
-    return sock
-
-
 def echoes(sock, message):
     sock.send(message)
     peer.same(sock.recv(65536), message)
@@ -51,35 +39,6 @@ def echoes(sock, message):
 def nothing_waits(*socks):
     """Over the loopback what was sent has arrived; none of it was for these."""
     return not select.select(socks, [], [], 0)[0]
-
-
-def statistics(daemon):
-    """The statistics line as {"datagrams_echoed": 3, "datagrams_dropped rate": 1, …}; what is 0 may be missing."""
-    since = len(daemon.log())
-    daemon.signal(signal.SIGUSR1)
-    line = daemon.wait_log(r"Statistics: connections \d+(?:, (.*))?$", since).group(1) or ""
-    found = {}
-    for item in line.split(", "):
-        name, _, value = item.rpartition(" ")
-        found[name] = int(value) if value.isdigit() else value
-    return found
-
-
-def counted(daemon, **expected):
-    """Wait until the statistics say exactly so; `dropped_rate` stands for "datagrams_dropped rate"."""
-    wanted = {}
-    for name, value in expected.items():
-        kind, _, reason = name.partition("_")
-        wanted[f"datagrams_{kind} {reason}" if kind == "dropped" else f"datagrams_{kind}"] = value
-    seen = {}
-
-    def agree():
-        seen.clear()
-        seen.update(statistics(daemon))
-        return all(seen.get(name, 0) == value for name, value in wanted.items())
-
-    proc.until(agree, lambda: f"statistics {wanted}, they are {seen}")
-    return seen
 
 
 def forge(source, destination, payload, ttl=64):
