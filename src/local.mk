@@ -65,15 +65,21 @@ libechod_a_SOURCES = \
 	src/echo/state.h \
 	src/echo/stats.c \
 	src/echo/stats.h \
+	src/models/accept.c \
+	src/models/accept.h \
+	src/models/accept_token.c \
+	src/models/accept_token.h \
+	src/models/accept_watch.c \
+	src/models/accept_watch.h \
+	src/models/acceptor.c \
+	src/models/acceptor.h \
+	src/models/body.c \
+	src/models/body.h \
 	src/models/datagram.c \
 	src/models/datagram.h \
-	src/models/entrance.c \
-	src/models/entrance.h \
 	src/models/fault.h \
 	src/models/handover.c \
 	src/models/handover.h \
-	src/models/intake.c \
-	src/models/intake.h \
 	src/models/leavers.c \
 	src/models/leavers.h \
 	src/models/loop.c \
@@ -118,7 +124,7 @@ libechod_a_SOURCES += \
 	src/models/uring.h \
 	src/models/uring_buffers.c \
 	src/models/uring_buffers.h \
-	src/models/uring_door.c \
+	src/models/uring_accept.c \
 	src/models/uring_flow.c \
 	src/models/uring_held.c \
 	src/models/uring_probe.c \

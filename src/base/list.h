@@ -38,6 +38,18 @@ static inline void list_prepend(struct list *head, struct list *entry)
 	list_append(head->next, entry);
 }
 
+/* Move all entries of the ring `from` behind the last one of `head`. */
+static inline void list_append_all(struct list *head, struct list *from)
+{
+	if (list_empty(from))
+		return;
+	from->next->prev = head->prev;
+	head->prev->next = from->next;
+	from->prev->next = head;
+	head->prev = from->prev;
+	list_init(from);
+}
+
 static inline void list_remove(struct list *entry)
 {
 	entry->prev->next = entry->next;

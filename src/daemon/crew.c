@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "daemon/daemonize.h"
 #include "echo/meter.h"
+#include "models/accept_token.h"
 #include "models/datagram.h"
 
 /* A worker process that fails is replaced after so long, twice as long each time, at most so
@@ -65,6 +66,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.listener_count = crew->streams,
 		.stop_fd = crew->stop_out,
 		.ready_fd = crew->ready_in,
+		.wakeup_fd = ground->wakeup,
 		.inbox_fd = ground->inbox,
 		.outbox_fd = ground->outbox,
 		.capacity = crew->limits.capacity,
@@ -110,13 +112,17 @@ static void *thread_main(void *argument)
 static int run_threads(const struct crew *crew, const struct crew_process *process)
 {
 	struct thread *threads = calloc(process->threads, sizeof *threads);
-	int r = 0;
+	struct accept_token *token = NULL;
+	int r = threads ? 0 : -ENOMEM;
 
-	if (!threads)
-		return -ENOMEM;
+	if (r == 0 && crew->model->zero == MODEL_ZERO_PROCESSORS && process->threads > 1)
+		r = accept_token_make(&token, process->threads);
+	if (r < 0)
+		return r;
 	for (unsigned i = 0; i < process->threads; i++) {
 		worker_fill(&threads[i].worker, crew, process->index + i);
 		threads[i].worker.admission.owner = crew->first_slot + process->index;
+		threads[i].worker.token = token;
 	}
 	for (unsigned i = 1; i < process->threads; i++) {
 		r = -pthread_create(&threads[i].id, NULL, thread_main, &threads[i]);
@@ -126,6 +132,7 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 	thread_main(&threads[0]);
 	for (unsigned i = 1; i < process->threads; i++)
 		pthread_join(threads[i].id, NULL);
+	accept_token_free(token);
 	free(threads);
 	return r;
 }
@@ -170,6 +177,7 @@ static int close_others(const struct crew *crew, const struct crew_process *proc
 			keep[count++] = crew->sockets.items[i].fd;
 		keep[count++] = crew->ground->inbox;
 		keep[count++] = crew->ground->outbox;
+		keep[count++] = crew->ground->wakeup;
 		keep[count++] = admission_room_fd(crew->ground->admission);
 	}
 	daemonize_close_others(keep, (unsigned) count);

@@ -23,6 +23,7 @@ struct crew_ground {
 	struct stats_board *board;
 	struct admission_shared *admission;
 	int inbox, outbox;   /* the queue of handed-over connections */
+	int wakeup;          /* eventfd with which a worker has another one look for connections, see acceptor.h */
 	int log_relay;       /* where workers send log records */
 	int64_t beat_usec;   /* INT64_MAX: no watchdog */
 };

@@ -3,12 +3,14 @@
 #include "daemon/supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -218,6 +220,9 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	}
 	supervisor->watchdog_usec = (int64_t) notify_watchdog_usec();
 	ground->beat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
+	ground->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r == 0 && ground->wakeup < 0)
+		r = -errno;
 	if (r == 0)
 		r = open_relay(supervisor);
 	return r;
@@ -572,7 +577,8 @@ static void shut_unnamed(struct supervisor *supervisor)
 
 		if (one.items->keep)
 			continue;
-		handover_backlog(one.items, &self, UINT32_MAX, true);
+		if (one.items->kind == LISTENER_STREAM)
+			handover_backlog(one.items, &self);
 		listener_shut(one.items);
 		if (notify_enabled())
 			store_forget(&one);
@@ -620,6 +626,16 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 	reload_failed(supervisor, why);
 }
 
+/* The service manager and the log are reached with one more descriptor. */
+static bool has_spare_descriptor(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 static void tend_next(struct supervisor *supervisor, int64_t now)
 {
 	struct crew *next = supervisor->next;
@@ -627,7 +643,9 @@ static void tend_next(struct supervisor *supervisor, int64_t now)
 	if (!next)
 		return;
 	if (crew_ready(next)) {
-		if (supervisor->phase == PHASE_STARTING)
+		if (supervisor->phase == PHASE_STARTING && !has_spare_descriptor())
+			raise_failed(supervisor, strerror(EMFILE));
+		else if (supervisor->phase == PHASE_STARTING)
 			started(supervisor);
 		else
 			reload_done(supervisor);
@@ -698,6 +716,12 @@ static void on_other_signal(struct supervisor *supervisor, const struct signalfd
 
 /* --- events ---------------------------------------------------------------------------- */
 
+/* A killed worker may have been woken for a connection that it did not take: another one must look. */
+static void wake_workers(const struct supervisor *supervisor)
+{
+	worker_wake_other(&(struct worker) { .wakeup_fd = supervisor->ground.wakeup });
+}
+
 /* A child ended. Orphans of an acceptor that was killed come here too. */
 static void reap(struct supervisor *supervisor)
 {
@@ -719,6 +743,8 @@ static void reap(struct supervisor *supervisor)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
 	/* it may have been about to put something into the queue, or to take it out */
+	if (killed)
+		wake_workers(supervisor);
 	if (killed && handover_waiting(supervisor->ground.inbox) == 0)
 		admission_forget_queue(supervisor->ground.admission);
 }
@@ -980,6 +1006,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	close(supervisor->ground.log_relay);
 	close(supervisor->ground.inbox);
 	close(supervisor->ground.outbox);
+	close(supervisor->ground.wakeup);
 }
 
 int supervisor_run(struct conf *conf, const struct options *options, struct store *store)
@@ -990,7 +1017,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.relay = -1,
 		.pidfile = -1,
 		.privileges = { .janitor = -1 },
-		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1 },
+		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.raise_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
 		.stats_at = INT64_MAX,

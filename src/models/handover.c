@@ -20,8 +20,8 @@
 
 #define FDS_MAX 2
 
-/* A message without a connection: look at the backlogs. No connection's is so short. */
-#define KNOCK 1
+/* Most connections that wait in the backlog of a listener: the maximum of `backlog`. */
+#define BACKLOG_MAX 65535
 
 /* How often, in ms, one who waits for room looks whether the orders have changed. */
 #define ORDERS_TICK 50
@@ -128,12 +128,12 @@ static int send_when_room(struct worker *worker, const struct session *session)
 }
 
 /* Its place and source go along, and come back where it cannot be sent. */
-static int send_counted(struct worker *worker, const struct admission *admission, const struct session *session, bool wait)
+static int send_counted(struct worker *worker, const struct admission *admission, const struct session *session)
 {
 	int r;
 
 	admission_enqueue(admission, &session->peer);
-	r = wait ? send_when_room(worker, session) : handover_send(worker->outbox_fd, session);
+	r = send_when_room(worker, session);
 	if (r < 0)
 		admission_take_back(admission, &session->peer);
 	return r;
@@ -141,7 +141,7 @@ static int send_counted(struct worker *worker, const struct admission *admission
 
 int handover_send_wait(struct worker *worker, const struct session *session)
 {
-	return send_counted(worker, &worker->admission, session, true);
+	return send_counted(worker, &worker->admission, session);
 }
 
 /* --- the other end --------------------------------------------------------------------- */
@@ -236,8 +236,6 @@ int handover_take(int inbox, struct arrival *arrival)
 	if (n <= 0)
 		return -EAGAIN; /* also when the other end is gone: nothing will come */
 	count = message_fds(&message, fds);
-	if (n == KNOCK && count == 0)
-		return -ENOMSG;
 	r = message_read(text, (size_t) n, fds, count, arrival);
 	if (r < 0 && count > 0)
 		close(fds[0]);
@@ -275,75 +273,60 @@ unsigned handover_waiting(int inbox)
 
 	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
 		return 0;
-	/* one predecessor wrote them all, so they are of one size; all knocks together are hardly as long as one */
-	if (one == KNOCK)
-		one = (ssize_t) sizeof(struct state);
+	/* one predecessor wrote them all, so they are of one size */
 	return (unsigned) (all / one);
 }
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
-/* Whether the queue takes more now, or does while it can be waited for. */
-static bool has_room(struct worker *worker, bool wait)
+/* Whether the queue takes more, now or within the time that the stop request allows. */
+static bool has_room(struct worker *sender)
 {
-	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
+	struct pollfd room = { .fd = sender->outbox_fd, .events = POLLOUT };
 
-	while (poll(&room, 1, wait ? ORDERS_TICK : 0) != 1)
-		if (!wait || !may_wait(worker))
+	while (poll(&room, 1, ORDERS_TICK) != 1)
+		if (!may_wait(sender))
 			return false;
 	return true;
 }
 
-/* One that was accepted and may come goes into the queue; not there, it is lost. */
-static void pass_on(struct worker *worker, const struct admission *admission, int fd, struct session *session, bool wait)
+/* Put an accepted and admitted connection into the queue. If that fails the connection is lost. */
+static void enqueue(struct worker *sender, const struct admission *admission, int fd, struct session *session)
 {
 	session->watch.fd = fd;
 	conn_init(&session->conn, clock_usec());
 	session_touch(session, session->conn.since);
-	stats_add(worker->slot, STAT_ACCEPTED, 1);
-	if (send_counted(worker, admission, session, wait) == 0)
+	stats_add(sender->slot, STAT_ACCEPTED, 1);
+	if (send_counted(sender, admission, session) == 0)
 		return;
-	stats_add(worker->slot, STAT_ENDED_ERROR, 1);
+	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
 	admission_give_place(admission);
 }
 
-/* Somebody else must have an eye on those who wait for a place. */
-static void knock(const struct worker *worker)
+void handover_backlog(const struct listener *listener, struct worker *sender)
 {
-	static const char message[KNOCK];
-
-	/* there was room a moment ago */
-	(void) send(worker->outbox_fd, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait)
-{
-	struct admission admission = worker->admission;
+	struct admission admission = sender->admission;
 	enum admission_verdict verdict;
 	struct addr addr;
 	int fd;
 
-	/* they wait for their turn, one after the other, and count when it comes: nobody is one too many of its source yet */
+	/* max-per-source is applied by the worker that takes the connection out of the queue */
 	admission.max_per_source = 0;
-	while (listener->kind == LISTENER_STREAM && most-- > 0 && has_room(worker, wait)) {
+	/* clients that go on connecting must not keep the caller here: not more than can wait in the backlog at a time */
+	for (unsigned i = 0; i <= BACKLOG_MAX && has_room(sender); i++) {
 		struct session session = { .watch = { .fd = -1 } };
 
-		if (!admission_take_place(&admission)) {
-			knock(worker);
-			return;
-		}
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			admission_give_place(&admission);
+		if (fd < 0)
 			return;
-		}
+		admission_force_place(&admission);
 		peer_from_addr(&session.peer, &addr);
 		verdict = admission_admit(&admission, &session.peer);
 		if (verdict == ADMISSION_OK) {
-			pass_on(worker, &admission, fd, &session, wait);
+			enqueue(sender, &admission, fd, &session);
 		} else {
-			session_refused(worker, fd, &session.peer, verdict);
+			session_refused(sender, fd, &session.peer, verdict);
 			admission_give_place(&admission);
 		}
 		close(fd);

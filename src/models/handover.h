@@ -26,8 +26,7 @@ int handover_send_wait(struct worker *worker, const struct session *session);
 
 /* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
  * There must be room for two descriptors: the kernel closes what it cannot deliver.
- * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -ENOMSG where a predecessor left clients in a backlog
- * (handover_backlog()); -EBADMSG where what came was damaged or of an unknown
+ * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
  * version: it is closed, counted, logged, and the next may be tried. */
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
@@ -37,13 +36,10 @@ int handover_take(int inbox, struct arrival *arrival);
 /* How many connections wait in `inbox`. With messages of a length that another version wrote, about so many. */
 unsigned handover_waiting(int inbox);
 
-/* Accept `most` of those who wait in the backlog of `listener` and send them into the outbox, as far as it has room or, if
- * `wait`, waiting for it as handover_send_wait() does: for a worker that stops watching a listener and may have been
- * the only one who was woken for them (EPOLLEXCLUSIVE), and for a listener that is about to be closed. Each takes a
- * place along; where all are taken, they stay, and a message in the queue has somebody look at the backlogs again.
- * Who may not come (allow, deny) is refused as ever; max-per-source counts them when they are taken out. Of the worker
- * nothing else is used but conf, board, slot, outbox_fd and, for the waiting, orders and next_beat. */
-void handover_backlog(const struct listener *listener, struct worker *worker, unsigned most, bool wait);
+/* For a listener that is about to be closed: accept the connections that wait in its backlog and send them into the
+ * queue, waiting for room as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender`
+ * only conf, board, slot, admission, outbox_fd, orders and next_beat are used. Supervisor. */
+void handover_backlog(const struct listener *listener, struct worker *sender);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and
  * close-on-exec, the send buffer as large as the kernel allows. Returns 0 or -errno. */

@@ -52,8 +52,6 @@ bool leavers_take(struct leavers *leavers, int inbox, unsigned *count)
 
 		if (r == -EAGAIN)
 			return false;
-		if (r == -ENOMSG)
-			continue; /* no worker is left to check the backlogs */
 		stats_add(leavers->slot, r == 0 ? STAT_TAKEN_OVER : STAT_DAMAGED, 1);
 		if (r < 0)
 			continue;

@@ -125,11 +125,12 @@ static unsigned descriptors_allowed(void)
 	return limit.rlim_max > CONF_CONNECTIONS_MAX ? CONF_CONNECTIONS_MAX : (unsigned) limit.rlim_max;
 }
 
-/* Descriptors that every loop has of its own, beside pipes and connections: an epoll set or a ring, and one to spare. */
-#define LOOP_FDS 2
+/* Descriptors that every loop has of its own, beside pipes and connections: an epoll set or a ring, the eventfd of
+ * its accept token, and one to spare. */
+#define LOOP_FDS 3
 
 /* Where the number of loops follows from the processors, each has at least this many descriptors. */
-#define LOOP_FDS_LEAST 8
+#define LOOP_FDS_LEAST 12
 
 /* The pipes of all loops together take at most a quarter of a process's descriptors. */
 #define PIPES_SHARE 4

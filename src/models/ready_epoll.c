@@ -53,9 +53,9 @@ static int control(struct ready *self, int operation, struct watch *watch, uint3
 	return epoll_ctl(self->fd, operation, watch->fd, &event) < 0 ? -errno : 0;
 }
 
-static int ready_epoll_add(struct ready *self, struct watch *watch, bool shared)
+static int ready_epoll_add(struct ready *self, struct watch *watch, bool exclusive)
 {
-	return control(self, EPOLL_CTL_ADD, watch, shared ? (uint32_t) EPOLLEXCLUSIVE : 0);
+	return control(self, EPOLL_CTL_ADD, watch, exclusive ? (uint32_t) EPOLLEXCLUSIVE : 0);
 }
 
 static int ready_epoll_change(struct ready *self, struct watch *watch)

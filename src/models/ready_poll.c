@@ -56,9 +56,9 @@ static int ready_poll_change(struct ready *self, struct watch *watch)
 	return 0;
 }
 
-static int ready_poll_add(struct ready *self, struct watch *watch, bool shared)
+static int ready_poll_add(struct ready *self, struct watch *watch, bool exclusive)
 {
-	(void) shared; /* poll(2) wakes all: whoever comes too late finds nothing to accept */
+	(void) exclusive;
 	if (self->count == self->size && grow(self) < 0)
 		return -ENOMEM;
 	watch->slot = (uint32_t) self->count++;

@@ -45,9 +45,9 @@ static int ready_select_change(struct ready *self, struct watch *watch)
 	return 0;
 }
 
-static int ready_select_add(struct ready *self, struct watch *watch, bool shared)
+static int ready_select_add(struct ready *self, struct watch *watch, bool exclusive)
 {
-	(void) shared;
+	(void) exclusive;
 	/* the one guard in front of every FD_SET: select(2), "BUGS" */
 	if (watch->fd < 0 || watch->fd >= FD_SETSIZE)
 		return -EMFILE;

@@ -2,30 +2,30 @@
  * end, repeat */
 #include <config.h>
 
-#include "models/entrance.h"
+#include "models/acceptor.h"
 #include "models/model.h"
 #include "models/serve.h"
 
 int serial_run(struct worker *worker)
 {
-	struct entrance entrance = { .ready = NULL };
+	struct acceptor acceptor = { .ready = NULL };
 	struct arrival arrival;
 	struct turn turn;
 	int r = serve_turn_open(&turn, worker);
 
 	if (r < 0)
 		return r;
-	r = entrance_open(&entrance, worker, -1);
+	r = acceptor_open(&acceptor, worker, -1);
 	if (r == 0)
 		worker_ready(worker);
-	while (r == 0 && !entrance.stopping) {
-		r = entrance_wait(&entrance, &arrival);
+	while (r == 0 && !acceptor.stopping) {
+		r = acceptor_wait(&acceptor, &arrival);
 		if (r == 1) {
 			serve(worker, &turn, &arrival);
 			r = 0;
 		}
 	}
-	entrance_close(&entrance);
+	acceptor_close(&acceptor);
 	turn_close(&turn);
 	return r;
 }

@@ -76,13 +76,10 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival)
 {
 	struct session session;
-	struct list alone;
 	bool stopping = false;
 	unsigned want;
 
 	session_open(&session, arrival);
-	list_init(&alone);
-	list_append(&alone, &session.link);
 	want = conn_want(&session.conn, turn->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
@@ -99,8 +96,10 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 		worker_beat(worker, now);
 		if (want & CONN_LINGER)
 			(void) turn_linger(&session);
-		if (session.conn.draining)
-			turn_note_unsent(turn, &alone, worker->slot, now);
+		if (session.conn.draining) {
+			turn_unsent_add(turn, &session);
+			turn_unsent_publish(turn, worker->slot, now);
+		}
 		expire(worker, &session, now);
 		want = session.conn.reason != CONN_OPEN ? (unsigned) CONN_CLOSE : want;
 	}

@@ -26,7 +26,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/entrance.h"
+#include "models/acceptor.h"
 #include "models/model.h"
 #include "models/serve.h"
 
@@ -35,7 +35,7 @@
 
 struct spawner {
 	struct worker *worker;
-	struct entrance entrance;
+	struct acceptor acceptor;
 	unsigned running;       /* of ours; not yet joined or reaped */
 	unsigned next_slot;     /* none below is free */
 	struct stats_slot *slot; /* for the next connection; NULL: none is free */
@@ -191,7 +191,7 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner, pid_
 	if (!slot_enter(spawner->slot, parent, getpid()))
 		_exit(0);
 	/* what stays open here would keep listeners and the acceptor's own descriptors alive */
-	entrance_close(&spawner->entrance);
+	acceptor_close(&spawner->acceptor);
 	close(spawner->ended);
 	close(acceptor->ready_fd);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
@@ -255,7 +255,7 @@ static void start_pending(struct spawner *spawner)
 	r = spawner->start(spawner);
 	if (r < 0) {
 		live_move(spawner->slot, spawner->worker->slot);
-		intake_failed(&spawner->entrance.intake, -r);
+		accept_error(&spawner->acceptor.accept, -r);
 		return;
 	}
 	spawner->pending = false;
@@ -273,24 +273,24 @@ static void look_whether_full(struct spawner *spawner)
 	slot_set_aside(spawner);
 	full = !spawner->slot;
 	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
-		intake_limit_reached(&spawner->entrance.intake);
+		accept_limit_reached(&spawner->acceptor.accept);
 	spawner->full = full;
 }
 
 static int spawner_turn(struct spawner *spawner)
 {
-	struct entrance *entrance = &spawner->entrance;
+	struct acceptor *acceptor = &spawner->acceptor;
 	int r;
 
 	look_whether_full(spawner);
-	entrance_busy(entrance, spawner->pending || spawner->full);
-	r = entrance_wait(entrance, &spawner->arrival);
+	acceptor_set_busy(acceptor, spawner->pending || spawner->full);
+	r = acceptor_wait(acceptor, &spawner->arrival);
 	if (r < 0)
 		return r;
 	if (r == 1)
 		spawner->pending = true;
 	spawner->collect(spawner);
-	if (spawner->pending && entrance->intake.retry_at == INT64_MAX && !entrance->stopping)
+	if (spawner->pending && acceptor->accept.retry_at == INT64_MAX && !acceptor->stopping)
 		start_pending(spawner);
 	return 0;
 }
@@ -318,12 +318,12 @@ static int spawner_run(struct spawner *spawner)
 
 	if (spawner->ended < 0)
 		return -errno;
-	r = entrance_open(&spawner->entrance, spawner->worker, spawner->ended);
+	r = acceptor_open(&spawner->acceptor, spawner->worker, spawner->ended);
 	if (r == 0)
 		worker_ready(spawner->worker);
-	while (r == 0 && !spawner->entrance.stopping)
+	while (r == 0 && !spawner->acceptor.stopping)
 		r = spawner_turn(spawner);
-	entrance_close(&spawner->entrance);
+	acceptor_close(&spawner->acceptor);
 	spawner_finish(spawner);
 	close(spawner->ended);
 	return r;

@@ -21,7 +21,7 @@
 /* A session leaves the pipe when a receive moved less than one in so many of what it could. */
 #define BULK_SHARE 8
 
-/* How often to look what of the sent bytes has been taken. */
+/* Interval at which the unacknowledged bytes are summed up. */
 #define UNSENT_INTERVAL (USEC_PER_SEC / 2)
 
 int turn_open(struct turn *turn, size_t limit, unsigned pipes_max, struct stats_tally *tally)
@@ -310,16 +310,20 @@ static unsigned unacknowledged(const struct session *session)
 	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent < 0 ? 0 : (unsigned) unsent;
 }
 
-void turn_note_unsent(struct turn *turn, const struct list *sessions, struct stats_slot *slot, int64_t now)
+void turn_unsent_add(struct turn *turn, const struct session *session)
 {
-	uint64_t unsent = 0;
+	if (turn->summing)
+		turn->unsent += unacknowledged(session);
+}
 
-	if (now < turn->unsent_at)
-		return;
-	turn->unsent_at = now + UNSENT_INTERVAL;
-	for (const struct list *at = sessions->next; at != sessions; at = at->next)
-		unsent += unacknowledged(LIST_ENTRY(at, struct session, link));
-	atomic_store(&slot->unsent, unsent);
+void turn_unsent_publish(struct turn *turn, struct stats_slot *slot, int64_t now)
+{
+	if (turn->summing)
+		atomic_store(&slot->unsent, turn->unsent);
+	turn->unsent = 0;
+	turn->summing = now >= turn->unsent_at;
+	if (turn->summing)
+		turn->unsent_at = now + UNSENT_INTERVAL;
 }
 
 bool turn_linger(struct session *session)

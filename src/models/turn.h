@@ -32,7 +32,9 @@ struct turn {
 	struct list spare;     /* empty pipes */
 	unsigned pipes, pipes_max;
 	unsigned bulk;         /* sessions that use pipes now; without any, none is kept */
-	int64_t unsent_at;     /* when to note again what clients have not taken */
+	int64_t unsent_at;     /* when to sum up again what clients have not acknowledged */
+	uint64_t unsent;       /* the sum so far, in a round that sums up */
+	bool summing;
 	struct stats_tally *tally;
 };
 
@@ -59,9 +61,11 @@ void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t
  * ended; otherwise to be called again, in 10 ms or when readable. */
 bool turn_linger(struct session *session);
 
-/* While draining, at `now`: note in the slot, now and then, how much the clients of `sessions` (linked by session.link) have
- * not taken of what was sent: that it gets less may be all that shows for seconds of a drain that goes on. */
-void turn_note_unsent(struct turn *turn, const struct list *sessions, struct stats_slot *slot, int64_t now);
+/* While draining: sum up how many bytes the clients have not acknowledged yet, and publish the sum of a round over all
+ * draining sessions, at intervals, in the slot. That it gets less may be the only sign for seconds that a drain goes
+ * on. */
+void turn_unsent_add(struct turn *turn, const struct session *session);
+void turn_unsent_publish(struct turn *turn, struct stats_slot *slot, int64_t now);
 
 /* Start draining: echo what has arrived by now and nothing that comes later. */
 void turn_drain(struct session *session);

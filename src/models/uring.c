@@ -4,183 +4,119 @@
 #include "models/uring.h"
 
 #include <errno.h>
-#include <limits.h>
 
 #include "base/clock.h"
 #include "models/handover.h"
 #include "models/model.h"
 
-/* How often draining sessions are looked at, and cancellation is repeated. */
-#define TICK (10 * USEC_PER_MSEC)
-
-/* Completions dealt with before the clock is read again. */
+/* Maximum of completions handled in one iteration. */
 #define EVENTS_MAX 1024
 
-/* --- the end --------------------------------------------------------------------------- */
-
-/* Apply `act` to every session that is there now, though it may end or move some of them. */
-static void sessions_each(struct uring *uring, void (*act)(struct uring *, struct session *))
-{
-	struct list all;
-
-	if (list_empty(&uring->sessions))
-		return;
-	all = uring->sessions;
-	all.next->prev = all.prev->next = &all;
-	list_init(&uring->sessions);
-	while (!list_empty(&all)) {
-		struct session *session = LIST_ENTRY(all.next, struct session, link);
-
-		list_remove(&session->link);
-		list_append(&uring->sessions, &session->link);
-		act(uring, session);
-	}
-}
-
-static void sessions_expire(struct uring *uring)
-{
-	sessions_sort(&uring->sessions, uring->now, &uring->sort_at);
-	while (!list_empty(&uring->sessions)) {
-		struct session *session = LIST_ENTRY(uring->sessions.next, struct session, link);
-
-		if (session_idle_deadline(session, uring->worker->conf, uring->now) > uring->now)
-			return;
-		conn_end(&session->conn, CONN_IDLE);
-		flow_end(uring, session);
-	}
-}
+/* --- stop ------------------------------------------------------------------------------ */
 
 /* Returns whether the session is gone. */
-static bool flow_hand_over(struct uring *uring, struct session *session)
+static bool session_hand_over(struct uring *uring, struct session *session)
 {
-	if (turn_empty_pipe(&uring->turn, session) < 0 || handover_send_wait(uring->worker, session) < 0)
+	struct body *body = &uring->body;
+
+	if (turn_empty_pipe(&body->turn, session) < 0 || handover_send_wait(body->worker, session) < 0)
 		return false;
 	flow_forget(uring, session);
 	return true;
 }
 
-static void flow_drain(struct uring *uring, struct session *session)
+static void session_stop(struct body *body, struct session *session, bool hand_over)
 {
-	if (flow_keep(uring, session) == 0)
-		turn_drain(session);
+	struct uring *uring = uring_of(body);
+
+	/* a FIN received behind held data may be the end of the session */
+	if (flow_keep(uring, session) < 0 || session->conn.reason != CONN_OPEN) {
+		flow_end(body, session);
+		return;
+	}
+	if (hand_over && session_hand_over(uring, session))
+		return;
+	body_drain_begin(body, session);
 	flow_turn(uring, session, true);
 }
 
-static void flow_stop(struct uring *uring, struct session *session)
-{
-	/* the FIN behind what its stream has brought may be its end */
-	if (flow_keep(uring, session) < 0 || session->conn.reason != CONN_OPEN)
-		flow_end(uring, session);
-	else if (!flow_hand_over(uring, session))
-		flow_drain(uring, session);
-}
-
-static void flow_drain_again(struct uring *uring, struct session *session)
+static void session_drain(struct body *body, struct session *session)
 {
 	if (session->watch.op == RING_NONE)
-		flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
+		flow_follow(uring_of(body), session, conn_want(&session->conn, body->turn.limit));
 }
 
-static void flow_too_late(struct uring *uring, struct session *session)
-{
-	session_cut(session, uring->worker);
-	flow_end(uring, session);
-}
+static const struct body_ops uring_body_ops = {
+	.start = flow_start,
+	.end = flow_end,
+	.stop = session_stop,
+	.drain = session_drain,
+};
 
-/* The order to stop has come. What a session owes and what its peer has sent is only certain
- * when no operation of it is in flight: so end them all first, losing nothing. */
-static void halt(struct uring *uring)
+/* The request to stop has come. The bytes that a session owes, and those that its peer has sent, are certain only while
+ * no operation of it is in flight: end all operations first, losing nothing. */
+static void quiesce(struct uring *uring)
 {
-	uring->halting = true;
+	uring->quiescing = true;
+	accept_stop(&uring->body.accept);
 	ring_cancel_all(&uring->ring);
-}
-
-/* All that is left to do for the sessions of a stopping worker. */
-static void drain_turn(struct uring *uring)
-{
-	sessions_each(uring, worker_may_drain(uring->worker, uring->now) ? flow_drain_again : flow_too_late);
-	turn_note_unsent(&uring->turn, &uring->sessions, uring->worker->slot, uring->now);
 }
 
 static void stop_begin(struct uring *uring)
 {
-	enum stats_stop order = worker_stop_order(uring->worker);
-
-	uring->stopping = true;
-	doors_unpark_all(uring);
-	uring->halting = false;
-	if (order == STOP_HAND_OVER)
-		intake_pass_on(&uring->intake, UINT_MAX, true);
-	sessions_each(uring, order == STOP_HAND_OVER ? flow_stop : flow_drain);
+	body_stop(&uring->body);
+	uring_admit_deferred(uring);
+	uring->quiescing = false;
 }
 
 /* --- the loop -------------------------------------------------------------------------- */
 
 static void dispatch(struct uring *uring, const struct ring_event *event)
 {
-	struct watch *watch = event->watch;
-
-	switch ((enum watch_kind) watch->kind) {
+	switch ((enum watch_kind) event->watch->kind) {
 	case WATCH_SESSION:
 		flow_event(uring, event);
 		break;
 	case WATCH_LISTENER:
-		doors_event(uring, event);
+		uring_listener_event(uring, event);
 		break;
 	case WATCH_INBOX:
-		inbox_event(uring, event);
+		uring_inbox_event(uring, event);
 		break;
-	case WATCH_ROOM:
-		room_event(uring);
+	case WATCH_SLOT:
+		uring_slot_event(uring);
+		break;
+	case WATCH_TOKEN:
+		uring_token_event(uring);
 		break;
 	case WATCH_STOP:
-		uring->stop_seen = true;
-		uring->worker->tally.work++;
+		uring->body.stop_seen = true;
+		uring->body.worker->tally.work++;
 		break;
+	case WATCH_WAKEUP:
 	case WATCH_OTHER:
 		break;
 	}
 }
 
-/* Handle a completion, and count it if it led to nothing. A listener that the loop has just stopped watching may stay ready;
- * while all operations are being cancelled, nothing is done on purpose. */
+/* Handle a completion, and count it if it led to nothing. A descriptor from which accepting was just stopped may stay
+ * ready; while operations are being cancelled, nothing is started. */
 static void handle(struct uring *uring, const struct ring_event *event)
 {
-	uint64_t before = uring->worker->tally.work;
+	struct worker *worker = uring->body.worker;
+	uint64_t before = worker->tally.work;
 	unsigned kind = event->watch->kind, interest = event->watch->interest;
 	int fd = event->watch->fd;
 
 	dispatch(uring, event);
 	if (event->op != RING_POLL && event->result >= 0)
-		uring->worker->tally.work++;
-	if (uring->halting || (kind == WATCH_LISTENER && !uring->intake.open) ||
-	    (kind == WATCH_INBOX && !uring->intake.inheriting) || event->result == -ECANCELED)
-		return;
-	worker_check_work(uring->worker, before, fd, interest);
+		worker->tally.work++;
+	if (!uring->quiescing && event->result != -ECANCELED && accept_is_watched(&uring->body.accept, kind))
+		worker_check_work(worker, before, fd, interest);
 }
 
-static int64_t next_deadline(const struct uring *uring)
-{
-	int64_t deadline = uring->intake.retry_at;
-
-	if (uring->worker->next_beat < deadline)
-		deadline = uring->worker->next_beat;
-	if (uring->stopping || uring->halting)
-		return uring->now + TICK < deadline ? uring->now + TICK : deadline;
-	if (!list_empty(&uring->sessions)) {
-		struct session *oldest = LIST_ENTRY(uring->sessions.next, struct session, link);
-		int64_t idle = session_idle_deadline(oldest, uring->worker->conf, uring->now);
-
-		if (idle < deadline)
-			deadline = idle;
-		if (uring->sort_at < deadline)
-			deadline = uring->sort_at;
-	}
-	return deadline;
-}
-
-/* Returns how many completions there were. */
-static size_t harvest(struct uring *uring)
+/* Returns the number of completions handled. */
+static size_t reap_completions(struct uring *uring)
 {
 	struct ring_event event;
 	size_t n = 0;
@@ -195,82 +131,61 @@ static size_t harvest(struct uring *uring)
 	return n;
 }
 
-static int uring_turn(struct uring *uring)
+static int uring_iterate(struct uring *uring)
 {
-	int r = ring_wait(&uring->ring, clock_poll_timeout(next_deadline(uring), uring->now));
+	struct body *body = &uring->body;
+	int r = ring_wait(&uring->ring, clock_poll_timeout(body_deadline(body), body->now));
 	size_t n;
 
 	if (r < 0)
 		return r;
-	uring->now = clock_coarse_usec();
-	n = harvest(uring);
-	if (uring->stop_seen && !uring->stopping) {
-		if (uring->ring.in_flight == 0 && uring->halting)
+	body->now = clock_coarse_usec();
+	n = reap_completions(uring);
+	if (body->stop_seen && !body->stopping) {
+		if (uring->ring.in_flight == 0 && uring->quiescing)
 			stop_begin(uring);
-		else if (!uring->halting || n == 0)
-			halt(uring);
+		else if (!uring->quiescing || n == 0)
+			quiesce(uring);
 	}
-	if (uring->now >= uring->intake.retry_at)
-		intake_retry(&uring->intake);
-	doors_unpark(uring);
-	doors_follow(uring);
-	if (uring->stopping)
-		drain_turn(uring);
-	else if (!uring->halting)
-		sessions_expire(uring);
-	stats_publish(uring->worker->slot, &uring->worker->tally);
-	worker_beat(uring->worker, uring->now);
+	body_iteration_end(body);
+	uring_admit_deferred(uring);
+	uring_accept_update(uring);
 	return 0;
 }
 
-static int uring_open(struct uring *uring)
+static int uring_open(struct uring *uring, struct worker *worker)
 {
-	struct worker *worker = uring->worker;
 	int r;
 
-	uring->now = clock_coarse_usec();
-	list_init(&uring->sessions);
-	uring->sort_at = INT64_MAX;
 	list_init(&uring->ending);
-	pool_init(&uring->pool, sizeof(struct session));
-	intake_init(&uring->intake, worker);
-	r = turn_open(&uring->turn, worker->conf->buffer_size, worker->pipes, &worker->tally);
+	r = body_open(&uring->body, worker, &uring_body_ops);
 	if (r == 0)
 		r = ring_open(&uring->ring, worker->conf->buffer_size);
 	if (r == 0)
-		r = doors_make(uring);
-	if (r == 0)
-		r = watch_begin(uring, &uring->stop, worker->stop_fd, WATCH_STOP);
-	if (r == 0 && worker->inbox_fd >= 0)
-		r = watch_begin(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
+		r = uring_accept_open(uring);
 	if (r < 0)
 		return r;
-	ring_poll(&uring->ring, &uring->stop, false);
-	doors_follow(uring);
+	uring->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
+	r = ring_join(&uring->ring, &uring->stop);
+	if (r < 0)
+		return r;
+	ring_poll(&uring->ring, &uring->stop);
+	uring_accept_update(uring);
 	return 0;
-}
-
-static void uring_close(struct uring *uring)
-{
-	intake_close(&uring->intake);
-	ring_close(&uring->ring);
-	turn_close(&uring->turn);
-	pool_free(&uring->pool);
-	doors_free(uring);
 }
 
 int uring_run(struct worker *worker)
 {
-	struct uring uring = { .worker = worker };
-	int r;
+	struct uring uring = { .ring = { .io = { .ring_fd = -1 } } };
+	int r = uring_open(&uring, worker);
 
-	uring.ring.io.ring_fd = -1;
-	r = uring_open(&uring);
 	if (r == 0) {
 		worker_ready(worker);
-		while (r == 0 && !(uring.stopping && list_empty(&uring.sessions) && list_empty(&uring.ending)))
-			r = uring_turn(&uring);
+		while (r == 0 && !(body_done(&uring.body) && uring.deferred_count == 0 && list_empty(&uring.ending)))
+			r = uring_iterate(&uring);
 	}
-	uring_close(&uring);
+	ring_close(&uring.ring);
+	uring_accept_close(&uring);
+	body_close(&uring.body);
 	return r;
 }

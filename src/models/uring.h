@@ -1,7 +1,7 @@
 /* uring.h - what the parts of the io_uring body share
  *
  * uring.c is the loop and its end, uring_flow.c serves sessions, uring_held.c keeps what they have
- * received too early, uring_door.c lets them in. One thread for each struct uring.
+ * received too early, uring_accept.c accepts them. One thread for each struct uring.
  *
  * While a session's echo flows, its receives take buffers of the ring when data come, and each
  * is sent from there, one send at a time: nothing can overtake, and an idle session holds nothing.
@@ -35,13 +35,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/pool.h"
-#include "models/intake.h"
-#include "models/turn.h"
+#include "models/body.h"
 #include "models/uring_ring.h"
 
 /* A stream listener. */
-struct door {
+struct uring_listener {
 	struct watch watch;
 	bool armed;       /* an operation is in flight: */
 	bool multishot;   /* a multishot accept, else a poll */
@@ -49,28 +47,21 @@ struct door {
 };
 
 struct uring {
-	struct worker *worker;
+	struct body body;
 	struct ring ring;
-	struct turn turn;
-	struct intake intake;
-	struct pool pool;
-	struct list sessions;      /* by last activity, the longest idle first */
-	int64_t sort_at;           /* see session_enlist() */
-	struct list ending;
-	struct door *doors;        /* one for each of the worker's listeners */
-	struct watch stop, inbox, room;
-	bool inheriting, in_room;  /* polls of inbox and room are in flight */
-	int *parked;               /* accepted when no place was left: they wait for one */
-	size_t parked_count, parked_size;
-	bool stop_seen, stopping;
-	bool halting;              /* stop seen: nothing is begun until all operations have ended */
-	int64_t now;               /* coarse, taken once a turn */
+	struct list ending;               /* sessions that ended with operations in flight */
+	struct uring_listener *listeners; /* one for each of the worker's */
+	struct watch stop, inbox, slot, token;
+	bool inbox_armed, slot_armed;     /* polls of them are in flight */
+	int *deferred;                    /* connections accepted when no slot was free: they wait for one */
+	size_t deferred_count, deferred_size;
+	bool quiescing;                   /* the request to stop was seen: nothing starts until all operations have ended */
 };
 
 /* --- uring_flow.c ---------------------------------------------------------------------- */
 
-/* Serve an arrival. */
-void flow_begin(struct uring *uring, const struct arrival *arrival);
+/* Start to serve a session that was opened just now. 0 or -ENOMEM. */
+int flow_start(struct body *body, struct session *session);
 
 /* An operation of the session `event->watch` belongs to has completed. */
 void flow_event(struct uring *uring, const struct ring_event *event);
@@ -82,13 +73,18 @@ void flow_follow(struct uring *uring, struct session *session, unsigned want);
 void flow_turn(struct uring *uring, struct session *session, bool readable);
 
 /* It has ended: let go of it as soon as nothing of it is in flight. Once. */
-void flow_end(struct uring *uring, struct session *session);
+void flow_end(struct body *body, struct session *session);
 
 /* Nothing of it is in flight: take what it owes into its own memory. 0, or -ENOMEM with it ended. */
 int flow_keep(struct uring *uring, struct session *session);
 
 /* It was handed over. */
 void flow_forget(struct uring *uring, struct session *session);
+
+static inline struct uring *uring_of(struct body *body)
+{
+	return LIST_ENTRY(body, struct uring, body);
+}
 
 /* --- uring_held.c ---------------------------------------------------------------------- */
 
@@ -108,27 +104,26 @@ void held_keep(struct ring *ring, struct session *session, size_t limit);
 /* Give all of them back. */
 void held_drop(struct ring *ring, struct stream *stream);
 
-/* --- uring_door.c ---------------------------------------------------------------------- */
+/* --- uring_accept.c -------------------------------------------------------------------- */
 
-/* Make the doors, closed. 0 or -errno. */
-int doors_make(struct uring *uring);
-void doors_free(struct uring *uring);
+/* Make the listeners, the queue and the token known to the ring. 0 or -errno, after which uring_accept_close() is still
+ * right. */
+int uring_accept_open(struct uring *uring);
+void uring_accept_close(struct uring *uring);
 
-/* Watch the inbox, the stream listeners and the room for as long as the intake wants them watched. */
-void doors_follow(struct uring *uring);
+/* Start to wait for what accept_state asks for. A poll that is not wanted any more stays in flight: an event that comes
+ * too late is ignored. */
+void uring_accept_update(struct uring *uring);
 
-/* An operation of a door, of the inbox, of the room has completed. */
-void doors_event(struct uring *uring, const struct ring_event *event);
-void inbox_event(struct uring *uring, const struct ring_event *event);
-void room_event(struct uring *uring);
+/* An operation on a listener has completed. */
+void uring_listener_event(struct uring *uring, const struct ring_event *event);
 
-/* Let those in who knocked when no place was left, as far as there are places by now. */
-void doors_unpark(struct uring *uring);
+/* The queue, a free slot, or the token was reported. */
+void uring_inbox_event(struct uring *uring, const struct ring_event *event);
+void uring_slot_event(struct uring *uring);
+void uring_token_event(struct uring *uring);
 
-/* Let them all in, for the end. */
-void doors_unpark_all(struct uring *uring);
-
-/* Give `watch` its place in the ring. 0 or -ENOMEM. */
-int watch_begin(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind);
+/* Admit deferred connections as far as there are slots; all of them where the worker stops. */
+void uring_admit_deferred(struct uring *uring);
 
 #endif

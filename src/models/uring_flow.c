@@ -39,7 +39,7 @@ static void flow_leave(struct uring *uring, struct session *session)
 {
 	buffer_return(uring, session, session->conn.data);
 	held_drop(&uring->ring, stream_of(uring, session));
-	turn_drop_pipe(&uring->turn, session);
+	turn_drop_pipe(&uring->body.turn, session);
 	ring_leave(&uring->ring, &session->watch);
 	list_remove(&session->link);
 }
@@ -47,8 +47,8 @@ static void flow_leave(struct uring *uring, struct session *session)
 static void flow_release(struct uring *uring, struct session *session)
 {
 	flow_leave(uring, session);
-	session_close(session, uring->worker);
-	pool_give(&uring->pool, session);
+	session_close(session, uring->body.worker);
+	pool_give(&uring->body.pool, session);
 }
 
 static void stream_end(struct uring *uring, struct session *session)
@@ -67,8 +67,9 @@ static void stream_stick(struct uring *uring, struct session *session)
 	stream_end(uring, session);
 }
 
-void flow_end(struct uring *uring, struct session *session)
+void flow_end(struct body *body, struct session *session)
 {
+	struct uring *uring = uring_of(body);
 	struct watch *watch = &session->watch;
 
 	if (watch->op == RING_NONE && !stream_of(uring, session)->in_flight) {
@@ -107,9 +108,8 @@ static void flow_touch(struct uring *uring, struct session *session)
 {
 	uint32_t before = session->active;
 
-	session_touch(session, uring->now);
-	if (session->active != before)
-		list_move_last(&uring->sessions, &session->link);
+	session_touch(session, uring->body.now);
+	body_served(&uring->body, session, before);
 }
 
 static void flow_poll(struct uring *uring, struct session *session, unsigned want)
@@ -121,7 +121,7 @@ static void flow_poll(struct uring *uring, struct session *session, unsigned wan
 		return;
 	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
 	session->watch.op = RING_POLL;
-	ring_poll(&uring->ring, &session->watch, false);
+	ring_poll(&uring->ring, &session->watch);
 }
 
 /* What it wants when what is held has gone on as far as it can. */
@@ -129,8 +129,8 @@ static unsigned flow_want(struct uring *uring, struct session *session)
 {
 	unsigned want;
 
-	held_keep(&uring->ring, session, uring->turn.limit);
-	want = conn_want(&session->conn, uring->turn.limit);
+	held_keep(&uring->ring, session, uring->body.turn.limit);
+	want = conn_want(&session->conn, uring->body.turn.limit);
 	return stream_of(uring, session)->held > 0 ? want & ~(unsigned) CONN_RECV : want;
 }
 
@@ -155,8 +155,8 @@ void flow_follow(struct uring *uring, struct session *session, unsigned want)
 	struct watch *watch = &session->watch;
 
 	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session))) {
-		flow_end(uring, session);
-	} else if (uring->halting) {
+		flow_end(&uring->body, session);
+	} else if (uring->quiescing) {
 		return;
 	} else if (want == CONN_RECV && !session->bulk && !watch->starved && !session->conn.draining) {
 		flow_receive(uring, session);
@@ -173,10 +173,9 @@ void flow_turn(struct uring *uring, struct session *session, bool readable)
 	const struct stream *stream = stream_of(uring, session);
 	uint32_t before = session->active;
 	/* what is held came before what is still in the socket */
-	unsigned want = turn_step(&uring->turn, session, readable && stream->held == 0, uring->now);
+	unsigned want = turn_step(&uring->body.turn, session, readable && stream->held == 0, uring->body.now);
 
-	if (session->active != before)
-		list_move_last(&uring->sessions, &session->link);
+	body_served(&uring->body, session, before);
 	if (stream->held > 0 || stream->finished)
 		want = flow_want(uring, session);
 	flow_follow(uring, session, want);
@@ -200,7 +199,7 @@ static void flow_on(struct uring *uring, struct session *session)
 	if (stream->stuck && stream->in_flight)
 		return;
 	if (stream->stuck)
-		keep(uring, session, uring->turn.limit);
+		keep(uring, session, uring->body.turn.limit);
 	else if (stream->held > 0 && conn->owed == 0)
 		held_lend(&uring->ring, session);
 	stream->stuck = false;
@@ -221,8 +220,8 @@ static void flow_next(struct uring *uring, struct session *session)
 		if (watch->op == RING_NONE && !stream_of(uring, session)->in_flight)
 			flow_release(uring, session);
 	} else if (session->conn.reason != CONN_OPEN) {
-		flow_end(uring, session);
-	} else if (!uring->halting && watch->op == RING_NONE) {
+		flow_end(&uring->body, session);
+	} else if (!uring->quiescing && watch->op == RING_NONE) {
 		flow_on(uring, session);
 	}
 }
@@ -231,7 +230,7 @@ static void flow_next(struct uring *uring, struct session *session)
 
 static void received(struct uring *uring, struct session *session, const struct ring_event *event)
 {
-	uring->worker->tally.received += (size_t) event->result;
+	uring->body.worker->tally.received += (size_t) event->result;
 	flow_touch(uring, session);
 }
 
@@ -259,7 +258,7 @@ static void on_recv(struct uring *uring, struct session *session, const struct r
 	if (event->result > 0 && !session->watch.ending) {
 		received(uring, session, event);
 		lend(uring, session, event);
-		turn_note_size(&uring->turn, session, n, uring->ring.large.size);
+		turn_note_size(&uring->body.turn, session, n, uring->ring.large.size);
 		if (n > uring->ring.small.size)
 			stream->calm = CALM;
 		else if (stream->calm > 0)
@@ -313,7 +312,7 @@ static void on_send(struct uring *uring, struct session *session, const struct r
 
 	if (event->result > 0) {
 		conn_sent(conn, (size_t) event->result);
-		uring->worker->tally.echoed += (uint64_t) event->result;
+		uring->body.worker->tally.echoed += (uint64_t) event->result;
 		if (!session->watch.ending)
 			flow_touch(uring, session);
 	} else if (event->result < 0 && !is_no_error(event->result)) {
@@ -339,7 +338,7 @@ void flow_event(struct uring *uring, const struct ring_event *event)
 		on_recv(uring, session, event);
 	} else if (event->op == RING_SEND) {
 		on_send(uring, session, event);
-	} else if (!session->watch.ending && !uring->halting) {
+	} else if (!session->watch.ending && !uring->quiescing) {
 		flow_turn(uring, session, event->result < 0 || event->result & (POLLIN | POLLHUP | POLLERR));
 		return;
 	}
@@ -348,31 +347,21 @@ void flow_event(struct uring *uring, const struct ring_event *event)
 
 /* --- beginning and end ------------------------------------------------------------------ */
 
-void flow_begin(struct uring *uring, const struct arrival *arrival)
+int flow_start(struct body *body, struct session *session)
 {
-	struct session *session = pool_take(&uring->pool);
-	struct session lost;
+	struct uring *uring = uring_of(body);
+	int r = ring_join(&uring->ring, &session->watch);
 
-	if (session) {
-		session_open(session, arrival);
-		if (ring_join(&uring->ring, &session->watch) == 0) {
-			session_enlist(&uring->sessions, session, uring->now, &uring->sort_at);
-			flow_follow(uring, session, conn_want(&session->conn, uring->turn.limit));
-			return;
-		}
-		lost = *session;
-		pool_give(&uring->pool, session);
-	} else {
-		session_open(&lost, arrival);
-	}
-	conn_error(&lost.conn, ENOMEM);
-	session_close(&lost, uring->worker);
-	intake_failed(&uring->intake, ENOMEM);
+	if (r < 0)
+		return r;
+	session_enlist(&body->sessions, session, body->now, &body->sort_at);
+	flow_follow(uring, session, conn_want(&session->conn, body->turn.limit));
+	return 0;
 }
 
 void flow_forget(struct uring *uring, struct session *session)
 {
 	flow_leave(uring, session);
-	session_forget(session, uring->worker);
-	pool_give(&uring->pool, session);
+	session_forget(session, uring->body.worker);
+	pool_give(&uring->body.pool, session);
 }

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -208,12 +207,11 @@ static struct io_uring_sqe *sqe_take(struct ring *ring, uint64_t data)
 	return sqe;
 }
 
-void ring_poll(struct ring *ring, const struct watch *watch, bool shared)
+void ring_poll(struct ring *ring, const struct watch *watch)
 {
 	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_POLL));
 	unsigned events = (watch->interest & WATCH_READ ? (unsigned) POLLIN : 0) |
-	                  (watch->interest & WATCH_WRITE ? (unsigned) POLLOUT : 0) |
-	                  (shared ? (unsigned) EPOLLEXCLUSIVE : 0);
+	                  (watch->interest & WATCH_WRITE ? (unsigned) POLLOUT : 0);
 
 	io_uring_prep_poll_add(sqe, watch->fd, events);
 }

@@ -79,9 +79,8 @@ int ring_join(struct ring *ring, struct watch *watch);
 /* Take it away; completions that still come find nobody. */
 void ring_leave(struct ring *ring, struct watch *watch);
 
-/* Report once when `watch->fd` is ready for `watch->interest`; `shared`: many workers wait for
- * it and one is enough to be woken. The result is the poll(2) events. */
-void ring_poll(struct ring *ring, const struct watch *watch, bool shared);
+/* Report once when `watch->fd` is ready for `watch->interest`. The result is the poll(2) events. */
+void ring_poll(struct ring *ring, const struct watch *watch);
 
 /* Accept (SOCK_NONBLOCK, SOCK_CLOEXEC) whatever comes until cancelled or an error. */
 void ring_accept(struct ring *ring, const struct watch *watch);

@@ -11,7 +11,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum watch_kind { WATCH_SESSION, WATCH_LISTENER, WATCH_INBOX, WATCH_ROOM, WATCH_STOP, WATCH_OTHER };
+enum watch_kind {
+	WATCH_SESSION,
+	WATCH_LISTENER,
+	WATCH_INBOX,  /* the queue of handed-over connections */
+	WATCH_SLOT,   /* a slot of max-connections has become free */
+	WATCH_TOKEN,  /* this loop holds the accept token now */
+	WATCH_WAKEUP, /* another worker asks for a look at the listeners */
+	WATCH_STOP,
+	WATCH_OTHER,
+};
 
 enum watch_interest { WATCH_READ = 1, WATCH_WRITE = 2 };
 
@@ -39,9 +48,9 @@ struct ready_ops {
 	/* Prepare for at most `most` descriptors at a time. 0 or -errno. */
 	int (*open)(struct ready **ready, size_t most);
 	void (*close)(struct ready *ready);
-	/* Watch `watch->fd` for `watch->interest`. `shared`: many workers watch it, one is enough to
-	 * be woken. 0 or -errno (-EMFILE: it cannot be watched here, FD_SETSIZE). */
-	int (*add)(struct ready *ready, struct watch *watch, bool shared);
+	/* Watch `watch->fd` for `watch->interest`. `exclusive`: of the workers that watch it one is woken, where the
+	 * back-end can do that (epoll(7)). 0 or -errno (-EMFILE: it cannot be watched here, FD_SETSIZE). */
+	int (*add)(struct ready *ready, struct watch *watch, bool exclusive);
 	/* `watch->interest` has changed. 0 or -errno. */
 	int (*change)(struct ready *ready, struct watch *watch);
 	/* Watch it no longer; before the descriptor is closed. `closing`: this process closes it at

@@ -28,6 +28,15 @@ void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned 
 		stats_add(worker->slot, STAT_IDLE_WAKEUPS, idle_check(&worker->idle, fd, events, before));
 }
 
+void worker_wake_other(const struct worker *worker)
+{
+	uint64_t one = 1;
+
+	/* EAGAIN: it is readable already */
+	if (write(worker->wakeup_fd, &one, sizeof one) < 0)
+		return;
+}
+
 enum stats_stop worker_stop_order(const struct worker *worker)
 {
 	int stop = atomic_load(&worker->orders->stop);

@@ -19,6 +19,7 @@
 #include "net/admission.h"
 #include "net/listener.h"
 
+struct accept_token;
 struct model;
 
 /* The numbers of a crew: model_limits(). */
@@ -46,6 +47,8 @@ struct worker {
 
 	const struct listener *listeners; /* stream and datagram ones */
 	size_t listener_count;
+	struct accept_token *token;    /* of the event loops of the process; NULL: there is only one, or none */
+	int wakeup_fd;                 /* an eventfd of all workers, see acceptor.h */
 	int stop_fd;                   /* readable (EOF) once the worker must stop */
 	int ready_fd;                  /* one byte is written here when the worker accepts */
 	int inbox_fd;                  /* connections handed over by a predecessor; -1: none */
@@ -59,6 +62,10 @@ struct worker {
 
 /* Tell the crew that this worker now accepts. Once. */
 void worker_ready(struct worker *worker);
+
+/* Have another worker that waits for connections look at all listeners and the queue: this one may have been woken for
+ * a connection that it does not take. */
+void worker_wake_other(const struct worker *worker);
 
 /* Show life, at time `now`: to be called once a turn of the body's loop. */
 static inline void worker_beat(struct worker *worker, int64_t now)

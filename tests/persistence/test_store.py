@@ -212,24 +212,6 @@ def test_damaged_connections(start, model):
         client.close()
 
 
-@pytest.mark.models(*A_FEW_MODELS)
-def test_a_knock_is_no_connection(start, model):
-    """A predecessor at its limit has said that somebody waits in a backlog: that is no damage, nor counted."""
-    inbox, outbox = pair()
-    client, server = connection()
-    send(outbox, b"\0", [])
-    send(outbox, state(), [server.fileno()])
-    server.close()
-    daemon = launch_with(start, model, [(INBOX, inbox), (OUTBOX, outbox)])
-    client.sendall(b"whole")
-    assert peer.receive(client, 5) == b"whole"
-    peer.finish(client)
-    client.close()
-    daemon.visit()
-    assert daemon.lines_about("over the restart: 1 connections"), daemon.log()
-    assert not daemon.lines_about("could not be taken up"), daemon.log()
-
-
 def alone(kind):
     a, b = socket.socketpair(socket.AF_UNIX, kind)
     b.close()

@@ -72,7 +72,7 @@ static void what_the_host_decides_fits_the_process(void **state)
 				if (model_find(*name)->zero != MODEL_ZERO_PROCESSORS)
 					continue;
 				assert_true(is.workers <= counts[c]);
-				needs = (uint64_t) is.workers * (2 + 2 * is.pipes) + is.max_connections;
+				needs = (uint64_t) is.workers * (3 + 2 * is.pipes) + is.max_connections;
 				assert_true(needs <= nofile);
 				assert_true(strcmp(*name, "select") != 0 || needs <= FD_SETSIZE);
 				/* what the loops need themselves is the smaller part */

@@ -1,0 +1,261 @@
+#include <config.h>
+
+#include "models/accept.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "models/accept_token.h"
+#include "models/handover.h"
+#include "net/sockopt.h"
+
+/* Pause in accepting after descriptors or memory have run out. */
+#define PAUSE_USEC (100 * USEC_PER_MSEC)
+
+/* While a worker waits for a slot it also looks again by time: the eventfd that reports a free slot is shared with
+ * other processes, which could take its count away. */
+#define SLOT_WAIT_USEC USEC_PER_SEC
+
+/* Maximum of connections taken from one listener, or from the queue, in one iteration: as many as wait where one worker
+ * takes them all, few where the connections are shared with other loops. Powers of two. */
+#define BATCH_ALONE 256
+#define BATCH_SHARED 4
+
+/* An iteration asks a listener for one connection at first, and for twice as many after FULL_BATCHES iterations that
+ * found as many as they asked for: accept(2) makes the socket before it looks at the backlog, so a call that finds
+ * nothing costs as much as a call that finds a connection. */
+#define FULL_BATCHES 4
+
+/* Minimum interval between two log lines about the same kind of pause. */
+#define LINE_INTERVAL (10 * USEC_PER_SEC)
+
+/* Whether this loop is the one that takes connections for its process now. */
+static bool is_holder(const struct worker *worker)
+{
+	return !worker->token || accept_token_held(worker->token, worker->index);
+}
+
+static void update(struct accept_state *accept)
+{
+	accept->inheriting = !accept->stopped && !accept->busy && !accept->paused && is_holder(accept->worker);
+	accept->open = accept->inheriting && !accept->waiting;
+}
+
+static bool any_adopted(const struct worker *worker)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < worker->listener_count; i++)
+		any |= worker->listeners[i].adopted;
+	return any;
+}
+
+void accept_init(struct accept_state *accept, struct worker *worker)
+{
+	*accept = (struct accept_state) {
+		.worker = worker,
+		.retry_at = INT64_MAX,
+		.slot_fd = admission_room_fd(worker->admission.shared),
+		.batch = 1,
+		.prepare = any_adopted(worker),
+		.batch_max = worker->token ? BATCH_SHARED : BATCH_ALONE,
+	};
+	update(accept);
+}
+
+void accept_close(struct accept_state *accept)
+{
+	if (accept->waiting)
+		admission_wait_done(&accept->worker->admission);
+	accept->waiting = false;
+}
+
+void accept_set_busy(struct accept_state *accept, bool busy)
+{
+	accept->busy = busy;
+	update(accept);
+}
+
+void accept_stop(struct accept_state *accept)
+{
+	accept->stopped = true;
+	update(accept);
+}
+
+void accept_limit_reached(struct accept_state *accept)
+{
+	struct worker *worker = accept->worker;
+
+	stats_add(worker->slot, STAT_LIMITED, 1);
+	if (ratelimit_allow(&worker->board->limit_lines, clock_usec(), LINE_INTERVAL, 1))
+		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
+		          "All %u connections are taken: new clients wait in the backlog until one ends",
+		          worker->admission.max_connections);
+}
+
+bool accept_take_slot(struct accept_state *accept)
+{
+	struct worker *worker = accept->worker;
+
+	bool taken = admission_take_place(&worker->admission);
+
+	if (!taken) {
+		/* a slot may have become free before the announcement that this worker waits */
+		admission_wait(&worker->admission);
+		taken = admission_take_place(&worker->admission);
+		if (taken)
+			admission_wait_done(&worker->admission);
+	}
+	if (taken) {
+		accept->limited = false;
+		return true;
+	}
+	accept->waiting = true;
+	accept->retry_at = clock_usec() + SLOT_WAIT_USEC;
+	update(accept);
+	if (!accept->limited)
+		accept_limit_reached(accept);
+	accept->limited = true;
+	return false;
+}
+
+void accept_retry(struct accept_state *accept)
+{
+	if (accept->waiting) {
+		admission_wait_done(&accept->worker->admission);
+		accept->waiting = false;
+	}
+	accept->paused = false;
+	accept->retry_at = INT64_MAX;
+	update(accept);
+}
+
+void accept_error(struct accept_state *accept, int error)
+{
+	struct worker *worker = accept->worker;
+
+	switch (error) {
+	case EINTR:
+	case ECONNABORTED:
+	case EPROTO:
+	case EPERM: /* a firewall rule */
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case EOPNOTSUPP:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case ETIMEDOUT:
+		return; /* an error of the one connection, which is gone: accept(2), "Error handling" */
+	}
+	accept->paused = true;
+	accept->retry_at = clock_usec() + PAUSE_USEC;
+	update(accept);
+	if (error == EINVAL)
+		return; /* the supervisor has shut the listener down: the request to stop follows */
+	stats_add(worker->slot, STAT_EXHAUSTED, 1);
+	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), LINE_INTERVAL, 1))
+		log_event(LOG_WARNING, EVENT_EXHAUSTED,
+		          "Cannot take another connection now: %s; trying again every %d ms, others wait in the backlog",
+		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
+}
+
+bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct arrival *arrival)
+{
+	struct worker *worker = accept->worker;
+	enum admission_verdict verdict;
+
+	accept->taken++;
+	worker->tally.work++;
+	peer_from_addr(&arrival->peer, addr);
+	verdict = admission_admit(&worker->admission, &arrival->peer);
+	if (verdict == ADMISSION_OK) {
+		if (accept->prepare || arrival->peer.family == AF_UNIX)
+			sockopt_prepare(fd);
+		arrival->fd = fd;
+		arrival->foreign = false;
+		arrival->active = clock_usec();
+		conn_init(&arrival->conn, arrival->active);
+		stats_add(worker->slot, STAT_ACCEPTED, 1);
+		atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+		return true;
+	}
+	session_refused(worker, fd, &arrival->peer, verdict);
+	close(fd);
+	admission_give_place(&worker->admission);
+	return false;
+}
+
+enum accept_result accept_one(struct accept_state *accept, size_t index, struct arrival *arrival)
+{
+	const struct listener *listener = &accept->worker->listeners[index];
+	struct addr addr = { .len = sizeof addr.un };
+	int fd;
+
+	if (accept->queue_pending && accept_inherit(accept, arrival) == ACCEPT_CONNECTION)
+		return ACCEPT_CONNECTION;
+	if (!accept->open || !accept_take_slot(accept))
+		return ACCEPT_NONE;
+	fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0) {
+		int error = errno;
+
+		admission_give_place(&accept->worker->admission);
+		if (error != EAGAIN && error != EWOULDBLOCK)
+			accept_error(accept, error);
+		return ACCEPT_NONE;
+	}
+	return accept_admit(accept, fd, &addr, arrival) ? ACCEPT_CONNECTION : ACCEPT_REFUSED;
+}
+
+void accept_adapt(struct accept_state *accept, unsigned got)
+{
+	if (got < accept->batch) {
+		accept->batch = accept->batch > 1 ? accept->batch / 2 : 1;
+		accept->full = 0;
+	} else if (++accept->full == FULL_BATCHES) {
+		accept->full = 0;
+		if (accept->batch < accept->batch_max)
+			accept->batch *= 2;
+	}
+}
+
+enum accept_result accept_inherit(struct accept_state *accept, struct arrival *arrival)
+{
+	struct worker *worker = accept->worker;
+	int r;
+
+	if (worker->inbox_fd < 0 || !accept->inheriting)
+		return ACCEPT_NONE;
+	accept->queue_pending = !admission_hold_place(&worker->admission, worker->capacity);
+	if (accept->queue_pending) {
+		accept_error(accept, EMFILE);
+		return ACCEPT_NONE;
+	}
+	r = handover_receive(worker->inbox_fd, worker, arrival);
+	if (r < 0)
+		admission_give_place(&worker->admission);
+	if (r == -EAGAIN)
+		return ACCEPT_NONE;
+	accept->taken++;
+	return r == 0 ? ACCEPT_CONNECTION : ACCEPT_REFUSED;
+}
+
+bool accept_is_watched(const struct accept_state *accept, unsigned kind)
+{
+	return !(kind == WATCH_LISTENER && !accept->open) && !(kind == WATCH_INBOX && !accept->inheriting);
+}
+
+void accept_iteration_end(struct accept_state *accept)
+{
+	struct worker *worker = accept->worker;
+
+	if (accept->taken > 0 && worker->token && is_holder(worker))
+		accept_token_pass(worker->token, worker->index);
+	accept->taken = 0;
+	update(accept);
+}

@@ -1,0 +1,186 @@
+#include <config.h>
+
+#include "models/body.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "models/model.h"
+
+/* Interval at which draining sessions are looked at: no event reports that a peer has acknowledged everything. */
+#define DRAIN_TICK (10 * USEC_PER_MSEC)
+
+/* Maximum of sessions that one iteration ends as idle, stops, or looks at while draining. */
+#define BATCH 64
+
+int body_open(struct body *body, struct worker *worker, const struct body_ops *ops)
+{
+	body->worker = worker;
+	body->ops = ops;
+	body->now = clock_coarse_usec();
+	body->sort_at = INT64_MAX;
+	list_init(&body->sessions);
+	list_init(&body->draining);
+	list_init(&body->drain_next);
+	pool_init(&body->pool, sizeof(struct session));
+	accept_init(&body->accept, worker);
+	return turn_open(&body->turn, worker->conf->buffer_size, worker->pipes, &worker->tally);
+}
+
+void body_close(struct body *body)
+{
+	accept_close(&body->accept);
+	turn_close(&body->turn);
+	pool_free(&body->pool);
+}
+
+/* --- connections ----------------------------------------------------------------------- */
+
+void body_begin(struct body *body, const struct arrival *arrival)
+{
+	struct session *session = pool_take(&body->pool), failed;
+	int r = -ENOMEM;
+
+	session_open(session ? session : &failed, arrival);
+	if (session) {
+		r = body->ops->start(body, session);
+		if (r == 0)
+			return;
+		failed = *session;
+		pool_give(&body->pool, session);
+	}
+	conn_error(&failed.conn, -r);
+	session_close(&failed, body->worker);
+	accept_error(&body->accept, -r);
+}
+
+void body_accept(struct body *body, size_t index)
+{
+	enum accept_result result = ACCEPT_CONNECTION;
+	struct arrival arrival;
+	unsigned got = 0;
+
+	while (got < body->accept.batch && (result = accept_one(&body->accept, index, &arrival)) != ACCEPT_NONE) {
+		got++;
+		if (result == ACCEPT_CONNECTION)
+			body_begin(body, &arrival);
+	}
+	accept_adapt(&body->accept, got);
+}
+
+void body_inherit(struct body *body)
+{
+	struct arrival arrival;
+
+	for (unsigned i = 0; i < body->accept.batch_max; i++) {
+		enum accept_result result = accept_inherit(&body->accept, &arrival);
+
+		if (result == ACCEPT_NONE)
+			return;
+		if (result == ACCEPT_CONNECTION)
+			body_begin(body, &arrival);
+	}
+}
+
+static struct session *first(const struct list *sessions)
+{
+	return LIST_ENTRY(sessions->next, struct session, link);
+}
+
+static void expire(struct body *body)
+{
+	sessions_sort(&body->sessions, body->now, &body->sort_at);
+	for (unsigned i = 0; i < BATCH && !list_empty(&body->sessions); i++) {
+		struct session *session = first(&body->sessions);
+
+		if (session_idle_deadline(session, body->worker->conf, body->now) > body->now)
+			return;
+		conn_end(&session->conn, CONN_IDLE);
+		body->ops->end(body, session);
+	}
+}
+
+/* --- stop ------------------------------------------------------------------------------ */
+
+void body_stop(struct body *body)
+{
+	body->stopping = true;
+	accept_stop(&body->accept);
+}
+
+void body_drain_begin(struct body *body, struct session *session)
+{
+	turn_drain(session);
+	list_move_last(&body->drain_next, &session->link);
+}
+
+/* Hand over or begin to drain the sessions that were idle for longest. */
+static void stop_some(struct body *body)
+{
+	bool hand_over = worker_stop_order(body->worker) == STOP_HAND_OVER;
+
+	for (unsigned i = 0; i < BATCH && !list_empty(&body->sessions); i++)
+		body->ops->stop(body, first(&body->sessions), hand_over);
+}
+
+static void drain_some(struct body *body)
+{
+	bool late = !worker_may_drain(body->worker, body->now);
+
+	if (list_empty(&body->draining) && body->now >= body->drain_at) {
+		list_append_all(&body->draining, &body->drain_next);
+		body->drain_at = body->now + DRAIN_TICK;
+		turn_unsent_publish(&body->turn, body->worker->slot, body->now);
+	}
+	for (unsigned i = 0; i < BATCH && !list_empty(&body->draining); i++) {
+		struct session *session = first(&body->draining);
+
+		list_move_last(&body->drain_next, &session->link);
+		if (late) {
+			session_cut(session, body->worker);
+			body->ops->end(body, session);
+		} else {
+			turn_unsent_add(&body->turn, session);
+			body->ops->drain(body, session);
+		}
+	}
+}
+
+/* --- iterations ------------------------------------------------------------------------ */
+
+void body_iteration_end(struct body *body)
+{
+	if (body->now >= body->accept.retry_at)
+		accept_retry(&body->accept);
+	if (body->stopping) {
+		stop_some(body);
+		drain_some(body);
+	} else if (!body->stop_seen) {
+		expire(body);
+	}
+	accept_iteration_end(&body->accept);
+	stats_publish(body->worker->slot, &body->worker->tally);
+	worker_beat(body->worker, body->now);
+}
+
+int64_t body_deadline(const struct body *body)
+{
+	int64_t deadline = clock_earlier(body->accept.retry_at, body->worker->next_beat);
+
+	if (body->stop_seen && !body->stopping)
+		return clock_earlier(deadline, body->now + DRAIN_TICK);
+	if (body->stopping) {
+		bool more = !list_empty(&body->sessions) || !list_empty(&body->draining);
+
+		return more ? body->now : clock_earlier(deadline, body->drain_at);
+	}
+	if (list_empty(&body->sessions))
+		return deadline;
+	deadline = clock_earlier(deadline, body->sort_at);
+	return clock_earlier(deadline, session_idle_deadline(first(&body->sessions), body->worker->conf, body->now));
+}
+
+bool body_done(const struct body *body)
+{
+	return body->stopping && list_empty(&body->sessions) && list_empty(&body->draining) && list_empty(&body->drain_next);
+}

@@ -1,0 +1,213 @@
+/* uring_accept.c - where the sessions of the io_uring body come from */
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "models/accept_token.h"
+#include "models/fault.h"
+#include "models/uring.h"
+
+/* Maximum of deferred connections admitted in one iteration. */
+#define ADMIT_MAX 64
+
+/* --- accepted by a completion ---------------------------------------------------------- */
+
+/* Serve a connection whose slot was taken. */
+static void admit(struct uring *uring, int fd)
+{
+	struct addr addr = { .len = sizeof addr.un };
+	struct arrival arrival;
+
+	/* a connection that was reset meanwhile has no peer name, but is an accepted connection all the same */
+	if (getpeername(fd, &addr.sa, &addr.len) < 0)
+		addr = (struct addr) { .len = 0 };
+	if (accept_admit(&uring->body.accept, fd, &addr, &arrival))
+		body_begin(&uring->body, &arrival);
+}
+
+/* Returns false where there is no memory for it. */
+static bool defer(struct uring *uring, int fd)
+{
+	if (uring->deferred_count == uring->deferred_size) {
+		size_t size = uring->deferred_size * 2 + 16;
+		int *deferred = realloc(uring->deferred, size * sizeof *deferred);
+
+		if (!deferred)
+			return false;
+		uring->deferred = deferred;
+		uring->deferred_size = size;
+	}
+	uring->deferred[uring->deferred_count++] = fd;
+	return true;
+}
+
+void uring_admit_deferred(struct uring *uring)
+{
+	struct accept_state *accept = &uring->body.accept;
+	size_t n = 0;
+
+	while (n < uring->deferred_count) {
+		if (uring->body.stopping)
+			admission_force_place(&uring->body.worker->admission);
+		else if (n == ADMIT_MAX || accept->waiting || !accept_take_slot(accept))
+			break;
+		admit(uring, uring->deferred[n++]);
+	}
+	if (n == 0)
+		return;
+	uring->deferred_count -= n;
+	memmove(uring->deferred, uring->deferred + n, uring->deferred_count * sizeof *uring->deferred);
+}
+
+static void accepted(struct uring *uring, int result)
+{
+	struct accept_state *accept = &uring->body.accept;
+
+	if (result == -ECANCELED)
+		return;
+	if (result < 0) {
+		accept_error(accept, -result);
+		return;
+	}
+	if (uring->deferred_count == 0 && !accept->waiting && accept_take_slot(accept)) {
+		admit(uring, result);
+	} else if (!defer(uring, result)) {
+		close(result);
+		accept_error(accept, ENOMEM);
+	}
+}
+
+/* --- listeners ------------------------------------------------------------------------- */
+
+/* Whether a multishot accept, which knows no limit, can be used: the listeners' backlogs, and as much again, must find
+ * slots, and no other loop of the process may want its share of the connections. */
+static bool may_multishot(const struct uring *uring)
+{
+	const struct worker *worker = uring->body.worker;
+	uint64_t spare = fault_number("ECHOD_FAULT_URING_SPARE", 2 * (uint64_t) worker->conf->backlog * worker->listener_count);
+
+	return worker->workers == 1 &&
+	       admission_places_taken(worker->admission.shared) + spare < worker->admission.max_connections;
+}
+
+static void listener_arm(struct uring *uring, struct uring_listener *listener)
+{
+	listener->armed = true;
+	listener->multishot = may_multishot(uring);
+	if (listener->multishot)
+		ring_accept(&uring->ring, &listener->watch);
+	else
+		ring_poll(&uring->ring, &listener->watch);
+}
+
+static void listener_cancel(struct uring *uring, struct uring_listener *listener)
+{
+	if (!listener->cancelling)
+		ring_cancel(&uring->ring, &listener->watch, RING_ACCEPT);
+	listener->cancelling = true;
+}
+
+void uring_listener_event(struct uring *uring, const struct ring_event *event)
+{
+	struct uring_listener *listener = LIST_ENTRY(event->watch, struct uring_listener, watch);
+
+	if (event->last)
+		listener->armed = listener->cancelling = false;
+	if (event->op == RING_ACCEPT)
+		accepted(uring, event->result);
+	else if (event->result != -ECANCELED && uring->body.accept.open)
+		body_accept(&uring->body, (size_t) (listener - uring->listeners));
+}
+
+void uring_inbox_event(struct uring *uring, const struct ring_event *event)
+{
+	uring->inbox_armed = false;
+	if (event->result != -ECANCELED)
+		body_inherit(&uring->body);
+}
+
+void uring_slot_event(struct uring *uring)
+{
+	uring->slot_armed = false;
+	if (uring->body.accept.waiting)
+		accept_retry(&uring->body.accept);
+	uring->body.worker->tally.work++;
+}
+
+void uring_token_event(struct uring *uring)
+{
+	const struct worker *worker = uring->body.worker;
+
+	accept_token_clear(worker->token, worker->index);
+	uring->body.worker->tally.work++;
+	if (!uring->quiescing && !uring->body.stopping)
+		ring_poll(&uring->ring, &uring->token);
+}
+
+/* Poll `watch` unless a poll is in flight. */
+static void arm(struct uring *uring, const struct watch *watch, bool *armed)
+{
+	if (!*armed)
+		ring_poll(&uring->ring, watch);
+	*armed = true;
+}
+
+void uring_accept_update(struct uring *uring)
+{
+	const struct accept_state *accept = &uring->body.accept;
+	const struct worker *worker = uring->body.worker;
+
+	if (accept->inheriting && worker->inbox_fd >= 0)
+		arm(uring, &uring->inbox, &uring->inbox_armed);
+	if (accept->waiting && !accept->stopped)
+		arm(uring, &uring->slot, &uring->slot_armed);
+	for (size_t i = 0; i < worker->listener_count; i++) {
+		struct uring_listener *listener = &uring->listeners[i];
+
+		if (worker->listeners[i].kind != LISTENER_STREAM)
+			continue;
+		if (accept->open && !listener->armed)
+			listener_arm(uring, listener);
+		else if (listener->armed && listener->multishot && !(accept->open && may_multishot(uring)))
+			listener_cancel(uring, listener);
+	}
+}
+
+static int join(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
+{
+	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
+	return ring_join(&uring->ring, watch);
+}
+
+int uring_accept_open(struct uring *uring)
+{
+	const struct worker *worker = uring->body.worker;
+	int r = 0;
+
+	uring->listeners = calloc(worker->listener_count + 1, sizeof *uring->listeners);
+	if (!uring->listeners)
+		return -ENOMEM;
+	for (size_t i = 0; r == 0 && i < worker->listener_count; i++)
+		if (worker->listeners[i].kind == LISTENER_STREAM)
+			r = join(uring, &uring->listeners[i].watch, worker->listeners[i].fd, WATCH_LISTENER);
+	if (r == 0)
+		r = join(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
+	if (r == 0)
+		r = join(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
+	if (r < 0 || !worker->token)
+		return r;
+	r = join(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
+	if (r == 0)
+		ring_poll(&uring->ring, &uring->token);
+	return r;
+}
+
+void uring_accept_close(struct uring *uring)
+{
+	free(uring->deferred);
+	free(uring->listeners);
+}
