@@ -353,7 +353,7 @@ static void options_default(struct client_options *options)
 
 	if (options->size == 0)
 		options->size = options->mode == LOAD_STREAM ? 65536 : defaults[options->activity].size;
-	if (options->depth == 0 && options->mode != LOAD_STREAM)
+	if (options->depth == 0 && options->mode != LOAD_STREAM && !(options->udp && options->rate > 0))
 		options->depth = 1;
 	options->sockopts.timeout = options->timeout != 0 ? options->timeout : 10 * NSEC_PER_SEC;
 	if (options->timeout == 0)

@@ -41,7 +41,7 @@ struct client_options {
 	unsigned connections;
 	unsigned idle;
 	unsigned threads;
-	unsigned depth; /* 0: unlimited (stream mode only) */
+	unsigned depth; /* 0: unlimited (streams; datagrams with a rate) */
 	uint64_t duration;
 	uint64_t warmup;
 	uint64_t ramp;

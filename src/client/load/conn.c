@@ -15,7 +15,7 @@ size_t load_conn_stamps_needed(uint32_t depth)
 	return room;
 }
 
-void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, uint64_t *stamps)
+void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, struct load_stamp *stamps)
 {
 	memset(conn, 0, sizeof *conn);
 	conn->fd = -1;
@@ -41,8 +41,8 @@ void load_conn_sent(struct load_conn *conn, size_t length, uint64_t now)
 {
 	conn->out = pattern_after(conn->out, length);
 	conn->sent += length;
-	if (conn->depth == 0 && conn->stamps[0] == 0 && conn->sent > conn->received) {
-		conn->stamps[0] = now;
+	if (conn->depth == 0 && conn->stamps[0].start == 0 && conn->sent > conn->received) {
+		conn->stamps[0].start = now;
 		conn->mark = conn->sent;
 	}
 }
@@ -68,21 +68,20 @@ int64_t load_conn_received(struct load_conn *conn, const void *bytes, size_t len
 	conn->in = pattern_after(conn->in, length);
 	conn->received += length;
 	if (conn->depth == 0) {
-		if (conn->stamps[0] != 0 && conn->received >= conn->mark) {
-			latency_add(histogram, conn->stamps[0], now);
-			conn->stamps[0] = 0;
+		if (conn->stamps[0].start != 0 && conn->received >= conn->mark) {
+			latency_add(histogram, conn->stamps[0].start, now);
+			conn->stamps[0].start = 0;
 		}
 		return 0;
 	}
 	while (length >= conn->left) {
-		uint64_t *stamp = &conn->stamps[conn->finished++ & conn->mask], start = *stamp;
+		struct load_stamp *stamp = &conn->stamps[conn->finished++ & conn->mask];
 
-		*stamp = 0;
+		if (stamp->start >= since)
+			latency_add(histogram, stamp->start, now);
+		*stamp = (struct load_stamp) { 0 };
 		length -= conn->left;
 		conn->left = conn->size;
-		if (start < since)
-			continue;
-		latency_add(histogram, start, now);
 		finished++;
 	}
 	conn->left -= (uint32_t) length;
@@ -94,7 +93,7 @@ uint64_t load_conn_abandon(struct load_conn *conn)
 	uint64_t lost = conn->started - conn->finished;
 
 	for (; conn->finished < conn->started; conn->finished++)
-		conn->stamps[conn->finished & conn->mask] = 0;
+		conn->stamps[conn->finished & conn->mask] = (struct load_stamp) { 0 };
 	conn->granted = conn->sent = conn->received;
 	conn->out = conn->in;
 	conn->left = conn->size;

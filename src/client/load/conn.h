@@ -24,6 +24,13 @@ enum load_conn_state {
 	LOAD_CONN_CLOSING, /* connect mode: all data came back, our side is closed */
 };
 
+/* An outstanding message. A free entry is all 0. */
+struct load_stamp {
+	uint64_t start;   /* its latency counts from then: when it was started, or was due */
+	uint64_t sent;    /* datagrams: when it was sent; 0: not yet */
+	uint64_t message; /* its number */
+};
+
 struct load_conn {
 	int fd;
 	uint32_t index;  /* among all connections of the run */
@@ -42,9 +49,9 @@ struct load_conn {
 	uint64_t granted, sent, received;
 	uint64_t started, finished; /* messages */
 
-	/* Start times of the outstanding messages: message m at index m & mask; 0: none. A stream measures
-	 * one byte at a time: stamps[0] is the time at which the byte before offset `mark` was sent. */
-	uint64_t *stamps;
+	/* The outstanding messages: message m at index m & mask. A stream measures one byte at a time:
+	 * stamps[0].start is the time at which the byte before offset `mark` was sent. */
+	struct load_stamp *stamps;
 	uint64_t mask;
 	uint64_t mark;
 
@@ -56,20 +63,25 @@ struct load_conn {
 size_t load_conn_stamps_needed(uint32_t depth);
 
 /* `stamps` has load_conn_stamps_needed(depth) elements, all 0; they stay the caller's. */
-void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, uint64_t *stamps);
+void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, struct load_stamp *stamps);
 
 /* Whether one more message may be started. */
 static inline bool load_conn_has_room(const struct load_conn *conn)
 {
-	/* Datagrams may be answered in any order, so that the stamp may be in use with less than `depth`
-	 * outstanding. */
-	return conn->started - conn->finished < conn->depth && conn->stamps[conn->started & conn->mask] == 0;
+	return conn->started - conn->finished < conn->depth;
 }
 
 /* Start a message whose latency counts from `when` (not 0). There must be room. */
 static inline void load_conn_start(struct load_conn *conn, uint64_t when)
 {
-	conn->stamps[conn->started++ & conn->mask] = when;
+	/* Datagrams are answered in any order. Skip numbers whose entry belongs to an older message that is
+	 * outstanding. */
+	while (conn->stamps[conn->started & conn->mask].start != 0) {
+		conn->started++;
+		conn->finished++;
+	}
+	conn->stamps[conn->started & conn->mask] = (struct load_stamp) { .start = when, .message = conn->started };
+	conn->started++;
 	conn->granted += conn->size;
 }
 
@@ -87,8 +99,9 @@ const uint8_t *load_conn_out(const struct load_conn *conn, size_t max, size_t *l
 void load_conn_sent(struct load_conn *conn, size_t length, uint64_t now);
 
 /* `length` bytes came back at `now`. The latencies of messages that are complete now and were started at
- * `since` or later are added to `histogram` (may be NULL). Returns the number of these messages (0 for a
- * stream); -EBADMSG if a byte differs or was never sent, with its offset in the stream in `*fault`. */
+ * `since` or later are added to `histogram` (may be NULL). Returns the number of messages that are complete
+ * now (0 for a stream); -EBADMSG if a byte differs or was never sent, with its offset in the stream in
+ * `*fault`. */
 int64_t load_conn_received(struct load_conn *conn, const void *bytes, size_t length, uint64_t since,
 			   uint64_t now, struct histogram *histogram, uint64_t *fault);
 

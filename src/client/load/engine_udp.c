@@ -19,8 +19,6 @@
 
 struct udp_engine {
 	struct epoll_base base;
-	size_t each;       /* stamps of one connection */
-	uint64_t *sent_at; /* indexed as the stamps, because a message may be sent long after it was due */
 	uint64_t *next;    /* per connection: the first message that was started but not sent */
 	uint64_t scan;     /* when to look for lost messages again */
 	size_t slot_size;  /* bytes of one slot of the buffers */
@@ -34,11 +32,9 @@ static unsigned conn_number(const struct load_worker *worker, const struct load_
 	return (unsigned) (conn - worker->conns);
 }
 
-static uint64_t *sent_at(const struct load_worker *worker, const struct load_conn *conn, uint64_t message)
+static struct load_stamp *stamp_of(const struct load_conn *conn, uint64_t message)
 {
-	struct udp_engine *engine = worker->engine;
-
-	return &engine->sent_at[conn_number(worker, conn) * engine->each + (message & conn->mask)];
+	return &conn->stamps[message & conn->mask];
 }
 
 /* The number in the datagram, XORed with that of the connection, so that datagrams of another connection do
@@ -71,14 +67,21 @@ static void message_build(struct load_worker *worker, struct load_conn *conn, ui
 static unsigned messages_send(struct load_worker *worker, struct load_conn *conn)
 {
 	struct udp_engine *engine = worker->engine;
-	uint64_t *next = &engine->next[conn_number(worker, conn)];
+	uint64_t *next = &engine->next[conn_number(worker, conn)], messages[BATCH];
 	unsigned count = 0;
 	int n;
 
-	for (; count < BATCH && *next + count < conn->started; count++)
-		message_build(worker, conn, *next + count, count);
-	if (count == 0)
+	for (uint64_t message = *next; count < BATCH && message < conn->started; message++) {
+		/* Not a number that load_conn_start() has skipped. */
+		if (stamp_of(conn, message)->message == message) {
+			message_build(worker, conn, message, count);
+			messages[count++] = message;
+		}
+	}
+	if (count == 0) {
+		*next = conn->started;
 		return 0;
+	}
 	worker->now = nsec_now();
 	n = sendmmsg(conn->fd, engine->headers, count, MSG_NOSIGNAL);
 	if (n < 0) {
@@ -91,7 +94,8 @@ static unsigned messages_send(struct load_worker *worker, struct load_conn *conn
 		return 0;
 	}
 	for (unsigned i = 0; i < (unsigned) n; i++)
-		*sent_at(worker, conn, (*next)++) = worker->now;
+		stamp_of(conn, messages[i])->sent = worker->now;
+	*next = (unsigned) n < count ? messages[n] : messages[count - 1] + 1;
 	conn->sent += (uint64_t) n * conn->size;
 	counter_add(&worker->counters.sent, (uint64_t) n * conn->size);
 	return (unsigned) n;
@@ -122,7 +126,8 @@ static void datagram_check(struct load_worker *worker, struct load_conn *conn, c
 			   size_t length)
 {
 	struct udp_engine *engine = worker->engine;
-	uint64_t number, message, start;
+	struct load_stamp *stamp;
+	uint64_t number, message;
 
 	if (length != conn->size) {
 		datagram_wrong(worker, conn, "a datagram came back with another length");
@@ -137,21 +142,15 @@ static void datagram_check(struct load_worker *worker, struct load_conn *conn, c
 		datagram_wrong(worker, conn, "a datagram came back different or was never sent");
 		return;
 	}
-	start = conn->stamps[message & conn->mask];
-	if (conn->started - message > conn->mask + 1 || start == 0) {
+	stamp = stamp_of(conn, message);
+	if (stamp->message != message || stamp->sent == 0) {
 		counter_add(&worker->counters.duplicates, 1);
 		return;
 	}
-	conn->stamps[message & conn->mask] = 0;
-	*sent_at(worker, conn, message) = 0;
 	conn->finished++;
 	conn->received += conn->size;
-	counter_add(&worker->counters.received, conn->size);
-	if (!worker->measured || start < worker->since)
-		return;
-	histogram_add(worker->measured, worker->now > start ? worker->now - start : 0);
-	counter_add(&worker->counters.bytes, conn->size);
-	counter_add(&worker->counters.echoes, 1);
+	load_worker_answered(worker, stamp->start, conn->size);
+	*stamp = (struct load_stamp) { 0 };
 }
 
 static void conn_receive(struct load_worker *worker, struct load_conn *conn)
@@ -191,13 +190,14 @@ static void conn_event(struct load_worker *worker, struct load_conn *conn, uint3
 /* Give up the messages of `conn` that were sent before `limit`. */
 static void conn_scan(struct load_worker *worker, struct load_conn *conn, uint64_t limit)
 {
-	struct udp_engine *engine = worker->engine;
-	uint64_t *stamps = engine->sent_at + conn_number(worker, conn) * engine->each, lost = 0;
+	uint64_t lost = 0;
 
-	for (size_t i = 0; i < engine->each; i++) {
-		if (stamps[i] == 0 || stamps[i] > limit)
+	for (uint64_t i = 0; i <= conn->mask; i++) {
+		struct load_stamp *stamp = &conn->stamps[i];
+
+		if (stamp->sent == 0 || stamp->sent > limit)
 			continue;
-		stamps[i] = conn->stamps[i] = 0;
+		*stamp = (struct load_stamp) { 0 };
 		conn->finished++;
 		conn->granted -= conn->size;
 		lost++;
@@ -229,13 +229,11 @@ static uint64_t scan_all(struct load_worker *worker)
 
 static int engine_allocate(struct load_worker *worker, struct udp_engine *engine)
 {
-	engine->each = load_conn_stamps_needed(worker->run->options->depth);
 	engine->slot_size = (size_t) worker->run->options->size
 			  + 1; /* one more byte, to recognise longer answers */
-	engine->sent_at = calloc(worker->count * engine->each, sizeof *engine->sent_at);
 	engine->next = calloc(worker->count, sizeof *engine->next);
 	engine->buffers = malloc(BATCH * engine->slot_size);
-	if (!engine->sent_at || !engine->next || !engine->buffers)
+	if (!engine->next || !engine->buffers)
 		return -ENOMEM;
 	for (unsigned i = 0; i < BATCH; i++) {
 		engine->pieces[i].iov_base = engine->buffers + i * engine->slot_size;
@@ -256,7 +254,6 @@ static int engine_udp_run(struct load_worker *worker)
 	worker->engine = &engine;
 	if (r == 0)
 		r = epoll_base_run(worker, &engine.base);
-	free(engine.sent_at);
 	free(engine.next);
 	free(engine.buffers);
 	worker->engine = NULL;

@@ -31,6 +31,7 @@
 /* The client is the limit if a thread used, or waited for, a processor for that share of the time. */
 #define LIMIT_SHARE 0.95
 #define DESCRIPTORS_SPARE 32
+#define OUTSTANDING_MAX 16777216.0 /* messages of all connections, over UDP in an open loop */
 #define DRAIN_MAX (3600 * NSEC_PER_SEC) /* without a timeout */
 
 struct coordinator {
@@ -77,6 +78,28 @@ static size_t buffer_size(const struct client_options *options)
 	uint64_t share = clamp(BUFFERS_TOTAL / options->connections, BUFFER_SHARE_MIN, BUFFER_MAX);
 
 	return (size_t) clamp(outstanding, BUFFER_MIN, share);
+}
+
+/* Set run->depth. Over UDP in an open loop no message waits for the answers to earlier ones, except with
+ * -P: allow as many as can be due within the timeout, and a quarter more because lost ones are noticed
+ * late. */
+static enum outcome depth_choose(struct load_run *run)
+{
+	const struct client_options *options = run->options;
+	double outstanding;
+
+	run->depth = options->depth;
+	if (options->depth > 0 || options->mode == LOAD_STREAM)
+		return OUTCOME_OK;
+	if (options->timeout == NSEC_NEVER)
+		return client_error(OUTCOME_USAGE, "-W 0: with -u and --rate a lost message is recognised by the timeout");
+	outstanding = (double) options->rate * nsec_to_seconds(options->timeout) * 1.25;
+	if (outstanding > OUTSTANDING_MAX)
+		return client_error(OUTCOME_USAGE,
+				    "--rate: %.0f messages could be outstanding, at most %.0f are possible: use a shorter -W",
+				    outstanding, OUTSTANDING_MAX);
+	run->depth = (uint32_t) (outstanding / options->connections) + 2;
+	return OUTCOME_OK;
 }
 
 /* Set run->engine. `note` (of `size` bytes) receives the reason if it is not the preferred one, else "". */
@@ -329,7 +352,8 @@ static void report_add(struct load_report *report, const struct load_worker *wor
 	report->mismatches += counter_get(&counters->mismatches);
 	report->duplicates += counter_get(&counters->duplicates);
 	report->connections_made += counter_get(&counters->connections);
-	report->unsent += worker->unsent;
+	report->due += worker->due;
+	report->unserved += worker->unserved;
 	report->cpu_seconds += cpu;
 	if (!report->fault && worker->fault[0] != '\0')
 		report->fault = worker->fault;
@@ -350,7 +374,7 @@ static enum outcome run_outcome(const struct load_report *report)
 	/* A missing UDP service is not noticed before. */
 	if (report->options->udp && report->bytes_received == 0 && report->errors > 0)
 		return OUTCOME_UNREACHABLE;
-	if (report->mismatches + report->errors + report->lost + report->idle_lost > 0
+	if (report->mismatches + report->errors + report->lost + report->idle_lost + report->unserved > 0
 	    || (!report->options->udp && report->bytes_sent != report->bytes_received))
 		return OUTCOME_DIFFERS;
 	return OUTCOME_OK;
@@ -436,6 +460,8 @@ enum outcome load(const struct client_options *options, const struct target *tar
 	run->buffer = buffer_size(options);
 	run->window = options->depth > 0 ? options->size * options->depth : STREAM_WINDOW;
 	outcome = descriptors_raise(options);
+	if (outcome == OUTCOME_OK)
+		outcome = depth_choose(run);
 	if (outcome == OUTCOME_OK && options->plot)
 		outcome = plot_check(options->plot);
 	if (outcome == OUTCOME_OK)

@@ -78,9 +78,13 @@ static void counts_print(const struct load_report *report)
 		       number_group(count, (uint64_t) report->echoes),
 		       number_group(rate, (uint64_t) (per_second(report, report->echoes) + 0.5)),
 		       per_second(report, (double) report->bytes) / 1e6);
-	if (report->options->rate > 0 && report->unsent > 0)
-		printf("  rate       %s/s were asked for; %s messages were due and never begun\n",
-		       number_group(rate, report->options->rate), number_group(count, report->unsent));
+	if (report->options->rate > 0)
+		printf("  rate       %s/s requested: %s messages were due", number_group(rate, report->options->rate),
+		       number_group(count, report->due));
+	if (report->unserved > 0)
+		printf(", %s of them NOT SERVED", number_group(count, report->unserved));
+	if (report->options->rate > 0)
+		putchar('\n');
 	printf("  bytes      %s sent, ", number_group(count, report->bytes_sent));
 	printf("%s came back%s\n", number_group(count, report->bytes_received),
 	       report->bytes_sent == report->bytes_received ? ", all as sent" : "");
@@ -101,7 +105,7 @@ static void latency_print(const struct load_report *report)
 				       (double) histogram_quantile(&report->latency, quantiles[i].share)));
 	printf(" mean %s\n", number_duration(text, histogram_mean(&report->latency)));
 	if (report->options->rate > 0)
-		puts("             counted from when each message was due");
+		printf("             of %s messages, from the time when each was due\n", number_group(text, report->latency.count));
 }
 
 static void errors_print(const struct load_report *report)
@@ -186,7 +190,8 @@ void load_report_json(const struct load_report *report)
 	json_count(&json, "mismatches", report->mismatches);
 	json_count(&json, "duplicates", report->duplicates);
 	json_count(&json, "idle_lost", report->idle_lost);
-	json_count(&json, "unsent", report->unsent);
+	json_count(&json, "due", report->due);
+	json_count(&json, "unserved", report->unserved);
 	json_number(&json, "client_cpu_seconds", report->cpu_seconds, 6);
 	json_number(&json, "client_cpu_share", report->cpu_share_highest, 4);
 	json_number(&json, "client_wait_share", report->wait_share_highest, 4);

@@ -25,7 +25,7 @@ struct load_report {
 	uint64_t connections_made;
 	uint64_t errors, lost, mismatches, duplicates;
 	uint64_t idle_lost; /* idle connections that were closed */
-	uint64_t unsent;
+	uint64_t due, unserved; /* open loop: messages due during measurement; those that were never started */
 	double cpu_seconds;        /* of all threads during measurement */
 	double cpu_share_highest;  /* of the busiest thread: 1 is one processor */
 	double wait_share_highest; /* share of the time that this thread waited for a processor */

@@ -21,7 +21,7 @@ typedef void kick_function(struct load_worker *worker, struct load_conn *conn);
 int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned first, unsigned count)
 {
 	const struct client_options *options = run->options;
-	size_t each = load_conn_stamps_needed(options->depth);
+	size_t each = load_conn_stamps_needed(run->depth);
 
 	*worker = (struct load_worker) { .run = run, .count = count, .alive = count };
 	worker->wake = eventfd(0, EFD_CLOEXEC);
@@ -34,7 +34,7 @@ int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned 
 	if (!worker->conns || !worker->stamps || !worker->backoff_conns || !worker->backoff_until)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++)
-		load_conn_init(&worker->conns[i], first + i, (uint32_t) options->size, options->depth,
+		load_conn_init(&worker->conns[i], first + i, (uint32_t) options->size, run->depth,
 			       worker->stamps + i * each);
 	if (options->rate > 0)
 		worker->interval = 1e9 * options->connections / ((double) options->rate * count);
@@ -180,7 +180,26 @@ static void measure_end(struct load_worker *worker)
 		worker->measured = NULL;
 }
 
-/* From now on no message is started. */
+static uint64_t tick_time(const struct load_worker *worker, uint64_t tick)
+{
+	uint64_t begin = atomic_load_explicit(&worker->run->begin, memory_order_relaxed);
+
+	return begin + (uint64_t) ((double) tick * worker->interval);
+}
+
+static bool due_in_measurement(const struct load_worker *worker, uint64_t tick)
+{
+	return tick_time(worker, tick) >= atomic_load_explicit(&worker->run->measure_from, memory_order_relaxed);
+}
+
+/* The messages that are due on `conn` will not be served. */
+static void due_drop(struct load_worker *worker, struct load_conn *conn)
+{
+	for (; conn->due > 0; conn->due--, conn->due_tick += worker->count)
+		worker->unserved += due_in_measurement(worker, conn->due_tick);
+}
+
+/* From now on no message becomes due. */
 static void drain_begin(struct load_worker *worker)
 {
 	worker->phase = LOAD_PHASE_DRAIN;
@@ -188,31 +207,30 @@ static void drain_begin(struct load_worker *worker)
 	for (unsigned i = 0; i < worker->count; i++) {
 		struct load_conn *conn = &worker->conns[i];
 
-		worker->unsent += conn->due;
-		conn->due = 0;
 		if (conn->depth == 0)
 			conn->granted = conn->sent;
 		load_worker_check_drained(worker, conn);
 	}
 }
 
-/* Everything that has not come back by now is lost. */
+/* Messages without an answer are lost now, and messages that are due are not served. */
 static void drain_give_up(struct load_worker *worker)
 {
 	uint64_t lost = 0;
 	bool missing = false;
 
 	for (unsigned i = 0; i < worker->count; i++) {
-		if (!worker->conns[i].dead) {
-			missing |= worker->conns[i].sent
-				!= worker->conns[i].received; /* a stream loses bytes, not messages */
-			lost += load_conn_abandon(&worker->conns[i]);
-		}
+		struct load_conn *conn = &worker->conns[i];
+
+		if (conn->dead)
+			continue;
+		missing |= conn->sent != conn->received; /* a stream loses bytes, not messages */
+		lost += load_conn_abandon(conn);
+		due_drop(worker, conn);
 	}
 	counter_add(&worker->counters.lost, lost);
 	if (lost > 0 || missing)
-		load_worker_fault(worker, NULL,
-				  "outstanding messages did not come back within the timeout at the end", 0);
+		load_worker_fault(worker, NULL, "outstanding messages did not come back within the timeout at the end", 0);
 	worker->undrained = 0;
 }
 
@@ -239,7 +257,7 @@ static void phase_advance(struct load_worker *worker)
 
 void load_worker_check_drained(struct load_worker *worker, struct load_conn *conn)
 {
-	if (worker->phase != LOAD_PHASE_DRAIN || conn->drained || conn->dead
+	if (worker->phase != LOAD_PHASE_DRAIN || conn->drained || conn->dead || conn->due > 0
 	    || conn->granted != conn->received)
 		return;
 	conn->drained = true;
@@ -248,28 +266,21 @@ void load_worker_check_drained(struct load_worker *worker, struct load_conn *con
 
 /* --- starting messages -------------------------------------------------------------------------------- */
 
-static uint64_t tick_time(const struct load_worker *worker, uint64_t tick)
-{
-	uint64_t begin = atomic_load_explicit(&worker->run->begin, memory_order_relaxed);
-
-	return begin + (uint64_t) ((double) tick * worker->interval);
-}
-
 void load_worker_refill(struct load_worker *worker, struct load_conn *conn)
 {
-	if (worker->phase >= LOAD_PHASE_DRAIN || !conn->active || conn->dead)
+	if (!conn->active || conn->dead || worker->phase == LOAD_PHASE_OVER)
 		return;
-	if (conn->depth == 0) {
+	for (; conn->due > 0 && load_conn_has_room(conn); conn->due--) {
+		load_conn_start(conn, tick_time(worker, conn->due_tick));
+		conn->due_tick += worker->count;
+	}
+	if (worker->interval > 0 || worker->phase >= LOAD_PHASE_DRAIN)
+		return;
+	if (conn->depth == 0)
 		load_conn_grant(conn, worker->run->window);
-	} else if (worker->interval > 0) {
-		for (; conn->due > 0 && load_conn_has_room(conn); conn->due--) {
-			load_conn_start(conn, tick_time(worker, conn->due_tick));
-			conn->due_tick += worker->count;
-		}
-	} else {
+	else
 		while (load_conn_has_room(conn))
 			load_conn_start(conn, worker->now);
-	}
 }
 
 /* Activate the connections whose time has come (--ramp). Returns when the next one is to be activated. */
@@ -306,11 +317,15 @@ static uint64_t ticks_advance(struct load_worker *worker, kick_function *kick)
 			return NSEC_NEVER;
 		if (when > worker->now)
 			return when;
-		if (!conn->active || conn->dead)
+		if (!conn->active)
 			continue;
+		worker->due += due_in_measurement(worker, worker->tick);
 		if (conn->due++ == 0)
 			conn->due_tick = worker->tick;
-		kick(worker, conn);
+		if (conn->dead)
+			due_drop(worker, conn);
+		else
+			kick(worker, conn);
 	}
 }
 
@@ -376,11 +391,22 @@ int load_worker_received(struct load_worker *worker, struct load_conn *conn, con
 		return -EBADMSG;
 	}
 	counter_add(&worker->counters.received, length);
-	if (worker->measured) {
+	if (worker->phase == LOAD_PHASE_MEASURE) {
 		counter_add(&worker->counters.bytes, length);
 		counter_add(&worker->counters.echoes, (uint64_t) finished);
 	}
 	return 0;
+}
+
+void load_worker_answered(struct load_worker *worker, uint64_t start, size_t bytes)
+{
+	counter_add(&worker->counters.received, bytes);
+	if (worker->measured && start >= worker->since)
+		histogram_add(worker->measured, worker->now > start ? worker->now - start : 0);
+	if (worker->phase == LOAD_PHASE_MEASURE) {
+		counter_add(&worker->counters.bytes, bytes);
+		counter_add(&worker->counters.echoes, 1);
+	}
 }
 
 void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const char *what, int error)
@@ -392,7 +418,7 @@ void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const 
 	counter_add(&worker->counters.lost, load_conn_abandon(conn));
 	conn->state = LOAD_CONN_CLOSED;
 	if (worker->run->options->mode == LOAD_CONNECT) {
-		if (worker->phase < LOAD_PHASE_DRAIN)
+		if (worker->phase < LOAD_PHASE_DRAIN || conn->due > 0)
 			load_worker_backoff(worker, conn);
 		load_worker_check_drained(worker, conn);
 		return;
@@ -401,4 +427,5 @@ void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const 
 		worker->undrained--;
 	conn->dead = true;
 	worker->alive--;
+	due_drop(worker, conn);
 }

@@ -26,6 +26,7 @@ struct load_run {
 	struct addr to;            /* the address that answered */
 	size_t buffer;             /* maximum bytes that an engine receives at once */
 	uint64_t window;           /* maximum bytes outstanding on a stream */
+	uint32_t depth;            /* maximum messages outstanding on a connection; 0: a stream */
 	int report;                /* eventfd: a worker notifies the coordinator */
 	_Atomic unsigned opened;   /* workers that have opened their connections, or failed */
 	_Atomic unsigned finished; /* workers that have ended */
@@ -69,12 +70,12 @@ struct load_worker {
 	int wake; /* eventfd: read the clock again */
 	struct load_conn *conns;
 	unsigned count;
-	uint64_t *stamps;
+	struct load_stamp *stamps;
 
 	enum load_phase phase;
 	uint64_t now;               /* time of this turn */
 	unsigned active;            /* connections [0, active) take part (--ramp) */
-	unsigned undrained;         /* in LOAD_PHASE_DRAIN: connections with outstanding bytes */
+	unsigned undrained;         /* in LOAD_PHASE_DRAIN: connections with outstanding or due messages */
 	unsigned alive;             /* connections that are not dead */
 	struct histogram *measured; /* where latencies are counted now; NULL: nowhere */
 	uint64_t since;             /* messages started before that are not counted */
@@ -93,7 +94,7 @@ struct load_worker {
 	struct histogram histogram;
 	uint64_t cpu, cpu_from;            /* processor time used during measurement */
 	uint64_t delay, delay_from;        /* time spent waiting for a processor during measurement */
-	uint64_t unsent;                   /* messages that were due but not started when measurement ended */
+	uint64_t due, unserved; /* open loop: messages that were due during measurement; those that were never started */
 	char fault[LOAD_WORKER_FAULT_MAX]; /* the first error */
 	void *engine;                      /* private data of the engine */
 };
@@ -133,6 +134,9 @@ void load_worker_refill(struct load_worker *worker, struct load_conn *conn);
 int load_worker_received(struct load_worker *worker, struct load_conn *conn, const void *bytes,
 			 size_t length);
 
+/* A message of which `bytes` came back, started at `start`, is complete: count it. For datagrams. */
+void load_worker_answered(struct load_worker *worker, uint64_t start, size_t bytes);
+
 /* `length` bytes were passed to the kernel. */
 static inline void load_worker_sent(struct load_worker *worker, struct load_conn *conn, size_t length)
 {
@@ -140,7 +144,7 @@ static inline void load_worker_sent(struct load_worker *worker, struct load_conn
 	counter_add(&worker->counters.sent, length);
 }
 
-/* In LOAD_PHASE_DRAIN: note if nothing is outstanding on `conn`. Otherwise without effect. */
+/* In LOAD_PHASE_DRAIN: note if nothing is outstanding or due on `conn`. Otherwise without effect. */
 void load_worker_check_drained(struct load_worker *worker, struct load_conn *conn);
 
 /* The connection failed; its outstanding messages are lost. It is used again only in connect mode. `what`
