@@ -3,6 +3,8 @@
 
 #include "client/json.h"
 
+static bool written;
+
 /* Length of the UTF-8 character at `text` (RFC 3629); 0 if it is invalid. */
 static size_t character_length(const char *text)
 {
@@ -79,13 +81,20 @@ void json_object_end(struct json *json)
 	fputc('}', json->file);
 }
 
-void json_text(struct json *json, const char *name, const char *value)
+void json_null(struct json *json, const char *name)
 {
 	member_begin(json, name);
-	if (value)
-		string_print(json->file, value);
-	else
-		fputs("null", json->file);
+	fputs("null", json->file);
+}
+
+void json_text(struct json *json, const char *name, const char *value)
+{
+	if (!value) {
+		json_null(json, name);
+		return;
+	}
+	member_begin(json, name);
+	string_print(json->file, value);
 }
 
 void json_count(struct json *json, const char *name, uint64_t value)
@@ -106,27 +115,40 @@ void json_bool(struct json *json, const char *name, bool value)
 	fputs(value ? "true" : "false", json->file);
 }
 
-static void time_write(struct json *json, const char *name, double nsec)
-{
-	json_number(json, name, nsec / 1e3, 3);
-}
-
 void json_times(struct json *json, const char *name, const struct histogram *times)
 {
+	const struct {
+		const char *name;
+		double nsec;
+	} members[] = {
+		{ "min", (double) times->min },
+		{ "mean", histogram_mean(times) },
+		{ "max", (double) times->max },
+		{ "mdev", histogram_deviation(times) },
+		{ "p50", (double) histogram_quantile(times, 0.5) },
+		{ "p90", (double) histogram_quantile(times, 0.9) },
+		{ "p99", (double) histogram_quantile(times, 0.99) },
+		{ "p999", (double) histogram_quantile(times, 0.999) },
+	};
+
 	json_object(json, name);
 	json_count(json, "count", times->count);
-	time_write(json, "min", times->count > 0 ? (double) times->min : 0);
-	time_write(json, "mean", histogram_mean(times));
-	time_write(json, "max", (double) times->max);
-	time_write(json, "mdev", histogram_deviation(times));
-	time_write(json, "p50", (double) histogram_quantile(times, 0.5));
-	time_write(json, "p90", (double) histogram_quantile(times, 0.9));
-	time_write(json, "p99", (double) histogram_quantile(times, 0.99));
-	time_write(json, "p999", (double) histogram_quantile(times, 0.999));
+	for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+		if (times->count > 0)
+			json_number(json, members[i].name, members[i].nsec / 1e3, 3);
+		else
+			json_null(json, members[i].name);
+	}
 	json_object_end(json);
 }
 
 void json_close(struct json *json)
 {
 	fputs("\n}\n", json->file);
+	written = true;
+}
+
+bool json_written(void)
+{
+	return written;
 }

@@ -18,17 +18,23 @@ struct json {
 	bool first;
 };
 
+/* Begin the object. */
 void json_open(struct json *json, FILE *file);
 void json_object(struct json *json, const char *name);
 void json_object_end(struct json *json);
 void json_text(struct json *json, const char *name, const char *value); /* NULL is null */
 void json_count(struct json *json, const char *name, uint64_t value);
 void json_number(struct json *json, const char *name, double value, int digits); /* after the decimal point */
+void json_null(struct json *json, const char *name);
 void json_bool(struct json *json, const char *name, bool value);
 /* An object with the count, minimum, mean, maximum, standard deviation and percentiles of durations in
- * nanoseconds, written in microseconds. */
+ * nanoseconds, written in microseconds. All but the count are null if there are none. */
 void json_times(struct json *json, const char *name, const struct histogram *times);
 
+/* End the object. */
 void json_close(struct json *json);
+
+/* Whether an object has been written since the start of the program. */
+bool json_written(void);
 
 #endif

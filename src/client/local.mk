@@ -19,6 +19,8 @@ libechoc_a_SOURCES = \
 	src/client/numbers.h \
 	src/client/options.c \
 	src/client/options.h \
+	src/client/outfile.c \
+	src/client/outfile.h \
 	src/client/pattern.c \
 	src/client/pattern.h \
 	src/client/target.c \

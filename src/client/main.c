@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "client/interrupt.h"
+#include "client/json.h"
 #include "client/load/load.h"
 #include "client/options.h"
 #include "client/ping/ping.h"
@@ -38,34 +39,60 @@ static enum outcome output_end(enum outcome outcome)
 	return outcome == OUTCOME_OK ? OUTCOME_DIFFERS : outcome;
 }
 
-int main(int argc, char *argv[])
+/* With --json: print an object with the error if none has been printed. */
+static void json_finish(const struct client_options *options)
 {
-	struct client_options options;
+	struct json json;
+
+	if (!options->json || json_written())
+		return;
+	json_open(&json, options->activity == ACTIVITY_TALK ? stderr : stdout);
+	json_text(&json, "target", options->host);
+	json_text(&json, "error", client_error_first());
+	json_close(&json);
+}
+
+static enum outcome run(const struct client_options *options)
+{
 	struct target target;
 	char why[TARGET_WHY_MAX];
-	enum outcome outcome;
-	int r;
+	enum outcome outcome = OUTCOME_OK;
+	int r = target_find(&target, &options->sockopts, options->host, options->port, why);
 
-	descriptors_occupy();
-	if (!client_options_parse(&options, argc, argv, &outcome))
-		return output_end(outcome);
-	r = target_find(&target, &options.sockopts, options.host, options.port, why);
 	if (r < 0)
 		return client_error(r == -EINVAL ? OUTCOME_USAGE : OUTCOME_UNREACHABLE, "%s", why);
 	/* Not before the look-up: the resolver continues after a signal, and until now there is nothing to
 	 * report. */
 	interrupt_init();
-	switch (options.activity) {
+	switch (options->activity) {
 	case ACTIVITY_TALK:
-		outcome = talk(&options, &target);
+		outcome = talk(options, &target);
 		break;
 	case ACTIVITY_PING:
-		outcome = ping(&options, &target);
+		outcome = ping(options, &target);
 		break;
 	case ACTIVITY_LOAD:
-		outcome = load(&options, &target);
+		outcome = load(options, &target);
 		break;
 	}
 	target_clear(&target);
+	return outcome;
+}
+
+int main(int argc, char *argv[])
+{
+	struct client_options options;
+	enum outcome outcome;
+
+	descriptors_occupy();
+	if (client_options_parse(&options, argc, argv, &outcome)) {
+		/* While talking, standard output has the copy, and the object is printed on standard error.
+		 */
+		if (options.json && options.activity == ACTIVITY_TALK)
+			client_error_silence();
+		outcome = run(&options);
+	}
+	if (outcome != OUTCOME_OK)
+		json_finish(&options);
 	return output_end(outcome);
 }

@@ -80,7 +80,7 @@ static const struct option_row {
 	{ "interface", 'I', ALL, KIND_TEXT, MEMBER(sockopts.interface) },
 	{ "dscp", 'Q', ALL, KIND_DSCP, MEMBER(sockopts.dscp) },
 	{ "quiet", 'q', ALL, KIND_FLAG, MEMBER(quiet) },
-	{ "json", KEY_JSON, PING | LOAD, KIND_FLAG, MEMBER(json) },
+	{ "json", KEY_JSON, ALL, KIND_FLAG, MEMBER(json) },
 	{ "count", 'c', PING, KIND_COUNT, MEMBER(count), 1, UINT32_MAX },
 	{ "interval", 'i', PING, KIND_TIME, MEMBER(interval), 0, SECONDS_MAX },
 	{ "deadline", 'w', PING, KIND_TIME, MEMBER(deadline), 0.001, SECONDS_MAX },
@@ -173,8 +173,8 @@ static int name_parse(const char *given, const char *const names[], char *expect
 		if (strcmp(given, names[i]) == 0)
 			return i;
 	near = names_nearest(given, names);
-	snprintf(expected, size, "one of %s%s%s%s", names_join(list, sizeof list, names), near ? "; did you mean " : "",
-		 near ? near : "", near ? "?" : "");
+	snprintf(expected, size, "one of %s%s%s%s", names_join(list, sizeof list, names),
+		 near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	return -EINVAL;
 }
 
@@ -185,8 +185,8 @@ static int address_parse(const char *given, struct addr *address)
 	const char *why;
 
 	/* Parsing with two default ports shows whether the address has a port of its own. */
-	if (addr_parse(&one, given, 1, &why) < 0 || addr_parse(&other, given, 2, &why) < 0 || one.sa.sa_family == AF_UNIX
-	    || addr_port(&one) == addr_port(&other))
+	if (addr_parse(&one, given, 1, &why) < 0 || addr_parse(&other, given, 2, &why) < 0
+	    || one.sa.sa_family == AF_UNIX || addr_port(&one) == addr_port(&other))
 		return -EINVAL;
 	*address = one;
 	if (one.sa.sa_family == AF_INET)
@@ -223,12 +223,13 @@ static bool value_parse(struct client_options *options, const struct option_row 
 			*(uint64_t *) member = wide;
 		break;
 	case KIND_SIZE:
-		snprintf(expected, sizeof expected, "%.0f to %.0f bytes, K or M may follow the number", row->min, row->max);
+		snprintf(expected, sizeof expected, "%.0f to %.0f bytes, K or M may follow the number",
+			 row->min, row->max);
 		r = number_parse_size(given, (uint64_t) row->min, (uint64_t) row->max, member);
 		break;
 	case KIND_TIME:
-		snprintf(expected, sizeof expected, "a time from %g to %.0f seconds, as in 2, 0.5, 250ms or 5m", row->min,
-			 row->max);
+		snprintf(expected, sizeof expected,
+			 "a time from %g to %.0f seconds, as in 2, 0.5, 250ms or 5m", row->min, row->max);
 		r = number_parse_time(given, row->min, row->max, member);
 		break;
 	case KIND_NAME:
@@ -240,12 +241,14 @@ static bool value_parse(struct client_options *options, const struct option_row 
 		r = address_parse(given, member);
 		break;
 	case KIND_DSCP:
-		snprintf(expected, sizeof expected, "0 to 63 or a name: EF, VA, LE, CS0 to CS7, AF11 to AF43");
+		snprintf(expected, sizeof expected,
+			 "0 to 63 or a name: EF, VA, LE, CS0 to CS7, AF11 to AF43");
 		r = number_parse_dscp(given, member);
 		break;
 	}
 	if (r < 0)
-		client_error(OUTCOME_USAGE, "%s: invalid value \"%s\": it takes %s", option_text(row), given, expected);
+		client_error(OUTCOME_USAGE, "%s: invalid value \"%s\": it takes %s", option_text(row), given,
+			     expected);
 	return r >= 0;
 }
 
@@ -379,11 +382,32 @@ static bool operands_parse(struct client_options *options, int argc, char *argv[
 
 /* --- parsing ------------------------------------------------------------------------------------------ */
 
+/* getopt_long(3) returned `result` ('?' or ':') for the argument. */
+static void error_invalid_option(int result, const char *argument)
+{
+	const struct option_row *row = optopt != 0 ? option_find(optopt) : NULL;
+	const char *names[OPTION_COUNT + 1] = { NULL }, *near;
+
+	for (size_t i = 0; i < OPTION_COUNT; i++)
+		names[i] = option_rows[i].name;
+	near = strncmp(argument, "--", 2) == 0 ? names_nearest(argument + 2, names) : NULL;
+	if (row)
+		client_error(OUTCOME_USAGE, "%s: it takes %s value", option_text(row),
+			     result == ':' ? "a" : "no");
+	else if (optopt != 0)
+		client_error(OUTCOME_USAGE, "-%c: no such option (see echoc --help)", optopt);
+	else if (near)
+		client_error(OUTCOME_USAGE, "%s: no such option; did you mean --%s?", argument, near);
+	else
+		client_error(OUTCOME_USAGE, "%s: no such option, or not unique (see echoc --help)", argument);
+}
+
 bool client_options_parse(struct client_options *options, int argc, char *argv[], enum outcome *outcome)
 {
 	struct option longs[OPTION_COUNT + 1] = { 0 };
-	char shorts[2 * OPTION_COUNT + 1] = "";
+	char shorts[2 * OPTION_COUNT + 2] = ":";
 	unsigned given = 0;
+	bool invalid = false;
 	int key;
 
 	_Static_assert(OPTION_COUNT < 32, "`given` has a bit for each option");
@@ -397,11 +421,13 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 		.warmup = NSEC_PER_SEC,
 	};
 	*outcome = OUTCOME_USAGE;
-	for (size_t i = 0, n = 0; i < OPTION_COUNT; i++) {
+	opterr = 0;
+	for (size_t i = 0, n = 1; i < OPTION_COUNT; i++) {
 		const struct option_row *row = &option_rows[i];
 		bool flag = row->kind == KIND_OTHER || row->kind == KIND_FLAG;
 
-		longs[i] = (struct option) { row->name, flag ? no_argument : required_argument, NULL, row->key };
+		longs[i] = (struct option) { row->name, flag ? no_argument : required_argument, NULL,
+					     row->key };
 		if (row->key < 256)
 			shorts[n++] = (char) row->key;
 		if (row->key < 256 && !flag)
@@ -410,9 +436,16 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 	while ((key = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
 		const struct option_row *row = option_find(key);
 
-		if (!row) {
-			client_error(OUTCOME_USAGE, "echoc --help lists the options");
-			return false;
+		if (!row && !invalid) {
+			error_invalid_option(key, argv[optind - 1]);
+			invalid = true;
+		}
+		/* After an error, only look whether and where to print it as a JSON object. */
+		if (invalid) {
+			options->json |= key == KEY_JSON;
+			if (key == KEY_PING || key == KEY_LOAD)
+				option_apply(options, key);
+			continue;
 		}
 		if (key == 'h' || key == 'V') {
 			if (key == 'h')
@@ -423,11 +456,10 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 			return false;
 		}
 		given |= 1u << (row - option_rows);
-		if (!value_parse(options, row, optarg))
-			return false;
+		invalid = !value_parse(options, row, optarg);
 		option_apply(options, key);
 	}
-	if (!operands_parse(options, argc, argv) || !activities_check(options, given)
+	if (invalid || !operands_parse(options, argc, argv) || !activities_check(options, given)
 	    || !options_check(options))
 		return false;
 	options_default(options);

@@ -217,9 +217,7 @@ int target_socket(const struct socket_options *sockopts, const struct addr *to, 
 		if (sockopts->dscp >= 0 && socket_mark(fd, family, sockopts->dscp) < 0)
 			goto fail;
 		step = "bind to the interface";
-		if (sockopts->interface
-		    && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface,
-				  (socklen_t) strlen(sockopts->interface)) < 0)
+		if (sockopts->interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface, (socklen_t) strlen(sockopts->interface)) < 0)
 			goto fail;
 		/* Choose the port in connect(2): then one port can serve connections to several peers. */
 		if (sockopts->source.len != 0)
@@ -242,6 +240,7 @@ fail:
 struct attempt {
 	const struct addr *to;
 	int fd;           /* -1: not started, or failed */
+	uint64_t start;   /* nanoseconds; 0: not started */
 	int error;        /* 0: none */
 	const char *step; /* operation that failed; NULL: connect(2) */
 };
@@ -249,6 +248,7 @@ struct attempt {
 static bool attempt_begin(struct attempt *attempt, const struct socket_options *sockopts)
 {
 	attempt->step = NULL;
+	attempt->start = nsec_now();
 	attempt->fd = target_socket(sockopts, attempt->to, &attempt->step);
 	if (attempt->fd < 0) {
 		attempt->error = -attempt->fd;
@@ -279,38 +279,62 @@ static bool attempt_finish(struct attempt *attempt)
 	return false;
 }
 
+int target_path_mtu(int fd)
+{
+	int mtu = 0;
+	socklen_t length = sizeof mtu;
+
+	if (getsockopt(fd, IPPROTO_IP, IP_MTU, &mtu, &length) == 0
+	    || getsockopt(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, &length) == 0)
+		return mtu;
+	return 0;
+}
+
+const char *target_connect_error(int error)
+{
+	if (error == EADDRNOTAVAIL)
+		return "no local port is free: a closed connection keeps its port for a minute; "
+		       "sysctl net.ipv4.ip_local_port_range gives more ports, --source another address";
+	return strerror(error);
+}
+
+/* Write into `why` which addresses were tried and how they failed. */
 static void attempts_describe(const struct attempt *attempts, size_t count, const struct target *target,
 			      const struct socket_options *sockopts, char *why)
 {
-	size_t used;
+	FILE *out = fmemopen(why, TARGET_WHY_MAX - 1, "w");
+	const char *transport = sockopts->type == SOCK_DGRAM ? " over UDP" : " over TCP";
 	char text[ADDR_TEXT_MAX];
+	size_t untried = 0;
 
-	used = (size_t) snprintf(why, TARGET_WHY_MAX, "cannot connect to %s%s", target->name,
-				 attempts[0].to->sa.sa_family == AF_UNIX ? ""
-				 : sockopts->type == SOCK_DGRAM          ? " over UDP"
-									 : " over TCP");
-	for (size_t i = 0; i < count && used < TARGET_WHY_MAX; i++) {
+	why[0] = why[TARGET_WHY_MAX - 1] = '\0';
+	if (!out)
+		return;
+	fprintf(out, "cannot connect to %s%s", target->name,
+		attempts[0].to->sa.sa_family == AF_UNIX ? "" : transport);
+	for (size_t i = 0; i < count; i++) {
 		const struct attempt *one = &attempts[i];
 
-		used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s", i == 0 ? ": " : "; ");
+		if (one->start == 0) {
+			untried++;
+			continue;
+		}
+		fputs(i == 0 ? ": " : "; ", out);
 		/* Do not repeat a single address that is the name of the target. */
-		if (used < TARGET_WHY_MAX
-		    && (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0))
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
-						  "%s: ", addr_print(one->to, text));
-		if (used < TARGET_WHY_MAX && one->step)
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
-						  "cannot %s: ", one->step);
-		if (used >= TARGET_WHY_MAX)
-			break;
-		if (one->error == 0)
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used,
-						  "no answer within %.3g s",
-						  nsec_to_seconds(sockopts->timeout));
+		if (count > 1 || strcmp(addr_print(one->to, text), target->name) != 0)
+			fprintf(out, "%s: ", addr_print(one->to, text));
+		if (one->step)
+			fprintf(out, "cannot %s: %s", one->step, strerror(one->error));
+		else if (one->error != 0)
+			fputs(target_connect_error(one->error), out);
 		else
-			used += (size_t) snprintf(why + used, TARGET_WHY_MAX - used, "%s",
-						  strerror(one->error));
+			fprintf(out, "no answer within %.3g s",
+				nsec_to_seconds(sockopts->timeout - (one->start - attempts[0].start)));
 	}
+	if (untried > 0)
+		fprintf(out, "; %zu further address%s not tried within that time", untried,
+			untried == 1 ? " was" : "es were");
+	fclose(out);
 }
 
 /* Wait in connect(2) for `slice`. Returns 0, -EAGAIN if the backlog was full all the time, or another
@@ -362,11 +386,13 @@ int target_connect_unix(const struct socket_options *sockopts, const struct addr
 	return r;
 }
 
-static int connect_unix(const struct target *target, const struct socket_options *sockopts, char *why)
+static int connect_unix(const struct target *target, const struct socket_options *sockopts, uint64_t *start,
+			char *why)
 {
-	struct attempt attempt = { .to = &target->addrs[0], .fd = -1 };
+	struct attempt attempt = { .to = &target->addrs[0], .start = nsec_now() };
 	int fd = target_connect_unix(sockopts, attempt.to, -1);
 
+	*start = attempt.start;
 	if (fd == -ECANCELED)
 		return why_set(why, -EINTR, "interrupted while connecting to %s", target->name);
 	if (fd < 0) {
@@ -418,43 +444,53 @@ static ssize_t attempts_run(struct attempt *attempts, struct pollfd *fds, size_t
 	}
 }
 
-int target_connect(const struct target *target, const struct socket_options *sockopts, struct addr *chosen,
-		   char why[static TARGET_WHY_MAX])
+/* Connect to one of the IP addresses. Returns as target_connect(). */
+static int connect_ip(const struct target *target, const struct socket_options *sockopts, struct addr *to,
+		      uint64_t *start, char *why)
 {
 	size_t count = target->count;
-	struct attempt *attempts;
-	struct pollfd *fds;
-	ssize_t winner = -ENOMEM;
-	int fd = -1;
+	struct attempt *attempts = calloc(count, sizeof *attempts);
+	struct pollfd *fds = calloc(count, sizeof *fds);
+	ssize_t winner;
+	int r;
 
-	if (chosen)
-		*chosen = target->addrs[0];
-	if (target->addrs[0].sa.sa_family == AF_UNIX)
-		return connect_unix(target, sockopts, why);
-	attempts = calloc(count, sizeof *attempts);
-	fds = calloc(count, sizeof *fds);
 	if (!attempts || !fds) {
-		snprintf(why, TARGET_WHY_MAX, "out of memory");
+		r = why_set(why, -ENOMEM, "out of memory");
 		goto done;
 	}
 	for (size_t i = 0; i < count; i++)
 		attempts[i] = (struct attempt) { .to = &target->addrs[i], .fd = -1 };
 	winner = attempts_run(attempts, fds, count, sockopts);
 	if (winner == -EINTR) {
-		snprintf(why, TARGET_WHY_MAX, "interrupted while connecting to %s", target->name);
+		r = why_set(why, -EINTR, "interrupted while connecting to %s", target->name);
 	} else if (winner == (ssize_t) count) {
 		attempts_describe(attempts, count, target, sockopts, why);
-		winner = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
+		r = attempts[0].error != 0 ? -attempts[0].error : -ETIMEDOUT;
 	} else {
-		fd = attempts[winner].fd;
-		if (chosen)
-			*chosen = *attempts[winner].to;
+		r = attempts[winner].fd;
+		*to = *attempts[winner].to;
+		*start = attempts[winner].start;
 	}
 	for (size_t i = 0; i < count; i++)
-		if (attempts[i].fd >= 0 && attempts[i].fd != fd)
+		if (attempts[i].fd >= 0 && attempts[i].fd != r)
 			close(attempts[i].fd);
 done:
 	free(attempts);
 	free(fds);
-	return fd >= 0 ? fd : (int) winner;
+	return r;
+}
+
+int target_connect(const struct target *target, const struct socket_options *sockopts,
+		   struct target_choice *choice, char why[static TARGET_WHY_MAX])
+{
+	uint64_t start = 0;
+	int fd;
+
+	choice->addr = target->addrs[0];
+	if (choice->addr.sa.sa_family == AF_UNIX)
+		fd = connect_unix(target, sockopts, &start, why);
+	else
+		fd = connect_ip(target, sockopts, &choice->addr, &start, why);
+	choice->connect_time = nsec_now() - start;
+	return fd;
 }

@@ -37,11 +37,17 @@ struct target {
 int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
 		const char *port, char why[static TARGET_WHY_MAX]);
 
+/* The address that answered. */
+struct target_choice {
+	struct addr addr;
+	uint64_t connect_time; /* nanoseconds to connect to that address */
+};
+
 /* Connect to the first address that answers. The next one is tried when one failed or has not answered for
- * 250 ms (RFC 8305 section 5). `*chosen` is the address that answered; may be NULL. Returns a non-blocking
+ * 250 ms (RFC 8305 section 5). `*choice` is the address that answered. Returns a non-blocking
  * descriptor owned by the caller, -EINTR after an interrupt, or another -errno. */
-int target_connect(const struct target *target, const struct socket_options *sockopts, struct addr *chosen,
-		   char why[static TARGET_WHY_MAX]);
+int target_connect(const struct target *target, const struct socket_options *sockopts,
+		   struct target_choice *choice, char why[static TARGET_WHY_MAX]);
 
 /* A non-blocking socket for the address `to` with all settings, not yet connected. Any thread.
  * Returns the descriptor, or -errno with `*what` (may be NULL) set to the operation that failed. */
@@ -51,6 +57,12 @@ int target_socket(const struct socket_options *sockopts, const struct addr *to, 
  * for; it ends when the descriptor `cancel` is readable, or after an interrupt if `cancel` is -1 (main
  * thread only). Any thread. Returns a non-blocking descriptor, -ETIMEDOUT, -ECANCELED, or another -errno. */
 int target_connect_unix(const struct socket_options *sockopts, const struct addr *to, int cancel);
+
+/* The MTU of the path to the peer of a connected socket, as the kernel knows it; 0: unknown. Any thread. */
+int target_path_mtu(int fd);
+
+/* As strerror(3) for an error of connect(2), with advice if no local port is free (EADDRNOTAVAIL). */
+const char *target_connect_error(int error);
 
 void target_clear(struct target *target);
 

@@ -1,7 +1,9 @@
 """echoc as a filter: exact, full duplex, and loud about every fault."""
 
 import hashlib
+import json
 import os
+import time
 import re
 import select
 import signal
@@ -16,6 +18,7 @@ import client
 import echod
 import proc
 import echo_servers as servers
+import paths
 
 BLOCK = os.urandom(16 << 20)
 
@@ -357,6 +360,64 @@ def test_udp_cut_short():
         result = client.run("-u", *other.where, data=b"x" * 1200, text=False)
     assert result.returncode == client.DIFFERS
     assert b"came back from" in result.stderr and b"with 1000 bytes instead of 1200" in result.stderr
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_over_a_path_with_a_small_mtu(family):
+    """A router drops the first datagram and reports the MTU; the kernel fragments the next ones."""
+    data = BLOCK[:20000]
+    with paths.network() as net:
+        net.server_mtu(0, 1280)
+        with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
+            result = client.run("-u", "-s", 1400, *other.where, wrap=net.client.wrap(), data=data, text=False)
+    assert result.returncode == client.OK, result.stderr
+    assert result.stdout == data
+    assert result.stderr == b"echoc: note: 1 datagrams were lost and sent again\n"
+
+
+def test_udp_answers_that_are_only_late():
+    """Each answer takes longer than the first retransmission: nothing is lost, and only the first datagram is sent twice."""
+    def slow(data, number):
+        time.sleep(0.3)
+        return [data]
+    with servers.Datagram(slow) as other:
+        result = client.run("-u", "-s", 10, "-W", 20, *other.where, data=BLOCK[:30], text=False)
+        assert other.count == 4
+    assert (result.returncode, result.stdout, result.stderr) == (client.OK, BLOCK[:30], b"")
+
+
+def test_udp_last_answer_that_is_only_late():
+    with servers.Datagram(lambda data, number: time.sleep(0.3) or [data]) as other:
+        result = client.run("-u", "--json", "-W", 20, *other.where, data="hello")
+    assert (result.returncode, result.stdout) == (client.OK, "hello")
+    found = json.loads(result.stderr)
+    assert (found["retransmits"], found["lost"], found["error"]) == (1, 0, None)
+
+
+def test_udp_losses_are_counted():
+    """Each third datagram is not answered: as many are lost."""
+    dropped = []
+    with servers.Datagram(lambda data, number: dropped.append(1) or [] if number % 3 == 0 else [data]) as other:
+        result = client.run("-u", "-s", 10, "--json", "-W", 20, *other.where, data=BLOCK[:60], text=False)
+    assert (result.returncode, result.stdout) == (client.OK, BLOCK[:60])
+    assert json.loads(result.stderr)["lost"] == len(dropped) > 0
+
+
+def test_json_of_a_copy(server):
+    """On standard error, as standard output has the copy."""
+    for transport in ([], ["-u"]):
+        result = client.run(*transport, "--json", "127.0.0.1", server.port, data="hello")
+        assert (result.returncode, result.stdout) == (client.OK, "hello")
+        found = json.loads(result.stderr)
+        assert (found["bytes_sent"], found["bytes_matched"], found["error"]) == (5, 5, None)
+        assert found["transport"] == ("udp" if transport else "tcp")
+
+
+def test_json_of_a_copy_that_fails():
+    with servers.Stream(servers.corrupt(3)) as other:
+        result = client.run("--json", *other.where, data="hello")
+    assert (result.returncode, result.stdout) == (client.DIFFERS, "hel")
+    assert "differs at byte 4" in json.loads(result.stderr)["error"]
 
 
 def test_udp_nobody_there():

@@ -20,12 +20,14 @@ import client
 import echod
 import proc
 import echo_servers as servers
+import netns
+import paths
 
 KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", "idle", "size", "depth", "threads", "rate",
         "warmup_seconds", "measured_from", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second",
         "bytes_sent", "bytes_received", "connections_made", "latency_us", "errors", "lost", "mismatches", "duplicates", "idle_lost",
-        "due", "unserved", "client_cpu_seconds", "client_cpu_share", "client_wait_share", "client_limited", "interrupted",
-        "first_error"}
+        "due", "unserved", "port_waits", "client_cpu_seconds", "client_cpu_share", "client_wait_share", "client_limited", "interrupted",
+        "first_error", "error"}
 
 
 @pytest.mark.parametrize("more", [
@@ -440,6 +442,25 @@ def test_connect_at_a_rate(server, engine):
     assert found["echoes"] > 100
 
 
+def test_connect_without_local_ports(engine):
+    """64 ports in a namespace of its own, each kept for a minute: that is a limit of the client, and no error of the server."""
+    with netns.make(lambda space: space.sysctl("net.ipv4.ip_local_port_range=40000 40063")) as space:
+        space.sysctl("net.ipv4.tcp_tw_reuse=0")
+        listener = space.socket(socket.AF_INET)
+        listener.bind(("0.0.0.0", 7007))  # each address has ports of its own
+        with servers.Stream(servers.echo, listener=listener):
+            args = ["--load", "--engine", engine, "--mode", "connect", "-n", 4, "-d", "300ms", "--warmup", 0, "-W", "300ms"]
+            found = client.report(*args, "127.0.0.1", 7007, wrap=space.wrap(), status=client.DIFFERS)
+            text = client.run(*args, "127.0.0.2", 7007, wrap=space.wrap())
+            other = client.run("--load", "-n", 100, "127.0.0.3", 7007, wrap=space.wrap())
+    assert found["connections_made"] == 63  # one port was used to find the address
+    assert found["errors"] == 0
+    assert found["port_waits"] > 0 and found["client_limited"]
+    assert re.search("LIMIT .* no local port is free.*ip_local_port_range.*--source", text.stdout), text
+    assert other.returncode == client.UNREACHED
+    assert "no local port is free" in other.stderr
+
+
 def test_ramp():
     """The connections begin one after the other; all are opened at once."""
     began = {}
@@ -456,6 +477,18 @@ def test_ramp():
     assert len(times) == 5
     assert 0.6 <= times[-1] - times[0] <= 2.5  # 0.8 s, give or take what a busy machine adds
     assert found["seconds"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_over_a_path_with_a_small_mtu(family):
+    """The datagrams that a router drops are sent again, and nothing is lost."""
+    with paths.network() as net:
+        net.server_mtu(0, 1280)
+        with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
+            found = client.report("--load", "-u", "-s", 1400, "-n", 3, "-P", 2, "-d", "300ms", "--warmup", 0, *other.where,
+                                  wrap=net.client.wrap())
+    assert found["echoes"] > 6
+    assert found["lost"] == found["errors"] == 0
 
 
 # The client itself
@@ -584,6 +617,28 @@ def test_plot_that_cannot_be_written(server, tmpdir):
     assert result.returncode == client.USAGE
     assert result.stderr == f"echoc: --plot: cannot write {path}: No such file or directory\n"
     assert result.stdout == ""
+
+
+def test_no_empty_plot_is_left(tmpdir):
+    """Neither when there is nothing to draw, nor when the client is killed; an older picture stays."""
+    if not shutil.which("gnuplot"):
+        pytest.skip("gnuplot is not installed")
+    old = os.path.join(tmpdir, "old.svg")
+    with open(old, "w") as file:
+        file.write("old")
+    with servers.Stream(servers.silent) as other:
+        for name in ("new.svg", "old.svg"):
+            result = client.run("--load", "-n", 1, "-d", "50ms", "--warmup", 0, "-W", "50ms", "--plot",
+                                os.path.join(tmpdir, name), *other.where)
+            assert result.returncode == client.DIFFERS
+            assert "nothing to draw" in result.stderr
+        process = client.start("--load", "-n", 1, "-d", 60, "--plot", os.path.join(tmpdir, "killed.svg"), *other.where)
+        proc.until(lambda: other.accepted == 3, "the connection", 30)
+        process.kill()
+        process.communicate(timeout=client.LIMIT)
+    assert [entry for entry in os.listdir(tmpdir) if "svg" in entry] == ["old.svg"]
+    with open(old) as file:
+        assert file.read() == "old"
 
 
 def test_plot_without_the_tool(server, tmpdir):

@@ -13,9 +13,11 @@ import time
 class Stream:
     """A TCP (or unix) server; `serve(connection)` is called for each connection, in a thread of its own."""
 
-    def __init__(self, serve, family=socket.AF_INET, address=None, backlog=128):
-        self.listener = socket.socket(family)
-        self.listener.bind(address or (("::1", 0) if family == socket.AF_INET6 else ("127.0.0.1", 0)))
+    def __init__(self, serve, family=socket.AF_INET, address=None, backlog=128, listener=None):
+        """`listener` is a bound socket to be used, else one is made."""
+        self.listener = listener or socket.socket(family)
+        if not listener:
+            self.listener.bind(address or (("::1", 0) if family == socket.AF_INET6 else ("127.0.0.1", 0)))
         self.listener.listen(backlog)
         self.serve = serve
         self.connections = []
@@ -114,10 +116,10 @@ def surplus(connection):
 
 
 @contextlib.contextmanager
-def full(host="127.0.0.1"):
+def full(host="127.0.0.1", port=0):
     """The address of a listener whose backlog is full: it answers nothing."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
-        listener.bind((host, 0))
+        listener.bind((host, port))
         listener.listen(0)
         for waiting in (first, second):
             waiting.setblocking(False)
@@ -128,11 +130,13 @@ def full(host="127.0.0.1"):
 class Datagram:
     """A UDP server; `answer(data, number)` gives the datagrams to send back (number counts from 1)."""
 
-    def __init__(self, answer=lambda data, number: [data]):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, answer=lambda data, number: [data], host="127.0.0.1", make=socket.socket):
+        """`make` creates the socket, elsewhere if need be (netns.Namespace.socket)."""
+        self.socket = make(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-        self.socket.bind(("127.0.0.1", 0))
+        if ":" not in host:
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        self.socket.bind((host, 0))
         self.answer = answer
         self.count = 0
         self.tos = set()
@@ -143,7 +147,7 @@ class Datagram:
 
     @property
     def where(self):
-        return list(self.socket.getsockname())
+        return list(self.socket.getsockname()[:2])
 
     def _run(self):
         while True:

@@ -15,7 +15,8 @@ size_t load_conn_stamps_needed(uint32_t depth)
 	return room;
 }
 
-void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, struct load_stamp *stamps)
+void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth,
+		    struct load_stamp *stamps)
 {
 	memset(conn, 0, sizeof *conn);
 	conn->fd = -1;

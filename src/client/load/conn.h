@@ -40,6 +40,7 @@ struct load_conn {
 	bool recv_armed; /* for the engine: a receive is in flight */
 	bool drained;    /* nothing more will be started, and everything came back */
 	bool dead;       /* failed, not used again */
+	bool no_port;    /* waits for a local port */
 
 	pattern_offset out; /* of the next byte to send */
 	pattern_offset in;  /* of the next byte to come back */
@@ -63,7 +64,8 @@ struct load_conn {
 size_t load_conn_stamps_needed(uint32_t depth);
 
 /* `stamps` has load_conn_stamps_needed(depth) elements, all 0; they stay the caller's. */
-void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth, struct load_stamp *stamps);
+void load_conn_init(struct load_conn *conn, uint32_t index, uint32_t size, uint32_t depth,
+		    struct load_stamp *stamps);
 
 /* Whether one more message may be started. */
 static inline bool load_conn_has_room(const struct load_conn *conn)
@@ -80,9 +82,16 @@ static inline void load_conn_start(struct load_conn *conn, uint64_t when)
 		conn->started++;
 		conn->finished++;
 	}
-	conn->stamps[conn->started & conn->mask] = (struct load_stamp) { .start = when, .message = conn->started };
+	conn->stamps[conn->started & conn->mask] = (struct load_stamp) { .start = when,
+									 .message = conn->started };
 	conn->started++;
 	conn->granted += conn->size;
+}
+
+/* The latency of the oldest outstanding message counts from `when`. */
+static inline void load_conn_restart(struct load_conn *conn, uint64_t when)
+{
+	conn->stamps[conn->finished & conn->mask].start = when;
 }
 
 /* Allow a stream to have `window` bytes outstanding. */

@@ -64,10 +64,9 @@ static void conn_connect(struct load_worker *worker, struct load_conn *conn)
 		conn->state = LOAD_CONN_CONNECTING;
 		r = connect(conn->fd, &run->to.sa, run->to.len) == 0 || errno == EINPROGRESS ? 0 : -errno;
 	}
-	/* The backlog of a unix socket is full: connect(2) has not started. Try again later. */
-	if (r == -EAGAIN) {
+	if (r < 0 && conn->fd >= 0 && load_worker_can_retry(-r)) {
 		conn_close(conn);
-		load_worker_backoff(worker, conn);
+		load_worker_backoff(worker, conn, -r);
 		return;
 	}
 	if (r == 0)

@@ -19,10 +19,11 @@
 
 struct udp_engine {
 	struct epoll_base base;
-	uint64_t *next;    /* per connection: the first message that was started but not sent */
-	uint64_t scan;     /* when to look for lost messages again */
-	size_t slot_size;  /* bytes of one slot of the buffers */
-	uint8_t *buffers;  /* BATCH slots */
+	int mtu;          /* path MTU */
+	uint64_t *next;   /* per connection: the first message that was started but not sent */
+	uint64_t scan;    /* when to look for lost messages again */
+	size_t slot_size; /* bytes of one slot of the buffers */
+	uint8_t *buffers; /* BATCH slots */
 	struct iovec pieces[BATCH];
 	struct mmsghdr headers[BATCH];
 };
@@ -62,6 +63,34 @@ static void message_build(struct load_worker *worker, struct load_conn *conn, ui
 	engine->pieces[slot].iov_len = conn->size;
 }
 
+static void outstanding_resend(struct load_worker *worker, struct load_conn *conn)
+{
+	struct udp_engine *engine = worker->engine;
+
+	for (uint64_t i = 0; i <= conn->mask; i++) {
+		if (conn->stamps[i].sent == 0)
+			continue;
+		message_build(worker, conn, conn->stamps[i].message, 0);
+		if (send(conn->fd, engine->buffers, conn->size, MSG_NOSIGNAL) < 0)
+			load_worker_fault(worker, conn, "send", errno);
+	}
+}
+
+/* An error of an earlier datagram of `conn` was reported. If a router has dropped it because it was
+ * larger than the path MTU, the kernel knows the MTU now and fragments the following ones: send the
+ * outstanding ones again, of all connections, because routers limit the rate of these messages. */
+static void path_mtu_check(struct load_worker *worker, const struct load_conn *conn)
+{
+	struct udp_engine *engine = worker->engine;
+	int mtu = target_path_mtu(conn->fd);
+
+	if (mtu >= engine->mtu)
+		return;
+	engine->mtu = mtu;
+	for (unsigned i = 0; i < worker->count; i++)
+		outstanding_resend(worker, &worker->conns[i]);
+}
+
 /* Send one batch of the started messages. Returns the number of datagrams sent; 0 if no more can be sent
  * now. */
 static unsigned messages_send(struct load_worker *worker, struct load_conn *conn)
@@ -85,9 +114,11 @@ static unsigned messages_send(struct load_worker *worker, struct load_conn *conn
 	worker->now = nsec_now();
 	n = sendmmsg(conn->fd, engine->headers, count, MSG_NOSIGNAL);
 	if (n < 0) {
-		/* An error of an earlier datagram. Nothing was sent; try again when the socket is writable.
-		 */
-		if (errno != EAGAIN && errno != EINTR) {
+		/* An error of an earlier datagram. Nothing was sent; try again when the socket is
+		 * writable. */
+		if (errno == EMSGSIZE) {
+			path_mtu_check(worker, conn);
+		} else if (errno != EAGAIN && errno != EINTR) {
 			load_worker_fault(worker, conn, "send", errno);
 			counter_add(&worker->counters.errors, 1);
 		}
@@ -96,6 +127,9 @@ static unsigned messages_send(struct load_worker *worker, struct load_conn *conn
 	for (unsigned i = 0; i < (unsigned) n; i++)
 		stamp_of(conn, messages[i])->sent = worker->now;
 	*next = (unsigned) n < count ? messages[n] : messages[count - 1] + 1;
+	/* sendmmsg(2) does not report the error that stopped it. */
+	if ((unsigned) n < count)
+		path_mtu_check(worker, conn);
 	conn->sent += (uint64_t) n * conn->size;
 	counter_add(&worker->counters.sent, (uint64_t) n * conn->size);
 	return (unsigned) n;
@@ -164,6 +198,10 @@ static void conn_receive(struct load_worker *worker, struct load_conn *conn)
 	if (n < 0) {
 		if (errno == EAGAIN || errno == EINTR)
 			return;
+		if (errno == EMSGSIZE) {
+			path_mtu_check(worker, conn);
+			return;
+		}
 		load_worker_fault(worker, conn, errno == ECONNREFUSED ? "no service on that port" : "receive",
 				  errno);
 		counter_add(&worker->counters.errors, 1);
@@ -235,6 +273,7 @@ static int engine_allocate(struct load_worker *worker, struct udp_engine *engine
 	engine->buffers = malloc(BATCH * engine->slot_size);
 	if (!engine->next || !engine->buffers)
 		return -ENOMEM;
+	engine->mtu = target_path_mtu(worker->conns[0].fd);
 	for (unsigned i = 0; i < BATCH; i++) {
 		engine->pieces[i].iov_base = engine->buffers + i * engine->slot_size;
 		engine->headers[i].msg_hdr.msg_iov = &engine->pieces[i];

@@ -178,6 +178,12 @@ static void conn_kick(struct load_worker *worker, struct load_conn *conn)
 static void on_connected(struct load_worker *worker, struct load_conn *conn, int result)
 {
 	conn->send_armed = false;
+	if (result < 0 && load_worker_can_retry(-result)) {
+		close(conn->fd);
+		conn->fd = -1;
+		load_worker_backoff(worker, conn, -result);
+		return;
+	}
 	if (result < 0) {
 		conn_fail(worker, conn, "connect", -result);
 		return;

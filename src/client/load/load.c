@@ -31,7 +31,7 @@
 /* The client is the limit if a thread used, or waited for, a processor for that share of the time. */
 #define LIMIT_SHARE 0.95
 #define DESCRIPTORS_SPARE 32
-#define OUTSTANDING_MAX 16777216.0 /* messages of all connections, over UDP in an open loop */
+#define OUTSTANDING_MAX 16777216.0      /* messages of all connections, over UDP in an open loop */
 #define DRAIN_MAX (3600 * NSEC_PER_SEC) /* without a timeout */
 
 struct coordinator {
@@ -92,11 +92,13 @@ static enum outcome depth_choose(struct load_run *run)
 	if (options->depth > 0 || options->mode == LOAD_STREAM)
 		return OUTCOME_OK;
 	if (options->timeout == NSEC_NEVER)
-		return client_error(OUTCOME_USAGE, "-W 0: with -u and --rate a lost message is recognised by the timeout");
+		return client_error(OUTCOME_USAGE,
+				    "-W 0: with -u and --rate a lost message is recognised by the timeout");
 	outstanding = (double) options->rate * nsec_to_seconds(options->timeout) * 1.25;
 	if (outstanding > OUTSTANDING_MAX)
 		return client_error(OUTCOME_USAGE,
-				    "--rate: %.0f messages could be outstanding, at most %.0f are possible: use a shorter -W",
+				    "--rate: %.0f messages could be outstanding, at most %.0f are possible: "
+				    "use a shorter -W",
 				    outstanding, OUTSTANDING_MAX);
 	run->depth = (uint32_t) (outstanding / options->connections) + 2;
 	return OUTCOME_OK;
@@ -352,6 +354,7 @@ static void report_add(struct load_report *report, const struct load_worker *wor
 	report->mismatches += counter_get(&counters->mismatches);
 	report->duplicates += counter_get(&counters->duplicates);
 	report->connections_made += counter_get(&counters->connections);
+	report->port_waits += counter_get(&counters->port_waits);
 	report->due += worker->due;
 	report->unserved += worker->unserved;
 	report->cpu_seconds += cpu;
@@ -369,15 +372,25 @@ static void report_add(struct load_report *report, const struct load_worker *wor
 	histogram_merge(&report->latency, &worker->histogram);
 }
 
-static enum outcome run_outcome(const struct load_report *report)
+/* Set report->error and return the outcome. */
+static enum outcome run_outcome(struct load_report *report)
 {
-	/* A missing UDP service is not noticed before. */
-	if (report->options->udp && report->bytes_received == 0 && report->errors > 0)
-		return OUTCOME_UNREACHABLE;
-	if (report->mismatches + report->errors + report->lost + report->idle_lost + report->unserved > 0
-	    || (!report->options->udp && report->bytes_sent != report->bytes_received))
-		return OUTCOME_DIFFERS;
-	return OUTCOME_OK;
+	bool udp = report->options->udp;
+
+	if (report->unserved > 0)
+		report->error = "messages that were due were not served";
+	else if (report->idle_lost > 0)
+		report->error = "idle connections were closed by the server";
+	else if (report->mismatches + report->errors + report->lost > 0
+		 || (!udp && report->bytes_sent != report->bytes_received))
+		report->error = "not all bytes came back";
+	if (!report->error)
+		return OUTCOME_OK;
+	if (report->fault)
+		report->error = report->fault;
+	/* That there is no UDP service is not noticed before. */
+	return udp && report->bytes_received == 0 && report->errors > 0 ? OUTCOME_UNREACHABLE
+									: OUTCOME_DIFFERS;
 }
 
 static enum outcome run_report(struct coordinator *coordinator, const char *note)
@@ -453,6 +466,7 @@ enum outcome load(const struct client_options *options, const struct target *tar
 {
 	struct coordinator coordinator = { .run = { .options = options, .target = target, .report = -1 } };
 	struct load_run *run = &coordinator.run;
+	struct target_choice choice;
 	char why[TARGET_WHY_MAX], note[200];
 	enum outcome outcome;
 	int fd;
@@ -468,9 +482,10 @@ enum outcome load(const struct client_options *options, const struct target *tar
 		outcome = engine_choose(run, note, sizeof note);
 	if (outcome != OUTCOME_OK)
 		return outcome;
-	fd = target_connect(target, &options->sockopts, &run->to, why);
+	fd = target_connect(target, &options->sockopts, &choice, why);
 	if (fd < 0)
 		return client_error(OUTCOME_UNREACHABLE, "%s", why);
+	run->to = choice.addr;
 	pattern_make();
 	run->report = eventfd(0, EFD_CLOEXEC);
 	if (run->report < 0)

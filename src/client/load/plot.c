@@ -4,7 +4,6 @@
 #include "client/load/plot.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "client/load/report.h"
+#include "client/outfile.h"
 
 #define TOOL "gnuplot"
 /* Ratio of consecutive bars: 40 bars in a power of ten, each as wide as many cells of the histogram. */
@@ -39,15 +39,13 @@ static bool tool_installed(void)
 
 enum outcome plot_check(const char *path)
 {
-	int fd;
+	int r;
 
 	if (!tool_installed())
 		return client_error(OUTCOME_USAGE, "--plot: " TOOL " is needed and is not installed");
-	/* Without O_TRUNC: an older picture is kept until the new one is drawn. */
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return client_error(OUTCOME_USAGE, "--plot: cannot write %s: %s", path, strerror(errno));
-	close(fd);
+	r = outfile_check(path);
+	if (r < 0)
+		return client_error(OUTCOME_USAGE, "--plot: cannot write %s: %s", path, strerror(-r));
 	return OUTCOME_OK;
 }
 
@@ -129,31 +127,36 @@ static int tool_run(int script, int picture)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
+/* Write the script and run gnuplot. Returns 0 or -errno. */
+static int picture_write(const struct load_report *report, int picture)
+{
+	FILE *script = tmpfile();
+	int r = 0;
+
+	if (!script)
+		return -errno;
+	script_write(script, report);
+	if (fflush(script) != 0 || ferror(script))
+		r = -EIO;
+	rewind(script);
+	if (r == 0)
+		r = tool_run(fileno(script), picture);
+	fclose(script);
+	return r;
+}
+
 int plot_draw(const struct load_report *report, const char *path)
 {
-	FILE *script;
-	int r = 0, picture;
+	struct outfile file;
+	int r;
 
 	if (report->latency.count == 0) {
 		client_error(OUTCOME_USAGE, "--plot: nothing to draw, no message came back");
 		return -ENODATA;
 	}
-	script = tmpfile();
-	picture = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (!script || picture < 0)
-		r = -errno;
-	if (r == 0) {
-		script_write(script, report);
-		if (fflush(script) != 0 || ferror(script))
-			r = -EIO;
-		rewind(script);
-	}
+	r = outfile_open(&file, path);
 	if (r == 0)
-		r = tool_run(fileno(script), picture);
-	if (script)
-		fclose(script);
-	if (picture >= 0 && close(picture) < 0 && r == 0)
-		r = -errno;
+		r = outfile_close(&file, picture_write(report, file.fd));
 	if (r < 0)
 		client_error(OUTCOME_USAGE, "--plot: cannot draw %s: %s", path,
 			     r == -EIO ? TOOL " failed" : strerror(-r));

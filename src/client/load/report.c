@@ -3,6 +3,7 @@
 
 #include "client/load/report.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,8 +80,8 @@ static void counts_print(const struct load_report *report)
 		       number_group(rate, (uint64_t) (per_second(report, report->echoes) + 0.5)),
 		       per_second(report, (double) report->bytes) / 1e6);
 	if (report->options->rate > 0)
-		printf("  rate       %s/s requested: %s messages were due", number_group(rate, report->options->rate),
-		       number_group(count, report->due));
+		printf("  rate       %s/s requested: %s messages were due",
+		       number_group(rate, report->options->rate), number_group(count, report->due));
 	if (report->unserved > 0)
 		printf(", %s of them NOT SERVED", number_group(count, report->unserved));
 	if (report->options->rate > 0)
@@ -105,7 +106,8 @@ static void latency_print(const struct load_report *report)
 				       (double) histogram_quantile(&report->latency, quantiles[i].share)));
 	printf(" mean %s\n", number_duration(text, histogram_mean(&report->latency)));
 	if (report->options->rate > 0)
-		printf("             of %s messages, from the time when each was due\n", number_group(text, report->latency.count));
+		printf("             of %s messages, from the time when each was due\n",
+		       number_group(text, report->latency.count));
 }
 
 static void errors_print(const struct load_report *report)
@@ -124,6 +126,7 @@ static void errors_print(const struct load_report *report)
 void load_report_text(const struct load_report *report)
 {
 	const struct client_options *options = report->options;
+	char text[NUMBER_TEXT_MAX];
 
 	printf("%s over %s: %s, %u connections", report->address, report->transport,
 	       options_mode_name(options->mode), options->connections);
@@ -151,6 +154,9 @@ void load_report_text(const struct load_report *report)
 	else if (report->limited)
 		puts("  LIMIT      the client was the limit, not the server: give it more threads (-j) or an "
 		     "engine that costs less");
+	if (report->port_waits > 0)
+		printf("  LIMIT      %s times: %s\n", number_group(text, report->port_waits),
+		       target_connect_error(EADDRNOTAVAIL));
 	errors_print(report);
 	latency_diagram(&report->latency);
 }
@@ -190,13 +196,15 @@ void load_report_json(const struct load_report *report)
 	json_count(&json, "mismatches", report->mismatches);
 	json_count(&json, "duplicates", report->duplicates);
 	json_count(&json, "idle_lost", report->idle_lost);
+	json_count(&json, "port_waits", report->port_waits);
 	json_count(&json, "due", report->due);
 	json_count(&json, "unserved", report->unserved);
 	json_number(&json, "client_cpu_seconds", report->cpu_seconds, 6);
 	json_number(&json, "client_cpu_share", report->cpu_share_highest, 4);
 	json_number(&json, "client_wait_share", report->wait_share_highest, 4);
-	json_bool(&json, "client_limited", report->limited);
+	json_bool(&json, "client_limited", report->limited || report->port_waits > 0);
 	json_bool(&json, "interrupted", report->interrupted);
 	json_text(&json, "first_error", report->fault);
+	json_text(&json, "error", report->error);
 	json_close(&json);
 }

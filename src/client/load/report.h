@@ -24,14 +24,17 @@ struct load_report {
 	uint64_t bytes_sent, bytes_received; /* during the whole run */
 	uint64_t connections_made;
 	uint64_t errors, lost, mismatches, duplicates;
-	uint64_t idle_lost; /* idle connections that were closed */
-	uint64_t due, unserved; /* open loop: messages due during measurement; those that were never started */
-	double cpu_seconds;        /* of all threads during measurement */
+	uint64_t idle_lost;  /* idle connections that were closed */
+	uint64_t port_waits; /* times that no local port was free */
+	uint64_t due,
+		unserved;   /* open loop: messages due during measurement; those that were never started */
+	double cpu_seconds; /* of all threads during measurement */
 	double cpu_share_highest;  /* of the busiest thread: 1 is one processor */
 	double wait_share_highest; /* share of the time that this thread waited for a processor */
 	bool limited;              /* the client was the limit */
 	bool interrupted;
 	const char *fault; /* first error; NULL: none */
+	const char *error; /* reason for an exit status other than 0; NULL: it is 0 */
 	struct histogram latency;
 };
 

@@ -62,7 +62,7 @@ static int conns_open(struct load_worker *worker)
 {
 	const struct load_run *run = worker->run;
 	const char *what;
-	char text[128];
+	char text[LOAD_WORKER_FAULT_MAX];
 	int error = 0, *fds;
 	unsigned open;
 
@@ -83,9 +83,10 @@ static int conns_open(struct load_worker *worker)
 	counter_add(&worker->counters.connections, open);
 	if (error == 0)
 		return 0;
-	snprintf(text, sizeof text, "only %u of %u connections could be opened: %s%s", open, worker->count,
-		 what ? "cannot " : "", what ? what : "connect");
-	load_worker_fault(worker, NULL, text, error);
+	snprintf(text, sizeof text, "only %u of %u connections could be opened: %s%s: %s", open,
+		 worker->count, what ? "cannot " : "", what ? what : "connect",
+		 what ? strerror(error) : target_connect_error(error));
+	load_worker_fault(worker, NULL, text, 0);
 	return -error;
 }
 
@@ -189,7 +190,8 @@ static uint64_t tick_time(const struct load_worker *worker, uint64_t tick)
 
 static bool due_in_measurement(const struct load_worker *worker, uint64_t tick)
 {
-	return tick_time(worker, tick) >= atomic_load_explicit(&worker->run->measure_from, memory_order_relaxed);
+	return tick_time(worker, tick)
+	    >= atomic_load_explicit(&worker->run->measure_from, memory_order_relaxed);
 }
 
 /* The messages that are due on `conn` will not be served. */
@@ -230,7 +232,8 @@ static void drain_give_up(struct load_worker *worker)
 	}
 	counter_add(&worker->counters.lost, lost);
 	if (lost > 0 || missing)
-		load_worker_fault(worker, NULL, "outstanding messages did not come back within the timeout at the end", 0);
+		load_worker_fault(worker, NULL,
+				  "outstanding messages did not come back within the timeout at the end", 0);
 	worker->undrained = 0;
 }
 
@@ -270,6 +273,10 @@ void load_worker_refill(struct load_worker *worker, struct load_conn *conn)
 {
 	if (!conn->active || conn->dead || worker->phase == LOAD_PHASE_OVER)
 		return;
+	/* In a closed loop, waiting for a local port is not latency of the server. */
+	if (conn->no_port && worker->interval == 0)
+		load_conn_restart(conn, worker->now);
+	conn->no_port = false;
 	for (; conn->due > 0 && load_conn_has_room(conn); conn->due--) {
 		load_conn_start(conn, tick_time(worker, conn->due_tick));
 		conn->due_tick += worker->count;
@@ -345,12 +352,21 @@ static uint64_t backoff_advance(struct load_worker *worker, kick_function *kick)
 	return worker->backoff_count > 0 ? worker->backoff_until[worker->backoff_first] : NSEC_NEVER;
 }
 
-void load_worker_backoff(struct load_worker *worker, struct load_conn *conn)
+/* Append to the queue. */
+static void backoff_add(struct load_worker *worker, struct load_conn *conn)
 {
 	unsigned slot = (worker->backoff_first + worker->backoff_count++) % worker->count;
 
 	worker->backoff_conns[slot] = (uint32_t) (conn - worker->conns);
 	worker->backoff_until[slot] = worker->now + BACKOFF;
+}
+
+void load_worker_backoff(struct load_worker *worker, struct load_conn *conn, int error)
+{
+	conn->state = LOAD_CONN_CLOSED;
+	conn->no_port = error == EADDRNOTAVAIL;
+	counter_add(&worker->counters.port_waits, conn->no_port);
+	backoff_add(worker, conn);
 }
 
 uint64_t load_worker_turn(struct load_worker *worker, kick_function *kick)
@@ -419,7 +435,7 @@ void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const 
 	conn->state = LOAD_CONN_CLOSED;
 	if (worker->run->options->mode == LOAD_CONNECT) {
 		if (worker->phase < LOAD_PHASE_DRAIN || conn->due > 0)
-			load_worker_backoff(worker, conn);
+			backoff_add(worker, conn);
 		load_worker_check_drained(worker, conn);
 		return;
 	}

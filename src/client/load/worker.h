@@ -9,6 +9,7 @@
 #ifndef ECHOD_CLIENT_LOAD_WORKER_H
 #define ECHOD_CLIENT_LOAD_WORKER_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -48,6 +49,7 @@ struct load_counters {
 	_Atomic uint64_t mismatches;  /* connections with a wrong byte; over UDP: datagrams */
 	_Atomic uint64_t duplicates;  /* UDP: answers that came twice or too late */
 	_Atomic uint64_t connections; /* established */
+	_Atomic uint64_t port_waits;  /* connect mode: times that no local port was free */
 };
 
 static inline void counter_add(_Atomic uint64_t *count, uint64_t more)
@@ -92,9 +94,10 @@ struct load_worker {
 
 	struct load_counters counters;
 	struct histogram histogram;
-	uint64_t cpu, cpu_from;            /* processor time used during measurement */
-	uint64_t delay, delay_from;        /* time spent waiting for a processor during measurement */
-	uint64_t due, unserved; /* open loop: messages that were due during measurement; those that were never started */
+	uint64_t cpu, cpu_from;     /* processor time used during measurement */
+	uint64_t delay, delay_from; /* time spent waiting for a processor during measurement */
+	uint64_t due,
+		unserved; /* open loop: messages that were due during measurement; those that were never started */
 	char fault[LOAD_WORKER_FAULT_MAX]; /* the first error */
 	void *engine;                      /* private data of the engine */
 };
@@ -151,7 +154,14 @@ void load_worker_check_drained(struct load_worker *worker, struct load_conn *con
  * is the reason, or NULL if it has been recorded. The engine closes the descriptor. */
 void load_worker_lost(struct load_worker *worker, struct load_conn *conn, const char *what, int error);
 
-/* Connect mode: call `kick` for `conn` again after a delay. */
-void load_worker_backoff(struct load_worker *worker, struct load_conn *conn);
+/* Connect mode: call `kick` for `conn` again after a delay. `error` is the reason: EAGAIN (the backlog of a
+ * unix socket is full) or EADDRNOTAVAIL (no local port is free), which is not an error of the server. */
+void load_worker_backoff(struct load_worker *worker, struct load_conn *conn, int error);
+
+/* Whether load_worker_backoff() is to be called for that error of connect(2). */
+static inline bool load_worker_can_retry(int error)
+{
+	return error == EAGAIN || error == EADDRNOTAVAIL;
+}
 
 #endif

@@ -24,7 +24,7 @@
 struct ping {
 	const struct client_options *options;
 	const struct target *target;
-	struct addr to;
+	struct target_choice to;
 	char address[ADDR_TEXT_MAX];
 	struct probes probes;
 	int fd;                /* -1: not connected */
@@ -37,8 +37,7 @@ struct ping {
 	uint8_t *out, *in;
 	size_t out_done, in_done;
 	bool sending;
-	uint64_t answer;  /* number of the probe whose answer is in `in` */
-	uint64_t connect; /* time to establish the latest connection */
+	uint64_t answer; /* number of the probe whose answer is in `in` */
 	struct histogram connects;
 };
 
@@ -96,7 +95,7 @@ static void line_answer(const struct ping *ping, const struct probe_match *match
 	}
 	printf("%zu bytes from %s: seq=%llu", length, ping->address, (unsigned long long) match->seq);
 	if (ping->options->reconnect)
-		printf(" connect=%.3f ms", milliseconds((double) ping->connect));
+		printf(" connect=%.3f ms", milliseconds((double) ping->to.connect_time));
 	printf(" time=%.3f ms%s%s%s\n", milliseconds((double) match->rtt),
 	       match->verdict == VERDICT_DUPLICATE ? " (duplicate)" : "", match->late ? " (late)" : "",
 	       match->reordered ? " (reordered)" : "");
@@ -110,12 +109,12 @@ static void header_print(const struct ping *ping)
 	if (strcmp(ping->target->name, ping->address) != 0)
 		printf(" (%s)", ping->address);
 	printf(" over %s: %zu bytes",
-	       ping->options->udp                 ? "UDP"
-	       : ping->to.sa.sa_family == AF_UNIX ? "a unix socket"
-						  : "TCP",
+	       ping->options->udp                      ? "UDP"
+	       : ping->to.addr.sa.sa_family == AF_UNIX ? "a unix socket"
+						       : "TCP",
 	       ping->probes.size);
 	if (is_stream(ping) && !ping->options->reconnect)
-		printf(", connected in %.3f ms", milliseconds((double) ping->connect));
+		printf(", connected in %.3f ms", milliseconds((double) ping->to.connect_time));
 	putchar('\n');
 }
 
@@ -137,13 +136,12 @@ static int ping_connect(struct ping *ping, char *why)
 		ping->fd = -1;
 		return r;
 	}
-	addr_print(&ping->to, ping->address);
-	ping->connect = nsec_now() - before;
+	addr_print(&ping->to.addr, ping->address);
 	ping->in_done = ping->out_done = 0;
 	ping->sending = false;
 	ping->answer = ping->probes.sent + 1;
 	if (is_stream(ping))
-		histogram_add(&ping->connects, ping->connect);
+		histogram_add(&ping->connects, ping->to.connect_time);
 	return 0;
 }
 
@@ -423,7 +421,7 @@ static void summary_text(const struct ping *ping, const struct summary *summary)
 	}
 }
 
-static void summary_json(const struct ping *ping, const struct summary *summary)
+static void summary_json(const struct ping *ping, const struct summary *summary, const char *error)
 {
 	const struct probes *probes = &ping->probes;
 	struct json json;
@@ -432,9 +430,9 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 	json_text(&json, "target", ping->target->name);
 	json_text(&json, "address", ping->address);
 	json_text(&json, "transport",
-		  ping->options->udp                 ? "udp"
-		  : ping->to.sa.sa_family == AF_UNIX ? "unix"
-						     : "tcp");
+		  ping->options->udp                      ? "udp"
+		  : ping->to.addr.sa.sa_family == AF_UNIX ? "unix"
+							  : "tcp");
 	json_count(&json, "size", probes->size);
 	json_number(&json, "interval_seconds", nsec_to_seconds(ping->options->interval), 6);
 	json_number(&json, "seconds", nsec_to_seconds(ping->ended - ping->begun), 6);
@@ -451,36 +449,51 @@ static void summary_json(const struct ping *ping, const struct summary *summary)
 	json_times(&json, "rtt_us", &probes->rtt);
 	if (is_stream(ping))
 		json_times(&json, "connect_us", &ping->connects);
+	json_text(&json, "error", error);
 	json_close(&json);
 }
 
-static enum outcome ping_judge(struct ping *ping)
+/* The outcome; for others than OUTCOME_OK the reason is in `*error`. */
+static enum outcome ping_outcome(const struct ping *ping, const struct summary *summary, const char **error)
 {
-	const struct client_options *options = ping->options;
-	struct summary summary;
+	const struct probes *probes = &ping->probes;
 
-	ping->ended = nsec_now();
-	summary = summary_make(ping);
-	if (options->json)
-		summary_json(ping, &summary);
-	else
-		summary_text(ping, &summary);
-	if (ping->probes.received == 0 && ping->refused > 0) {
-		/* Otherwise the line of each probe has reported it. */
-		if (!prints_probes(ping))
-			client_error(OUTCOME_UNREACHABLE, "no UDP service at %s: %s", ping->target->name,
-				     strerror(ECONNREFUSED));
+	if (probes->received == 0 && ping->refused > 0) {
+		*error = "no service on that port (port unreachable)";
 		return OUTCOME_UNREACHABLE;
 	}
 	/* Outstanding probes are not lost. But as with ping(8), no answer at all is a failure, and so is a
 	 * count that was not reached before the deadline. */
-	if (ping->probes.sent > 0 && ping->probes.received == 0)
-		return OUTCOME_DIFFERS;
-	if (ping->end != NSEC_NEVER && ping->probes.received < options->count)
-		return OUTCOME_DIFFERS;
-	if (summary.lost > 0 || ping->probes.differing > 0 || (is_stream(ping) && ping->probes.strays > 0))
-		return OUTCOME_DIFFERS;
-	return OUTCOME_OK;
+	if (probes->sent > 0 && probes->received == 0)
+		*error = "no probe was answered";
+	else if (ping->end != NSEC_NEVER && probes->received < ping->options->count)
+		*error = "fewer answers than requested before the deadline";
+	else if (probes->differing > 0)
+		*error = "an answer differs from its probe";
+	else if (summary->lost > 0)
+		*error = "not all probes were answered";
+	else if (is_stream(ping) && probes->strays > 0)
+		*error = "the server sent data that it was not sent";
+	return *error ? OUTCOME_DIFFERS : OUTCOME_OK;
+}
+
+static enum outcome ping_report(struct ping *ping)
+{
+	struct summary summary;
+	const char *error = NULL;
+	enum outcome outcome;
+
+	ping->ended = nsec_now();
+	summary = summary_make(ping);
+	outcome = ping_outcome(ping, &summary, &error);
+	/* Otherwise the lines of the probes have reported it. */
+	if (outcome == OUTCOME_UNREACHABLE && !prints_probes(ping))
+		client_error(outcome, "no UDP service at %s: %s", ping->target->name, strerror(ECONNREFUSED));
+	if (ping->options->json)
+		summary_json(ping, &summary, error);
+	else
+		summary_text(ping, &summary);
+	return outcome;
 }
 
 static enum outcome ping_all(struct ping *ping)
@@ -498,7 +511,7 @@ static enum outcome ping_all(struct ping *ping)
 	header_print(ping);
 	ping->begun = nsec_now();
 	ping_run(ping);
-	return ping_judge(ping);
+	return ping_report(ping);
 }
 
 enum outcome ping(const struct client_options *options, const struct target *target)

@@ -23,20 +23,33 @@ enum step {
 	STEP_DONE,     /* the transfer, or the piece, has ended; its outcome is in the struct */
 };
 
+/* What was transferred, for the summary. */
+struct transfer {
+	uint64_t sent, matched; /* bytes */
+	uint64_t retransmits;   /* datagrams sent again */
+	uint64_t
+		lost; /* retransmits - answers that came twice: the others replaced a lost datagram or answer */
+};
+
 struct exchange {
 	const struct client_options *options;
 	const struct target *target;
-	int net;                /* connected, non-blocking; owned by the caller */
-	uint8_t *back;          /* the piece that came back last; as long as the piece that was sent */
-	size_t back_size;       /* allocated bytes of `back` */
-	uint64_t sent, matched; /* bytes so far */
-	uint64_t retransmits;   /* datagrams sent again */
+	int net;          /* connected, non-blocking; owned by the caller */
+	uint8_t *back;    /* the piece that came back last; as long as the piece that was sent */
+	size_t back_size; /* allocated bytes of `back` */
+	struct transfer done;
 	enum outcome outcome;
+
+	/* Datagrams: how long the previous answer took, and when a duplicate answer to a retransmission
+	 * comes at the latest. */
+	uint64_t answer_time, duplicates_until;
+	int error; /* the last errno that the socket reported; 0: none */
 
 	/* The datagrams answered last: a duplicate answer to one of them is not an answer to the current
 	 * one. */
 	uint8_t *recent[EXCHANGE_RECENT];
 	size_t recent_length[EXCHANGE_RECENT];
+	unsigned recent_copies[EXCHANGE_RECENT]; /* retransmissions whose answer has not come */
 	unsigned recent_next;
 };
 
@@ -47,6 +60,9 @@ void exchange_clear(struct exchange *exchange);
 /* Send `size` bytes (over UDP at most one datagram) and wait until they have come back, in exchange->back.
  * Returns OUTCOME_OK, or the outcome with which to end. */
 enum outcome exchange_piece(struct exchange *exchange, const uint8_t *bytes, size_t size);
+
+/* Datagrams: wait for duplicate answers that are expected, so that done.lost is right. */
+void exchange_finish(struct exchange *exchange);
 
 /* Error messages for the modules of talk/. */
 

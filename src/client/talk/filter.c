@@ -302,8 +302,7 @@ static enum step filter_timeout(struct filter *filter)
 				   filter->target->name, nsec_to_seconds(filter->options->timeout),
 				   (unsigned long long) filter->sent, (unsigned long long) filter->matched);
 	progress_end(&filter->progress);
-	fprintf(stderr, "echoc: note: all bytes matched, but %s did not close the connection\n",
-		filter->target->name);
+	client_note("all bytes matched, but %s did not close the connection", filter->target->name);
 	filter->outcome = OUTCOME_OK;
 	return STEP_DONE;
 }
@@ -416,7 +415,8 @@ static enum outcome filter_run(struct filter *filter)
 	return filter_closed(filter);
 }
 
-enum outcome filter_stream(const struct client_options *options, const struct target *target, int net)
+enum outcome filter_stream(const struct client_options *options, const struct target *target, int net,
+			   struct transfer *done)
 {
 	struct filter filter = {
 		.options = options,
@@ -435,6 +435,7 @@ enum outcome filter_stream(const struct client_options *options, const struct ta
 		outcome = filter_run(&filter);
 	else
 		outcome = client_error(OUTCOME_DIFFERS, "out of memory");
+	*done = (struct transfer) { .sent = filter.sent, .matched = filter.matched };
 	free(filter.ring);
 	free(filter.back);
 	if (filter.out != STDOUT_FILENO)

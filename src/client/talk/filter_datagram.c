@@ -29,7 +29,8 @@ static enum outcome interrupted(struct progress *progress, const struct exchange
 {
 	progress_end(progress);
 	return client_error(outcome, "interrupted: %llu bytes sent, %llu came back and matched",
-			    (unsigned long long) exchange->sent, (unsigned long long) exchange->matched);
+			    (unsigned long long) exchange->done.sent,
+			    (unsigned long long) exchange->done.matched);
 }
 
 static enum outcome io_failed(struct progress *progress, const char *what, int error)
@@ -83,11 +84,12 @@ static enum outcome filter_run(struct exchange *exchange, struct progress *progr
 			return interrupted(progress, exchange, OUTCOME_DIFFERS);
 		if (r < 0)
 			return io_failed(progress, "standard output", -r);
-		progress_show(progress, exchange->sent, exchange->matched);
+		progress_show(progress, exchange->done.sent, exchange->done.matched);
 	}
 }
 
-enum outcome filter_datagram(const struct client_options *options, const struct target *target, int net)
+enum outcome filter_datagram(const struct client_options *options, const struct target *target, int net,
+			     struct transfer *done)
 {
 	uint8_t *piece = malloc((size_t) options->size);
 	struct progress progress;
@@ -99,9 +101,11 @@ enum outcome filter_datagram(const struct client_options *options, const struct 
 	outcome = piece ? filter_run(&exchange, &progress, piece)
 			: client_error(OUTCOME_DIFFERS, "out of memory");
 	progress_end(&progress);
-	if (exchange.retransmits > 0 && !options->quiet)
-		fprintf(stderr, "echoc: note: %llu datagrams were lost and sent again\n",
-			(unsigned long long) exchange.retransmits);
+	exchange_finish(&exchange);
+	if (exchange.done.lost > 0 && !options->quiet)
+		client_note("%llu datagrams were lost and sent again",
+			    (unsigned long long) exchange.done.lost);
+	*done = exchange.done;
 	exchange_clear(&exchange);
 	free(piece);
 	return outcome;

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/json.h"
 #include "client/options.h"
 #include "client/talk/editor.h"
 #include "client/talk/exchange.h"
@@ -18,9 +19,9 @@
 
 static enum outcome summary_print(const struct exchange *exchange)
 {
-	printf("%llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->sent,
-	       (unsigned long long) exchange->matched);
-	return exchange->sent == exchange->matched ? OUTCOME_OK : OUTCOME_DIFFERS;
+	printf("%llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->done.sent,
+	       (unsigned long long) exchange->done.matched);
+	return exchange->done.sent == exchange->done.matched ? OUTCOME_OK : OUTCOME_DIFFERS;
 }
 
 /* The socket became readable while no answer was outstanding. Returns OUTCOME_OK to continue. */
@@ -83,7 +84,7 @@ static enum outcome conversation(struct exchange *exchange, struct editor *edito
 }
 
 static enum outcome talk_on_terminal(const struct client_options *options, const struct target *target,
-				     int net, const struct addr *to)
+				     int net, const struct addr *to, struct transfer *done)
 {
 	struct exchange exchange;
 	struct editor *editor;
@@ -105,24 +106,46 @@ static enum outcome talk_on_terminal(const struct client_options *options, const
 	exchange_init(&exchange, options, target, net);
 	outcome = conversation(&exchange, editor);
 	editor_close(editor);
+	*done = exchange.done;
 	exchange_clear(&exchange);
 	return outcome;
+}
+
+/* On standard error, because standard output has the copy. */
+static void summary_json(const struct client_options *options, const struct target *target,
+			 const struct addr *to, const struct transfer *done)
+{
+	char text[ADDR_TEXT_MAX];
+	struct json json;
+
+	json_open(&json, stderr);
+	json_text(&json, "target", target->name);
+	json_text(&json, "address", addr_print(to, text));
+	json_text(&json, "transport", options->udp ? "udp" : to->sa.sa_family == AF_UNIX ? "unix" : "tcp");
+	json_count(&json, "bytes_sent", done->sent);
+	json_count(&json, "bytes_matched", done->matched);
+	json_count(&json, "retransmits", done->retransmits);
+	json_count(&json, "lost", done->lost);
+	json_text(&json, "error", client_error_first());
+	json_close(&json);
 }
 
 enum outcome talk(const struct client_options *options, const struct target *target)
 {
 	char why[TARGET_WHY_MAX];
-	struct addr to;
+	struct target_choice to;
 	int net = target_connect(target, &options->sockopts, &to, why);
+	struct transfer done = { 0 };
 	enum outcome outcome;
 
 	if (net < 0)
 		return client_error(OUTCOME_UNREACHABLE, "%s", why);
 	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
-		outcome = talk_on_terminal(options, target, net, &to);
+		outcome = talk_on_terminal(options, target, net, &to.addr, &done);
 	else
-		outcome = options->udp ? filter_datagram(options, target, net)
-				       : filter_stream(options, target, net);
+		outcome = (options->udp ? filter_datagram : filter_stream)(options, target, net, &done);
 	close(net);
+	if (options->json)
+		summary_json(options, target, &to.addr, &done);
 	return outcome;
 }

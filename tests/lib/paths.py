@@ -1,0 +1,85 @@
+"""A client and a server in network namespaces, joined by one or more paths with a router each."""
+
+import contextlib
+import errno
+import socket
+
+import netns
+import proc
+
+SERVER = {4: "10.99.0.1", 6: "fd99::1"}
+
+
+class Network:
+    """client - router N - server, for each path. The client sends over all paths, chosen by addresses and ports."""
+
+    def __init__(self, stack, paths):
+        self.client = stack.enter_context(netns.make(lambda _: None))
+        self.server = stack.enter_context(netns.make(self._furnish_server))
+        self.routers = [stack.enter_context(netns.make(lambda space, path=path: self._join(space, path)))
+                        for path in range(paths)]
+        for family, option in ((4, []), (6, ["-6"])):
+            for space, target, side in ((self.client, f"{SERVER[family]}/{32 if family == 4 else 128}", "c"),
+                                        (self.server, "default", "s")):
+                hops = []
+                for path in range(paths):
+                    hops += ["nexthop", "via", self._address(family, side, path, 2)]
+                space.setup(*option, "route", "add", target, *hops)
+        proc.until(lambda: self._passes(4) and self._passes(6), "the paths", 20)
+
+    def _passes(self, family):
+        """Whether packets pass: there is no service, and its refusals arrive from many ports."""
+        def attempt():
+            results = set()
+            for _ in range(8):
+                with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET) as sock:
+                    sock.settimeout(1)
+                    results.add(sock.connect_ex((SERVER[family], 9)))
+            return results
+        return self.client.inside(attempt) == {errno.ECONNREFUSED}
+
+    @staticmethod
+    def _address(family, side, path, host):
+        net = path * 2 + (side == "s")
+        return f"10.98.{net}.{host}" if family == 4 else f"fd98:{net}::{host}"
+
+    @staticmethod
+    def _furnish_server(space):
+        space.setup("addr", "add", f"{SERVER[4]}/32", "dev", "lo")
+        space.setup("-6", "addr", "add", f"{SERVER[6]}/128", "dev", "lo", "nodad")
+
+    def _join(self, router, path):
+        for space in (self.client, self.server, router):  # no second of waiting for other owners of the addresses
+            space.sysctl("net.ipv6.conf.default.accept_dad=0")
+            space.sysctl("net.ipv6.conf.all.accept_dad=0")
+        router.sysctl("net.ipv4.ip_forward=1")
+        router.sysctl("net.ipv6.conf.all.forwarding=1")
+        for space, side in ((self.client, "c"), (self.server, "s")):
+            netns.Namespace.ip("link", "add", f"v{side}{path}", "netns", space.name, "type", "veth", "peer", "name",
+                               f"r{side}{path}", "netns", router.name)
+            for family, length, option in ((4, 24, []), (6, 64, ["-6"])):
+                more = ["nodad"] if family == 6 else []
+                space.setup(*option, "addr", "add", f"{self._address(family, side, path, 1)}/{length}", "dev", f"v{side}{path}",
+                            *more)
+                router.setup(*option, "addr", "add", f"{self._address(family, side, path, 2)}/{length}", "dev",
+                             f"r{side}{path}", *more)
+            space.setup("link", "set", f"v{side}{path}", "up")
+            router.setup("link", "set", f"r{side}{path}", "up")
+        for family, length, option in ((4, 32, []), (6, 128, ["-6"])):
+            router.setup(*option, "route", "add", f"{SERVER[family]}/{length}", "via", self._address(family, "s", path, 1))
+        for space in (self.client, self.server):
+            space.sysctl("net.ipv4.conf.all.rp_filter=0")
+            space.sysctl("net.ipv4.fib_multipath_hash_policy=1")
+            space.sysctl("net.ipv6.fib_multipath_hash_policy=1")
+
+    def server_mtu(self, path, mtu):
+        """The MTU of the link between router and server."""
+        self.routers[path].setup("link", "set", f"rs{path}", "mtu", str(mtu))
+        self.server.setup("link", "set", f"vs{path}", "mtu", str(mtu))
+
+
+@contextlib.contextmanager
+def network(paths=1):
+    """A Network; skips the test where there can be none."""
+    with contextlib.ExitStack() as stack:
+        yield Network(stack, paths)
