@@ -55,8 +55,8 @@ install-systemd:
 
 uninstall-systemd:
 	@if $(systemd_here); then \
-		for command in "systemctl --quiet disable --now echod.service echod.socket" "systemctl daemon-reload" \
-				"journalctl --update-catalog"; do \
-			$$command || :; \
+		for command in "stop echod.service echod.socket" "disable echod.service" "disable echod.socket" daemon-reload; do \
+			systemctl --quiet $$command || :; \
 		done; \
+		journalctl --update-catalog || :; \
 	fi
