@@ -402,6 +402,7 @@ static void read_numbers(struct reader *reader)
 	conf->idle_timeout = (unsigned) number_of(reader, CONF_IDLE_TIMEOUT);
 	conf->drain_timeout = (unsigned) number_of(reader, CONF_DRAIN_TIMEOUT);
 	conf->buffer_size = (size_t) number_of(reader, CONF_BUFFER_SIZE);
+	conf->socket_buffer = (unsigned) number_of(reader, CONF_SOCKET_BUFFER);
 	conf->stats_interval = (unsigned) number_of(reader, CONF_STATS_INTERVAL);
 	conf->reflect_dscp = bool_of(reader, CONF_REFLECT_DSCP);
 	conf->udp_rate = (unsigned) number_of(reader, CONF_UDP_RATE);

@@ -30,6 +30,7 @@ enum conf_key {
 	CONF_IDLE_TIMEOUT,
 	CONF_DRAIN_TIMEOUT,
 	CONF_BUFFER_SIZE,
+	CONF_SOCKET_BUFFER,
 	CONF_ALLOW,
 	CONF_DENY,
 	CONF_USER,
@@ -91,6 +92,7 @@ struct conf {
 	unsigned idle_timeout;  /* seconds; 0: never */
 	unsigned drain_timeout; /* seconds */
 	size_t buffer_size;     /* bytes */
+	unsigned socket_buffer; /* bytes; 0: the kernel decides */
 	struct network_set allow, deny;
 	char *user, *group, *pidfile; /* "" where unset, never NULL */
 	enum conf_log_target log_target;

@@ -67,6 +67,7 @@ static void dump_value(FILE *out, const struct conf *conf, enum conf_key key)
 	case CONF_IDLE_TIMEOUT: fprintf(out, "%u", conf->idle_timeout); break;
 	case CONF_DRAIN_TIMEOUT: fprintf(out, "%u", conf->drain_timeout); break;
 	case CONF_BUFFER_SIZE: fprintf(out, "%zu", conf->buffer_size); break;
+	case CONF_SOCKET_BUFFER: fprintf(out, "%u", conf->socket_buffer); break;
 	case CONF_ALLOW: dump_strings(out, &conf->allow_text); break;
 	case CONF_DENY: dump_strings(out, &conf->deny_text); break;
 	case CONF_USER: dump_string(out, conf->user); break;

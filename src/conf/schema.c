@@ -11,7 +11,8 @@
 #include "base/names.h"
 #include "base/quote.h"
 
-/* One line a key: KEY(constant, name, type, default, least, most, unit). */
+/* One line a key: KEY(constant, name, type, default, least, most, unit). A number whose default is 0 may be 0 although the
+ * least value is greater. */
 #define KEYS(KEY) \
 	KEY(MODEL, "model", STRING, "epoll", 0, 0, "") \
 	KEY(WORKERS, "workers", NUMBER, "0", 0, CONF_WORKERS_MAX, "") \
@@ -24,6 +25,7 @@
 	KEY(IDLE_TIMEOUT, "idle-timeout", NUMBER, "600", 0, 86400000, " seconds") \
 	KEY(DRAIN_TIMEOUT, "drain-timeout", NUMBER, "10", 0, 86400, " seconds") \
 	KEY(BUFFER_SIZE, "buffer-size", NUMBER, "65536", 512, 16777216, " bytes") \
+	KEY(SOCKET_BUFFER, "socket-buffer", NUMBER, "0", 4096, 1073741824, " bytes") \
 	KEY(ALLOW, "allow", LIST, "{}", 0, 0, "") \
 	KEY(DENY, "deny", LIST, "{}", 0, 0, "") \
 	KEY(USER, "user", STRING, "", 0, 0, "") \
@@ -75,13 +77,13 @@ static bool plain_digits(const char *text, int64_t *value)
 int schema_number(enum conf_key key, const char *text, int64_t *value, char why[static SCHEMA_WHY_MAX])
 {
 	const struct schema *s = &schema[key];
-	bool plain = plain_digits(text, value);
+	bool plain = plain_digits(text, value), or_zero = s->min > 1 && strcmp(s->initial, "0") == 0;
 	char shown[QUOTE_MAX];
 
-	if (plain && *value >= s->min && *value <= s->max)
+	if (plain && ((*value >= s->min && *value <= s->max) || (or_zero && *value == 0)))
 		return 0;
-	snprintf(why, SCHEMA_WHY_MAX, "%s is not a whole number from %" PRId64 " to %" PRId64 "%s%s",
-	         quote_string(shown, text), s->min, s->max, s->unit,
+	snprintf(why, SCHEMA_WHY_MAX, "%s is not %sa whole number from %" PRId64 " to %" PRId64 "%s%s",
+	         quote_string(shown, text), or_zero ? "0 or " : "", s->min, s->max, s->unit,
 	         plain ? "" : ", written in decimal digits without leading zeros");
 	return -EINVAL;
 }

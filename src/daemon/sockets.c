@@ -50,7 +50,7 @@ static const char *explain(int error)
 static int open_beside(struct listener *listener, const struct building *building, enum listener_kind kind,
                        const struct addr *addr)
 {
-	int r = listener_open(listener, kind, addr, (int) building->conf->backlog, false);
+	int r = listener_open(listener, kind, addr, (int) building->conf->backlog, building->conf->socket_buffer, false);
 	bool asked = false;
 
 	if (r != -EADDRINUSE || addr->sa.sa_family == AF_UNIX)
@@ -63,7 +63,7 @@ static int open_beside(struct listener *listener, const struct building *buildin
 	}
 	if (!asked)
 		return r;
-	r = listener_open(listener, kind, addr, (int) building->conf->backlog, true);
+	r = listener_open(listener, kind, addr, (int) building->conf->backlog, building->conf->socket_buffer, true);
 	for (size_t i = 0; i < building->have->count; i++)
 		(void) listener_share_port(&building->have->items[i], false);
 	return r;
@@ -196,6 +196,13 @@ int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid)
 			return -errno;
 	}
 	return 0;
+}
+
+void sockets_set_buffers(const struct sockets *set, unsigned bytes, bool were_set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (bytes > 0 || were_set || !set->items[i].adopted)
+			listener_set_buffers(&set->items[i], bytes);
 }
 
 char *sockets_print(const struct sockets *set, char *text, size_t size)

@@ -43,6 +43,10 @@ void sockets_close(struct sockets *set, bool unlink_paths);
 /* Give the files of unix listeners opened here to `uid` and `gid` (-1: unchanged). 0 or -errno. */
 int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid);
 
+/* Set socket-buffer on all stream listeners; 0 returns it to the kernel, but on adopted ones only if echod had set it before
+ * (`were_set`), since their creator may have (ReceiveBuffer= of systemd.socket(5)). */
+void sockets_set_buffers(const struct sockets *set, unsigned bytes, bool were_set);
+
 /* Write the addresses as "0.0.0.0:7, [::]:7 (udp) named probes" into `text`, always terminated. Returns it. */
 char *sockets_print(const struct sockets *set, char *text, size_t size);
 

@@ -310,6 +310,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 				store_forget(&one);
 		}
 		sockets_commit(&store->kept, conf);
+		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, false);
 	}
 	conf_errors_clear(&errors);
 	return r;
@@ -600,6 +601,7 @@ static void reload_done(struct supervisor *supervisor)
 	} else {
 		tell_mismatch(supervisor, supervisor->current->conf);
 	}
+	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(supervisor, old, true, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");

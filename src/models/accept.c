@@ -174,8 +174,11 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 	peer_from_addr(&arrival->peer, addr);
 	verdict = admission_admit(&worker->admission, &arrival->peer);
 	if (verdict == ADMISSION_OK) {
-		if (accept->prepare || arrival->peer.family == AF_UNIX)
+		if (accept->prepare || arrival->peer.family == AF_UNIX) {
 			sockopt_prepare(fd);
+			if (worker->conf->socket_buffer > 0)
+				sockopt_set_buffers(fd, worker->conf->socket_buffer);
+		}
 		arrival->fd = fd;
 		arrival->foreign = false;
 		arrival->active = clock_usec();

@@ -6,8 +6,10 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 
 #include "base/processors.h"
+#include "net/sockopt.h"
 
 #define POOL_WORKERS 64
 
@@ -213,6 +215,23 @@ static void check_spawn(const struct model *model, const struct conf *conf, stru
 		           CONF_WORKERS_MAX, conf->max_connections, CONF_WORKERS_MAX);
 }
 
+/* The kernel cuts what exceeds the sysctl without saying so. */
+static void check_socket_buffer(const struct conf *conf, struct conf_errors *errors)
+{
+	static const struct {
+		int option;
+		const char *sysctl;
+	} buffers[] = { { SO_RCVBUF, "net.core.rmem_max" }, { SO_SNDBUF, "net.core.wmem_max" } };
+
+	for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+		unsigned most = sockopt_buffer_max(buffers[i].option);
+
+		if (conf->socket_buffer > most)
+			conf_blame(conf, CONF_SOCKET_BUFFER, errors, "the kernel would cut socket-buffer = %u to %s, which is %u; "
+			           "set it to %u or less, or raise the sysctl", conf->socket_buffer, buffers[i].sysctl, most, most);
+	}
+}
+
 int model_check(const struct conf *conf, struct conf_errors *errors)
 {
 	const struct model *model = model_find(conf->model);
@@ -230,6 +249,8 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 		check_select(model, conf, errors);
 	if (model->zero == MODEL_ZERO_CONNECTIONS)
 		check_spawn(model, conf, errors);
+	if (conf->socket_buffer > 0)
+		check_socket_buffer(conf, errors);
 	return errors->count > before ? -EINVAL : 0;
 }
 

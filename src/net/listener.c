@@ -149,7 +149,14 @@ static int bind_and_listen(const struct listener *listener, int backlog, bool sh
 	return shared ? listener_share_port(listener, false) : 0;
 }
 
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared)
+void listener_set_buffers(const struct listener *listener, unsigned bytes)
+{
+	if (listener->kind == LISTENER_STREAM)
+		sockopt_set_buffers(listener->fd, bytes);
+}
+
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, unsigned buffer,
+                  bool shared)
 {
 	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
 
@@ -157,6 +164,9 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return -errno;
+	set_options(listener);
+	if (buffer > 0)
+		listener_set_buffers(listener, buffer);
 	r = bind_and_listen(listener, backlog, shared);
 	if (r < 0) {
 		close(listener->fd);
@@ -164,7 +174,6 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 		return r;
 	}
 	listener_note_file(listener);
-	set_options(listener);
 	return 0;
 }
 

@@ -31,10 +31,15 @@ struct listener {
  * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
  * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
  * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive
- * buffer that the host allows.
- * Non-blocking, close-on-exec. `shared`: beside another listener on the same port that
+ * buffer that the host allows. Non-blocking, close-on-exec. `buffer`: socket-buffer, see listener_set_buffers(); set
+ * before listen(2), so that the window scale of the first connection fits it, too (tcp(7)). `shared`: beside another
+ * listener on the same port that
  * agreed by listener_share_port(). Returns 0 with `*listener` filled in, or -errno. */
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, bool shared);
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, unsigned buffer,
+                  bool shared);
+
+/* Set the socket buffers that TCP connections inherit from a stream listener, as sockopt_set_buffers() does. */
+void listener_set_buffers(const struct listener *listener, unsigned bytes);
 
 /* The number of datagrams that the kernel has dropped since the last call, or since the listener was opened or adopted,
  * because the queue of the socket was full (SO_MEMINFO, sock_diag(7)); also those with a wrong checksum. Of datagrams that

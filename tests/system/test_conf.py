@@ -101,6 +101,9 @@ def test_an_impossible_combination_is_listed_with_the_rest(conf):
     ("protocols = {\"tpc\"}\n", 1, "tcp"),
     ("protocols = {}\n", 1, ""),
     ("buffer-size = 511\n", 1, "512"),
+    ("socket-buffer = 1\n", 1, "0 or a whole number from 4096"),
+    ("socket-buffer = 4095\n", 1, "0 or a whole number from 4096"),
+    ("\nsocket-buffer = 1073741825\n", 2, "1073741824"),
     ("idle-timeout = -5\n", 1, ""),
     ("drain-timeout = 86401\n", 1, "86400"),
     ("deny = {\"192.0.2.1/24\"}\n", 1, "192.0.2"),
@@ -188,7 +191,7 @@ def test_dump_of_the_defaults(conf):
     found = echod.parse_dump(dump(conf("")))
     assert tuple(found) == echod.KEYS
     for key, value in {"model": '"epoll"', "workers": "0", "port": "7", "backlog": "4096", "max-connections": "0",
-                       "max-per-source": "0", "idle-timeout": "600", "drain-timeout": "10", "buffer-size": "65536",
+                       "max-per-source": "0", "idle-timeout": "600", "drain-timeout": "10", "buffer-size": "65536", "socket-buffer": "0",
                        "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
                        "log-level": '"info"', "log-connections": "true", "stats-interval": "60",
                        "keep-connections": "true", "reflect-dscp": "false", "udp-rate": "1000", "metrics-file": '""'}.items():

@@ -186,6 +186,7 @@ static const char every_key[] =
 	"idle-timeout = 86400000\n"
 	"drain-timeout = 86400\n"
 	"buffer-size = 16777216\n"
+	"socket-buffer = 1073741824\n"
 	"allow = {\"192.0.2.0/24\", \"2001:db8::/32\"}\n"
 	"deny = {\"192.0.2.7\"}\n"
 	"user = \"root\"\n"
@@ -226,6 +227,7 @@ static void reads_every_key(void **state)
 	assert_int_equal(conf->idle_timeout, 86400000);
 	assert_int_equal(conf->drain_timeout, 86400);
 	assert_int_equal(conf->buffer_size, 16777216);
+	assert_int_equal(conf->socket_buffer, 1073741824);
 	assert_int_equal(addr_parse(&addr, "192.0.2.7", 7, &why), 0);
 	assert_true(network_set_match(&conf->allow, &addr));
 	assert_true(network_set_match(&conf->deny, &addr));
