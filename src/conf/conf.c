@@ -307,9 +307,17 @@ static void read_protocols(struct reader *reader)
 static int listen_parse(struct conf_listen *entry, const char *text, uint16_t port, const char **why)
 {
 	char host[sizeof("[::]:65535")];
+	int r;
 
-	if (text[0] != '*' || (text[1] != '\0' && text[1] != ':') || strlen(text) > sizeof("*:65535") - 1)
-		return addr_parse(&entry->addr, text, port, why);
+	if (text[0] != '*' || (text[1] != '\0' && text[1] != ':') || strlen(text) > sizeof("*:65535") - 1) {
+		r = addr_parse(&entry->addr, text, port, why);
+		if (r != -ENODEV)
+			return r;
+		/* it may be there when the address is listened on */
+		text = strchr(text, '%') + 1;
+		snprintf(entry->interface, sizeof(entry->interface), "%.*s", (int) strcspn(text, "]"), text);
+		return 0;
+	}
 	entry->wildcard = true;
 	snprintf(host, sizeof(host), "[::]%s", text + 1);
 	return addr_parse(&entry->addr, host, port, why);
@@ -328,7 +336,7 @@ static bool listen_covers(const struct conf_listen *a, const struct conf_listen 
 		return a->wildcard;
 	if (a_family != b_family)
 		return false;
-	return addr_equal(&a->addr, &b->addr) ||
+	return (addr_equal(&a->addr, &b->addr) && strcmp(a->interface, b->interface) == 0) ||
 	       (a_family == AF_INET ? a->addr.in.sin_addr.s_addr == htonl(INADDR_ANY)
 	                            : IN6_IS_ADDR_UNSPECIFIED(&a->addr.in6.sin6_addr));
 }
@@ -419,6 +427,7 @@ static void read_values(struct reader *reader)
 	target = choice_of(reader, CONF_LOG_TARGET, conf_log_target_names, "log target");
 	conf->log_target = (enum conf_log_target) target;
 	conf->log_level = LOG_ERR + choice_of(reader, CONF_LOG_LEVEL, conf_log_level_names, "log level");
+	conf->freebind = bool_of(reader, CONF_FREEBIND);
 	conf->log_connections = bool_of(reader, CONF_LOG_CONNECTIONS);
 	conf->keep_connections = bool_of(reader, CONF_KEEP_CONNECTIONS);
 	conf->pidfile = path_of(reader, CONF_PIDFILE);

@@ -8,6 +8,7 @@
 #ifndef ECHOD_CONF_CONF_H
 #define ECHOD_CONF_CONF_H
 
+#include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ enum conf_key {
 	CONF_WORKERS,
 	CONF_PORT,
 	CONF_LISTEN,
+	CONF_FREEBIND,
 	CONF_PROTOCOLS,
 	CONF_BACKLOG,
 	CONF_MAX_CONNECTIONS,
@@ -70,6 +72,7 @@ enum conf_log_target { CONF_LOG_AUTO, CONF_LOG_JOURNAL, CONF_LOG_SYSLOG, CONF_LO
 struct conf_listen {
 	bool wildcard;
 	struct addr addr; /* port filled in, from `port` where the entry named none */
+	char interface[IF_NAMESIZE]; /* after "%", if it does not exist and so has no number for `addr`; "" otherwise */
 };
 
 /* A list of strings as the file gave them. */
@@ -85,6 +88,7 @@ struct conf {
 	uint16_t port;
 	struct conf_listen *listen;
 	size_t listen_count;
+	bool freebind;
 	bool tcp, udp;
 	unsigned backlog;
 	unsigned max_connections;

@@ -60,6 +60,7 @@ static void dump_value(FILE *out, const struct conf *conf, enum conf_key key)
 	case CONF_WORKERS: fprintf(out, "%u", conf->workers); break;
 	case CONF_PORT: fprintf(out, "%u", conf->port); break;
 	case CONF_LISTEN: dump_strings(out, &conf->listen_text); break;
+	case CONF_FREEBIND: dump_bool(out, conf->freebind); break;
 	case CONF_PROTOCOLS: dump_protocols(out, conf); break;
 	case CONF_BACKLOG: fprintf(out, "%u", conf->backlog); break;
 	case CONF_MAX_CONNECTIONS: fprintf(out, "%u", conf->max_connections); break;

@@ -18,6 +18,7 @@
 	KEY(WORKERS, "workers", NUMBER, "0", 0, CONF_WORKERS_MAX, "") \
 	KEY(PORT, "port", NUMBER, "7", 1, 65535, "") \
 	KEY(LISTEN, "listen", LIST, "{\"*\"}", 0, 0, "") \
+	KEY(FREEBIND, "freebind", BOOL, "true", 0, 0, "") \
 	KEY(PROTOCOLS, "protocols", LIST, "{\"tcp\"}", 0, 0, "") \
 	KEY(BACKLOG, "backlog", NUMBER, "4096", 1, 65535, "") \
 	KEY(MAX_CONNECTIONS, "max-connections", NUMBER, "0", 0, CONF_CONNECTIONS_MAX, "") \

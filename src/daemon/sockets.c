@@ -4,10 +4,13 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/log.h"
 
 struct building {
 	struct sockets *set, *have;
@@ -33,7 +36,9 @@ static const char *explain(int error)
 		return "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket needs a directory "
 		       "that may be written to";
 	case EADDRNOTAVAIL:
-		return "the address is not one of this host's";
+		return "the address is not one of this host's; choose another one, or set freebind = true to wait for it";
+	case ENODEV:
+		return "there is no such interface";
 	case EEXIST:
 		return "a file that is no socket stands there; remove it or choose another path";
 	case ENOENT:
@@ -50,7 +55,12 @@ static const char *explain(int error)
 static int open_beside(struct listener *listener, const struct building *building, enum listener_kind kind,
                        const struct addr *addr)
 {
-	int r = listener_open(listener, kind, addr, (int) building->conf->backlog, building->conf->socket_buffer, false);
+	struct listener_options options = {
+		.backlog = (int) building->conf->backlog,
+		.buffer = building->conf->socket_buffer,
+		.freebind = building->conf->freebind,
+	};
+	int r = listener_open(listener, kind, addr, &options);
 	bool asked = false;
 
 	if (r != -EADDRINUSE || addr->sa.sa_family == AF_UNIX)
@@ -63,17 +73,38 @@ static int open_beside(struct listener *listener, const struct building *buildin
 	}
 	if (!asked)
 		return r;
-	r = listener_open(listener, kind, addr, (int) building->conf->backlog, building->conf->socket_buffer, true);
+	options.shared = true;
+	r = listener_open(listener, kind, addr, &options);
 	for (size_t i = 0; i < building->have->count; i++)
 		(void) listener_share_port(&building->have->items[i], false);
 	return r;
+}
+
+static void log_presence(const struct listener *listener)
+{
+	char text[ADDR_TEXT_MAX];
+
+	if (listener->presence == LISTENER_ABSENT)
+		log_event(LOG_WARNING, EVENT_ADDRESS_ABSENT, "This host does not have the address %s (yet): it is served as soon as "
+		          "it does (freebind)", addr_print(&listener->addr, text));
+	else if (listener->presence == LISTENER_TENTATIVE)
+		log_event(LOG_INFO, EVENT_ADDRESS_ABSENT, "This host still checks whether another one has the address %s: it is "
+		          "served as soon as that is done", addr_print(&listener->addr, text));
+}
+
+static void explain_failure(const struct building *building, enum listener_kind kind, const struct addr *addr,
+                            const char *interface, int error)
+{
+	char text[ADDR_TEXT_MAX];
+
+	conf_errors_add(building->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
+	                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", explain(error));
 }
 
 static int add(struct building *building, enum listener_kind kind, const struct addr *addr)
 {
 	struct listener *have = find(building->have, addr, kind), *items;
 	struct sockets *set = building->set;
-	char text[ADDR_TEXT_MAX];
 	int r = 0;
 
 	items = reallocarray(set->items, set->count + 1, sizeof *items);
@@ -87,10 +118,11 @@ static int add(struct building *building, enum listener_kind kind, const struct 
 		r = open_beside(&items[set->count], building, kind, addr);
 	}
 	if (r < 0) {
-		conf_errors_add(building->errors, "cannot listen on %s%s: %s", addr_print(addr, text),
-		                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", explain(-r));
+		explain_failure(building, kind, addr, "", -r);
 		return r;
 	}
+	if (!have)
+		log_presence(&items[set->count]);
 	items[set->count++].keep = have != NULL;
 	return 0;
 }
@@ -104,6 +136,19 @@ static int add_for_protocols(struct building *building, const struct addr *addr)
 	if (r == 0 && building->conf->udp && addr->sa.sa_family != AF_UNIX)
 		r = add(building, LISTENER_DATAGRAM, addr);
 	return r;
+}
+
+/* Look up the number of an interface that did not exist when the configuration was read. */
+static int add_at_interface(struct building *building, const struct conf_listen *listen)
+{
+	struct addr addr = listen->addr;
+
+	addr.in6.sin6_scope_id = if_nametoindex(listen->interface);
+	if (addr.in6.sin6_scope_id == 0) {
+		explain_failure(building, building->conf->tcp ? LISTENER_STREAM : LISTENER_DATAGRAM, &addr, listen->interface, ENODEV);
+		return -ENODEV;
+	}
+	return add_for_protocols(building, &addr);
 }
 
 static int add_wildcard(struct building *building, uint16_t port)
@@ -134,8 +179,12 @@ int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *h
 	for (size_t i = 0; r == 0 && i < conf->listen_count; i++) {
 		const struct conf_listen *listen = &conf->listen[i];
 
-		r = listen->wildcard ? add_wildcard(&building, addr_port(&listen->addr))
-		                     : add_for_protocols(&building, &listen->addr);
+		if (listen->wildcard)
+			r = add_wildcard(&building, addr_port(&listen->addr));
+		else if (*listen->interface)
+			r = add_at_interface(&building, listen);
+		else
+			r = add_for_protocols(&building, &listen->addr);
 	}
 	if (r < 0)
 		sockets_abandon(set);

@@ -77,6 +77,11 @@
  * child and then its process group. */
 #define STOP_AGAIN_AFTER (1 * USEC_PER_SEC)
 
+/* How long a start waits for an address or an interface, and how often it looks. With RestartSec= of the unit, the starts of a
+ * service that waits for hours stay below the unit's StartLimitBurst=. */
+#define ADDRESS_WAIT (10 * USEC_PER_SEC)
+#define ADDRESS_INTERVAL (200 * USEC_PER_MSEC)
+
 /* Lines about ignored signals in a minute. */
 #define IGNORED_LINES 10
 
@@ -110,6 +115,8 @@ struct supervisor {
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at;
 	int64_t watchdog_usec;
 };
+
+static void on_signals(struct supervisor *supervisor);
 
 static void start_failed(struct supervisor *supervisor, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -287,6 +294,38 @@ static int exit_status_of_bind(int r)
 	return r == -EACCES || r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
+/* Whether to try again to listen, after `r`: while systemd waits for the service, and an address or an interface is not
+ * there yet. Waiting here rather than in the unit keeps its restarts fast, and the starts below its limit. Handles signals
+ * for up to ADDRESS_INTERVAL. */
+static bool wait_for_address(struct supervisor *supervisor, int r, int64_t until)
+{
+	struct pollfd signals = { .fd = supervisor->signals, .events = POLLIN };
+
+	if ((r != -ENODEV && r != -EADDRNOTAVAIL) || !notify_enabled() || !getenv("INVOCATION_ID") || clock_usec() >= until)
+		return false;
+	if (poll(&signals, 1, ADDRESS_INTERVAL / USEC_PER_MSEC) > 0)
+		on_signals(supervisor);
+	return supervisor->phase == PHASE_STARTING;
+}
+
+static int listen_when_there(struct supervisor *supervisor, const struct conf *conf, struct sockets *kept,
+                             struct conf_errors *errors)
+{
+	int64_t until = clock_usec() + ADDRESS_WAIT;
+	bool told = false;
+	int r;
+
+	for (;;) {
+		r = sockets_open(&supervisor->sockets, conf, kept, errors);
+		if (r == 0 || !wait_for_address(supervisor, r, until))
+			return r;
+		if (!told)
+			notify_status("", "Waiting: %s", errors->count > 0 ? errors->lines[0] : strerror(-r));
+		told = true;
+		conf_errors_clear(errors);
+	}
+}
+
 static int open_sockets(struct supervisor *supervisor, const struct conf *conf, struct store *store)
 {
 	struct conf_errors errors = { 0 };
@@ -298,9 +337,11 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 		supervisor->sockets = store->activated;
 		tell_mismatch(supervisor, conf);
 	} else {
-		r = sockets_open(&supervisor->sockets, conf, &store->kept, &errors);
+		r = listen_when_there(supervisor, conf, &store->kept, &errors);
 	}
-	if (r < 0) {
+	if (r < 0 && supervisor->phase == PHASE_STOPPING) {
+		/* a signal told to stop while it waited */
+	} else if (r < 0) {
 		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.lines[0] : strerror(-r));
 	} else {
 		for (size_t i = 0; i < store->kept.count; i++) {

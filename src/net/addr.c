@@ -3,6 +3,7 @@
 #include "net/addr.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -11,9 +12,14 @@
 static const char *const why_form =
 	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\" "
 	"or \"unix:/absolute/path\"";
+static const char *const why_name =
+	"names of hosts and of interfaces are not accepted; an address is written \"192.0.2.1\", \"192.0.2.1:7007\", "
+	"\"2001:db8::7\", \"[2001:db8::7]:7007\", \"fe80::1%eth0\" or \"unix:/absolute/path\"";
 static const char *const why_port = "a port is a number from 1 to 65535, in decimal without leading zeros";
 static const char *const why_path = "\"unix:\" is followed by an absolute path of at most 107 bytes";
-static const char *const why_scope = "the part after \"%\" names an interface of this host, or gives its number";
+static const char *const why_scope =
+	"the part after \"%\" is the name of an interface, of 1 to 15 bytes without spaces, \"/\" and \":\", or its number";
+static const char *const why_interface = "there is no such interface";
 static const char *const why_link =
 	"a link-local address needs its interface, as in \"fe80::1%eth0\"";
 
@@ -52,12 +58,28 @@ static int parse_unix(struct addr *addr, const char *path, const char **why)
 	return 0;
 }
 
+/* Whether `text` can be the name of an interface. */
+static bool is_interface_name(const char *text)
+{
+	size_t length = strlen(text);
+
+	return length > 0 && length < IF_NAMESIZE && strcmp(text, ".") != 0 && strcmp(text, "..") != 0 &&
+	       length == strcspn(text, " \t\n\v\f\r/:%") && length != strspn(text, "0123456789");
+}
+
+/* The sentence about a text that is no address; addresses have `characters` only. */
+static const char *why_no_address(const char *text, const char *characters)
+{
+	text += strspn(text, characters);
+	return isalpha((unsigned char) *text) ? why_name : why_form;
+}
+
 static int parse_in(struct addr *addr, const char *host, uint16_t port, const char **why)
 {
 	addr->in.sin_family = AF_INET;
 	addr->in.sin_port = htons(port);
 	addr->len = sizeof(addr->in);
-	return inet_pton(AF_INET, host, &addr->in.sin_addr) == 1 ? 0 : refuse(why, why_form);
+	return inet_pton(AF_INET, host, &addr->in.sin_addr) == 1 ? 0 : refuse(why, why_no_address(host, "0123456789."));
 }
 
 static int parse_in6(struct addr *addr, char *host, uint16_t port, const char **why)
@@ -70,13 +92,15 @@ static int parse_in6(struct addr *addr, char *host, uint16_t port, const char **
 	addr->in6.sin6_port = htons(port);
 	addr->len = sizeof(addr->in6);
 	if (inet_pton(AF_INET6, host, &addr->in6.sin6_addr) != 1)
-		return refuse(why, why_form);
+		return refuse(why, why_no_address(host, "0123456789abcdefABCDEF:."));
 	if (scope) {
 		addr->in6.sin6_scope_id = if_nametoindex(scope);
 		if (addr->in6.sin6_scope_id == 0)
 			addr->in6.sin6_scope_id = (uint32_t) positive(scope, UINT32_MAX);
-		if (addr->in6.sin6_scope_id == 0)
-			return refuse(why, why_scope);
+		if (addr->in6.sin6_scope_id == 0) {
+			*why = is_interface_name(scope) ? why_interface : why_scope;
+			return *why == why_interface ? -ENODEV : -EINVAL;
+		}
 	} else if (IN6_IS_ADDR_LINKLOCAL(&addr->in6.sin6_addr)) {
 		return refuse(why, why_link);
 	}

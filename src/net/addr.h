@@ -30,7 +30,8 @@ struct addr {
 /* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007" or
  * "unix:/absolute/path" from `text`; `port` is used where the text names none.
  * Ports are decimal, 1 to 65535, without leading zeros; no names are looked up.
- * Returns 0, or -EINVAL with `*why` set to a constant sentence that says what would be right. */
+ * Returns 0; -ENODEV where the interface after "%" does not exist, with all of `*addr` set but the scope; or -EINVAL. On
+ * failure `*why` is a constant sentence that says what would be right. */
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
 
 /* Write `addr` as addr_parse() reads it, the port always included: "192.0.2.1:7", "[::1]:7",

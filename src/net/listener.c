@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -116,37 +117,61 @@ int listener_share_port(const struct listener *listener, bool on)
 	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
 }
 
-static int bind_and_listen(const struct listener *listener, int backlog, bool shared)
+/* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862, proc_net_if_inet6(5). */
+static bool is_tentative(const struct addr *addr)
+{
+	char line[128], hex[33], file_hex[33];
+	unsigned index, flags;
+	bool found = false;
+	FILE *file;
+
+	if (addr->sa.sa_family != AF_INET6)
+		return false;
+	file = fopen("/proc/self/net/if_inet6", "re");
+	if (!file)
+		return false;
+	for (int i = 0; i < 16; i++)
+		snprintf(hex + 2 * i, 3, "%02x", addr->in6.sin6_addr.s6_addr[i]);
+	while (!found && fgets(line, sizeof line, file))
+		found = sscanf(line, "%32s %x %*x %*x %x", file_hex, &index, &flags) == 3 && strcmp(hex, file_hex) == 0 &&
+		        (addr->in6.sin6_scope_id == 0 || addr->in6.sin6_scope_id == index) && (flags & IFA_F_TENTATIVE);
+	fclose(file);
+	return found;
+}
+
+/* bind(2), with IP_FREEBIND where that is needed and permitted. */
+static int bind_internet(struct listener *listener, const struct listener_options *options)
 {
 	const struct addr *addr = &listener->addr;
-	int type = listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
+	int level = addr->sa.sa_family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	int option = addr->sa.sa_family == AF_INET6 ? IPV6_FREEBIND : IP_FREEBIND, r;
+
+	if (bind(listener->fd, &addr->sa, addr->len) == 0)
+		return 0;
+	if (errno != EADDRNOTAVAIL)
+		return -errno;
+	listener->presence = is_tentative(addr) ? LISTENER_TENTATIVE : LISTENER_ABSENT;
+	if (listener->presence == LISTENER_ABSENT && !options->freebind)
+		return -EADDRNOTAVAIL;
+	r = set_flag(listener->fd, level, option);
+	if (r < 0)
+		return r;
+	return bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+}
+
+static int bind_unix(const struct listener *listener)
+{
+	const struct addr *addr = &listener->addr;
+	int r = unix_remove_stale(addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
 	mode_t mask;
 
-	switch (addr->sa.sa_family) {
-	case AF_UNIX:
-		r = unix_remove_stale(addr, type);
-		break;
-	case AF_INET6:
-		r = set_flag(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY);
-		break;
-	default:
-		r = 0;
-	}
-	if (r == 0 && listener->kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX)
-		r = set_flag(listener->fd, SOL_SOCKET, SO_REUSEADDR);
-	if (r == 0 && shared)
-		r = listener_share_port(listener, true);
 	if (r < 0)
 		return r;
 	/* a socket file for its owner and group; the supervisor, which binds, has one thread */
 	mask = umask(0117);
 	r = bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
 	umask(mask);
-	if (r < 0)
-		return r;
-	if (listener->kind == LISTENER_STREAM && listen(listener->fd, backlog) < 0)
-		return -errno;
-	return shared ? listener_share_port(listener, false) : 0;
+	return r;
 }
 
 void listener_set_buffers(const struct listener *listener, unsigned bytes)
@@ -155,8 +180,27 @@ void listener_set_buffers(const struct listener *listener, unsigned bytes)
 		sockopt_set_buffers(listener->fd, bytes);
 }
 
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, unsigned buffer,
-                  bool shared)
+static int bind_and_listen(struct listener *listener, const struct listener_options *options)
+{
+	int family = listener->addr.sa.sa_family, r = 0;
+
+	if (family == AF_INET6)
+		r = set_flag(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY);
+	if (r == 0 && listener->kind == LISTENER_STREAM && family != AF_UNIX)
+		r = set_flag(listener->fd, SOL_SOCKET, SO_REUSEADDR);
+	if (r == 0 && options->shared)
+		r = listener_share_port(listener, true);
+	if (r == 0)
+		r = family == AF_UNIX ? bind_unix(listener) : bind_internet(listener, options);
+	if (r < 0)
+		return r;
+	if (listener->kind == LISTENER_STREAM && listen(listener->fd, options->backlog) < 0)
+		return -errno;
+	return options->shared ? listener_share_port(listener, false) : 0;
+}
+
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr,
+                  const struct listener_options *options)
 {
 	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
 
@@ -165,9 +209,9 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 	if (listener->fd < 0)
 		return -errno;
 	set_options(listener);
-	if (buffer > 0)
-		listener_set_buffers(listener, buffer);
-	r = bind_and_listen(listener, backlog, shared);
+	if (options->buffer > 0)
+		listener_set_buffers(listener, options->buffer);
+	r = bind_and_listen(listener, options);
 	if (r < 0) {
 		close(listener->fd);
 		listener->fd = -1;

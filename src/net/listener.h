@@ -15,10 +15,27 @@
 
 enum listener_kind { LISTENER_STREAM, LISTENER_DATAGRAM };
 
+/* Whether the host had the address when it was bound. */
+enum listener_presence {
+	LISTENER_PRESENT,
+	LISTENER_TENTATIVE, /* duplicate address detection was not finished */
+	LISTENER_ABSENT,
+};
+
+/* What listener_open() needs to know besides the address. */
+struct listener_options {
+	int backlog;
+	unsigned buffer; /* socket-buffer, see listener_set_buffers(); set before listen(2), so that the window scale of the first
+	                  * connection fits it, too (tcp(7)) */
+	bool freebind; /* bind an address that the host does not have (yet) */
+	bool shared;   /* beside another listener on the same port that agreed by listener_share_port() */
+};
+
 struct listener {
 	int fd;
 	enum listener_kind kind;
 	struct addr addr;   /* what it is bound to */
+	enum listener_presence presence;
 	bool adopted;       /* passed by the service manager: never unlinked */
 	dev_t device;       /* of the socket file of a unix listener opened here */
 	ino_t inode;
@@ -27,16 +44,17 @@ struct listener {
 	char name[64];      /* FDNAME of an adopted one, or "" */
 };
 
-/* Bind `addr` and listen with `backlog`; a unix path is made with mode 0660, a
+/* Bind `addr` and listen; a unix path is made with mode 0660, a
  * stale socket file (nobody listens) replaced, a live one refused with -EADDRINUSE, and any other
  * file there with -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which
  * accepted connections inherit (tcp(7)). Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive
- * buffer that the host allows. Non-blocking, close-on-exec. `buffer`: socket-buffer, see listener_set_buffers(); set
- * before listen(2), so that the window scale of the first connection fits it, too (tcp(7)). `shared`: beside another
- * listener on the same port that
- * agreed by listener_share_port(). Returns 0 with `*listener` filled in, or -errno. */
-int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr, int backlog, unsigned buffer,
-                  bool shared);
+ * buffer that the host allows. Non-blocking, close-on-exec. An address that the host does not have is bound with
+ * IP_FREEBIND (ip(7)) if `options`
+ * permit it, or if it is an IPv6 address of the host in duplicate address detection: it is served once the host has it.
+ * Returns 0 with `*listener` filled in; -EADDRNOTAVAIL where the host does not have the address; -ENODEV where the
+ * interface of a link-local address does not exist; another -errno. */
+int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr,
+                  const struct listener_options *options);
 
 /* Set the socket buffers that TCP connections inherit from a stream listener, as sockopt_set_buffers() does. */
 void listener_set_buffers(const struct listener *listener, unsigned bytes);

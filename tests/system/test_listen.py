@@ -9,6 +9,7 @@ import stat
 import pytest
 
 import echod
+import netns
 import peer
 import proc
 
@@ -189,9 +190,125 @@ def test_one_taken_port_among_several(launch):
     assert peer.refused(("127.0.0.1", other))
 
 
-def test_address_of_another_host(launch):
-    said = launch(listen=["192.0.2.77"]).fails(echod.EX_UNAVAILABLE)
-    assert "192.0.2.77" in said
+@pytest.mark.parametrize("address", ["192.0.2.77", pytest.param("2001:db8::77", marks=ipv6)])
+def test_address_of_another_host(start, launch, address):
+    """Served when it comes, with a warning; refused without freebind."""
+    said = launch(listen=[address], freebind=False).fails(echod.EX_UNAVAILABLE)
+    assert address in said and "freebind" in said
+    daemon = start(listen=[address, "127.0.0.1"], protocols=["tcp", "udp"])
+    assert len([line for line in daemon.log().splitlines() if "warning: " in line and address in line]) == 2, daemon.log()
+    daemon.visit()
+
+
+# Addresses and interfaces that come later
+
+def wire(inside):
+    inside.setup("link", "add", "wire", "type", "veth", "peer", "name", "other")
+
+
+@pytest.fixture
+def wired():
+    """A namespace with a pair of interfaces, `wire` and `other`, both down."""
+    with netns.make(wire) as made:
+        yield made
+
+
+def echoes(namespace, address, kind=socket.SOCK_STREAM):
+    """Whether the address answers."""
+    with namespace.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind) as sock:
+        sock.settimeout(1)
+        try:
+            sock.connect(address)
+            sock.sendall(b"hello")
+            return sock.recv(16) == b"hello"
+        except OSError:
+            return False
+
+
+@root
+@pytest.mark.parametrize("address, prefix", [("192.0.2.7", 24), pytest.param("2001:db8::7", 64, marks=ipv6)])
+def test_address_that_comes_after_the_start(launch, wired, model, address, prefix):
+    """Over TCP and UDP, from the moment it appears, also after it was gone for some time."""
+    daemon = launch(model, listen=[address], protocols=["tcp", "udp"], wrap=wired.wrap())
+    daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
+    for _ in range(2):
+        assert not echoes(wired, (address, daemon.port))
+        wired.setup("address", "add", f"{address}/{prefix}", "dev", "wire", *(["nodad"] if ":" in address else []))
+        wired.setup("link", "set", "wire", "up")
+        for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+            proc.until(lambda: echoes(wired, (address, daemon.port), kind), "an echo")
+        wired.setup("address", "del", f"{address}/{prefix}", "dev", "wire")
+
+
+@root
+@ipv6
+@pytest.mark.parametrize("freebind", [True, False])
+def test_address_in_duplicate_address_detection(launch, wired, freebind):
+    """Not an error, nor worth a warning: it is served when that is finished."""
+    wired.sysctl("net.ipv6.conf.wire.dad_transmits=3")
+    wired.setup("link", "set", "wire", "up")
+    wired.setup("link", "set", "other", "up")
+    wired.setup("address", "add", "2001:db8::8/64", "dev", "wire")
+    daemon = launch("epoll", listen=["2001:db8::8"], freebind=freebind, wrap=wired.wrap())
+    daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
+    assert "2001:db8::8" in daemon.log() and "warning" not in daemon.log(), daemon.log()
+    proc.until(lambda: echoes(wired, ("2001:db8::8", daemon.port)), "an echo", 20)
+
+
+@ipv6
+@pytest.mark.parametrize("protocols", [["tcp"], ["udp"]])
+def test_missing_interface(launch, protocols):
+    """69, not 78: the file is correct."""
+    keys = {"listen": ["fe80::1%missing0", "127.0.0.1"], "protocols": protocols, "port": echod.free_port()}
+    said = launch(**keys).fails(echod.EX_UNAVAILABLE)
+    assert "missing0" in said and "no such interface" in said
+    daemon = launch(daemonize=True, **keys)
+    assert "missing0" in daemon.fails(echod.EX_UNAVAILABLE)
+    tested = echod.run("-t", "-c", daemon.config)
+    assert tested.returncode == 0, tested.stderr
+    assert launch(listen=["fe80::1%4294967295"]).fails(echod.EX_UNAVAILABLE)
+
+
+def test_two_missing_interfaces_are_not_the_same(tmpdir):
+    path = f"{tmpdir}/conf"
+    for listen, status in (("fe80::1%missing0", 0), ("[fe80::1%missing1]", echod.EX_CONFIG)):
+        with open(path, "w") as file:
+            file.write(f'listen = {{"[fe80::1%missing1]:7", "{listen}"}}\n')
+        assert echod.run("-t", "-c", path).returncode == status
+
+
+@root
+@ipv6
+def test_interface_that_comes_while_systemd_waits(launch, wired):
+    """The start waits for it."""
+    wired.setup("link", "set", "wire", "down")
+    daemon = launch(listen=["fe80::7%late0"], wrap=wired.wrap(), env={"INVOCATION_ID": "0" * 32})
+    proc.until(lambda: proc.status(daemon.pid)["State"].startswith("S"), "a process that waits")
+    wired.setup("link", "set", "wire", "name", "late0")
+    wired.setup("link", "set", "late0", "up")
+    wired.setup("address", "add", "fe80::7/64", "dev", "late0", "nodad")
+    daemon.wait_log("Ready: .*late0")
+
+
+@ipv6
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_it_waits_for_an_interface(launch, number):
+    daemon = launch(listen=["fe80::7%missing0"], env={"INVOCATION_ID": "0" * 32})
+    assert "missing0" in daemon.notify.wait("STATUS")["STATUS"]
+    daemon.signal(signal.SIGHUP)
+    daemon.signal(number)
+    assert daemon.wait_exit(5) == 0
+
+
+@ipv6
+def test_reload_with_a_missing_interface(start):
+    daemon = start("epoll")
+    daemon.configure(listen=["127.0.0.1", "fe80::1%missing0"])
+    _, ready = daemon.hup()
+    assert "missing0" in ready["STATUS"] and "missing0" in daemon.log()
+    daemon.visit()
+    daemon.reload(listen=["127.0.0.1"])
+    daemon.visit()
 
 
 @root

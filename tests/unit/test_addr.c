@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 
 #include "net/addr.h"
 
@@ -63,7 +64,7 @@ static void refuses_the_rest(void **state)
 		"192.0.2.1 ", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:07", "192.0.2.1:65536", "192.0.2.1:+7",
 		"192.0.2.1:7x", "192.0.2.1:99999999999999999999", "192.0.2.1:-1", ":7", ":", "192.0.2.1/24", "[", "[]",
 		"[]:7", "[::1", "[::1]7", "[::1]:", "[::1]:0", "[192.0.2.1]", "[192.0.2.1]:7", "2001:db8::g",
-		"::1%", "::1%no-such-interface", "fe80::1", "[fe80::1]:7", "fe80::1%0", "fe80::1%01", "fe80::1%4294967297",
+		"::1%", "::1%name/with/slash", "::1%name of", "::1%..", "fe80::1%sixteen-letters-", "fe80::1", "[fe80::1]:7", "fe80::1%0", "fe80::1%01", "fe80::1%4294967297",
 		"[::1]:7]", "[[::1]]:7", "unix:", "unix:relative", "unix:@abstract", "UNIX:/x",
 	};
 
@@ -72,10 +73,41 @@ static void refuses_the_rest(void **state)
 		struct addr addr;
 		const char *why = NULL;
 
-		if (addr_parse(&addr, wrong[i], 7, &why) == 0)
+		if (addr_parse(&addr, wrong[i], 7, &why) != -EINVAL)
 			fail_msg("\"%s\" was taken for an address", wrong[i]);
 		assert_non_null(why);
 	}
+}
+
+static void knows_that_an_interface_is_missing(void **state)
+{
+	static const char *const texts[] = { "fe80::1%no-such-one", "[fe80::1%no-such-one]:9", "2001:db8::1%no-such-one" };
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct addr addr;
+		const char *why = NULL;
+
+		assert_int_equal(addr_parse(&addr, texts[i], 7, &why), -ENODEV);
+		assert_non_null(why);
+		assert_int_equal(addr.in6.sin6_scope_id, 0);
+		assert_int_equal(addr_port(&addr), i == 1 ? 9 : 7);
+	}
+}
+
+static void says_that_names_are_not_accepted(void **state)
+{
+	static const char *const names[] = { "eth0", "localhost", "localhost:7", "[localhost]:7", "www.example.org", "wlp3s0" };
+	struct addr addr;
+	const char *why;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_int_equal(addr_parse(&addr, names[i], 7, &why), -EINVAL);
+		assert_non_null(strstr(why, "names of hosts and of interfaces are not accepted"));
+	}
+	assert_int_equal(addr_parse(&addr, "192.0.2.256", 7, &why), -EINVAL);
+	assert_null(strstr(why, "names"));
 }
 
 static void knows_the_longest_path(void **state)
@@ -170,6 +202,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_prints),
 		cmocka_unit_test(refuses_the_rest),
+		cmocka_unit_test(knows_that_an_interface_is_missing),
+		cmocka_unit_test(says_that_names_are_not_accepted),
 		cmocka_unit_test(knows_the_longest_path),
 		cmocka_unit_test(prints_what_the_kernel_reports),
 		cmocka_unit_test(unmaps),

@@ -135,6 +135,7 @@ static void check_defaults(const struct conf *conf)
 	assert_true(conf->tcp);
 	assert_false(conf->udp);
 	assert_int_equal(conf->backlog, 4096);
+	assert_true(conf->freebind);
 	assert_int_equal(conf->max_connections, 0);
 	assert_int_equal(conf->max_per_source, 0);
 	assert_int_equal(conf->idle_timeout, 600);
@@ -179,6 +180,7 @@ static const char every_key[] =
 	"workers = 8\n"
 	"port = 7007\n"
 	"listen = {\"127.0.0.1\", \"[::1]:9\", \"unix:/run/e.sock\"}\n"
+	"freebind = false\n"
 	"protocols = {\"tcp\", \"udp\"}\n"
 	"backlog = 65535\n"
 	"max-connections = 10000000\n"
@@ -222,6 +224,7 @@ static void reads_every_key(void **state)
 	assert_true(conf->tcp);
 	assert_true(conf->udp);
 	assert_int_equal(conf->backlog, 65535);
+	assert_false(conf->freebind);
 	assert_int_equal(conf->max_connections, 10000000);
 	assert_int_equal(conf->max_per_source, 5);
 	assert_int_equal(conf->idle_timeout, 86400000);
