@@ -14,6 +14,8 @@ libechod_a_SOURCES = \
 	src/base/list.h \
 	src/base/log.c \
 	src/base/log.h \
+	src/base/log_budget.c \
+	src/base/log_budget.h \
 	src/base/names.c \
 	src/base/names.h \
 	src/base/notify.c \

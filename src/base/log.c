@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/escape.h"
+#include "base/log_budget.h"
 #include "base/timeout.h"
 
 #define FIELDS_MAX 24
@@ -418,24 +420,96 @@ int log_record_read(struct log_record *record, const char *bytes, size_t size, c
 	return (seen & SEEN_PRIORITY) && (seen & SEEN_MESSAGE) ? 0 : -EBADMSG;
 }
 
-int log_relay_receive(int fd, int limit)
+/* Lines of one worker process, and of all; and of them, about the connections of one source, and of all sources. Workers have
+ * budgets of their own, but a pool has many workers, and one that is compromised keeps to none. */
+static struct log_budget process_lines = { .share = 1000, .all = 4000, .interval = 10 * USEC_PER_SEC };
+static struct log_budget source_lines = { .share = 250, .all = 1000, .interval = 10 * USEC_PER_SEC };
+
+/* The value of a field, or NULL. */
+static const char *record_find(const struct log_record *record, const char *field)
+{
+	size_t length = strlen(field);
+
+	for (size_t at = 0; at < record->length; at += strlen(record->text + at) + 1)
+		if (strncmp(record->text + at, field, length) == 0 && record->text[at + length] == '=')
+			return record->text + at + length + 1;
+	return NULL;
+}
+
+/* Reduce "192.0.2.1:7" and "[2001:db8::1%eth0]:7" to what a host can choose least: the address, of IPv6 the /64. Other text
+ * is a source by itself. Returns the number of bytes. */
+static size_t source_key(const char *peer, unsigned char key[static 256])
+{
+	bool bracket = *peer == '[';
+	char text[256];
+	size_t length;
+
+	snprintf(text, sizeof text, "%s", peer + bracket);
+	text[bracket ? strcspn(text, "%]") : strcspn(text, ":")] = '\0';
+	if (inet_pton(bracket ? AF_INET6 : AF_INET, text, key) == 1)
+		return bracket ? 8 : 4;
+	length = strnlen(peer, 255);
+	memcpy(key, peer, length);
+	return length;
+}
+
+static bool relay_allows(const struct log_record *record, pid_t sender)
+{
+	const char *peer = record_find(record, "ECHOD_PEER");
+	unsigned char key[256];
+	int64_t now = clock_coarse_usec();
+
+	return log_budget_take(&process_lines, &sender, sizeof sender, now) &&
+	       (!peer || log_budget_take(&source_lines, key, source_key(peer, key), now));
+}
+
+/* Receive one record. `*sender` is the process that sent it, as the kernel says (SO_PASSCRED, unix(7)). There is no room for
+ * descriptors: the kernel closes those that come along. */
+static ssize_t relay_receive(int fd, char *bytes, size_t size, pid_t *sender)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = bytes, .iov_len = size };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+		                  .msg_controllen = sizeof control.bytes };
+	/* a record that is too long comes cut, and so without the NUL at its end */
+	ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+	struct ucred credentials;
+
+	*sender = 0;
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS) {
+		memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
+		*sender = credentials.pid;
+	}
+	return n;
+}
+
+int log_relay_receive(int fd, int limit, uint64_t *suppressed)
 {
 	char bytes[LOG_RECORD_MAX];
 	struct log_record record;
 	const char *message;
+	pid_t sender;
 	int count = 0;
 
+	*suppressed = 0;
 	while (count < limit) {
-		/* one that is too long comes cut, and so without the NUL at its end */
-		ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+		ssize_t n = relay_receive(fd, bytes, sizeof bytes, &sender);
 
 		if (n < 0)
 			break;
 		count++;
 		if (log_record_read(&record, bytes, (size_t) n, &message) < 0)
 			count_lost();
-		else if (log_wants(record.priority))
+		else if (!log_wants(record.priority))
+			continue;
+		else if (relay_allows(&record, sender))
 			record_write(&record, message);
+		else
+			++*suppressed;
 	}
 	return count;
 }

@@ -73,9 +73,10 @@ void log_count_lost(_Atomic uint64_t *lost);
  * that do not fit are counted in `*lost`. */
 void log_relay_to(int fd, _Atomic uint64_t *lost);
 
-/* In the supervisor: write what workers sent to the other end, at most `limit` records. Workers are not trusted: a
- * record that log_record_read() rejects is counted as lost. Returns the number received. */
-int log_relay_receive(int fd, int limit);
+/* In the supervisor: write what workers sent to the other end, which has SO_PASSCRED set, at most `limit` records. Workers are
+ * not trusted: a record that log_record_read() rejects is counted as lost, and records beyond the share of their process or
+ * of the source that they are about (log_budget.h) are left out and counted in `*suppressed`. Returns the number received. */
+int log_relay_receive(int fd, int limit, uint64_t *suppressed);
 
 /* Check the `size` bytes that a worker sent, and make a record of them with control characters escaped. They must be
  * NUL-terminated fields: PRIORITY and MESSAGE, and possibly MESSAGE_ID and SYSLOG_IDENTIFIER, once each with a value

@@ -180,11 +180,15 @@ static uint64_t count_since(const struct stats_board *board, enum stats_counter 
 
 void report_left_out(struct report *report, struct stats_board *board)
 {
-	uint64_t lines = ratelimit_take_left_out(&board->connection_lines);
+	uint64_t suppressed = count_since(board, STAT_LOG_SUPPRESSED, &report->suppressed);
+	uint64_t lost = count_since(board, STAT_LOG_LOST, &report->log_lost);
 
-	lines += count_since(board, STAT_LOG_LOST, &report->log_lost);
-	if (lines > 0)
-		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " lines about connections were left out", lines);
+	if (suppressed > 0)
+		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " log lines were suppressed: too many from their source or in all",
+		          suppressed);
+	if (lost > 0)
+		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " log lines were suppressed: their target or the supervisor did "
+		          "not take them in time", lost);
 }
 
 bool report_progress(struct report *report, const struct stats_board *board)

@@ -15,6 +15,7 @@ struct report {
 	struct stats_total last;  /* what was told last */
 	char trouble[256];        /* the last one, or "" */
 	bool metrics_failed;      /* and was told */
+	uint64_t suppressed;      /* told so far */
 	uint64_t log_lost;        /* told so far */
 	uint64_t progress, unsent; /* at the last report_progress() */
 	uint64_t cut_off;         /* told so far */

@@ -186,11 +186,12 @@ static int open_signals(struct supervisor *supervisor)
 
 static int open_relay(struct supervisor *supervisor)
 {
-	int ends[2], size = 4 << 20;
+	int ends[2], size = 4 << 20, on = 1;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return -errno;
 	(void) setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	(void) setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 	supervisor->relay = ends[0];
 	supervisor->ground.log_relay = ends[1];
 	return 0;
@@ -822,10 +823,12 @@ static void on_signals(struct supervisor *supervisor)
 	}
 }
 
-static void on_relay(struct supervisor *supervisor)
+static void on_relay(struct supervisor *supervisor, int limit)
 {
-	int count = log_relay_receive(supervisor->relay, RELAY_BATCH);
+	uint64_t suppressed;
+	int count = log_relay_receive(supervisor->relay, limit, &suppressed);
 
+	stats_add(&supervisor->ground.board->others, STAT_LOG_SUPPRESSED, suppressed);
 	supervisor->work += (unsigned) count;
 	if (count > 0 && supervisor->left_out_at == INT64_MAX)
 		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
@@ -942,7 +945,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
 	if (poll(fds, 3, clock_poll_timeout(clock_earlier(next_timer(supervisor), crews_at), now)) < 0)
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	if (fds[1].revents)
-		on_relay(supervisor);
+		on_relay(supervisor, RELAY_BATCH);
 	if (fds[2].revents)
 		supervisor->work += crew_note_ready(supervisor->next);
 	if (fds[0].revents)
@@ -986,7 +989,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 		if (notify_take_lost())
 			supervisor->notify_at = now + NOTIFY_INTERVAL;
 	}
-	(void) log_relay_receive(supervisor->relay, RELAY_LAST);
+	on_relay(supervisor, RELAY_LAST);
 }
 
 /* Connections that still wait in the queue for a successor that will not come. The crews are gone. */

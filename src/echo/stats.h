@@ -48,6 +48,7 @@
 	X(STAT_UDP_RATE, "datagrams_dropped", "reason=\"rate\"", "") \
 	X(STAT_UDP_SEND_FAILED, "datagrams_dropped", "reason=\"send_failed\"", "") \
 	X(STAT_UDP_QUEUE_FULL, "datagrams_dropped", "reason=\"queue_full\"", "") \
+	X(STAT_LOG_SUPPRESSED, "log_lines_suppressed", "", "Log lines left out because their source, or all together, had too many") \
 	X(STAT_LOG_LOST, "log_records_lost", "", "Log records that found the way to the supervisor full")
 
 enum stats_counter {
@@ -88,7 +89,6 @@ struct stats_orders {
 #define STATS_CREWS 64
 
 struct stats_board {
-	struct ratelimit connection_lines; /* log-connections */
 	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
 	struct ratelimit limit_lines;      /* max-connections reached */
 	struct stats_orders orders[STATS_CREWS];

@@ -3,16 +3,19 @@
 #include "models/session.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/log_budget.h"
 
-/* At most so many lines about connections in so long; the rest is counted and told. */
+/* Most lines about the connections of one source and of all sources in each interval; the rest is counted and reported. */
+#define LINES_SHARE 250
+#define LINES_ALL 1000
 #define LINES_INTERVAL (10 * USEC_PER_SEC)
-#define LINES_BURST 1000
 
 /* By so many ticks may the clock that noted a movement be ahead of the one it is compared with. */
 #define CLOCKS_APART 1000
@@ -33,10 +36,24 @@ void session_open(struct session *session, const struct arrival *arrival)
 	session_touch(session, arrival->active);
 }
 
-static bool line_allowed(const struct worker *worker)
+/* The budget of this process; the supervisor has one for all of them (log.h). */
+static struct log_budget lines = { .share = LINES_SHARE, .all = LINES_ALL, .interval = LINES_INTERVAL };
+static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Whether a line about a connection of `peer` is to be written; suppressed ones are counted. */
+static bool line_allowed(const struct worker *worker, const struct peer *peer)
 {
-	return worker->conf->log_connections && log_wants(LOG_INFO) &&
-	       ratelimit_allow(&worker->board->connection_lines, clock_coarse_usec(), LINES_INTERVAL, LINES_BURST);
+	size_t size = peer->family == AF_INET ? 4 : peer->family == AF_INET6 ? 8 : 0; /* an IPv6 host has a /64 */
+	bool allowed;
+
+	if (!worker->conf->log_connections || !log_wants(LOG_INFO))
+		return false;
+	pthread_mutex_lock(&lines_lock);
+	allowed = log_budget_take(&lines, peer->address, size, clock_coarse_usec());
+	pthread_mutex_unlock(&lines_lock);
+	if (!allowed)
+		stats_add(worker->slot, STAT_LOG_SUPPRESSED, 1);
+	return allowed;
 }
 
 /* The fields and texts that every line about a connection has. */
@@ -86,7 +103,7 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 	struct log_record record;
 
 	stats_add(worker->slot, end_counters[reason], 1);
-	if (!line_allowed(worker))
+	if (!line_allowed(worker, peer))
 		return;
 	describe(&record, fd, peer, reason, EVENT_CONNECTION_REFUSED, peer_text, local);
 	log_end(&record, "%s to %s refused: %s", peer_text, local,
@@ -104,7 +121,7 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
-	if (line_allowed(worker))
+	if (line_allowed(worker, &session->peer))
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
 	session_release(session, worker);

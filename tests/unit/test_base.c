@@ -14,6 +14,7 @@
 #include "base/escape.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "base/log_budget.h"
 #include "base/ratelimit.h"
 #include "base/siphash.h"
 
@@ -53,6 +54,44 @@ static void pool_objects_do_not_overlap(void **state)
 	assert_ptr_equal(pool.chunks.next, pool.chunks.prev);
 	pool_free(&pool);
 	assert_true(list_empty(&pool.chunks));
+}
+
+static unsigned lines_taken(struct log_budget *budget, uint32_t source, unsigned lines, int64_t now)
+{
+	unsigned taken = 0;
+
+	for (unsigned i = 0; i < lines; i++)
+		taken += log_budget_take(budget, &source, sizeof source, now);
+	return taken;
+}
+
+static void log_budget_is_shared(void **state)
+{
+	static struct log_budget budget = { .share = 10, .all = 25, .interval = USEC_PER_SEC };
+
+	(void) state;
+	/* each source has its share, until all have what there is */
+	assert_int_equal(lines_taken(&budget, 1, 1000, 5 * USEC_PER_SEC), 10);
+	assert_int_equal(lines_taken(&budget, 2, 4, 5 * USEC_PER_SEC + 1), 4);
+	assert_int_equal(lines_taken(&budget, 3, 1000, 6 * USEC_PER_SEC - 1), 10);
+	assert_int_equal(lines_taken(&budget, 4, 1000, 6 * USEC_PER_SEC - 1), 1);
+	/* the next interval begins afresh */
+	assert_int_equal(lines_taken(&budget, 1, 1000, 6 * USEC_PER_SEC), 10);
+	assert_int_equal(lines_taken(&budget, 5, 1, 6 * USEC_PER_SEC), 1);
+}
+
+static void log_budget_keeps_floods_in_mind(void **state)
+{
+	static struct log_budget budget = { .share = 10, .all = UINT32_MAX, .interval = USEC_PER_SEC };
+	unsigned again = 0;
+
+	(void) state;
+	assert_int_equal(lines_taken(&budget, 0, 1000, 1), 10);
+	/* many other sources do not make the table forget the one that has used its share */
+	for (uint32_t source = 1; source < 20000; source++)
+		assert_int_equal(lines_taken(&budget, source, 1, 1), 1);
+	again = lines_taken(&budget, 0, 1000, 1);
+	assert_int_equal(again, 0);
 }
 
 static void ratelimit_lets_a_burst_through_and_counts_the_rest(void **state)
@@ -194,6 +233,8 @@ int main(void)
 		cmocka_unit_test(records_of_workers_are_checked),
 		cmocka_unit_test(siphash_agrees_with_its_paper),
 		cmocka_unit_test(pool_objects_do_not_overlap),
+		cmocka_unit_test(log_budget_is_shared),
+		cmocka_unit_test(log_budget_keeps_floods_in_mind),
 		cmocka_unit_test(ratelimit_lets_a_burst_through_and_counts_the_rest),
 		cmocka_unit_test(poll_timeouts_are_rounded_up),
 	};
