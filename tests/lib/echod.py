@@ -145,18 +145,19 @@ class Daemon:
 
     Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the one loopback
     port the daemon gets otherwise. `args` go on the command line, `env` into the environment (None removes).
-    With `store` the service manager keeps descriptors for it.
+    With `store` the service manager keeps descriptors for it; with `notify_file` its socket can be reached from other network
+    namespaces.
     """
 
     _started = set()  # whose exit statuses belong to a Popen
 
     def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
-                 text=None, program=None, umask=-1, cwd=None, stderr=None, store=False, **keys):
+                 text=None, program=None, umask=-1, cwd=None, stderr=None, store=False, notify_file=False, **keys):
         self.directory = pathlib.Path(tempfile.mkdtemp(dir=directory))
         self.directory.chmod(0o755)
         self.config = self.directory / "echod.conf"
         self.stderr_path = self.directory / "stderr"
-        self.notify = Notify(store)
+        self.notify = Notify(store, str(self.directory / "notify") if notify_file else None)
         self.tag = b"ECHOD_TEST=" + secrets.token_hex(8).encode()
         self.returncode = None
         self.crash_expected = False

@@ -19,7 +19,7 @@ class Namespace:
     """It has a loopback interface, and what setup(...) gives it."""
 
     def __init__(self):
-        self.name = f"echod-hold-{secrets.token_hex(4)}"
+        self.name = f"echod-test-{secrets.token_hex(4)}"
         self.ip("netns", "add", self.name)
         self.setup("link", "set", "lo", "up")
 
@@ -30,6 +30,11 @@ class Namespace:
     def setup(self, *args):
         """ip(8) inside."""
         self.ip("-n", self.name, *args)
+
+    def links_up(self):
+        """Whether every interface but the loopback is operational: until then the kernel drops what it sends."""
+        lines = subprocess.run(["ip", "-n", self.name, "-o", "link"], check=True, timeout=20, capture_output=True, text=True).stdout
+        return all(" state UP " in line for line in lines.splitlines() if "LOOPBACK" not in line)
 
     def sysctl(self, setting):
         self.ip(*self.wrap()[1:], "sysctl", "-qw", setting)
@@ -43,17 +48,22 @@ class Namespace:
 
     def inside(self, act):
         """What act() returns in a thread that is inside: a socket belongs to the namespace of the thread that made it."""
-        done = []
+        done, wrong = [], []
 
         def enter():
             fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
+            try:
+                assert ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0, "setns failed"
                 done.append(act())
-            os.close(fd)
+            except Exception as error:
+                wrong.append(error)
+            finally:
+                os.close(fd)
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join()
-        assert done, "setns failed"
+        if wrong:
+            raise wrong[0]
         return done[0]
 
     def socket(self, *args):

@@ -24,13 +24,17 @@ class Notify:
     FDSTOREREMOVE=1 or the end of the service. Without, they are closed at once.
     """
 
-    def __init__(self, store=False):
+    def __init__(self, store=False, path=None):
+        """`path` is a socket in the file system, for a daemon in another network namespace; else it is an abstract one."""
         self.store = [] if store else None  # (name, descriptor)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         name = f"echod-test-{os.getpid()}-{secrets.token_hex(6)}"
-        self.sock.bind("\0" + name)
-        self.address = "@" + name
+        self._bound = path or "\0" + name
+        self.sock.bind(self._bound)
+        self.address = path or "@" + name
+        if path:
+            os.chmod(path, 0o666)
         self.messages = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._receive, daemon=True)
@@ -116,7 +120,7 @@ class Notify:
 
     def close(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.connect("\0" + self.address[1:])
+            sock.connect(self._bound)
             sock.send(b"close")
         self._thread.join(5)
         for _, fd in self.take_store():

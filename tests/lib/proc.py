@@ -30,8 +30,12 @@ def become_subreaper():
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def hard_nofile():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def raise_nofile():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = hard_nofile()
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

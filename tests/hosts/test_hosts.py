@@ -1,0 +1,330 @@
+"""Every model does the same short scenario on each host of a table: limits, processors, kernels, file systems, networks
+and users as they are elsewhere, made by LD_PRELOAD (host.c), namespaces and real limits."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Optional
+
+import pytest
+
+import build
+import echod
+import metrics
+import netns
+import peer
+import proc
+
+STOCK_WMEM_MAX = 212992  # net.core.wmem_max where nobody changed it
+MEMORY = 48 << 20        # most of the daemon without connections; tables that follow from a limit must not make it larger
+
+TCP, UDP, UNIX = "tcp", "udp", "unix"
+
+
+@dataclass
+class Host:
+    """How to start a daemon there, and what holds there."""
+    wrap: list = field(default_factory=list)     # before the command
+    env: dict = field(default_factory=dict)
+    keys: dict = field(default_factory=dict)     # of echod.conf
+    program: Optional[str] = None
+    clients: list = field(default_factory=lambda: ["127.0.0.1", *(["::1"] if echod.have_ipv6() else [])])
+    inside: Callable = lambda act: act()         # calls act() where the clients are
+    transports: tuple = (TCP, UDP, UNIX)
+    processors: Optional[int] = None             # the event loops that `workers = 0` must give
+    connections: int = 1                         # that live over the reload
+    first_process: bool = False                  # echod is PID 1 of its namespace
+
+
+# Parts of hosts
+
+def needs_root():
+    if os.geteuid() != 0:
+        pytest.skip("only root can make this host")
+
+
+def preload(**settings):
+    """A host as host.c shows it."""
+    if echod.SANITIZED:
+        pytest.skip("a sanitizer does not run beside LD_PRELOAD")
+    library = build.DIRECTORY / "tests/hosts/host.so"
+    assert library.is_file(), f"{library} is missing: make check-hosts makes it"
+    return {"LD_PRELOAD": str(library), **{f"HOST_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+def limited(number):
+    """A real hard and soft RLIMIT_NOFILE."""
+    if number > proc.hard_nofile():
+        return Host(env=preload(nofile=number))
+    return Host(wrap=["prlimit", f"--nofile={number}:{number}"])
+
+
+def shell(script, *args):
+    """A command prefix: run a shell script, whose last command is exec "$@", in namespaces of its own."""
+    needs_root()
+    return ["unshare", "--mount", "sh", "-ec", script, "sh", *args]
+
+
+# A root directory with everything of this one but $2, at $1.
+ROOT = """
+new=$1 without=$2
+shift 2
+mount -t tmpfs none "$new"
+for path in /*; do
+	case " $without " in *" $path "*) continue ;; esac
+	if [ -L "$path" ]; then cp -P "$path" "$new"
+	elif [ -d "$path" ]; then mkdir "$new$path"; mount --rbind "$path" "$new$path"
+	fi
+done
+for path in $without; do ! [ -e "$new$path" ]; done
+exec chroot "$new" "$@"
+"""
+
+READ_ONLY = """
+for path in $(findmnt -rno TARGET | sort -r); do mount -o remount,bind,ro "$path" 2>/dev/null || :; done
+if touch "$1/file" 2>/dev/null; then echo "the root is not read-only" >&2; exit 99; fi
+shift
+exec "$@"
+"""
+
+# Join the control group $1.
+JOIN = """
+echo $$ >"$1/cgroup.procs"
+shift
+exec "$@"
+"""
+
+
+def without(*paths):
+    def make(directory, stack):
+        (directory / "root").mkdir()
+        return Host(wrap=shell(ROOT, str(directory / "root"), " ".join(paths)))
+    return make
+
+
+def read_only(directory, stack):
+    return Host(wrap=shell(READ_ONLY, str(directory)), transports=(TCP, UDP))
+
+
+def quota_v1(directory, stack):
+    """Half a processor, by a real control group."""
+    needs_root()
+    parent = Path("/sys/fs/cgroup/cpu")
+    if not (parent / "cpu.cfs_quota_us").parent.is_dir() or not os.access(parent / "cgroup.procs", os.W_OK):
+        pytest.skip("no control groups of version 1 with the cpu controller at /sys/fs/cgroup/cpu")
+    group = parent / f"echod-test-{secrets.token_hex(4)}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    # empty once the daemon has ended
+    stack.callback(lambda: proc.until(lambda: not (group / "cgroup.procs").read_text() and not group.rmdir(), "an empty group"))
+    (group / "cpu.cfs_period_us").write_text("100000")
+    (group / "cpu.cfs_quota_us").write_text("50000")
+    return Host(wrap=["sh", "-ec", JOIN, "sh", str(group)], processors=1)
+
+
+def quota_v2(directory, stack):
+    """A container with three and a half of 64 processors: 4 loops."""
+    files = directory / "files"
+    for name, text in {
+            "proc/self/mountinfo": "31 24 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+            "proc/self/cgroup": "0::/machine/container\n",
+            "sys/fs/cgroup/machine/cpu.max": "350000 100000\n",
+            "sys/fs/cgroup/machine/container/cpu.max": "max 100000\n"}.items():
+        path = files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Host(env=preload(processors=64, files=files), processors=4)
+
+
+def processors(number, **more):
+    def make(directory, stack):
+        if number <= len(os.sched_getaffinity(0)) and not more:
+            some = sorted(os.sched_getaffinity(0))[:number]
+            return Host(wrap=["taskset", "-c", ",".join(map(str, some))], processors=number)
+        host = limited(more["nofile"]) if more else Host()
+        host.env = {**host.env, **preload(processors=number)}
+        host.processors = number
+        return host
+    return make
+
+
+def network(setup, clients, **more):
+    """A namespace with these sysctls."""
+    def make(directory, stack):
+        def prepare(namespace):
+            for setting in setup:
+                namespace.sysctl(setting)
+        namespace = stack.enter_context(netns.make(prepare))
+        return Host(wrap=namespace.wrap(), inside=namespace.inside, clients=clients, **more)
+    return make
+
+
+def two_uplinks(directory, stack):
+    """A client behind a router that has two links to the host; the host's default route is the first link.
+
+        client 10.62.9.2 -- router -- 10.62.1.1 host
+                                   \\- 10.62.2.1
+    """
+    host, router, client = (stack.enter_context(netns.make(lambda namespace: None)) for _ in range(3))
+    tag = secrets.token_hex(3)
+    for end, other, near, far in ((host, router, "10.62.1.1/24 fd62:1::1/64", "10.62.1.254/24 fd62:1::fe/64"),
+                                  (host, router, "10.62.2.1/24 fd62:2::1/64", "10.62.2.254/24 fd62:2::fe/64"),
+                                  (client, router, "10.62.9.2/24 fd62:9::2/64", "10.62.9.254/24 fd62:9::fe/64")):
+        names = f"a{tag}{near[6]}", f"b{tag}{near[6]}"
+        host.ip("link", "add", names[0], "netns", end.name, "type", "veth", "peer", "name", names[1], "netns", other.name)
+        for namespace, name, addresses in (end, names[0], near), (other, names[1], far):
+            for address in addresses.split():
+                namespace.setup("addr", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
+            namespace.sysctl(f"net.ipv4.conf.{name}.rp_filter=0")
+            namespace.setup("link", "set", name, "up")
+    for setting in "net.ipv4.conf.all.rp_filter=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1":
+        router.sysctl(setting)
+    host.sysctl("net.ipv4.conf.all.rp_filter=0")
+    for namespace, gateways in (host, ("10.62.1.254", "fd62:1::fe")), (client, ("10.62.9.254", "fd62:9::fe")):
+        for gateway in gateways:
+            namespace.setup("route", "add", "default", "via", gateway)
+    for namespace in host, router, client:
+        proc.until(lambda: namespace.links_up(), lambda: f"links of {namespace.name} carry packets", 20)
+    return Host(wrap=host.wrap(), inside=client.inside, clients=["10.62.2.1", "10.62.1.1", "fd62:2::1", "fd62:1::1"],
+                transports=(TCP, UDP))
+
+
+def first_process(directory, stack):
+    needs_root()
+    return Host(wrap=["unshare", "--mount-proc", "--pid", "--fork", "--kill-child"], first_process=True)
+
+
+def unprivileged(directory, stack):
+    needs_root()
+    program = directory / "echod"
+    shutil.copy(echod.ECHOD, program)
+    program.chmod(0o755)
+    directory.chmod(0o777)
+    return Host(wrap=echod.as_nobody(), program=str(program))
+
+
+def root(directory, stack):
+    needs_root()
+    return Host(keys={"user": "root"})
+
+
+def no_bus(directory, stack):
+    """Neither a system bus nor a journal; a service manager that stores descriptors."""
+    (directory / "root").mkdir()
+    return Host(wrap=shell(ROOT, str(directory / "root"), "/run /var"),
+                env={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={directory}/no-bus"})
+
+
+HOSTS = {
+    "plain": lambda directory, stack: Host(),
+    **{f"{number}-descriptors": lambda directory, stack, number=number: limited(number)
+       for number in (256, 1024, 20000, 524288, 1 << 30)},
+    "stock-wmem_max": lambda directory, stack: Host(env=preload(wmem_max=STOCK_WMEM_MAX), connections=700),
+    "1-processor": processors(1),
+    "2-processors": processors(2),
+    "64-processors": processors(64),
+    "64-processors-1024-descriptors": processors(64, nofile=1024),
+    "quota-cgroup-v1": quota_v1,
+    "quota-cgroup-v2": quota_v2,
+    "no-ipv6-address": network(["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"], ["127.0.0.1"]),
+    "no-ipv6-in-kernel": lambda directory, stack: Host(env=preload(no_ipv6=1), clients=["127.0.0.1"]),
+    "bindv6only": network(["net.ipv6.bindv6only=1"], ["127.0.0.1", "::1"]),
+    "no-bus": no_bus,
+    "no-proc": without("/proc"),
+    "no-run": without("/run"),
+    "no-passwd": without("/etc"),
+    "read-only-root": read_only,
+    "pid-1": first_process,
+    "two-uplinks": two_uplinks,
+    "root": root,
+    "unprivileged": unprivileged,
+}
+
+
+@pytest.fixture(params=HOSTS)
+def host(request, tmpdir):
+    with contextlib.ExitStack() as stack:
+        yield HOSTS[request.param](Path(tmpdir), stack)
+
+
+# The scenario
+
+def command(host, daemon, *args):
+    """Run echod to its end on this host."""
+    result = subprocess.run([*host.wrap, host.program or echod.ECHOD, "-c", daemon.config, *args], env={**os.environ, **host.env},
+                            capture_output=True, text=True, timeout=echod.START_TIMEOUT, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, f"echod {' '.join(args)}: {result.returncode}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def dumps_consistently(host, daemon, directory):
+    """-T prints every key; what it prints is a valid file that means the same."""
+    text = command(host, daemon, "-T")
+    found = echod.parse_dump(text)
+    assert found["port"] == str(daemon.port) and found["idle-timeout"] == "100"
+    again = directory / "again.conf"
+    again.write_text(text)
+    result = subprocess.run([echod.ECHOD, "-T", "-c", again], capture_output=True, text=True, timeout=echod.START_TIMEOUT)
+    assert (result.returncode, result.stdout) == (0, text), result.stderr
+
+
+def datagram(address):
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(peer.PATIENCE)
+        sock.connect(address)
+        sock.send(b"a datagram")
+        assert sock.recv(100) == b"a datagram"
+
+
+def visit(host, daemon, path):
+    for client in host.clients:
+        if TCP in host.transports:
+            host.inside(lambda: peer.visit((client, daemon.port), peer.data(100000)) or True)
+        if UDP in host.transports:
+            host.inside(lambda: datagram((client, daemon.port)) or True)
+    if UNIX in host.transports:
+        peer.visit(path)
+
+
+def test_host(launch, model, host, tmpdir):
+    directory = Path(tmpdir)
+    path = str(directory / "echo.sock")
+    listen = ["*", *([f"unix:{path}"] if UNIX in host.transports else [])]
+    count = host.connections if model not in echod.SERIAL else 1
+    keys = {"workers": 0 if model not in echod.SERIAL else echod.default_workers(model), "listen": listen,
+            "protocols": ["tcp", "udp"], "idle_timeout": 100, "pidfile": "", **host.keys}
+    daemon = launch(model, wrap=host.wrap, env=host.env, program=host.program, notify_file=True, **keys)
+    daemon.wait_ready()
+    if host.first_process:
+        daemon.pid = daemon.notify.all("READY")[0].pid
+        assert Path(f"/proc/{daemon.pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1] == "1"
+    assert command(host, daemon, "-t") is not None
+    dumps_consistently(host, daemon, directory)
+    if host.processors and model in echod.LOOPS:
+        daemon.wait_log(rf"Ready: model {model}, {host.processors} workers?\b")
+    assert daemon.memory() < MEMORY
+    visit(host, daemon, path)
+
+    live = [host.inside(lambda: peer.connect((host.clients[0], daemon.port))) for _ in range(count)]
+    for sock in live:
+        peer.echo(sock, b"before the reload")
+    daemon.reload(idle_timeout=200)
+    for sock in live:
+        peer.echo(sock, b"after the reload")
+    if model not in echod.SERIAL:
+        visit(host, daemon, path)
+    for sock in live:
+        peer.finish(sock)
+    visit(host, daemon, path)
+    counts = metrics.line(daemon)
+    assert counts.get("connections", 0) == 0 or proc.until(lambda: metrics.line(daemon).get("connections", 0) == 0, "no connection")
+    assert not [name for name in counts if name.startswith(("connections_damaged", "resource_exhaustions"))], counts
+    daemon.stop()
