@@ -182,14 +182,17 @@ static bool target_begin(struct target *target, struct timeout *timeout)
 	return true;
 }
 
-/* End it. Returns whether it was interrupted. */
-static bool target_end(struct target *target, struct timeout *timeout)
+/* End it. `complete` says whether the whole record was written: then the target did not block, even if the time has passed,
+ * as it may where other processes use the processor. Otherwise the record is counted as lost. */
+static void target_end(struct target *target, struct timeout *timeout, bool complete)
 {
-	bool interrupted = timeout_stop(timeout);
+	bool expired = timeout_stop(timeout);
 
-	if (interrupted)
+	if (complete)
+		return;
+	if (expired)
 		target->paused_until = clock_usec() + WRITE_PAUSE;
-	return interrupted;
+	count_lost();
 }
 
 static void write_stderr(int priority, const char *message)
@@ -215,9 +218,7 @@ static void write_stderr(int priority, const char *message)
 	written = write(STDERR_FILENO, line, (size_t) n);
 	if (written > 0)
 		state.line_cut = written < n;
-	(void) target_end(&state.standard_error, &timeout);
-	if (written < n)
-		count_lost();
+	target_end(&state.standard_error, &timeout, written == n);
 }
 
 static void write_syslog(int priority, const char *message)
@@ -226,9 +227,9 @@ static void write_syslog(int priority, const char *message)
 
 	if (!target_begin(&state.service, &timeout))
 		return;
+	errno = 0;
 	syslog(priority, "%s", message);
-	if (target_end(&state.service, &timeout))
-		count_lost();
+	target_end(&state.service, &timeout, errno != EINTR); /* syslog(3) returns nothing, but leaves errno */
 }
 
 static void write_journal(const struct log_record *record)
@@ -246,9 +247,7 @@ static void write_journal(const struct log_record *record)
 	if (!target_begin(&state.service, &timeout))
 		return;
 	r = sd_journal_sendv(fields, count);
-	(void) target_end(&state.service, &timeout);
-	if (r < 0)
-		count_lost();
+	target_end(&state.service, &timeout, r >= 0);
 }
 
 /* Write a finished record to where this process's log goes. */

@@ -42,7 +42,8 @@ static void send_message(const char *text, int fd)
 	}
 	timeout_start(&timeout, SEND_TIMEOUT);
 	r = fd >= 0 ? sd_pid_notify_with_fds(0, 0, text, &fd, 1) : sd_notify(0, text);
-	if (timeout_stop(&timeout))
+	/* on a busy machine the time may also pass while the message is being sent */
+	if (timeout_stop(&timeout) && r < 0)
 		paused_until = clock_usec() + SEND_PAUSE;
 	lost |= r == -EINTR || r == -EAGAIN;
 }
