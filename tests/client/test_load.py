@@ -30,17 +30,17 @@ KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", 
         "first_error", "error"}
 
 
-@pytest.mark.parametrize("more", [
-    ["-n", 1],
-    ["-n", 20, "-P", 16],
-    ["-n", 7, "-j", 3],
-    ["-n", 3, "-s", 1],
-    ["-n", 4, "-s", "300000"],
-    ["-n", 4, "-s", "70001", "-P", 3],
-    ["-n", 300],
-], ids=lambda more: "".join(map(str, more)))
-def test_rr(server, engine, more):
-    found = client.load("--engine", engine, *more, "127.0.0.1", server.port)
+@pytest.mark.parametrize("more, at_a_time", [
+    (["-n", 1], 64),
+    (["-n", 20, "-P", 16], 20 * 16 * 64),
+    (["-n", 7, "-j", 3], 7 * 64),
+    (["-n", 3, "-s", 1], 3),
+    (["-n", 4, "-s", "300000"], 4 * 300000),
+    (["-n", 4, "-s", "70001", "-P", 3], 4 * 3 * 70001),
+    (["-n", 300], 300 * 64),
+], ids=["n1", "n20-P16", "n7-j3", "n3-s1", "n4-s300000", "n4-s70001-P3", "n300"])
+def test_rr(server, engine, more, at_a_time):
+    found = client.load_until(server, 10 * at_a_time, "--engine", engine, *more)
     assert found.keys() == KEYS
     assert (found["engine"], found["mode"], found["transport"]) == (engine, "rr", "tcp")
     assert found["connections_made"] == found["connections"]
@@ -55,19 +55,19 @@ def test_rr(server, engine, more):
 
 @pytest.mark.parametrize("more", [[], ["-P", 4], ["-s", 64]], ids=lambda more: "".join(map(str, more)))
 def test_stream(server, engine, more):
-    found = client.load("--engine", engine, "--mode", "stream", "-n", 4, *more, "127.0.0.1", server.port)
+    found = client.load_until(server, 10000000, "--engine", engine, "--mode", "stream", "-n", 4, *more)
     assert found["bytes"] > 100000
     assert found["mb_per_second"] == pytest.approx(found["bytes"] / found["seconds"] / 1e6, rel=0.001, abs=0.001)
     assert found["latency_us"]["count"] > 0
 
 
 def test_connect(server, engine):
-    found = client.load("--engine", engine, "--mode", "connect", "-n", 8, "127.0.0.1", server.port)
+    found = client.load_until(server, 100 * 64, "--engine", engine, "--mode", "connect", "-n", 8)
     assert found["connections_made"] >= found["echoes"] > 0
 
 
 def test_udp(server):
-    found = client.load("-u", "-n", 5, "-P", 8, "127.0.0.1", server.port)
+    found = client.load_until(server, 10 * 5 * 8 * 64, "-u", "-n", 5, "-P", 8)
     assert (found["transport"], found["engine"]) == ("udp", "epoll")
     assert found["echoes"] > 0
 
@@ -102,7 +102,7 @@ def test_each_model(start, model):
     daemon = start(model, log_connections=False)
     # A serial worker has one connection at a time: no more connections than workers.
     connections = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 20)
-    client.load("-n", connections, "127.0.0.1", daemon.port)
+    client.load_until(daemon, 10 * connections * 64, "-n", connections)
 
 
 def test_warmup_is_not_counted(server):
@@ -577,7 +577,7 @@ def refuse_io_uring():
 
 @pytest.mark.skipif(not client.have_io_uring(), reason="no io_uring here that could be refused")
 def test_io_uring_refused(server):
-    found = client.load("-n", 3, "127.0.0.1", server.port, preexec_fn=refuse_io_uring)
+    found = client.load_until(server, 10 * 3 * 64, "-n", 3, preexec_fn=refuse_io_uring)
     assert found["engine"] == "epoll"
     assert "the kernel denies it" in found["engine_note"]
     result = client.run("--load", "--engine", "io_uring", "127.0.0.1", server.port, preexec_fn=refuse_io_uring)

@@ -13,6 +13,7 @@ import pytest
 import client
 import echod
 import echo_servers as servers
+import proc
 
 
 def lines(result, pattern):
@@ -155,12 +156,13 @@ def test_tcp_wrong_byte():
 
 
 def test_tcp_goes_on_when_the_server_closes():
+    """It connects again. A server on a busy machine may close after more probes have been sent, which are lost then."""
     with servers.Stream(servers.close_after(2 * 56 + 20)) as other:
-        result = client.run("--ping", "-c", 5, "-i", "20ms", *other.where)
-        assert other.accepted >= 2
-    assert result.returncode == client.DIFFERS
-    assert lines(result, r"seq=3 the (server closed the connection|connection broke)")
-    assert lines(result, r"seq=4 time=")
+        process = client.start("--ping", "-i", "20ms", *other.where)
+        proc.until(lambda: other.accepted >= 3, "a third connection, after probes on the second one", 60)
+        status, out, err = client.interrupt(process)
+    assert status == client.DIFFERS, err
+    assert re.search(r"seq=3 the (server closed the connection|connection broke).*seq=\d+ time=", out, re.S), out
 
 
 def test_silence_is_loss():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import build
+import metrics
 import proc
 
 ECHOC = build.program("echoc")
@@ -38,10 +39,30 @@ def report(*args, status=OK, **more):
 def load(*args, status=OK, **more):
     """A short load run; its report. All bytes must be accounted for unless it is to fail."""
     found = report("--load", "--warmup", "100ms", "-d", "300ms", *args, status=status, **more)
-    if status == OK:
-        assert found["bytes_sent"] == found["bytes_received"] > 0
-        assert found["errors"] == found["lost"] == found["mismatches"] == found["idle_lost"] == 0
-        assert found["first_error"] is None
+    return checked(found) if status == OK else found
+
+
+def load_until(daemon, size, *args, **more):
+    """A load run that lasts until the daemon has echoed `size` bytes, however busy the machine is; its report."""
+    def echoed():
+        counts = metrics.line(daemon)
+        return counts.get("echoed_bytes", 0) + counts.get("datagram_echoed_bytes", 0)
+
+    least = echoed() + size
+    process = start("--load", "--json", "--warmup", 0, "-d", 3600, *args, "127.0.0.1", daemon.port, **more)
+    try:
+        proc.until(lambda: process.poll() is not None or echoed() >= least, lambda: f"{echoed()} of {least} bytes echoed", LIMIT)
+    finally:
+        status, out, err = interrupt(process)
+    assert status == OK, f"exit {status}\n{out}\n{err}"
+    return checked(json.loads(out))
+
+
+def checked(found):
+    """The report of a run in which nothing went wrong."""
+    assert found["bytes_sent"] == found["bytes_received"] > 0
+    assert found["errors"] == found["lost"] == found["mismatches"] == found["idle_lost"] == 0
+    assert found["first_error"] is None
     return found
 
 
@@ -51,7 +72,7 @@ def start(*args, **more):
 
 
 def interrupt(process, timeout=LIMIT):
-    """Ctrl-C; (exit status, output, errors)."""
+    """Ctrl-C, unless it has ended; (exit status, output, errors)."""
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out.decode(), err.decode()
