@@ -153,8 +153,9 @@ void log_count_lost(_Atomic uint64_t *lost)
 	state.lost_early = 0;
 }
 
-void log_relay_to(int fd, _Atomic uint64_t *lost)
+void log_relay_to(int fd, int level, _Atomic uint64_t *lost)
 {
+	state.level = level;
 	state.relay = fd;
 	state.lost = lost;
 }

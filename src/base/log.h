@@ -69,9 +69,9 @@ bool log_take_trouble(char *text, size_t size);
 /* Count records that the sink does not take at once in `*lost`. */
 void log_count_lost(_Atomic uint64_t *lost);
 
-/* In a worker process: send records to `fd` (a SOCK_DGRAM or SOCK_SEQPACKET socket) from now on. Records
- * that do not fit are counted in `*lost`. */
-void log_relay_to(int fd, _Atomic uint64_t *lost);
+/* In a worker process: send records at least as urgent as `level` to `fd` (a SOCK_DGRAM or SOCK_SEQPACKET socket) from now on.
+ * Records that do not fit are counted in `*lost`. */
+void log_relay_to(int fd, int level, _Atomic uint64_t *lost);
 
 /* In the supervisor: write what workers sent to the other end, which has SO_PASSCRED set, at most `limit` records. Workers are
  * not trusted: a record that log_record_read() rejects is counted as lost, and records beyond the share of their process or

@@ -15,8 +15,8 @@
 #include "base/timeout.h"
 
 /* Maximum time for sending one message, and how long a service manager that needed more gets no further ones. */
-#define SEND_TIMEOUT (20 * USEC_PER_MSEC)
-#define SEND_PAUSE (1 * USEC_PER_SEC)
+#define SEND_TIMEOUT (200 * USEC_PER_MSEC)
+#define SEND_PAUSE (2 * USEC_PER_SEC)
 
 static int64_t paused_until;
 static bool lost;

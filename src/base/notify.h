@@ -1,8 +1,8 @@
 /* notify.h - messages to the service manager; the only user of sd_notify(3)
  *
  * Supervisor only. Without NOTIFY_SOCKET every function does nothing and returns 0. A service manager that does
- * not read never blocks the service: a message that it does not take within 20 ms is lost, and so are those of the next second
- * (notify_take_lost()).
+ * not read never blocks the service: a message that it does not take within 200 ms is lost, and so are those of the next two
+ * seconds (notify_take_lost()).
  */
 #ifndef ECHOD_BASE_NOTIFY_H
 #define ECHOD_BASE_NOTIFY_H
@@ -23,7 +23,7 @@ void notify_status(const char *state, const char *format, ...) __attribute__((fo
 /* "RELOADING=1" with MONOTONIC_USEC= in the same message, as systemd requires. */
 void notify_reloading(void);
 
-/* Whether messages were lost since the last call: the state of the service should then be sent again, in a second. */
+/* Whether messages were lost since the last call: the state of the service should then be sent again, after a pause. */
 bool notify_take_lost(void);
 
 /* Put `fd` under `name` into the manager's descriptor store (FDSTORE=1). The manager keeps a

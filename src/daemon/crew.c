@@ -226,7 +226,7 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	daemonize_inherit();
 	r = close_others(crew, process, alive);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	log_relay_to(crew->ground->log_relay, &slot->counters[STAT_LOG_LOST]);
+	log_relay_to(crew->ground->log_relay, crew->conf->log_level, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);
 	if (crew->model->crew != MODEL_PROCESSES && !process->socket)
 		table_grow(crew);

@@ -21,7 +21,7 @@ struct building {
 static struct listener *find(const struct sockets *set, const struct addr *addr, enum listener_kind kind)
 {
 	for (size_t i = 0; i < set->count; i++)
-		if (set->items[i].kind == kind && addr_equal(&set->items[i].addr, addr))
+		if (set->items[i].kind == kind && addr_equal(&set->items[i].addr, addr) && listener_is_reachable(&set->items[i]))
 			return &set->items[i];
 	return NULL;
 }
@@ -162,6 +162,30 @@ static int add_wildcard(struct building *building, uint16_t port)
 	return r;
 }
 
+/* Keep listeners on single addresses that the configuration covers by a wildcard address. */
+static int add_covered(struct building *building)
+{
+	struct sockets *set = building->set;
+	size_t wildcards = set->count;
+
+	for (size_t i = 0; i < building->have->count; i++) {
+		struct listener *listener = &building->have->items[i], *items;
+		bool covered = false;
+
+		for (size_t j = 0; j < wildcards && !listener->keep; j++)
+			covered |= listener_is_covered(listener, &set->items[j]);
+		if (!covered)
+			continue;
+		items = reallocarray(set->items, set->count + 1, sizeof *items);
+		if (!items)
+			return -ENOMEM;
+		set->items = items;
+		listener->keep = true;
+		items[set->count++] = *listener;
+	}
+	return 0;
+}
+
 static void forget(struct sockets *set)
 {
 	free(set->items);
@@ -186,9 +210,28 @@ int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *h
 		else
 			r = add_for_protocols(&building, &listen->addr);
 	}
+	if (r == 0)
+		r = add_covered(&building);
 	if (r < 0)
 		sockets_abandon(set);
 	return r;
+}
+
+void sockets_retire(struct sockets *have, struct sockets *retired)
+{
+	for (size_t i = 0; i < have->count; i++) {
+		struct listener *listener = &have->items[i], *items;
+
+		if (listener->keep || listener->kind != LISTENER_STREAM)
+			continue;
+		items = reallocarray(retired->items, retired->count + 1, sizeof *items);
+		if (!items)
+			continue; /* closed by sockets_commit() */
+		listener_refuse_new(listener);
+		retired->items = items;
+		items[retired->count++] = *listener;
+		listener->fd = -1;
+	}
 }
 
 void sockets_commit(struct sockets *have, const struct conf *conf)

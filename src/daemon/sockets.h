@@ -22,8 +22,13 @@ struct sockets {
 
 /* Fill `*set` with a listener for every address and protocol of `conf`, in order: taken from
  * `have` where it is there already (those are marked `keep` in `have` and remain its own until
- * sockets_commit()), opened otherwise. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
+ * sockets_commit()), opened otherwise. After them come listeners of `have` on single addresses that a wildcard address of `conf`
+ * covers: to close them would reset clients for nothing. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
 int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors);
+
+/* Move the stream listeners of `have` that are not marked `keep` to `retired`, after listener_refuse_new(): they are to be closed
+ * later, by sockets_close(). */
+void sockets_retire(struct sockets *have, struct sockets *retired);
 
 /* The new set, opened for `conf`, has replaced `have`: what is in both gets the new backlog, what only `have` has is closed.
  * `have` is empty afterwards. */

@@ -48,8 +48,10 @@
 /* How long a stopping crew waits for another one to make room in the queue. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
-/* How long the supervisor, which does nothing else meanwhile, waits for that. */
-#define SHUT_WAIT USEC_PER_SEC
+/* How long listeners that are not named any more stay open for handshakes that have begun, and how often their backlogs are
+ * looked at meanwhile. */
+#define RETIRE_TIME (1 * USEC_PER_SEC)
+#define RETIRE_TICK (50 * USEC_PER_MSEC)
 
 /* Log records of workers written before other events get their turn. */
 #define RELAY_BATCH 256
@@ -71,7 +73,7 @@
 #define EXTEND_INTERVAL (1 * USEC_PER_SEC)
 
 /* How long after a message to the service manager was lost the state is sent again. */
-#define NOTIFY_INTERVAL (1 * USEC_PER_SEC)
+#define NOTIFY_INTERVAL (2 * USEC_PER_SEC)
 
 /* A SIGTERM or SIGINT that comes sooner after the first one is a part of the same request: timeout(1) and others signal their
  * child and then its process group. */
@@ -94,6 +96,7 @@ struct supervisor {
 	struct list crews;            /* all that have processes, the youngest last */
 	struct crew *current, *next;  /* next: being raised by a start or a reload */
 	struct sockets sockets, next_sockets;
+	struct sockets retired;       /* not named any more */
 	bool activated;               /* sockets come from a socket unit */
 	bool differs;                 /* from what the file asks for, and that was told */
 	bool reload_again;            /* a SIGHUP came while one was under way */
@@ -112,11 +115,13 @@ struct supervisor {
 	uint64_t work;                /* signals, log records and reports of readiness read */
 	struct idle idle;
 	int64_t trouble_at;           /* STATUS= with the next error not before; 0: no limit now */
-	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at;
+	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at, retire_at, retire_until;
 	int64_t watchdog_usec;
 };
 
 static void on_signals(struct supervisor *supervisor);
+static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf);
+static void tend_retired(struct supervisor *supervisor, int64_t now);
 
 static void start_failed(struct supervisor *supervisor, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -568,6 +573,9 @@ static void reload_begin(struct supervisor *supervisor)
 	notify_reloading();
 	report_forget_trouble(&supervisor->report);
 	supervisor->reload_again = false;
+	/* the new configuration may name them again */
+	if (supervisor->retired.count > 0)
+		tend_retired(supervisor, INT64_MAX);
 	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
 		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
@@ -598,12 +606,10 @@ static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bo
 	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
 }
 
-/* Listeners that the new configuration does not name: who waits in their backlog is served,
- * who comes later is refused, though the old crew may still have the descriptors. */
-static void shut_unnamed(struct supervisor *supervisor)
+/* Accept the clients that wait in the backlogs of `set` for the workers of the new configuration. */
+static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
-	const struct conf *conf = supervisor->current->conf;
-	struct stats_orders orders = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() + SHUT_WAIT };
+	struct stats_orders orders = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
 	struct worker self = {
 		.conf = conf,
 		.board = supervisor->ground.board,
@@ -615,17 +621,49 @@ static void shut_unnamed(struct supervisor *supervisor)
 		.next_beat = INT64_MAX,
 	};
 
-	for (size_t i = 0; i < supervisor->sockets.count; i++) {
-		struct sockets one = { .items = &supervisor->sockets.items[i], .count = 1 };
+	for (size_t i = 0; i < set->count; i++)
+		handover_backlog(&set->items[i], &self);
+}
 
-		if (one.items->keep)
-			continue;
-		if (one.items->kind == LISTENER_STREAM)
-			handover_backlog(one.items, &self);
-		listener_shut(one.items);
-		if (notify_enabled())
+/* Close the listeners that no configuration names any more. A handshake that takes longer than RETIRE_TIME, and clients for which
+ * the queue had no room until now, are reset. */
+static void close_retired(struct supervisor *supervisor)
+{
+	for (size_t i = 0; i < supervisor->retired.count; i++)
+		listener_shut(&supervisor->retired.items[i]); /* a crew that stops may still have the descriptor */
+	sockets_close(&supervisor->retired, true);
+	supervisor->retire_at = INT64_MAX;
+}
+
+/* Retire the listeners of `have` that the new configuration `conf` does not name: they take no new clients, and their backlogs are
+ * served for some time before they are closed. */
+static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf)
+{
+	for (size_t i = 0; i < have->count && notify_enabled(); i++) {
+		struct sockets one = { .items = &have->items[i], .count = 1 };
+
+		if (!have->items[i].keep)
 			store_forget(&one);
 	}
+	sockets_retire(have, &supervisor->retired);
+	sockets_commit(have, conf);
+	if (supervisor->retired.count == 0)
+		return;
+	drain_backlogs(supervisor, &supervisor->retired, conf);
+	supervisor->retire_at = clock_usec() + RETIRE_TICK;
+	supervisor->retire_until = clock_usec() + RETIRE_TIME;
+}
+
+static void tend_retired(struct supervisor *supervisor, int64_t now)
+{
+	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
+
+	if (crew)
+		drain_backlogs(supervisor, &supervisor->retired, crew->conf);
+	if (now >= supervisor->retire_until)
+		close_retired(supervisor);
+	else
+		supervisor->retire_at = now + RETIRE_TICK;
 }
 
 static void reload_done(struct supervisor *supervisor)
@@ -636,8 +674,7 @@ static void reload_done(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	if (!supervisor->activated) {
 		count_dropped(supervisor);
-		shut_unnamed(supervisor);
-		sockets_commit(&supervisor->sockets, supervisor->current->conf);
+		retire_unnamed(supervisor, &supervisor->sockets, supervisor->current->conf);
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
 	} else {
@@ -719,6 +756,7 @@ static void stop_begin(struct supervisor *supervisor)
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
+	close_retired(supervisor);
 	supervisor->next = NULL;
 	if (serving)
 		supervisor->drain_until = clock_usec() + (int64_t) supervisor->current->conf->drain_timeout * USEC_PER_SEC;
@@ -878,9 +916,13 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 			ask_for_patience(supervisor, now);
 		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
+	if (now >= supervisor->retire_at)
+		tend_retired(supervisor, now);
 	if (now >= supervisor->notify_at) {
-		if (supervisor->phase == PHASE_SERVING && !supervisor->next)
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next) {
+			notify_reloading(); /* it may be what was lost, and the service manager waits for it */
 			notify_state(supervisor);
+		}
 		supervisor->notify_at = INT64_MAX;
 	}
 }
@@ -924,7 +966,7 @@ static int64_t next_timer(const struct supervisor *supervisor)
 	int64_t next = clock_earlier(supervisor->watchdog_at, supervisor->stats_at);
 
 	next = clock_earlier(next, clock_earlier(supervisor->left_out_at, supervisor->extend_at));
-	next = clock_earlier(next, supervisor->notify_at);
+	next = clock_earlier(next, clock_earlier(supervisor->notify_at, supervisor->retire_at));
 	if (supervisor->trouble_at > 0)
 		next = clock_earlier(next, supervisor->trouble_at);
 	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
@@ -1036,6 +1078,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
 	}
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
+	close_retired(supervisor);
 	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
@@ -1070,6 +1113,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.left_out_at = INT64_MAX,
 		.extend_at = INT64_MAX,
 		.notify_at = INT64_MAX,
+		.retire_at = INT64_MAX,
 	};
 
 	list_init(&supervisor.crews);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_addr.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
@@ -269,6 +270,55 @@ void listener_shut(const struct listener *listener)
 		shutdown(listener->fd, SHUT_RDWR);
 }
 
+/* Whether the file at the path of a unix listener is the one that was made for it. */
+static bool has_own_file(const struct listener *listener)
+{
+	struct stat st;
+
+	return listener->inode != 0 && lstat(listener->addr.un.sun_path, &st) == 0 && st.st_dev == listener->device &&
+	       st.st_ino == listener->inode;
+}
+
+bool listener_is_reachable(const struct listener *listener)
+{
+	return listener->addr.sa.sa_family != AF_UNIX || has_own_file(listener);
+}
+
+bool listener_is_covered(const struct listener *listener, const struct listener *wildcard)
+{
+	if (listener->kind != wildcard->kind || listener->addr.sa.sa_family != wildcard->addr.sa.sa_family ||
+	    addr_port(&listener->addr) != addr_port(&wildcard->addr))
+		return false;
+	switch (wildcard->addr.sa.sa_family) {
+	case AF_INET:
+		return wildcard->addr.in.sin_addr.s_addr == htonl(INADDR_ANY);
+	case AF_INET6:
+		return IN6_IS_ADDR_UNSPECIFIED(&wildcard->addr.in6.sin6_addr);
+	default:
+		return false;
+	}
+}
+
+void listener_refuse_new(struct listener *listener)
+{
+	/* tcp(7): the filter sees the TCP header. Drop packets with SYN and without ACK. */
+	static struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TH_SYN | TH_ACK),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TH_SYN, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	const struct sock_fprog program = { .len = sizeof code / sizeof code[0], .filter = code };
+
+	if (listener->addr.sa.sa_family != AF_UNIX) {
+		(void) setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+	} else if (has_own_file(listener)) {
+		unlink(listener->addr.un.sun_path);
+		listener->inode = 0;
+	}
+}
+
 void listener_note_file(struct listener *listener)
 {
 	struct stat st;
@@ -281,15 +331,11 @@ void listener_note_file(struct listener *listener)
 
 void listener_close(struct listener *listener)
 {
-	struct stat st;
-
 	if (listener->fd < 0)
 		return;
 	close(listener->fd);
 	listener->fd = -1;
-	if (listener->addr.sa.sa_family != AF_UNIX || listener->adopted || listener->inode == 0)
-		return;
-	if (lstat(listener->addr.un.sun_path, &st) == 0 && st.st_dev == listener->device && st.st_ino == listener->inode)
+	if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted && has_own_file(listener))
 		unlink(listener->addr.un.sun_path);
 }
 

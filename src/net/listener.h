@@ -77,9 +77,20 @@ int listener_adopt(struct listener *listener, int fd, const char *name);
 /* Set the backlog of a stream listener anew (listen(2) may be called again). Returns 0 or -errno. */
 int listener_set_backlog(const struct listener *listener, int backlog);
 
-/* Refuse new clients from now on, whoever else still has the descriptor; those in the backlog
+/* Before a stream listener is shut: accept no new clients, but let handshakes complete that have begun, and keep the backlog. A SYN
+ * gets no answer, so that its sender repeats it and is refused then; the file of a unix socket is removed, if it is this
+ * listener's. */
+void listener_refuse_new(struct listener *listener);
+
+/* Refuse new clients from now on, in every process that has the descriptor; clients in the backlog
  * are reset. Not for adopted ones, whose owner decides. */
 void listener_shut(const struct listener *listener);
+
+/* Whether clients can find the listener: false for a unix socket whose file has been removed or replaced. */
+bool listener_is_reachable(const struct listener *listener);
+
+/* Whether `wildcard` is the wildcard address of the family, kind and port of `listener`, so that it would take its clients. */
+bool listener_is_covered(const struct listener *listener, const struct listener *wildcard);
 
 /* Remember which file a unix listener stands for, so that listener_close() removes no other. */
 void listener_note_file(struct listener *listener);

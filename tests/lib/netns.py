@@ -36,6 +36,10 @@ class Namespace:
         lines = subprocess.run(["ip", "-n", self.name, "-o", "link"], check=True, timeout=20, capture_output=True, text=True).stdout
         return all(" state UP " in line for line in lines.splitlines() if "LOOPBACK" not in line)
 
+    def nft(self, command):
+        """nft(8) inside."""
+        self.ip(*self.wrap()[1:], "nft", command)
+
     def sysctl(self, setting):
         self.ip(*self.wrap()[1:], "sysctl", "-qw", setting)
 

@@ -1,5 +1,6 @@
 """SIGHUP: everything may change, and no client notices."""
 
+import errno
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import threading
 import pytest
 
 import echod
+import netns
 import peer
 import proc
 
@@ -132,6 +134,137 @@ def test_between_star_and_one_address(start):
     given_up(("127.0.0.2", daemon.port))
 
 
+class Visitors:
+    """Threads whose clients come and go all the time. `refused`: whether it is right that one is refused."""
+
+    def __init__(self, addresses, refused=False):
+        self.wrong, self.visits, self.stop = [], [0] * len(addresses), threading.Event()
+        self.refused = refused
+        self.threads = [threading.Thread(target=self._run, args=pair, daemon=True) for pair in enumerate(addresses)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, number, address):
+        while not self.stop.is_set():
+            try:
+                peer.visit(address, b"is anybody there?")
+                self.visits[number] += 1
+            except ConnectionRefusedError as error:
+                if not self.refused:
+                    self.wrong.append((address, error))
+                    return
+            except Exception as error:
+                self.wrong.append((address, error))
+                return
+
+    def come(self):
+        """Wait until each of them has been served again, or something went wrong."""
+        seen = list(self.visits)
+        proc.until(lambda: self.wrong or all(now > before + 5 for now, before in zip(self.visits, seen)), "visits")
+
+    def finish(self):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(peer.PATIENCE)
+        assert not self.wrong, self.wrong
+
+
+def test_overlapping_listen_refuses_nobody(start, model):
+    """From an address to "*" and back, and to the wildcard address of one family."""
+    addresses = ["127.0.0.1"] + (["::1"] if echod.have_ipv6() else [])
+    wildcards = ["0.0.0.0"] + (["::"] if echod.have_ipv6() else [])
+    daemon = start(model, listen=addresses)
+    visitors = Visitors([(address, daemon.port) for address in addresses])
+    for listen in (["*"], addresses, wildcards, ["*"], [*addresses[1:], wildcards[0]], addresses):
+        for _ in range(2):
+            daemon.reload(listen=listen)
+            visitors.come()
+    visitors.finish()
+
+
+def test_listener_that_a_wildcard_covers_is_closed_with_it(start):
+    daemon = start(listen=["127.0.0.1"])
+    old, port = daemon.address, echod.free_port()
+    daemon.reload(listen=["*"])
+    daemon.reload(port=port)
+    given_up(old)
+    peer.visit(("127.0.0.1", port))
+
+
+def test_an_address_that_is_given_up_resets_nobody(start, model):
+    """Clients of an address that is removed are served or refused."""
+    second = echod.free_port()
+    daemon = start(model, listen=["127.0.0.1", f"127.0.0.1:{second}"])
+    visitors = Visitors([("127.0.0.1", second)] * 3, refused=True)
+    for _ in range(5):
+        visitors.come()
+        daemon.reload(listen=["127.0.0.1"])
+        given_up(("127.0.0.1", second))
+        daemon.reload(listen=["127.0.0.1", f"127.0.0.1:{second}"])
+    visitors.finish()
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="no nft was found (Debian: apt install nftables)")
+def test_a_handshake_that_has_begun_completes(launch):
+    """Clients have sent their SYN when the address is removed, and their ACK arrives later: none is reset."""
+    with netns.make(lambda inside: inside.nft("add table inet echod")) as network:
+        second = echod.free_port()
+        daemon = launch("epoll", listen=["127.0.0.1", f"127.0.0.1:{second}"], wrap=network.wrap())
+        daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
+        daemon.configure(listen=["127.0.0.1"])
+        network.nft("add chain inet echod input { type filter hook input priority 0 ; }")
+        network.nft(f"add rule inet echod input tcp dport {second} tcp flags & syn == 0 drop")
+        clients = [network.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(20)]
+        for sock in clients:
+            sock.connect(("127.0.0.1", second))
+            sock.sendall(b"hello")
+        assert network.tcp("03") == len(clients), "handshakes that have begun (TCP_SYN_RECV)"
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_log("Reloaded: ")
+        network.nft("delete table inet echod")
+        for sock in clients:
+            assert peer.receive(sock, 5) == b"hello"
+            peer.finish(sock)
+        late = network.socket(socket.AF_INET, socket.SOCK_STREAM)
+        assert late.connect_ex(("127.0.0.1", second)) == errno.ECONNREFUSED
+        late.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_unix_socket_whose_file_is_gone_is_made_again(start, tmpdir, replaced):
+    path, second = f"{tmpdir}/echo.sock", f"{tmpdir}/second.sock"
+    daemon = start("epoll", store=True, listen=[f"unix:{path}", f"unix:{second}"])
+    stream = peer.Stream(path)
+    stream.progress()
+    inode = os.stat(second).st_ino
+    os.unlink(path)
+    if replaced:  # by a socket that nobody listens on
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+    daemon.hup()
+    peer.visit(path)
+    stream.progress()
+    stream.finish()
+    assert os.stat(second).st_ino == inode, "the other one was made again as well"
+    assert sorted(name for name, _ in daemon.notify.store if "echo" in name and "sock" in name).__len__() == 2
+    daemon.stop()
+    assert not os.path.exists(path)
+
+
+def test_unix_socket_whose_place_is_taken(start, tmpdir):
+    """The reload fails and says so."""
+    path = f"{tmpdir}/echo.sock"
+    daemon = start("epoll", listen=[f"unix:{path}", "127.0.0.1"])
+    os.unlink(path)
+    with open(path, "w"):
+        pass
+    said, ready = failed_reload(daemon)
+    assert path in said and path in ready["STATUS"]
+    daemon.visit()
+    daemon.stop()
+    assert os.path.exists(path)
+
+
 def test_reload_refuses_nobody(start, model):
     """Clients come and go all the time; a reload, a change of model included, is not the moment to refuse one."""
     daemon = start(model)
@@ -182,6 +315,21 @@ def test_time_outs_change(start):
     with daemon.connect() as sock:
         assert sock.recv(1) == b""
         daemon.connection_line(peer.endpoint(sock), "idle")
+
+
+def test_log_level_changes_with_the_reload(start, model):
+    """For the workers as well."""
+    daemon = start(model, log_level="notice")
+    for level in "info", "notice", "debug":
+        daemon.reload(log_level=level)
+        with daemon.connect() as sock:
+            endpoint = peer.endpoint(sock)
+            peer.echo(sock, b"hello")
+            peer.finish(sock)
+        if level != "notice":
+            daemon.connection_line(endpoint, "eof")
+    daemon.stop()
+    assert daemon.log().count("127.0.0.1:") and len(re.findall(r"\beof\b", re.sub("Statistics.*", "", daemon.log()))) == 2
 
 
 def test_log_level_and_log_connections_change(start):
