@@ -31,6 +31,14 @@
 /* Room for the longest message, 65,535 bytes with its headers. */
 #define PAYLOAD_MAX 65536
 
+/* RFC 8200, section 5 */
+#define IPV6_MTU_LEAST 1280
+
+/* linux/in6.h, which cannot be included beside netinet/in.h */
+#ifndef IPV6_RECVFRAGSIZE
+#define IPV6_RECVFRAGSIZE 77
+#endif
+
 /* Without a remainder, the beginnings of all payloads would compete for the same lines of the processor's caches. */
 #define PAYLOAD_STRIDE (PAYLOAD_MAX + 3 * 64)
 
@@ -53,6 +61,7 @@ struct message {
 	unsigned count; /* datagrams in it */
 	size_t size;    /* of each; the last may be shorter */
 	size_t plain;   /* length of the answer's control data without UDP_SEGMENT */
+	int fragment;   /* size of the IPv6 fragments that it came in; 0: it was whole */
 };
 
 struct datagram_batch {
@@ -65,6 +74,12 @@ struct datagram_batch {
 	uint64_t counts[STATS_COUNT];
 	unsigned char payload[BATCH][PAYLOAD_STRIDE];
 };
+
+/* An option that the kernel or the socket's family does not know is done without. */
+static void set_option(int fd, int level, int option, int value)
+{
+	(void) setsockopt(fd, level, option, &value, sizeof value);
+}
 
 /* --- receiving ------------------------------------------------------------------------- */
 
@@ -166,6 +181,8 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 			dgram->traffic_class = *CMSG_DATA(item);
 		else if (is_item(item, IPPROTO_IPV6, IPV6_TCLASS, sizeof(int)))
 			dgram->traffic_class = read_int(item) & 0xff;
+		else if (is_item(item, IPPROTO_IPV6, IPV6_RECVFRAGSIZE, sizeof(int)))
+			message->fragment = read_int(item);
 		else if (is_item(item, IPPROTO_UDP, UDP_GRO, sizeof(int)))
 			size = read_int(item);
 	}
@@ -356,13 +373,33 @@ static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 	}
 }
 
+/* Routers do not fragment IPv6, and this socket learns no path MTU: so the answer to a datagram that came in fragments goes
+ * in fragments of the same size. Returns how many of the `count` messages from `at` on go in the same way. */
+static unsigned mtu_follow(struct datagram *datagram, int fd, unsigned at, unsigned count)
+{
+	const struct message *message = &datagram->batch->message[at];
+	int mtu = message->fragment;
+	unsigned same = 1;
+
+	while (same < count && message[same].fragment == mtu)
+		same++;
+	if (mtu == datagram->mtu)
+		return same;
+	datagram->mtu = mtu;
+	if (mtu > 0 && mtu < IPV6_MTU_LEAST)
+		mtu = IPV6_MTU_LEAST;
+	set_option(fd, IPPROTO_IPV6, IPV6_MTU, mtu);
+	return same;
+}
+
 static void batch_send(struct datagram *datagram, int fd, unsigned count)
 {
 	struct datagram_batch *batch = datagram->batch;
 	unsigned done = 0;
 
 	while (done < count) {
-		int n = sendmmsg(fd, &batch->out[done], count - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+		unsigned some = mtu_follow(datagram, fd, done, count - done);
+		int n = sendmmsg(fd, &batch->out[done], some, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -460,17 +497,11 @@ void datagram_finish(struct datagram *datagram)
 
 /* --- opening --------------------------------------------------------------------------- */
 
-static void set_option(int fd, int level, int option, int value)
-{
-	(void) setsockopt(fd, level, option, &value, sizeof value);
-}
-
 void datagram_start(const struct datagram *datagram)
 {
 	bool reflect_dscp = datagram->worker->conf->reflect_dscp;
 	int fd = datagram->listener->fd;
 
-	/* an option that the kernel or the socket's family does not know is done without */
 	set_option(fd, IPPROTO_IP, IP_RECVTTL, 1);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
 	set_option(fd, IPPROTO_IP, IP_RECVTOS, reflect_dscp);
@@ -479,6 +510,8 @@ void datagram_start(const struct datagram *datagram)
 	/* answers are fragmented by the interface's MTU; path MTUs, which anybody can forge, have no effect on them */
 	set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT);
+	set_option(fd, IPPROTO_IPV6, IPV6_MTU, 0);
+	set_option(fd, IPPROTO_IPV6, IPV6_RECVFRAGSIZE, 1);
 	/* of an adopted socket: the error queue is not read, and broadcasts are never sent */
 	set_option(fd, IPPROTO_IP, IP_RECVERR, 0);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 0);

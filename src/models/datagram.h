@@ -27,6 +27,7 @@ struct datagram {
 	struct dgram_rules rules;
 	struct meter *meter;
 	bool wildcard;                /* the socket has no address of its own: each answer names its source address */
+	int mtu;                      /* IPV6_MTU of the socket; 0: that of the interface */
 	struct datagram_batch *batch; /* about 2 MiB, of which only what is used costs memory */
 	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
 };

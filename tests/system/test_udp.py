@@ -130,6 +130,45 @@ def test_segments_come_back_as_sent(start_udp, model):
     counted(daemon, received=41, echoed=41)
 
 
+# DSCP
+
+
+def class_of_answer(sock, traffic_class):
+    """Send a datagram with this TOS octet or traffic class; what the answer has."""
+    level, option, receive = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS) \
+        if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, socket.IP_TOS, 13)
+    sock.setsockopt(level, receive, 1)
+    sock.setsockopt(level, option, traffic_class)
+    sock.send(b"class")
+    message, ancillary, _, _ = sock.recvmsg(100, 100)
+    assert message == b"class"
+    return int.from_bytes(ancillary[0][2], "little")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6)])
+def test_dscp_is_reflected_when_asked_for(start_udp, model, host):
+    """Of every value the upper six bits; the lower two are ECN. A reload turns it on and off."""
+    daemon = start_udp(model, listen=[host])
+    with client(host, connected_to=daemon.port) as sock:
+        assert class_of_answer(sock, 0xB8) == 0
+        daemon.reload(reflect_dscp=True)
+        for value in range(0, 256, 3):
+            assert class_of_answer(sock, value) == value & 0xFC
+        daemon.reload(reflect_dscp=False)
+        assert class_of_answer(sock, 0xB8) == 0
+
+
+@ipv6
+def test_dscp_on_a_socket_for_both_families(start, model):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        passed.bind(("::", 0))
+        start(model, protocols=["udp"], reflect_dscp=True, **echod.activated([passed]))
+        for host in ("127.0.0.2", "::1"):
+            with client(host, connected_to=passed.getsockname()[1]) as sock:
+                assert [class_of_answer(sock, value) for value in (0xB8, 0, 0xFF)] == [0xB8, 0, 0xFC]
+
+
 # Sockets passed by the service manager
 
 
@@ -276,6 +315,23 @@ def test_no_rate(start_udp):
         for _ in range(3000):
             echoes(sock, b"x")
     counted(daemon, received=3000, echoed=3000)
+
+
+def test_a_flood_from_one_source_leaves_log_lines_to_others(start_udp):
+    """Each hash of a source network has its own limit; of eight others, one at least has another hash."""
+    daemon = start_udp(deny=["127.0.0.0/8"])
+    with client(connected_to=daemon.port) as flood:
+        for _ in range(300):
+            flood.send(b"x")
+    datagrams_sent = 300
+    for i in range(1, 9):
+        with client(source=f"127.8.{i}.1", connected_to=daemon.port) as sock:
+            sock.send(b"x")
+            datagrams_sent += 1
+    counted(daemon, received=datagrams_sent, dropped_denied=datagrams_sent)
+    lines = [line for line in daemon.log().splitlines() if "is not answered" in line]
+    assert sum("127.0.0.1:" in line for line in lines) == 1
+    assert 1 <= sum("127.8." in line for line in lines) <= 8
 
 
 # Loops

@@ -44,7 +44,7 @@ def test_one_process_for_each_socket(start_udp, model):
     for host in hosts:
         with datagrams.client(host, connected_to=daemon.port) as sock:
             echoes(sock, host.encode())
-    assert datagrams.statistics(daemon)["datagrams_echoed"] == len(hosts)
+    datagrams.counted(daemon, received=len(hosts), echoed=len(hosts))
 
 
 @pytest.mark.models(*echod.LOOPS)

@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <linux/net_tstamp.h>
 #include <netinet/udp.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -658,6 +659,30 @@ static void waits_for_nobody(void **state)
 	stage_close(stage);
 }
 
+/* The maker of an adopted socket may have asked for time stamps of what it sends. They arrive in the error queue, and
+ * make the socket readable until they are taken. */
+static void empties_the_error_queue(void **state)
+{
+	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
+	int client = socket_at("127.0.0.1", 0);
+	struct pollfd ready = { .fd = stage->listener.fd, .events = POLLIN };
+
+	(void) state;
+	set_int(stage->listener.fd, SOL_SOCKET, SO_TIMESTAMPING, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE);
+	for (int i = 0; i < 20; i++)
+		send_to(stage, client, "x", 1);
+	turn(stage);
+	for (int i = 0; i < 20; i++)
+		expect(client, "x", 1);
+	assert_int_equal(poll(&ready, 1, 0), 1);
+	assert_true(ready.revents & POLLERR);
+	for (int i = 0; i < 4 && poll(&ready, 1, 0) > 0; i++)
+		turn(stage);
+	assert_int_equal(poll(&ready, 1, 0), 0);
+	close(client);
+	stage_close(stage);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -677,6 +702,7 @@ int main(void)
 		cmocka_unit_test(drops_what_does_not_come_whole),
 		cmocka_unit_test(takes_no_descriptors),
 		cmocka_unit_test(waits_for_nobody),
+		cmocka_unit_test(empties_the_error_queue),
 	};
 
 	return cmocka_run_group_tests_name("datagram", tests, make_directory, remove_directory);
