@@ -137,8 +137,22 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 	return r;
 }
 
-/* The descriptors that tell when the readers of the process's socket, of whatever crew, have ended; at most
- * STATS_CREWS of them. Returns their number. */
+/* Whether datagrams of one flow may be in the queues of both sockets: it is the same, or both have the same port, and a reload
+ * goes from a wildcard address to a single one or back. */
+static bool is_predecessor(const struct crew *crew, const struct crew_process *process, const struct crew *other,
+                           const struct crew_process *reader)
+{
+	const struct addr *addr = &process->socket->addr;
+
+	if (reader->pid <= 0 || !reader->socket)
+		return false;
+	if (reader->socket->fd == process->socket->fd)
+		return true;
+	return other != crew && addr->sa.sa_family != AF_UNIX && addr_port(addr) == addr_port(&reader->socket->addr);
+}
+
+/* The descriptors that are at end of file when the readers before this one have ended, at `fds` unless it is NULL. Returns
+ * their number. */
 static size_t find_predecessors(const struct crew *crew, const struct crew_process *process, int *fds)
 {
 	size_t count = 0;
@@ -146,11 +160,12 @@ static size_t find_predecessors(const struct crew *crew, const struct crew_proce
 	for (const struct list *at = crew->others->next; at != crew->others; at = at->next) {
 		const struct crew *other = LIST_ENTRY(at, struct crew, link);
 
-		for (unsigned i = 0; i < other->process_count && count < STATS_CREWS; i++) {
-			const struct crew_process *reader = &other->processes[i];
-
-			if (reader->pid > 0 && reader->socket && reader->socket->fd == process->socket->fd)
-				fds[count++] = reader->ended;
+		for (unsigned i = 0; i < other->process_count; i++) {
+			if (!is_predecessor(crew, process, other, &other->processes[i]))
+				continue;
+			if (fds)
+				fds[count] = other->processes[i].ended;
+			count++;
 		}
 	}
 	return count;
@@ -159,7 +174,8 @@ static size_t find_predecessors(const struct crew *crew, const struct crew_proce
 /* Close all but what this process needs: a reader only has its own socket, and other workers only have stream sockets. */
 static int close_others(const struct crew *crew, const struct crew_process *process, int alive)
 {
-	int *keep = calloc(crew->streams + STATS_CREWS + 8, sizeof *keep);
+	size_t predecessors = process->socket ? find_predecessors(crew, process, NULL) : 0;
+	int *keep = calloc(crew->streams + predecessors + 8, sizeof *keep);
 	size_t count = 0;
 
 	if (!keep)
@@ -187,16 +203,22 @@ static int close_others(const struct crew *crew, const struct crew_process *proc
 
 static int run_reader(const struct crew *crew, const struct crew_process *process)
 {
-	int predecessors[STATS_CREWS];
-	size_t count = find_predecessors(crew, process, predecessors);
+	size_t count = find_predecessors(crew, process, NULL);
+	int *predecessors = calloc(count + 1, sizeof *predecessors);
 	struct worker worker;
+	int r;
 
+	if (!predecessors)
+		return -ENOMEM;
+	(void) find_predecessors(crew, process, predecessors);
 	worker_fill(&worker, crew, process->index);
 	worker.listeners = crew->sockets.items + crew->streams;
 	worker.listener_count = crew->sockets.count - crew->streams;
 	worker.inbox_fd = worker.outbox_fd = -1;
 	log_identify(crew->model->name, (int) process->index);
-	return datagram_run(&worker, process->socket, process->meter, predecessors, count);
+	r = datagram_run(&worker, process->socket, process->meter, predecessors, count);
+	free(predecessors);
+	return r;
 }
 
 /* The kernel doubles a process's table of descriptors as it fills, and where threads share it waits for an RCU grace period

@@ -94,6 +94,27 @@ def test_flow_in_order_over_reloads(start_udp, model):
     assert (result["reordered"], result["lost"], result["twice"]) == (0, 0, 0)
 
 
+def test_flow_in_order_over_other_addresses(start_udp, model):
+    """From one socket to another: the new one has the later datagrams of the flow, the old one may still have earlier ones."""
+    daemon = start_udp(model)
+    flow = datagrams.Flow(daemon.port, datagrams.ENDLESS, 0.0001)
+    for listen in (["*"], ["127.0.0.1", "127.0.0.2"], ["*"], ["127.0.0.1"]):
+        flow.more(200)
+        old = datagrams.readers(daemon)
+        for pid in old:
+            stop(pid)
+        daemon.configure(listen=listen)
+        daemon.hup()
+        proc.until(lambda: len(datagrams.readers(daemon)) > len(old), "new readers")
+        sent = flow.sent()
+        proc.until(lambda: flow.sent() > sent + 50, "datagrams for both sockets")
+        for pid in old:
+            os.kill(pid, signal.SIGCONT)
+    flow.more(200)
+    result = flow.end()
+    assert (result["reordered"], result["lost"], result["twice"]) == (0, 0, 0)
+
+
 def test_flow_in_order_over_crashes(start_udp, model):
     """A reader that is killed takes one batch with it at the most."""
     daemon = start_udp(model)
