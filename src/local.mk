@@ -9,6 +9,8 @@ libechod_a_SOURCES = \
 	src/base/escape.c \
 	src/base/escape.h \
 	src/base/event.h \
+	src/base/fdpass.c \
+	src/base/fdpass.h \
 	src/base/idle.c \
 	src/base/idle.h \
 	src/base/list.h \
@@ -16,6 +18,8 @@ libechod_a_SOURCES = \
 	src/base/log.h \
 	src/base/log_budget.c \
 	src/base/log_budget.h \
+	src/base/memfile.c \
+	src/base/memfile.h \
 	src/base/names.c \
 	src/base/names.h \
 	src/base/notify.c \
@@ -79,14 +83,16 @@ libechod_a_SOURCES = \
 	src/models/body.h \
 	src/models/datagram.c \
 	src/models/datagram.h \
+	src/models/drain.c \
+	src/models/drain.h \
 	src/models/fault.h \
 	src/models/handover.c \
 	src/models/handover.h \
-	src/models/leavers.c \
-	src/models/leavers.h \
 	src/models/loop.c \
 	src/models/model.c \
 	src/models/model.h \
+	src/models/pack.c \
+	src/models/pack.h \
 	src/models/ready_epoll.c \
 	src/models/ready_poll.c \
 	src/models/ready_select.c \
@@ -107,6 +113,8 @@ libechod_a_SOURCES = \
 	src/daemon/daemonize.h \
 	src/daemon/pidfile.c \
 	src/daemon/pidfile.h \
+	src/daemon/preserve.c \
+	src/daemon/preserve.h \
 	src/daemon/privileges.c \
 	src/daemon/privileges.h \
 	src/daemon/report.c \

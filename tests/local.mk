@@ -15,7 +15,7 @@ unit_tests = \
 	tests/unit/test_conn \
 	tests/unit/test_datagram \
 	tests/unit/test_dgram \
-	tests/unit/test_leavers \
+	tests/unit/test_preserve \
 	tests/unit/test_model \
 	tests/unit/test_names \
 	tests/unit/test_network \

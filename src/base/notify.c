@@ -18,6 +18,9 @@
 #define SEND_TIMEOUT (200 * USEC_PER_MSEC)
 #define SEND_PAUSE (2 * USEC_PER_SEC)
 
+/* The same for a descriptor that is lost if it is not stored. */
+#define STORE_TIMEOUT (5 * USEC_PER_SEC)
+
 static int64_t paused_until;
 static bool lost;
 
@@ -28,24 +31,25 @@ bool notify_enabled(void)
 	return path && *path;
 }
 
-/* Send `text` and, unless it is -1, `fd`. */
-static void send_message(const char *text, int fd)
+/* Send `text` and, unless it is -1, `fd`, within `limit` microseconds. Returns 0 or -errno. */
+static int send_message(const char *text, int fd, int64_t limit)
 {
 	struct timeout timeout;
 	int r;
 
 	if (!notify_enabled())
-		return;
-	if (clock_usec() < paused_until) {
+		return -ENOTCONN;
+	if (limit <= SEND_TIMEOUT && clock_usec() < paused_until) {
 		lost = true;
-		return;
+		return -EAGAIN;
 	}
-	timeout_start(&timeout, SEND_TIMEOUT);
+	timeout_start(&timeout, limit);
 	r = fd >= 0 ? sd_pid_notify_with_fds(0, 0, text, &fd, 1) : sd_notify(0, text);
 	/* on a busy machine the time may also pass while the message is being sent */
 	if (timeout_stop(&timeout) && r < 0)
 		paused_until = clock_usec() + SEND_PAUSE;
 	lost |= r == -EINTR || r == -EAGAIN;
+	return r < 0 ? r : 0;
 }
 
 bool notify_take_lost(void)
@@ -64,7 +68,7 @@ void notify_send(const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	send_message(text, -1);
+	(void) send_message(text, -1, SEND_TIMEOUT);
 }
 
 void notify_status(const char *state, const char *format, ...)
@@ -88,13 +92,13 @@ void notify_reloading(void)
 	notify_status(state, "Reloading the configuration");
 }
 
-void notify_store(const char *name, int fd, bool poll)
+int notify_store(const char *name, int fd, bool wait)
 {
 	char text[512], plain[256];
 
 	escape_controls(plain, sizeof plain, name, strlen(name));
-	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s%s", plain, poll ? "" : "\nFDPOLL=0");
-	send_message(text, fd);
+	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", plain);
+	return send_message(text, fd, wait ? STORE_TIMEOUT : SEND_TIMEOUT);
 }
 
 void notify_unstore(const char *name)

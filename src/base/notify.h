@@ -26,14 +26,15 @@ void notify_reloading(void);
 /* Whether messages were lost since the last call: the state of the service should then be sent again, after a pause. */
 bool notify_take_lost(void);
 
-/* Put `fd` under `name` into the manager's descriptor store (FDSTORE=1). The manager keeps a
- * duplicate; with `poll` false it keeps it even after an error or hang-up on it. */
-void notify_store(const char *name, int fd, bool poll);
+/* Put `fd` under `name` into the manager's descriptor store (FDSTORE=1). The manager keeps a duplicate, even after an error
+ * or hang-up on it. With `wait`, a manager that is busy is waited for, up to 5 s. Returns 0, or -errno where it was not sent. */
+int notify_store(const char *name, int fd, bool wait);
 
 /* Remove everything stored under `name`. */
 void notify_unstore(const char *name);
 
-/* Wait until the manager has read all that was sent, `timeout` microseconds at most. */
+/* Wait until the manager has read all that was sent, `timeout` microseconds at most. A manager that does not know
+ * BARRIER=1 makes the caller wait for all of it: only for what would be lost otherwise. */
 void notify_barrier(uint64_t timeout);
 
 /* Interval in which the manager expects WATCHDOG=1, in microseconds; 0 where it does not.

@@ -18,8 +18,7 @@
 #include "base/notify.h"
 
 #define NAME_OURS "echod-"
-#define NAME_INBOX "echod-queue-in"
-#define NAME_OUTBOX "echod-queue-out"
+#define NAME_QUEUE "echod-connections-"
 #define NAME_STREAM "echod-stream-"
 #define NAME_DATAGRAM "echod-datagram-"
 
@@ -74,8 +73,13 @@ static int collect_listener(struct store *store, int fd, const char *name, struc
 	if (r == 0 && ours && !is_reachable(&listener))
 		r = -ENOENT;
 	if (r < 0) {
-		conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
-		                "sockets that listen and datagram sockets", fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
+		if (ours && r == -EINVAL)
+			conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is nothing that this version of echod "
+			                "keeps there: it is closed", fd, name);
+		else
+			conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
+			                "sockets that listen and datagram sockets", fd, name,
+			                r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
 		/* what we stored is no reason not to start; a socket unit's mistake is */
 		if (!ours)
@@ -90,36 +94,27 @@ static int collect_listener(struct store *store, int fd, const char *name, struc
 	return append(ours ? &store->kept : &store->activated, &listener);
 }
 
-/* Whether `fd` can be an end of the queue: a connected seqpacket socket whose other end lives. */
-static bool is_queue_end(int fd)
+/* Take a queue of connections, in the order of numbers. Returns whether `name` is that of one. */
+static bool collect_queue(struct store *store, int fd, const char *name, struct conf_errors *errors)
 {
-	struct pollfd end = { .fd = fd };
+	const char *digits = name + strlen(NAME_QUEUE);
+	struct store_queues *queues = &store->queues;
+	unsigned number, at;
+	char end;
 
-	return fd >= 0 && sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) > 0 && poll(&end, 1, 0) == 0;
-}
-
-static bool is_same_file(int one, int other)
-{
-	struct stat a, b;
-
-	return fstat(one, &a) < 0 || fstat(other, &b) < 0 || (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
-}
-
-/* A queue of which not both ends are there and sound is of no use, and would keep workers from their work. */
-static void check_queue(struct store *store, struct conf_errors *errors)
-{
-	if (store->inbox < 0 && store->outbox < 0)
-		return;
-	if (is_queue_end(store->inbox) && is_queue_end(store->outbox) && !is_same_file(store->inbox, store->outbox))
-		return;
-	conf_errors_add(errors, "the queue of connections kept by the service manager (%s, %s) is damaged: what may be in it is "
-	                "lost, and a new one is made", NAME_INBOX, NAME_OUTBOX);
-	if (store->inbox >= 0)
-		close(store->inbox);
-	if (store->outbox >= 0)
-		close(store->outbox);
-	store->inbox = store->outbox = -1;
-	store_forget_queue();
+	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) || sscanf(digits, "%9u%c", &number, &end) != 1)
+		return false;
+	if (queues->count == STORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
+		conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is no queue of connections of this version: "
+		                "what may be in it is closed", fd, name);
+		close(fd);
+		notify_unstore(name);
+		return true;
+	}
+	for (at = queues->count++; at > 0 && queues->items[at - 1].number > number; at--)
+		queues->items[at] = queues->items[at - 1];
+	queues->items[at] = (struct store_queue) { .fd = fd, .number = number };
+	return true;
 }
 
 int store_collect(struct store *store, struct conf_errors *errors)
@@ -127,21 +122,16 @@ int store_collect(struct store *store, struct conf_errors *errors)
 	char **names = NULL;
 	int count, r = 0;
 
-	*store = (struct store) { .inbox = -1, .outbox = -1 };
+	*store = (struct store) { 0 };
 	count = sd_listen_fds_with_names(1, &names);
 	for (int i = 0; i < count; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
 
-		if (r == 0 && !strcmp(names[i], NAME_INBOX) && store->inbox < 0)
-			store->inbox = fd;
-		else if (r == 0 && !strcmp(names[i], NAME_OUTBOX) && store->outbox < 0)
-			store->outbox = fd;
-		else if (r == 0)
+		if (r == 0 && !collect_queue(store, fd, names[i], errors))
 			r = collect_listener(store, fd, names[i], errors);
 		free(names[i]);
 	}
 	free(names);
-	check_queue(store, errors);
 	return count < 0 ? count : r;
 }
 
@@ -153,10 +143,8 @@ unsigned store_descriptors(const struct store *store, int fds[], unsigned most)
 		fds[count++] = store->activated.items[i].fd;
 	for (size_t i = 0; i < store->kept.count && count < most; i++)
 		fds[count++] = store->kept.items[i].fd;
-	if (store->inbox >= 0 && count < most)
-		fds[count++] = store->inbox;
-	if (store->outbox >= 0 && count < most)
-		fds[count++] = store->outbox;
+	for (unsigned i = 0; i < store->queues.count && count < most; i++)
+		fds[count++] = store->queues.items[i].fd;
 	return count;
 }
 
@@ -173,15 +161,13 @@ static char *listener_name(const struct listener *listener, char name[static 256
 	return name;
 }
 
-void store_keep(const struct sockets *set, int inbox, int outbox)
+void store_keep(const struct sockets *set)
 {
 	char name[256];
 
 	for (size_t i = 0; i < set->count; i++)
 		if (!set->items[i].adopted)
-			notify_store(listener_name(&set->items[i], name), set->items[i].fd, false);
-	notify_store(NAME_INBOX, inbox, false);
-	notify_store(NAME_OUTBOX, outbox, false);
+			(void) notify_store(listener_name(&set->items[i], name), set->items[i].fd, false);
 }
 
 void store_forget(const struct sockets *set)
@@ -193,13 +179,37 @@ void store_forget(const struct sockets *set)
 			notify_unstore(listener_name(&set->items[i], name));
 }
 
-void store_forget_queue(void)
+static char *queue_name(unsigned number, char name[static 32])
 {
-	notify_unstore(NAME_INBOX);
-	notify_unstore(NAME_OUTBOX);
+	snprintf(name, 32, NAME_QUEUE "%u", number);
+	return name;
 }
 
+int store_keep_queue(unsigned number, int fd)
+{
+	char name[32];
+
+	return notify_store(queue_name(number, name), fd, true);
+}
+
+void store_forget_queue(unsigned number)
+{
+	char name[32];
+
+	notify_unstore(queue_name(number, name));
+}
+
+/* --- what the manager does after a stop ------------------------------------------------ */
+
 #define MANAGER "org.freedesktop.systemd1"
+
+/* What the manager says of this service's unit. */
+struct unit {
+	bool restarts;  /* its job is a restart */
+	bool preserves; /* the store is kept after a stop, too (systemd 254, FileDescriptorStorePreserve=yes) */
+	uint32_t kept;  /* descriptors in its store */
+	uint32_t max;   /* FileDescriptorStoreMax= */
+};
 
 /* The object path of this service's unit, to be freed; NULL where it cannot be found out. */
 static char *unit_path(sd_bus *bus)
@@ -208,8 +218,9 @@ static char *unit_path(sd_bus *bus)
 	char *unit = NULL;
 	const char *path;
 
+	/* 0: the caller, by what the kernel says of it, which holds in a PID namespace, too */
 	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID", NULL, &reply, "u",
-	                       (uint32_t) getpid()) >= 0 &&
+	                       UINT32_C(0)) >= 0 &&
 	    sd_bus_message_read(reply, "o", &path) >= 0)
 		unit = strdup(path);
 	sd_bus_message_unref(reply);
@@ -234,34 +245,109 @@ static bool is_restarting(sd_bus *bus, const char *unit)
 	return restart;
 }
 
-/* Whether the manager keeps as many descriptors as it was given: the unit says how many it may
- * (FileDescriptorStoreMax=), and none by default. */
-static bool is_kept(sd_bus *bus, const char *unit, const struct sockets *set)
+static uint32_t service_number(sd_bus *bus, const char *unit, const char *property)
 {
-	uint32_t given = 2, kept = 0;
+	uint32_t value = 0;
 
-	for (size_t i = 0; i < set->count; i++)
-		given += !set->items[i].adopted;
-	return sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", "NFileDescriptorStore", NULL, 'u',
-	                                   &kept) >= 0 && kept >= given;
+	return sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) < 0 ? 0 : value;
 }
 
-bool store_survives(const struct sockets *set)
+/* The manager's own socket, which only root may use, and which is there without a bus. */
+static int open_private(sd_bus **bus)
 {
-	bool restart = false, kept = false;
-	sd_bus *bus = NULL;
-	char *unit = NULL;
+	int r = sd_bus_new(bus);
 
-	if (notify_enabled() && sd_bus_open_system(&bus) >= 0) {
+	if (r >= 0)
+		r = sd_bus_set_address(*bus, "unix:path=/run/systemd/private");
+	return r < 0 ? r : sd_bus_start(*bus);
+}
+
+/* Ask over `bus`, which is closed. Returns whether there was an answer. */
+static bool ask(sd_bus *bus, int opened, struct unit *answer)
+{
+	char *preserve = NULL, *unit = NULL;
+
+	if (opened >= 0) {
 		sd_bus_set_method_call_timeout(bus, BUS_TIMEOUT);
 		unit = unit_path(bus);
-		restart = unit && is_restarting(bus, unit);
-		kept = restart && is_kept(bus, unit, set);
 	}
-	if (restart && !kept)
-		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections cannot be kept over this restart: the unit's descriptor store "
-		          "is too small; set FileDescriptorStoreMax= to 128");
-	free(unit);
+	if (unit) {
+		answer->restarts = is_restarting(bus, unit);
+		answer->kept = service_number(bus, unit, "NFileDescriptorStore");
+		answer->max = service_number(bus, unit, "FileDescriptorStoreMax");
+		answer->preserves = sd_bus_get_property_string(bus, MANAGER, unit, MANAGER ".Service", "FileDescriptorStorePreserve",
+		                                               NULL, &preserve) >= 0 && !strcmp(preserve, "yes");
+	}
+	free(preserve);
 	sd_bus_flush_close_unref(bus);
-	return kept;
+	if (!unit)
+		return false;
+	free(unit);
+	return true;
+}
+
+static bool ask_manager(struct unit *answer)
+{
+	sd_bus *bus = NULL;
+	int r;
+
+	*answer = (struct unit) { 0 };
+	r = sd_bus_open_system(&bus);
+	if (ask(bus, r, answer))
+		return true;
+	bus = NULL;
+	r = open_private(&bus);
+	return ask(bus, r, answer);
+}
+
+/* Since systemd 254: FileDescriptorStoreMax= of the unit; 0 where that is not known. Such a manager drops the store itself
+ * unless the service is started again. */
+static uint32_t store_max(void)
+{
+	const char *text = getenv("FDSTORE");
+	unsigned max;
+	char end;
+
+	return text && sscanf(text, "%9u%c", &max, &end) == 1 ? max : 0;
+}
+
+/* How many of the sockets are in the store. */
+static uint32_t given(const struct sockets *set)
+{
+	uint32_t count = 0;
+
+	for (size_t i = 0; i < set->count; i++)
+		count += !set->items[i].adopted;
+	return count;
+}
+
+enum store_stop store_ask_stop(const struct sockets *set, unsigned queues, unsigned *room)
+{
+	struct unit unit;
+	enum store_stop stop = STORE_DROPPED;
+
+	*room = 0;
+	if (!notify_enabled())
+		return STORE_DROPPED;
+	if (ask_manager(&unit)) {
+		stop = unit.restarts || unit.preserves ? STORE_KEPT : STORE_DROPPED;
+		if (unit.kept >= given(set) && unit.max > unit.kept)
+			*room = unit.max - unit.kept;
+	} else if (store_max() > 0) {
+		stop = STORE_UNKNOWN;
+		if (store_max() > given(set) + queues)
+			*room = store_max() - given(set) - queues;
+	}
+	if (stop == STORE_DROPPED || *room > 0)
+		return stop;
+	log_event(LOG_WARNING, EVENT_HANDOVER, "Connections cannot be kept over this restart: the unit's descriptor store "
+	          "is too small; set FileDescriptorStoreMax= to 128");
+	return STORE_DROPPED;
+}
+
+bool store_is_useful(void)
+{
+	struct unit unit;
+
+	return store_max() > 0 || ask_manager(&unit);
 }

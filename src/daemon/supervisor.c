@@ -27,26 +27,36 @@
 #include "daemon/crew.h"
 #include "daemon/daemonize.h"
 #include "daemon/pidfile.h"
+#include "daemon/preserve.h"
 #include "daemon/privileges.h"
 #include "daemon/report.h"
 #include "daemon/signals.h"
+#include "models/drain.h"
 #include "models/handover.h"
-#include "models/leavers.h"
 #include "models/model.h"
 
 /* Slots for the workers of several crews at the most that `workers` allows: one that serves, its successor, and
  * predecessors that drain. Only used slots cost memory, but all of them address space. */
 #define SLOTS ((sizeof(void *) > 4 ? 16 : 3) * (CONF_WORKERS_MAX + 2))
 
-/* What a connection may hold that the supervisor drains when there is no configuration, and how often it is looked at. */
-#define LEAVER_BUFFER 65536
-#define LEAVER_TICK (10 * USEC_PER_MSEC)
+/* How often connections that the supervisor drains are looked at. */
+#define DRAIN_TICK (10 * USEC_PER_MSEC)
+
+/* Connections that are taken from the queue, to be preserved, before other events get their turn. */
+#define PRESERVE_BATCH 256
+
+/* Messages that are taken from it at the end, when no worker is left. A process that escaped could keep it filled. */
+#define PRESERVE_LAST (1U << 20)
+#define DAMAGED_LAST 1024
 
 /* How long a new crew may take until every worker accepts. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
 
 /* How long a stopping crew waits for another one to make room in the queue. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
+
+/* The same at a restart, where the supervisor makes room, and says so when it cannot. */
+#define PRESERVE_WAIT (60 * USEC_PER_SEC)
 
 /* How long listeners that are not named any more stay open for handshakes that have begun, and how often their backlogs are
  * looked at meanwhile. */
@@ -109,8 +119,14 @@ struct supervisor {
 	int64_t stop_again_from;      /* from when on another SIGTERM ends it at once, clock_usec() */
 	bool hurry;                   /* that has come */
 	struct ratelimit ignored;     /* lines about ignored signals */
-	int64_t drain_until;          /* stopping: what waits in the queue is drained until then, clock_usec() */
 	bool keep;                    /* stopping: connections go into the descriptor store */
+	bool preserving;              /* ... which takes more of them */
+	bool preserved;               /* ... and has got them all */
+	struct preserve preserve;
+	struct restore restore;       /* connections that a predecessor kept */
+	struct drain drain;           /* stopping: connections that nothing else will serve */
+	int64_t drain_until;          /* ... until then, clock_usec() */
+	int64_t drain_usec;           /* drain-timeout */
 	struct report report;
 	uint64_t work;                /* signals, log records and reports of readiness read */
 	struct idle idle;
@@ -224,13 +240,8 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 	if (!ground->board || !ground->admission)
 		return -errno;
 	log_count_lost(&ground->board->others.counters[STAT_LOG_LOST]);
-	if (store->inbox >= 0 && store->outbox >= 0) {
-		ground->inbox = store->inbox;
-		ground->outbox = store->outbox;
-		r = 0;
-	} else {
-		r = handover_pair(&ground->inbox, &ground->outbox);
-	}
+	restore_init(&supervisor->restore, &store->queues, &ground->board->others);
+	r = handover_pair(&ground->inbox, &ground->outbox);
 	supervisor->watchdog_usec = (int64_t) notify_watchdog_usec();
 	ground->beat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
 	ground->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -286,9 +297,9 @@ static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf
 }
 
 /* What the service manager has kept for us, since a restart or a crash. */
-static void tell_restored(const struct store *store)
+static void tell_restored(const struct supervisor *supervisor, const struct store *store)
 {
-	unsigned connections = store->inbox >= 0 ? handover_waiting(store->inbox) : 0;
+	unsigned connections = restore_waiting(&supervisor->restore);
 
 	if (store->kept.count > 0 || connections > 0)
 		log_event(LOG_NOTICE, EVENT_RESTORED, "Taking up what was kept over the restart: %u connections, %zu listening sockets",
@@ -337,7 +348,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	struct conf_errors errors = { 0 };
 	int r = 0;
 
-	tell_restored(store);
+	tell_restored(supervisor, store);
 	supervisor->activated = store->activated.count > 0;
 	if (supervisor->activated) {
 		supervisor->sockets = store->activated;
@@ -456,6 +467,8 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 		conf_free(conf);
 		return r;
 	}
+	/* before workers start: kept connections come before new ones */
+	restore_feed(&supervisor->restore, supervisor->ground.outbox);
 	r = crew_raise(&supervisor->next, conf, &supervisor->sockets, &supervisor->ground, &supervisor->crews);
 	if (r < 0) {
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", strerror(-r));
@@ -493,12 +506,10 @@ static void keep_in_store(const struct supervisor *supervisor)
 {
 	if (!notify_enabled())
 		return;
-	if (supervisor->current->conf->keep_connections) {
-		store_keep(&supervisor->sockets, supervisor->ground.inbox, supervisor->ground.outbox);
-	} else {
+	if (supervisor->current->conf->keep_connections)
+		store_keep(&supervisor->sockets);
+	else
 		store_forget(&supervisor->sockets);
-		store_forget_queue();
-	}
 }
 
 static void tell_serving(struct supervisor *supervisor, enum event event, const char *what)
@@ -689,6 +700,125 @@ static void reload_done(struct supervisor *supervisor)
 	set_stats_timer(supervisor);
 }
 
+/* --- connections that wait when the service stops -------------------------------------- */
+
+/* A stop has begun under `conf`. The store has room for `queues` more queues, where connections are kept. */
+static void stop_prepare(struct supervisor *supervisor, const struct conf *conf, unsigned queues)
+{
+	struct stats_slot *slot = &supervisor->ground.board->others;
+
+	supervisor->preserving = supervisor->keep;
+	preserve_init(&supervisor->preserve, restore_free_number(&supervisor->restore), queues, slot);
+	supervisor->drain_usec = (int64_t) conf->drain_timeout * USEC_PER_SEC;
+	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
+	drain_init(&supervisor->drain, conf->buffer_size, slot);
+}
+
+/* The store takes no more, or not now: workers drain the connections that they still have. */
+static void preserve_failed(struct supervisor *supervisor, int error)
+{
+	supervisor->preserving = false;
+	log_event(LOG_WARNING, EVENT_HANDOVER, "No more connections can be kept over the restart: %s; the others are drained",
+	          strerror(-error));
+	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), false, 0);
+}
+
+/* Workers hand connections over, and wait for room in the queue. */
+static void on_handed_over(struct supervisor *supervisor)
+{
+	struct arrival rest;
+	int r = preserve_take(&supervisor->preserve, supervisor->ground.inbox, PRESERVE_BATCH, &rest);
+
+	if (r < 0 && rest.fd >= 0)
+		drain_add(&supervisor->drain, &rest);
+	if (r < 0)
+		preserve_failed(supervisor, r);
+}
+
+/* No worker is left: put into the store what is not there yet, behind what came before it. */
+static void preserve_rest(struct supervisor *supervisor)
+{
+	struct preserve *preserve = &supervisor->preserve;
+	struct arrival rest;
+	int r;
+
+	/* some of what failed before can be done now: descriptors in flight have arrived */
+	while ((r = preserve_take(preserve, supervisor->ground.inbox, PRESERVE_LAST, &rest)) < 0) {
+		if (rest.fd >= 0)
+			drain_add(&supervisor->drain, &rest);
+		if (r != -EMFILE || preserve_finish(preserve) < 0)
+			break;
+	}
+	if (r >= 0)
+		r = restore_preserve(&supervisor->restore, preserve);
+	if (r >= 0)
+		r = preserve_finish(preserve);
+	if (r < 0 && supervisor->preserving)
+		preserve_failed(supervisor, r);
+	supervisor->preserved = true;
+	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
+}
+
+/* The next connection that neither a worker nor the store will take. */
+static bool next_rest(struct supervisor *supervisor, struct arrival *arrival)
+{
+	if (preserve_next(&supervisor->preserve, arrival))
+		return true;
+	for (unsigned i = 0; i < DAMAGED_LAST; i++) {
+		int r = handover_take(supervisor->ground.inbox, arrival);
+
+		if (r == 0)
+			return true;
+		if (r == -EAGAIN)
+			break;
+		stats_add(&supervisor->ground.board->others, STAT_DAMAGED, 1);
+	}
+	return restore_next(&supervisor->restore, arrival);
+}
+
+/* Drain connections that nothing else will serve, some at a time. Returns when to look again; INT64_MAX: there are none. */
+static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
+{
+	struct drain *drain = &supervisor->drain;
+	struct rlimit limit = { .rlim_cur = 256 };
+	struct arrival arrival;
+
+	if (supervisor->keep && !supervisor->preserved)
+		return drain_serve(drain) ? now + DRAIN_TICK : INT64_MAX;
+	(void) getrlimit(RLIMIT_NOFILE, &limit);
+	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival))
+		drain_add(drain, &arrival);
+	return drain_serve(drain) ? now + DRAIN_TICK : INT64_MAX;
+}
+
+/* Whether nothing is left to do but to exit. `drain_at`: of drain_rest(). */
+static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
+{
+	if (supervisor->phase != PHASE_STOPPING || !list_empty(&supervisor->crews))
+		return false;
+	if (supervisor->keep && !supervisor->preserved) {
+		preserve_rest(supervisor);
+		return stop_is_over(supervisor, drain_rest(supervisor, clock_usec()));
+	}
+	return drain_at == INT64_MAX || supervisor->hurry || clock_usec() >= supervisor->drain_until;
+}
+
+/* Close what could not be drained in time, and log it. */
+static void drain_end(struct supervisor *supervisor)
+{
+	unsigned cut = drain_cut(&supervisor->drain), count = supervisor->drain.count;
+	struct arrival arrival;
+
+	for (unsigned i = 0; i < PRESERVE_LAST && next_rest(supervisor, &arrival); i++, cut++, count++) {
+		close(arrival.fd);
+		conn_clear(&arrival.conn);
+	}
+	if (count > 0)
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
+		          "taken all they were owed", count, cut);
+}
+
 /* The crew being raised will not become ready. */
 static void raise_failed(struct supervisor *supervisor, const char *why)
 {
@@ -701,6 +831,9 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
 		supervisor->phase = PHASE_STOPPING;
+		/* what a predecessor kept stays in the store for the next attempt */
+		supervisor->keep = restore_queues(&supervisor->restore) > 0;
+		stop_prepare(supervisor, crew->conf, restore_queues(&supervisor->restore));
 		return;
 	}
 	sockets_abandon(&supervisor->next_sockets);
@@ -743,23 +876,29 @@ static void tend_next(struct supervisor *supervisor, int64_t now)
 
 static void stop_begin(struct supervisor *supervisor)
 {
+	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 	bool serving = supervisor->phase == PHASE_SERVING;
+	enum store_stop stop = STORE_DROPPED;
+	unsigned room = 0;
 
-	supervisor->keep = serving && supervisor->current->conf->keep_connections && store_survives(&supervisor->sockets);
+	/* before the service is ready, no listener of its has been stored */
+	if (crew->conf->keep_connections)
+		stop = store_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
+		                      &room);
+	supervisor->keep = stop != STORE_DROPPED;
 	supervisor->phase = PHASE_STOPPING;
+	stop_prepare(supervisor, crew->conf, room);
 	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections to the next process"
 	                                                   : "Sending what is owed to clients");
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
 	                                                             : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, supervisor->keep ? PRESERVE_WAIT : 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
 	close_retired(supervisor);
 	supervisor->next = NULL;
-	if (serving)
-		supervisor->drain_until = clock_usec() + (int64_t) supervisor->current->conf->drain_timeout * USEC_PER_SEC;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
 	(void) report_progress(&supervisor->report, supervisor->ground.board);
@@ -911,6 +1050,8 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		report_left_out(&supervisor->report, supervisor->ground.board);
 		supervisor->left_out_at = INT64_MAX;
 	}
+	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
+		restore_feed(&supervisor->restore, supervisor->ground.outbox);
 	if (now >= supervisor->extend_at) {
 		if (report_progress(&supervisor->report, supervisor->ground.board))
 			ask_for_patience(supervisor, now);
@@ -969,27 +1110,37 @@ static int64_t next_timer(const struct supervisor *supervisor)
 	next = clock_earlier(next, clock_earlier(supervisor->notify_at, supervisor->retire_at));
 	if (supervisor->trouble_at > 0)
 		next = clock_earlier(next, supervisor->trouble_at);
+	if (supervisor->phase != PHASE_STOPPING)
+		next = clock_earlier(next, supervisor->restore.retry_at);
 	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
 }
 
-static int wait_for_events(struct supervisor *supervisor, int64_t crews_at)
+static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 {
+	bool feed = supervisor->phase != PHASE_STOPPING && restore_active(&supervisor->restore) &&
+	            supervisor->restore.retry_at == INT64_MAX;
 	struct pollfd fds[] = {
 		{ .fd = supervisor->signals, .events = POLLIN },
 		{ .fd = supervisor->relay, .events = POLLIN },
 		{ .fd = supervisor->next ? supervisor->next->ready_out : -1, .events = POLLIN },
+		{ .fd = supervisor->preserving ? supervisor->ground.inbox : -1, .events = POLLIN },
+		{ .fd = feed ? supervisor->ground.outbox : -1, .events = POLLOUT },
 	};
 	uint64_t before = supervisor->work;
 	int64_t now = clock_usec();
 
 	if (supervisor->reaping)
-		crews_at = now;
-	if (poll(fds, 3, clock_poll_timeout(clock_earlier(next_timer(supervisor), crews_at), now)) < 0)
+		next_time = now;
+	if (poll(fds, sizeof fds / sizeof *fds, clock_poll_timeout(clock_earlier(next_timer(supervisor), next_time), now)) < 0)
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor, RELAY_BATCH);
 	if (fds[2].revents)
 		supervisor->work += crew_note_ready(supervisor->next);
+	if (fds[3].revents)
+		on_handed_over(supervisor);
+	if (fds[4].revents)
+		restore_feed(&supervisor->restore, supervisor->ground.outbox);
 	if (fds[0].revents)
 		on_signals(supervisor);
 	for (size_t i = 0; i < 3 && supervisor->work == before; i++)
@@ -1011,10 +1162,10 @@ static void notify_trouble(struct supervisor *supervisor, int64_t now)
 
 static void supervisor_loop(struct supervisor *supervisor)
 {
-	int64_t crews_at = INT64_MAX;
+	int64_t crews_at = INT64_MAX, drain_at = INT64_MAX;
 
-	while (!(supervisor->phase == PHASE_STOPPING && list_empty(&supervisor->crews))) {
-		int r = wait_for_events(supervisor, crews_at);
+	while (!stop_is_over(supervisor, drain_at)) {
+		int r = wait_for_events(supervisor, clock_earlier(crews_at, drain_at));
 		int64_t now = clock_usec();
 
 		if (r < 0) {
@@ -1026,6 +1177,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 		on_timers(supervisor, now);
 		tend_next(supervisor, now);
 		crews_at = tend_crews(supervisor, now);
+		drain_at = supervisor->phase == PHASE_STOPPING ? drain_rest(supervisor, now) : INT64_MAX;
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->trouble_at)
 			notify_trouble(supervisor, now);
 		if (notify_take_lost())
@@ -1034,43 +1186,31 @@ static void supervisor_loop(struct supervisor *supervisor)
 	on_relay(supervisor, RELAY_LAST);
 }
 
-/* Connections that still wait in the queue for a successor that will not come. The crews are gone. */
-static void drain_waiting(struct supervisor *supervisor)
+/* What becomes of connections and listeners. */
+static void finish_sockets(struct supervisor *supervisor)
 {
-	const struct crew *current = supervisor->current;
-	unsigned count = 0, cut;
-	struct leavers leavers;
-	bool more;
+	bool stopping = supervisor->phase == PHASE_STOPPING;
 
-	if (supervisor->ground.inbox < 0 || leavers_open(&leavers, current ? current->conf->buffer_size : LEAVER_BUFFER,
-	                                                 &supervisor->ground.board->others) < 0)
-		return;
-	more = leavers_take(&leavers, supervisor->ground.inbox, &count);
-	while ((leavers_serve(&leavers) || more) && !supervisor->hurry && clock_usec() < supervisor->drain_until) {
-		(void) wait_for_events(supervisor, more ? 0 : clock_usec() + LEAVER_TICK);
-		on_timers(supervisor, clock_usec());
-		if (more)
-			more = leavers_take(&leavers, supervisor->ground.inbox, &count);
+	/* a start that failed before its first worker leaves the store as it is: the manager may try again */
+	if (stopping)
+		drain_end(supervisor);
+	if (supervisor->keep) {
+		privileges_dismiss_janitor(&supervisor->privileges);
+		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
+		          supervisor->preserve.kept);
+		tell_drained(supervisor);
+	} else if (stopping) {
+		/* the manager would let go of them only after this process has ended */
+		store_forget(&supervisor->sockets);
+		restore_forget(&supervisor->restore);
 	}
-	cut = leavers_cut(&leavers);
-	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
-		          "taken all they were owed", count, cut);
+	preserve_clear(&supervisor->preserve);
+	restore_clear(&supervisor->restore);
 }
 
 static void supervisor_finish(struct supervisor *supervisor)
 {
-	if (!supervisor->keep) {
-		drain_waiting(supervisor);
-		/* the manager would let go of them only after this process has ended */
-		store_forget(&supervisor->sockets);
-		store_forget_queue();
-	} else {
-		privileges_dismiss_janitor(&supervisor->privileges);
-		log_event(LOG_INFO, EVENT_HANDOVER, "%u connections were passed on to the next process",
-		          handover_waiting(supervisor->ground.inbox));
-		tell_drained(supervisor);
-	}
+	finish_sockets(supervisor);
 	if (supervisor->ground.board)
 		report_left_out(&supervisor->report, supervisor->ground.board);
 	if (supervisor->current) {
@@ -1082,7 +1222,8 @@ static void supervisor_finish(struct supervisor *supervisor)
 	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
-	if (notify_enabled())
+	/* what was stored shortly before the end of this process would be lost with it */
+	if (supervisor->keep)
 		notify_barrier(5 * USEC_PER_SEC);
 	log_count_lost(NULL);
 	crew_free(supervisor->current);
@@ -1107,6 +1248,8 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.pidfile = -1,
 		.privileges = { .janitor = -1 },
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
+		.preserve = { .queue = -1 },
+		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },
 		.raise_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
 		.stats_at = INT64_MAX,
@@ -1117,6 +1260,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 	};
 
 	list_init(&supervisor.crews);
+	list_init(&supervisor.preserve.packs);
 	/* standard error may be the journal's other end: told there once is enough */
 	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);

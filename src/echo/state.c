@@ -6,15 +6,23 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* FNV-1a: it tells damage and foreign data, not malice. */
-static uint32_t state_check(const struct state *state)
-{
-	const uint8_t *p = (const uint8_t *) state;
-	uint32_t sum = UINT32_C(2166136261);
+#define CHECK_END (offsetof(struct state, check) + sizeof(uint32_t))
 
-	for (size_t i = 0; i < offsetof(struct state, check); i++)
-		sum = (sum ^ p[i]) * UINT32_C(16777619);
+/* FNV-1a */
+static uint32_t sum_add(uint32_t sum, const uint8_t *bytes, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		sum = (sum ^ bytes[i]) * UINT32_C(16777619);
 	return sum;
+}
+
+/* Over a record of `size` bytes. */
+static uint32_t state_check(const void *record, size_t size)
+{
+	const uint8_t *bytes = record;
+	uint32_t sum = sum_add(UINT32_C(2166136261), bytes, offsetof(struct state, check));
+
+	return sum_add(sum, bytes + CHECK_END, size - CHECK_END);
 }
 
 void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active)
@@ -33,12 +41,14 @@ void state_encode(struct state *state, const struct conn *conn, const struct pee
 	state->scope = peer->scope;
 	state->port = peer->port;
 	state->family = peer->family;
-	state->check = state_check(state);
+	state->check = state_check(state, sizeof *state);
 }
 
 static int state_validate(const struct state *state, int64_t now)
 {
-	if (state->flags & ~STATE_EOF || state->reserved != 0 || state->owed > CONN_LIMIT_MAX)
+	if (state->flags & ~STATE_EOF)
+		return -ENOTSUP;
+	if (state->reserved != 0 || state->owed > STATE_OWED_MAX)
 		return -EINVAL;
 	if (state->family != AF_INET && state->family != AF_INET6 && state->family != AF_UNIX)
 		return -EINVAL;
@@ -47,21 +57,32 @@ static int state_validate(const struct state *state, int64_t now)
 	return 0;
 }
 
-int state_decode(const void *message, size_t size, int64_t now, struct conn *conn, struct peer *peer,
-                 int64_t *active, uint32_t *owed)
+int state_size(const void *bytes, size_t size)
 {
 	struct state state;
-	int r;
 
-	if (size < offsetof(struct state, flags))
+	if (size < STATE_SIZE_MIN)
 		return -EINVAL;
-	memset(&state, 0, sizeof state);
-	memcpy(&state, message, size < sizeof state ? size : sizeof state);
+	memcpy(&state, bytes, STATE_SIZE_MIN);
 	if (state.magic != STATE_MAGIC)
 		return -EINVAL;
 	if (state.version != STATE_VERSION)
 		return -ENOTSUP;
-	if (size != sizeof state || state.size != sizeof state || state.check != state_check(&state))
+	if (state.size < STATE_SIZE_MIN || state.size > STATE_SIZE_MAX || state.size > size)
+		return -EINVAL;
+	return state.size;
+}
+
+int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer, int64_t *active,
+                 uint32_t *owed)
+{
+	struct state state = { 0 };
+	int r = state_size(bytes, size);
+
+	if (r < 0)
+		return r;
+	memcpy(&state, bytes, size < sizeof state ? size : sizeof state);
+	if ((size_t) r != size || state.check != state_check(bytes, size))
 		return -EINVAL;
 	r = state_validate(&state, now);
 	if (r < 0)

@@ -4,24 +4,32 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fdpass.h"
 #include "base/log.h"
+#include "base/memfile.h"
+#include "base/ratelimit.h"
 #include "echo/state.h"
 #include "models/fault.h"
 #include "net/sockopt.h"
 
+/* In a message: the connection and, where it owes bytes, a file with them. */
 #define FDS_MAX 2
 
 /* Most connections that wait in the backlog of a listener: the maximum of `backlog`. */
 #define BACKLOG_MAX 65535
+
+/* Lines about damaged messages, of each process: at most DAMAGED_LINES in any DAMAGED_INTERVAL. */
+#define DAMAGED_LINES 100
+#define DAMAGED_INTERVAL (10 * USEC_PER_SEC)
 
 /* How often, in ms, one who waits for room looks whether the orders have changed. */
 #define ORDERS_TICK 50
@@ -34,70 +42,61 @@ int handover_pair(int *inbox, int *outbox)
 		return -errno;
 	*inbox = ends[0];
 	*outbox = ends[1];
+	/* nobody reads at that end: descriptors sent there would be lost, and count as being in flight */
+	(void) shutdown(*outbox, SHUT_RD);
 	/* the kernel gives what net.core.wmem_max allows, root what it asks for */
 	if (setsockopt(*outbox, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
 		(void) setsockopt(*outbox, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 	return 0;
 }
 
-/* A file with the bytes owed. */
+/* A file with the bytes that the connection owes; the descriptor or -errno. */
 static int owed_to_file(const struct conn *conn)
 {
+	int file = (int) fault_number("ECHOD_FAULT_MEMFILE", 0), r;
 	const uint8_t *data;
-	size_t owed = conn_owed(conn, &data), done = 0;
-	int fd = memfd_create("echod-owed", MFD_CLOEXEC);
+	size_t owed = conn_owed(conn, &data);
 
-	if (fd < 0)
-		return -errno;
-	while (done < owed) {
-		ssize_t n = write(fd, data + done, owed - done);
-
-		if (n < 0) {
-			int error = errno;
-
-			close(fd);
-			return -error;
-		}
-		done += (size_t) n;
+	file = file ? -file : memfile_create("echod-owed");
+	if (file < 0)
+		return file;
+	r = memfile_write(file, data, owed, 0);
+	if (r < 0) {
+		close(file);
+		return r;
 	}
-	return fd;
+	return file;
 }
 
-static int message_send(int outbox, struct state *state, const int fds[], size_t count)
+static int message_send(int outbox, const struct state *state, const struct conn *conn, int fd)
 {
-	union {
-		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = state, .iov_len = sizeof *state };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-		                  .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int fds[FDS_MAX] = { fd, -1 }, r;
 
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(count * sizeof(int));
-	memcpy(CMSG_DATA(header), fds, count * sizeof(int));
-	return sendmsg(outbox, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+	if (state->owed > 0) {
+		fds[1] = owed_to_file(conn);
+		if (fds[1] < 0)
+			return fds[1];
+	}
+	r = fdpass_send(outbox, state, sizeof *state, fds, fds[1] >= 0 ? 2 : 1);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	return r;
 }
 
 int handover_send(int outbox, const struct session *session)
 {
-	int fds[FDS_MAX] = { session->watch.fd, -1 }, r;
 	struct state state;
-	size_t count = 1;
 
 	state_encode(&state, &session->conn, &session->peer, session_active_usec(session, clock_usec()));
-	if (state.owed > 0) {
-		fds[1] = owed_to_file(&session->conn);
-		if (fds[1] < 0)
-			return fds[1];
-		count = 2;
-	}
-	r = message_send(outbox, &state, fds, count);
-	if (fds[1] >= 0)
-		close(fds[1]);
-	return r;
+	return message_send(outbox, &state, &session->conn, session->watch.fd);
+}
+
+int handover_pass(int outbox, const struct arrival *arrival)
+{
+	struct state state;
+
+	state_encode(&state, &arrival->conn, &arrival->peer, arrival->active);
+	return message_send(outbox, &state, &arrival->conn, arrival->fd);
 }
 
 /* Whether a stopping worker may wait for room: as long as its orders, which may change, say. */
@@ -146,105 +145,126 @@ int handover_send_wait(struct worker *worker, const struct session *session)
 
 /* --- the other end --------------------------------------------------------------------- */
 
-/* Take the descriptors out of a received message; those beyond FDS_MAX are closed by the kernel. */
-static size_t message_fds(struct msghdr *message, int fds[static FDS_MAX])
-{
-	size_t count = 0;
-
-	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(header), count * sizeof(int));
-	}
-	return count;
-}
-
-static int read_owed(struct conn *conn, int fd, uint32_t owed)
-{
-	struct stat st;
-	uint8_t *data;
-	size_t got = 0;
-
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != (off_t) owed)
-		return -EBADMSG;
-	data = conn_restore(conn, owed);
-	if (!data)
-		return -ENOMEM;
-	while (got < owed) {
-		ssize_t n = pread(fd, data + got, owed - got, (off_t) got);
-
-		if (n <= 0)
-			return -EBADMSG;
-		got += (size_t) n;
-	}
-	return 0;
-}
-
-/* Anything else would never be ready, or, as the queue itself, be eaten by an echo. */
+/* Whether `fd` is what a worker serves: a stream socket that does not listen. Anything else would never become ready, or,
+ * as the queue itself, would lose its content to an echo. */
 static bool is_connection(int fd)
 {
-	int type = 0, listens = 0;
+	int type = 0, listens = 0, domain = 0;
 	socklen_t size = sizeof type;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
 		return false;
 	size = sizeof listens;
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && !listens;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens)
+		return false;
+	size = sizeof domain;
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+		return false;
+	return domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX || domain == AF_VSOCK;
 }
 
-/* Make an arrival of a message and its descriptors; which remain the caller's on failure. */
-static int message_read(const void *message, size_t size, const int fds[], size_t count, struct arrival *arrival)
+static int read_owed(struct conn *conn, int file, int64_t at, uint32_t owed)
+{
+	uint8_t *data = conn_restore(conn, owed);
+	int r = data ? memfile_read(file, data, owed, at) : -ENOMEM;
+
+	if (r < 0)
+		conn_clear(conn);
+	return r;
+}
+
+int handover_read(const void *record, size_t size, int fd, int file, int64_t at, struct arrival *arrival)
 {
 	uint32_t owed;
 	int flags, r;
 
-	r = state_decode(message, size, clock_usec(), &arrival->conn, &arrival->peer, &arrival->active, &owed);
+	r = state_decode(record, size, clock_usec(), &arrival->conn, &arrival->peer, &arrival->active, &owed);
 	if (r < 0)
 		return r;
-	if (count != (owed > 0 ? 2U : 1U))
+	if (!is_connection(fd) || (owed > 0 && file < 0))
 		return -EBADMSG;
-	if (!is_connection(fds[0]))
-		return -EBADMSG;
-	sockopt_prepare(fds[0]); /* the predecessor may be an older version */
-	flags = fcntl(fds[0], F_GETFL);
-	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
+	sockopt_prepare(fd); /* the predecessor may be an older version */
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
 	if (owed > 0)
-		r = read_owed(&arrival->conn, fds[1], owed);
+		r = read_owed(&arrival->conn, file, at, owed);
 	if (r < 0)
-		conn_clear(&arrival->conn);
-	arrival->fd = fds[0];
+		return r;
+	arrival->fd = fd;
 	arrival->foreign = true;
-	return r;
+	return (int) owed;
+}
+
+/* Make an arrival of a message and its descriptors, which remain the caller's on failure. */
+static int message_read(const void *message, size_t size, const int fds[], unsigned count, struct arrival *arrival)
+{
+	int64_t owed = 0;
+	int r;
+
+	if (count < 1)
+		return -EBADMSG;
+	if (count > 1)
+		owed = memfile_size(fds[1]);
+	r = owed < 0 ? (int) owed : handover_read(message, size, fds[0], count > 1 ? fds[1] : -1, 0, arrival);
+	if (r < 0)
+		return r;
+	if (r == owed && (count == 1 || owed > 0))
+		return 0;
+	conn_clear(&arrival->conn);
+	return -EBADMSG;
+}
+
+static const char *damage_name(int error)
+{
+	switch (error) {
+	case -ENOTSUP:
+		return "another version of echod wrote the state";
+	case -EMFILE:
+		return "no descriptors are left";
+	case -EINVAL:
+	case -EBADMSG:
+		return "the message is damaged";
+	default:
+		return strerror(-error);
+	}
+}
+
+void handover_log_damaged(unsigned count, int error)
+{
+	static struct ratelimit lines;
+	char before[64] = "";
+	uint64_t more;
+
+	if (!ratelimit_allow(&lines, clock_usec(), DAMAGED_INTERVAL, DAMAGED_LINES))
+		return;
+	more = ratelimit_take_left_out(&lines);
+	if (more > 0)
+		snprintf(before, sizeof before, " (%" PRIu64 " lines like this one were suppressed)", more);
+	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "%u connection%s that %s handed over could not be taken up and %s closed: %s%s",
+	          count, count == 1 ? "" : "s", count == 1 ? "was" : "were", count == 1 ? "is" : "are",
+	          damage_name(error), before);
 }
 
 int handover_take(int inbox, struct arrival *arrival)
 {
-	union {
-		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	char text[sizeof(struct state) + 1];
-	struct iovec iov = { .iov_base = text, .iov_len = sizeof text };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-		                  .msg_controllen = sizeof control.bytes };
-	int fds[FDS_MAX] = { -1, -1 }, r;
-	ssize_t n = recvmsg(inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	size_t count;
+	uint8_t message[STATE_SIZE_MAX];
+	int fds[FDS_MAX], r;
+	unsigned count;
+	ssize_t n = fdpass_receive(inbox, message, sizeof message, fds, FDS_MAX, &count);
 
-	if (n <= 0)
-		return -EAGAIN; /* also when the other end is gone: nothing will come */
-	count = message_fds(&message, fds);
-	r = message_read(text, (size_t) n, fds, count, arrival);
+	if (n == 0 && count == 0)
+		return -EAGAIN; /* the other end is gone: nothing will come */
+	if (n < 0 && n != -EBADMSG && n != -EMFILE)
+		return -EAGAIN;
+	r = n < 0 ? (int) n : message_read(message, (size_t) n, fds, count, arrival);
 	if (r < 0 && count > 0)
 		close(fds[0]);
 	if (count > 1)
 		close(fds[1]);
 	if (r == 0)
 		return 0;
-	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "A connection that was handed over could not be taken up and is closed: %s",
-	          r == -ENOTSUP ? "another version of echod wrote its state" : strerror(-r));
+	handover_log_damaged(1, r);
 	return -EBADMSG;
 }
 

@@ -19,6 +19,10 @@
  * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_send(int outbox, const struct session *session);
 
+/* Send on a connection that handover_take() or handover_read() made, without waiting. On success the caller still has its
+ * copy of everything. Nothing is counted. Returns as handover_send() does. */
+int handover_pass(int outbox, const struct arrival *arrival);
+
 /* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
  * may change meanwhile, and showing life. On success the place and the source have gone along, and the caller
  * must session_forget() it. Returns also -ECANCELED where they are to hand over nothing. */
@@ -32,6 +36,15 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
 
 /* The same where nothing is counted: for whoever is no worker. Returns as handover_receive() does. */
 int handover_take(int inbox, struct arrival *arrival);
+
+/* Make `*arrival` of a state (state.h) of `size` bytes and its connection `fd`, which becomes non-blocking. `file` has the
+ * bytes owed from `at` on; -1: there is none. Everything is checked. Returns the number of bytes owed; or -errno, with
+ * the descriptors still the caller's: -ENOTSUP where another version wrote the state, -EBADMSG or -EINVAL where
+ * something is damaged. */
+int handover_read(const void *state, size_t size, int fd, int file, int64_t at, struct arrival *arrival);
+
+/* Log, with a limit to the rate, that `count` connections could not be taken up because of `error` (-errno). */
+void handover_log_damaged(unsigned count, int error);
 
 /* How many connections wait in `inbox`. With messages of a length that another version wrote, about so many. */
 unsigned handover_waiting(int inbox);

@@ -2,7 +2,7 @@
  *
  * The input is tried as it is, and once more with its frame (magic, version, size, check)
  * put right, so that the fields behind the check are reached. What is accepted must be within
- * bounds and, described again, give the same message.
+ * bounds and, described again, give the same message. Longer ones of a later version are accepted, too.
  */
 #include <config.h>
 
@@ -15,12 +15,14 @@
 
 #define NOW (INT64_C(1) << 50)
 
-static uint32_t message_check(const uint8_t *message)
+static uint32_t message_check(const uint8_t *message, size_t size)
 {
+	size_t check = offsetof(struct state, check);
 	uint32_t sum = UINT32_C(2166136261);
 
-	for (size_t i = 0; i < offsetof(struct state, check); i++)
-		sum = (sum ^ message[i]) * UINT32_C(16777619);
+	for (size_t i = 0; i < size; i++)
+		if (i < check || i >= check + sizeof(uint32_t))
+			sum = (sum ^ message[i]) * UINT32_C(16777619);
 	return sum;
 }
 
@@ -51,20 +53,23 @@ static int try_message(const uint8_t *message, size_t size)
 		FUZZ_CLAIM(memcmp(&conn, &untouched, sizeof conn) == 0);
 		return r;
 	}
-	FUZZ_CLAIM(r == 0 && size == sizeof(struct state));
-	FUZZ_CLAIM(owed <= CONN_LIMIT_MAX);
+	FUZZ_CLAIM(r == 0 && size >= STATE_SIZE_MIN && size <= STATE_SIZE_MAX);
+	FUZZ_CLAIM(state_size(message, size) == (int) size);
+	FUZZ_CLAIM(owed <= STATE_OWED_MAX);
 	FUZZ_CLAIM(conn.since >= 0 && conn.since <= active && active <= NOW);
 	FUZZ_CLAIM(!conn.memory && conn_owed_total(&conn) == 0 && conn.reason == CONN_OPEN);
-	claim_same(message, &conn, &peer, active, owed);
+	if (size == sizeof(struct state))
+		claim_same(message, &conn, &peer, active, owed);
 	conn_clear(&conn);
 	return r;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t framed_size = sizeof(struct state);
-	uint8_t *copy = malloc(size ? size : 1);
-	struct state framed = { 0 };
+	size_t framed_size = size < STATE_SIZE_MIN ? STATE_SIZE_MIN : size > STATE_SIZE_MAX ? STATE_SIZE_MAX : size;
+	_Alignas(struct state) uint8_t framed[STATE_SIZE_MAX] = { 0 };
+	uint8_t *copy = calloc(1, size ? size : 1);
+	struct state *state = (struct state *) (void *) framed;
 
 	if (!copy)
 		abort();
@@ -73,11 +78,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	try_message(copy, size); /* a copy of exactly that size: reading beyond it is noticed */
 	free(copy);
 
-	memcpy((uint8_t *) &framed, data, size < framed_size ? size : framed_size);
-	framed.magic = STATE_MAGIC;
-	framed.version = STATE_VERSION;
-	framed.size = sizeof framed;
-	framed.check = message_check((const uint8_t *) &framed);
-	FUZZ_CLAIM(try_message((const uint8_t *) &framed, framed_size) != -ENOTSUP);
+	if (size > 0)
+		memcpy(framed, data, size < framed_size ? size : framed_size);
+	state->magic = STATE_MAGIC;
+	state->version = STATE_VERSION;
+	state->size = (uint16_t) framed_size;
+	state->check = message_check(framed, framed_size);
+	if (!(state->flags & ~STATE_EOF))
+		FUZZ_CLAIM(try_message(framed, framed_size) != -ENOTSUP);
+	else
+		FUZZ_CLAIM(try_message(framed, framed_size) == -ENOTSUP);
 	return 0;
 }

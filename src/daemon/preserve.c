@@ -1,0 +1,354 @@
+#include <config.h>
+
+#include "daemon/preserve.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "models/handover.h"
+
+/* Descriptors that must stay free for receiving one more message, and for files. */
+#define FDS_SPARE 8
+
+/* How soon to try again where too many descriptors are in flight, of which nothing tells the end. */
+#define RETRY_USEC (10 * USEC_PER_MSEC)
+
+/* --- at a stop ------------------------------------------------------------------------- */
+
+void preserve_init(struct preserve *preserve, unsigned number, unsigned queues, struct stats_slot *slot)
+{
+	*preserve = (struct preserve) { .queue = -1, .number = number, .queues_left = queues, .slot = slot };
+	list_init(&preserve->packs);
+}
+
+static struct pack *of_link(struct list *link)
+{
+	return LIST_ENTRY(link, struct pack, link);
+}
+
+static struct pack *pack_append(struct preserve *preserve)
+{
+	struct pack *pack = malloc(sizeof *pack);
+
+	if (!pack)
+		return NULL;
+	pack_init(pack);
+	list_append(&preserve->packs, &pack->link);
+	return pack;
+}
+
+static void pack_remove(struct pack *pack)
+{
+	list_remove(&pack->link);
+	pack_clear(pack);
+	free(pack);
+}
+
+/* Make a queue and give its receiving end to the service manager. */
+static int queue_open(struct preserve *preserve)
+{
+	int inbox, outbox, r;
+
+	if (preserve->queues_left == 0)
+		return -ENOSPC;
+	r = handover_pair(&inbox, &outbox);
+	if (r < 0)
+		return r;
+	r = store_keep_queue(preserve->number, inbox);
+	close(inbox);
+	if (r < 0) {
+		close(outbox);
+		return r;
+	}
+	preserve->queues_left--;
+	preserve->number++;
+	if (preserve->queue >= 0)
+		close(preserve->queue);
+	preserve->queue = outbox;
+	return 0;
+}
+
+static int pack_store(struct preserve *preserve, struct pack *pack)
+{
+	unsigned count = pack->count;
+	int r = preserve->queue < 0 ? queue_open(preserve) : 0;
+
+	if (r == 0)
+		r = pack_send(pack, preserve->queue);
+	if (r == -EAGAIN) {
+		r = queue_open(preserve);
+		if (r == 0)
+			r = pack_send(pack, preserve->queue);
+	}
+	if (r == 0)
+		preserve->kept += count;
+	return r;
+}
+
+/* Send packs, in order: all, or all but the last one while it can still be filled. */
+static int packs_store(struct preserve *preserve, bool all)
+{
+	int r = 0;
+
+	while (r == 0 && !list_empty(&preserve->packs)) {
+		struct pack *pack = of_link(preserve->packs.next);
+
+		if (!all && pack->link.next == &preserve->packs && pack->count < PACK_MAX && !pack->sealed)
+			return 0;
+		if (pack->count > 0)
+			r = pack_store(preserve, pack);
+		if (r == 0) {
+			pack_remove(pack);
+			preserve->highest = 0;
+		}
+	}
+	return r;
+}
+
+int preserve_add(struct preserve *preserve, struct arrival *arrival)
+{
+	struct pack *pack = list_empty(&preserve->packs) ? NULL : of_link(preserve->packs.prev);
+	int r;
+
+	if (!pack || pack->count == PACK_MAX || pack->sealed)
+		pack = pack_append(preserve);
+	if (!pack)
+		return -ENOMEM;
+	r = pack_add(pack, arrival);
+	if (r == 0 && pack->count == PACK_MAX)
+		(void) packs_store(preserve, false); /* where that fails, it is tried again with the next one */
+	return r;
+}
+
+int preserve_add_pack(struct preserve *preserve, struct pack *pack)
+{
+	struct pack *copy = pack_append(preserve);
+
+	if (!copy)
+		return -ENOMEM;
+	list_remove(&copy->link);
+	*copy = *pack;
+	list_append(&preserve->packs, &copy->link);
+	pack_init(pack);
+	(void) packs_store(preserve, false);
+	return 0;
+}
+
+/* Whether this process can receive one more message. The kernel takes the lowest free descriptor. */
+static bool has_descriptors(const struct preserve *preserve)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t) preserve->highest + FDS_SPARE < limit.rlim_cur;
+}
+
+int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct arrival *rest)
+{
+	rest->fd = -1;
+	while (most-- > 0) {
+		int r = handover_take(inbox, rest);
+
+		if (r == -EAGAIN)
+			return 0;
+		if (r < 0) {
+			stats_add(preserve->slot, STAT_DAMAGED, 1);
+			rest->fd = -1;
+			continue;
+		}
+		preserve->highest = rest->fd;
+		r = preserve_add(preserve, rest);
+		if (r < 0)
+			return r;
+		rest->fd = -1;
+		if (!has_descriptors(preserve))
+			(void) packs_store(preserve, true);
+		if (!has_descriptors(preserve))
+			return -EMFILE;
+	}
+	return 1;
+}
+
+int preserve_finish(struct preserve *preserve)
+{
+	return packs_store(preserve, true);
+}
+
+bool preserve_next(struct preserve *preserve, struct arrival *arrival)
+{
+	while (!list_empty(&preserve->packs)) {
+		struct pack *pack = of_link(preserve->packs.next);
+		int r;
+
+		(void) pack_seal(pack);
+		r = pack_next(pack, arrival);
+		if (r > 0)
+			return true;
+		if (r == 0)
+			pack_remove(pack);
+	}
+	return false;
+}
+
+void preserve_clear(struct preserve *preserve)
+{
+	while (!list_empty(&preserve->packs))
+		pack_remove(of_link(preserve->packs.next));
+	if (preserve->queue >= 0)
+		close(preserve->queue);
+	preserve->queue = -1;
+}
+
+/* --- at a start ------------------------------------------------------------------------ */
+
+void restore_init(struct restore *restore, const struct store_queues *queues, struct stats_slot *slot)
+{
+	*restore = (struct restore) { .queues = *queues, .retry_at = INT64_MAX, .slot = slot };
+	pack_init(&restore->pack);
+}
+
+bool restore_active(const struct restore *restore)
+{
+	return restore->holding || pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
+}
+
+unsigned restore_waiting(const struct restore *restore)
+{
+	unsigned count = restore->holding + pack_left(&restore->pack);
+
+	for (unsigned i = restore->at; i < restore->queues.count; i++)
+		count += pack_waiting(restore->queues.items[i].fd);
+	return count;
+}
+
+unsigned restore_queues(const struct restore *restore)
+{
+	return restore->queues.count - restore->at;
+}
+
+unsigned restore_free_number(const struct restore *restore)
+{
+	/* numbers begin at 0 again once the queues are gone */
+	return restore_queues(restore) > 0 ? restore->queues.items[restore->queues.count - 1].number + 1 : 0;
+}
+
+static void note_damaged(struct restore *restore, unsigned count, int error)
+{
+	stats_add(restore->slot, STAT_DAMAGED, count);
+	handover_log_damaged(count, error);
+}
+
+/* Receive the next pack; a queue that has none any more is closed, and the manager forgets it. Returns whether there is one. */
+static bool pack_fetch(struct restore *restore)
+{
+	while (restore->at < restore->queues.count) {
+		struct store_queue *queue = &restore->queues.items[restore->at];
+		unsigned waiting = pack_waiting(queue->fd), left;
+		int r;
+
+		pack_clear(&restore->pack);
+		r = pack_receive(&restore->pack, queue->fd);
+		if (r > 0)
+			return true;
+		left = pack_waiting(queue->fd);
+		if (r < 0) {
+			note_damaged(restore, left < waiting ? waiting - left : 1, r);
+			continue;
+		}
+		if (left > 0)
+			note_damaged(restore, left, -EBADMSG);
+		close(queue->fd);
+		store_forget_queue(queue->number);
+		restore->at++;
+	}
+	return false;
+}
+
+bool restore_next(struct restore *restore, struct arrival *arrival)
+{
+	if (restore->holding) {
+		*arrival = restore->arrival;
+		restore->holding = false;
+		return true;
+	}
+	do {
+		unsigned left;
+
+		while ((left = pack_left(&restore->pack)) > 0) {
+			int r = pack_next(&restore->pack, arrival);
+
+			if (r > 0)
+				return true;
+			note_damaged(restore, left - pack_left(&restore->pack), r);
+		}
+	} while (pack_fetch(restore));
+	return false;
+}
+
+static void arrival_close(struct arrival *arrival)
+{
+	close(arrival->fd);
+	conn_clear(&arrival->conn);
+}
+
+void restore_feed(struct restore *restore, int outbox)
+{
+	restore->retry_at = INT64_MAX;
+	for (unsigned i = 0; i < PACK_MAX && restore_next(restore, &restore->arrival); i++) {
+		int r = handover_pass(outbox, &restore->arrival);
+
+		switch (r) {
+		case -ETOOMANYREFS:
+		case -EMFILE:
+		case -ENFILE:
+		case -ENOMEM:
+		case -ENOBUFS:
+			restore->retry_at = clock_usec() + RETRY_USEC;
+			restore->holding = true;
+			return;
+		case -EAGAIN:
+			restore->holding = true;
+			return;
+		case 0:
+			break;
+		default:
+			note_damaged(restore, 1, r);
+		}
+		arrival_close(&restore->arrival);
+	}
+}
+
+int restore_preserve(struct restore *restore, struct preserve *preserve)
+{
+	int r = 0;
+
+	while (r == 0 && (restore->holding || pack_left(&restore->pack) > 0)) {
+		if (!restore_next(restore, &restore->arrival))
+			return 0;
+		r = preserve_add(preserve, &restore->arrival);
+		restore->holding = r < 0;
+	}
+	while (r == 0 && pack_fetch(restore))
+		r = preserve_add_pack(preserve, &restore->pack);
+	return r;
+}
+
+void restore_clear(struct restore *restore)
+{
+	if (restore->holding)
+		arrival_close(&restore->arrival);
+	restore->holding = false;
+	pack_clear(&restore->pack);
+	for (; restore->at < restore->queues.count; restore->at++)
+		close(restore->queues.items[restore->at].fd);
+}
+
+void restore_forget(const struct restore *restore)
+{
+	for (unsigned i = restore->at; i < restore->queues.count; i++)
+		store_forget_queue(restore->queues.items[i].number);
+}

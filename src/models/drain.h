@@ -1,0 +1,35 @@
+/* drain.h - connections that no worker serves any more, drained by the supervisor
+ *
+ * They were handed over, and neither a successor nor the service manager's store will take them. They are treated as
+ * those of a stopping worker: what has arrived by now is echoed, then they end. Supervisor only.
+ */
+#ifndef ECHOD_MODELS_DRAIN_H
+#define ECHOD_MODELS_DRAIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "models/turn.h"
+
+struct drain {
+	struct list sessions;
+	struct turn turn;
+	struct stats_tally tally;
+	bool ready;              /* there is memory to drain anything */
+	struct stats_slot *slot;
+	unsigned count, live;    /* connections added so far, and those that have not ended */
+};
+
+/* Prepare for connections that may hold `limit` bytes each, and are counted in `slot`. */
+void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot);
+
+/* Drain `arrival`, whose descriptor and memory it takes over. Where there is no memory, the connection is closed. */
+void drain_add(struct drain *drain, const struct arrival *arrival);
+
+/* Echo what can be echoed now; false once every connection has got everything. To be called again in 10 ms. */
+bool drain_serve(struct drain *drain);
+
+/* Close the connections that are left and free it all. Returns their number. */
+unsigned drain_cut(struct drain *drain);
+
+#endif

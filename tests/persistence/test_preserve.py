@@ -1,0 +1,249 @@
+"""Live connections over a stop and the next start, with a service manager that keeps descriptors ($FDSTORE)."""
+
+import concurrent.futures
+import os
+import re
+import select
+import signal
+import socket
+
+import pytest
+
+import echod
+import handover
+import peer
+import proc
+
+ALL_AT_A_TIME = [model for model in echod.MODELS if model not in echod.SERIAL]
+
+# net.core.wmem_max on a host that is not tuned, and a queue that is as small as the kernel makes any
+STOCK, TINY = "212992", "1"
+
+
+@pytest.fixture
+def small_queues():
+    """queue(size): environment of a daemon whose queues have a send buffer of twice `size` bytes."""
+    if "fault points" not in echod.run("-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+    return lambda size: {"FDSTORE": "128", "ECHOD_FAULT_QUEUE": size}
+
+
+class Kept:
+    def __init__(self, fd):
+        self.fd = fd
+
+    def fileno(self):
+        return self.fd
+
+
+def stop(daemon, timeout=60):
+    """The end of the service; what the manager has then: [(name, descriptor), ...]."""
+    daemon.term()
+    assert daemon.wait_exit(timeout) == daemon.expect, daemon.log()
+    return daemon.notify.take_store()
+
+
+def start_again(start, daemon, kept, model=None, **more):
+    """The next start with what was kept, under the same configuration but for `more`."""
+    names = ":".join(name for name, _ in kept)
+    keys = {key: value for key, value in daemon.keys.items() if key != "pidfile"}
+    if model:
+        keys.update(model=model, workers=echod.default_workers(model))
+    env = more.pop("env", {"FDSTORE": "128"})
+    keys.update((key.replace("_", "-"), value) for key, value in more.items())
+    passed = echod.activated([Kept(fd) for _, fd in kept], names) if kept else {}
+    new = start(keys.pop("model"), **{key.replace("-", "_"): value for key, value in keys.items()}, env=env, store=True,
+                **passed)
+    for _, fd in kept:
+        os.close(fd)
+    return new
+
+
+def connection():
+    """A client and the descriptor that the service would have for it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = peer.connect(listener.getsockname())
+    server = listener.accept()[0]
+    listener.close()
+    return client, server
+
+
+def connect(daemon, count):
+    clients = [daemon.connect() for _ in range(count)]
+    for client in clients:
+        client.sendall(b"a")
+    return clients
+
+
+def queues(kept):
+    return [name for name, _ in kept if name.startswith("echod-connections-")]
+
+
+@pytest.mark.models(*ALL_AT_A_TIME)
+def test_restarts_on_a_host_that_is_not_tuned(start, small_queues, model):
+    """More connections than a queue holds: all survive, again and again, with nothing lost of what was on its way."""
+    count = {"process": 300, "select": 700}.get(model, 700)
+    env = small_queues(TINY)
+    daemon = start(model, env=env, store=True, log_connections=False)
+    clients = connect(daemon, count)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    for i in range(2):
+        for client in clients:
+            client.sendall(b"before")
+        kept = stop(daemon)
+        assert f"{count} connections were passed on" in daemon.log(), daemon.log()
+        daemon = start_again(start, daemon, kept, env=env)
+        for client in clients:
+            client.sendall(b"after%d" % i)
+        assert all(peer.receive(client, 12) == b"beforeafter%d" % i for client in clients)
+        assert not daemon.lines_about("could not"), daemon.log()
+        proc.until(lambda: not queues(daemon.notify.store), lambda: f"empty queues in the store: {daemon.notify.store}")
+    for client in clients:
+        peer.finish(client)
+
+
+@pytest.mark.models("epoll")
+def test_several_queues(start, small_queues, model):
+    """Where one queue is full, another one is stored."""
+    env = small_queues(TINY)
+    daemon = start(model, env=env, store=True, log_connections=False)
+    clients = connect(daemon, 2000)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    kept = stop(daemon)
+    assert len(queues(kept)) > 1, kept
+    assert sum(handover.waiting(fd) for name, fd in kept if name in queues(kept)) == 2000
+    daemon = start_again(start, daemon, kept, env=env)
+    for client in clients:
+        peer.echo(client, b"b")
+        peer.finish(client)
+
+
+@pytest.mark.models(*echod.SERIAL)
+def test_waiting_connections_keep_their_order(start, small_queues, model):
+    """Where few are served at a time, the others are served in the order in which they came, over more restarts."""
+    env = small_queues(TINY)
+    inbox, outbox = handover.pair()
+    clients = []
+    for _ in range(3):
+        part = [connection() for _ in range(100)]
+        handover.send_pack(outbox, [server.fileno() for _, server in part])
+        for client, server in part:
+            server.close()
+            client.sendall(b"second")
+            clients.append(client)
+    outbox.close()
+    daemon = start(model, store=True, workers=1, log_connections=False, env=env,
+                   **echod.activated([inbox], handover.QUEUE))
+    inbox.close()
+    # one that is being served at a stop goes behind those in the queue: it has had its turn
+    for client in clients[:2]:
+        assert select.select([client], [], [], 30)[0]
+        daemon = start_again(start, daemon, stop(daemon), env=env)
+        assert peer.receive(client, 6) == b"second"
+        client.shutdown(socket.SHUT_WR)
+    order, waiting = [], clients[2:]
+    while waiting:
+        client, = select.select(waiting, [], [], 30)[0]
+        assert peer.receive(client, 6) == b"second"
+        peer.finish(client)
+        waiting.remove(client)
+        order.append(clients.index(client))
+    assert order == list(range(2, len(clients)))
+    assert all(peer.ended(client) for client in clients[:2])
+
+
+@pytest.mark.models(*ALL_AT_A_TIME)
+def test_unsent_data_survives(start, small_queues, model):
+    """Connections that owe all that buffer-size allows, and more in the socket buffers."""
+    env = small_queues(TINY)
+    daemon = start(model, env=env, store=True, log_connections=False, drain_timeout=1)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        laden = list(threads.map(peer.laden, [daemon.address] * 8))
+    for _ in range(2):
+        daemon = start_again(start, daemon, stop(daemon), env=env)
+    for sock, sent, read in laden:
+        peer.same(read + peer.receive(sock, len(sent) - len(read)), bytes(sent))
+        peer.echo(sock, b"and more")
+        peer.finish(sock)
+
+
+def test_a_killed_service_loses_only_what_it_has_taken(start, small_queues):
+    """What is still in the store waits there for the next process."""
+    env = small_queues(TINY)
+    daemon = start("epoll", env=env, store=True, workers=1, log_connections=False)
+    clients = [daemon.connect() for _ in range(700)]
+    for client in clients:
+        peer.echo(client, b"first")
+    kept = stop(daemon)
+    ends = [os.dup(fd) for _, fd in kept]  # as the manager has them
+    names = [name for name, _ in kept]
+    daemon = start_again(start, daemon, kept, model="iterative", env=env, workers=1)
+    daemon.crash_expected = True
+    daemon.signal(signal.SIGKILL)
+    daemon.expect = -signal.SIGKILL
+    daemon.wait_exit()
+    left = sum(handover.waiting(fd) for name, fd in zip(names, ends) if name in queues(kept))
+    assert 0 < left < 700
+    daemon = start_again(start, daemon, list(zip(names, ends)), model="epoll", env=env)
+    alive = 0
+    for client in clients:
+        try:
+            peer.echo(client, b"second")
+            alive += 1
+        except (AssertionError, OSError):  # it has ended
+            pass
+        client.close()
+    assert alive == left
+
+
+@pytest.mark.models("epoll", "process", "io_uring")
+@pytest.mark.parametrize("what", ["no files in memory", "a store that is full"])
+def test_what_cannot_be_kept_is_drained(start, small_queues, model, what):
+    """Each client gets what it is owed, and then the end; the log says how many."""
+    env = small_queues(TINY)
+    if what == "no files in memory":
+        env["ECHOD_FAULT_MEMFILE"] = "12"
+    else:
+        env["FDSTORE"] = "1"
+    daemon = start(model, env=env, store=True, log_connections=False)
+    clients = connect(daemon, 100)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    for client in clients:
+        client.sendall(b"before")
+    kept = stop(daemon)
+    for client in clients:
+        assert peer.receive_all(client) == b"before"
+    if what == "no files in memory":
+        assert "No more connections can be kept" in daemon.log(), daemon.log()
+        assert re.search(r"100 connections could not be handed over and were ended in good order", daemon.log()), daemon.log()
+    else:
+        assert "FileDescriptorStoreMax" in daemon.log(), daemon.log()
+    assert not queues(kept), kept
+
+
+@pytest.mark.models("process", "epoll")
+def test_few_descriptors(start, small_queues, model):
+    """No more descriptors in flight than RLIMIT_NOFILE: with few, all that the service can hold are kept all the same."""
+    env = small_queues(STOCK)
+    limit = 256
+    daemon = start(model, env=env, store=True, log_connections=False, max_connections=150,
+                   wrap=["prlimit", f"--nofile={limit}:{limit}"])
+    clients = connect(daemon, 150)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    kept = stop(daemon)
+    daemon = start_again(start, daemon, kept, env=env)
+    for client in clients:
+        peer.echo(client, b"b")
+        peer.finish(client)
+
+
+def test_a_barrier_only_for_what_was_stored(start, small_queues):
+    """A manager that does not know BARRIER=1 would delay the stop."""
+    daemon = start("epoll", store=True, keep_connections=False)
+    daemon.visit()
+    daemon.stop()
+    assert not daemon.notify.all("BARRIER")
+    daemon = start("epoll", store=True, env=small_queues(STOCK))
+    daemon.visit()
+    stop(daemon)
+    assert daemon.notify.all("BARRIER")
