@@ -216,7 +216,7 @@ def laden(address):
     settle(sock, 0.2)
     while unacknowledged(sock):
         read += sock.recv(16384)
-        settle(sock)
+        settle(sock, 0.005)
     return sock, sent, bytes(read)
 
 
