@@ -135,8 +135,8 @@ libechod_a_SOURCES += \
 	src/models/uring_buffers.c \
 	src/models/uring_buffers.h \
 	src/models/uring_accept.c \
-	src/models/uring_flow.c \
-	src/models/uring_held.c \
+	src/models/uring_session.c \
+	src/models/uring_rxq.c \
 	src/models/uring_probe.c \
 	src/models/uring_ring.c \
 	src/models/uring_ring.h

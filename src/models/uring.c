@@ -21,7 +21,7 @@ static bool session_hand_over(struct uring *uring, struct session *session)
 
 	if (turn_empty_pipe(&body->turn, session) < 0 || handover_send_wait(body->worker, session) < 0)
 		return false;
-	flow_forget(uring, session);
+	uring_session_forget(uring, session);
 	return true;
 }
 
@@ -30,25 +30,25 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 	struct uring *uring = uring_of(body);
 
 	/* a FIN received behind held data may be the end of the session */
-	if (flow_keep(uring, session) < 0 || session->conn.reason != CONN_OPEN) {
-		flow_end(body, session);
+	if (uring_session_own_data(uring, session) < 0 || session->conn.reason != CONN_OPEN) {
+		uring_session_end(body, session);
 		return;
 	}
 	if (hand_over && session_hand_over(uring, session))
 		return;
 	body_drain_begin(body, session);
-	flow_turn(uring, session, true);
+	uring_session_serve(uring, session, true);
 }
 
 static void session_drain(struct body *body, struct session *session)
 {
-	if (session->watch.op == RING_NONE)
-		flow_follow(uring_of(body), session, conn_want(&session->conn, body->turn.limit));
+	if (ring_state(&uring_of(body)->ring, &session->watch)->op == RING_NONE)
+		uring_session_update(uring_of(body), session, conn_want(&session->conn, body->turn.limit));
 }
 
 static const struct body_ops uring_body_ops = {
-	.start = flow_start,
-	.end = flow_end,
+	.start = uring_session_start,
+	.end = uring_session_end,
 	.stop = session_stop,
 	.drain = session_drain,
 };
@@ -75,7 +75,7 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 {
 	switch ((enum watch_kind) event->watch->kind) {
 	case WATCH_SESSION:
-		flow_event(uring, event);
+		uring_session_event(uring, event);
 		break;
 	case WATCH_LISTENER:
 		uring_listener_event(uring, event);
@@ -166,7 +166,7 @@ static int uring_open(struct uring *uring, struct worker *worker)
 	if (r < 0)
 		return r;
 	uring->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
-	r = ring_join(&uring->ring, &uring->stop);
+	r = ring_register(&uring->ring, &uring->stop);
 	if (r < 0)
 		return r;
 	ring_poll(&uring->ring, &uring->stop);

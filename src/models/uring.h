@@ -1,32 +1,22 @@
 /* uring.h - what the parts of the io_uring body share
  *
- * uring.c is the loop and its end, uring_flow.c serves sessions, uring_held.c keeps what they have
- * received too early, uring_accept.c accepts them. One thread for each struct uring.
+ * uring.c is the loop and its stop, uring_accept.c takes connections, uring_session.c serves sessions, uring_rxq.c
+ * queues data that were received while a send was in flight. One thread for each struct uring.
  *
- * While a session's echo flows, its receives take buffers of the ring when data come, and each
- * is sent from there, one send at a time: nothing can overtake, and an idle session holds nothing.
- * As long as messages are short it is a stream: one multishot receive brings them all, and what
- * comes while a send is in flight is held until that has completed. After longer ones, or more of
- * them than it can send, it has single receives into large buffers, each made after the send,
- * until messages have been short for a while.
+ * While the echo of a session flows, its receives take buffers of the ring at the moment data arrive, and the data are
+ * sent from there, one send at a time: so bytes cannot be reordered, and an idle session holds no buffer. As long as
+ * messages are short one multishot receive is in flight, and data that arrive during a send are queued until the send
+ * has completed. After longer messages, or more of them than can be sent, the session makes single receives into large
+ * buffers, each after the send, until messages have been short for a while.
  *
- * Sends never wait in the ring: when one is cut short, or buffers have run out, or the data come
- * in bulk, the session stops flowing, takes what it owes into its own memory and is
- * polled, and then served by turn_step() as the readiness bodies do, until it owes nothing. Its
- * own memory is bounded as in every other model. What its stream has brought beyond that, before it
- * could be cancelled, waits in small buffers: a client that does not read can keep those of the ring, and leave only
- * single receives to the others, but not the large ones.
+ * Sends never wait in the ring. When a send was cut short, or no buffer was left, or data come in bulk, the session
+ * copies its pending data into memory of its own, and is polled and served by turn_step() as in the readiness loop,
+ * until nothing is pending. Its own memory is bounded as in every other model. Data that its multishot receive has
+ * brought beyond that bound, before it could be cancelled, wait in small buffers: a client that does not read can
+ * occupy the small buffers, and leave single receives to the other sessions, but not the large ones.
  *
- * All of that is noted in the session's struct watch: `op` is what is in flight (enum ring_op)
- * beside a stream, `lent` says that what is owed lies in a buffer of the ring, `starved` that there
- * was none and it is to be polled once, `ending` that it goes away with its operations. Of its
- * struct stream, `in_flight` says that the multishot receive is, `cancelled` that it has been asked
- * to end, `stuck` that the session stops flowing when it has, `flowing` that it has brought
- * something, `finished` that FIN came behind what is held; `held` counts the buffers that wait, from
- * `first` to `last`, and `calm` the short receives that are still to come before the next stream.
- *
- * A session goes away only after its operations have completed: neither its slot, nor its
- * descriptor, nor its memory can be somebody else's while the kernel still knows them.
+ * A session is freed only after its operations have completed: its slot, descriptor and memory must not be given to
+ * another session while the kernel still uses them. struct uring_state (uring_ring.h) has its states.
  */
 #ifndef ECHOD_MODELS_URING_H
 #define ECHOD_MODELS_URING_H
@@ -58,51 +48,57 @@ struct uring {
 	bool quiescing;                   /* the request to stop was seen: nothing starts until all operations have ended */
 };
 
-/* --- uring_flow.c ---------------------------------------------------------------------- */
+/* --- uring_session.c ------------------------------------------------------------------- */
+
+#define URING_STATE_TEXT_MAX 128
+
+/* The state in words, for debugging. Returns `text`. */
+const char *uring_state_print(const struct uring_state *state, char text[static URING_STATE_TEXT_MAX]);
 
 /* Start to serve a session that was opened just now. 0 or -ENOMEM. */
-int flow_start(struct body *body, struct session *session);
+int uring_session_start(struct body *body, struct session *session);
 
-/* An operation of the session `event->watch` belongs to has completed. */
-void flow_event(struct uring *uring, const struct ring_event *event);
+/* An operation of the session that `event->watch` belongs to has completed. */
+void uring_session_event(struct uring *uring, const struct ring_event *event);
 
-/* Nothing of it is in flight but a stream: do what `want` says. */
-void flow_follow(struct uring *uring, struct session *session, unsigned want);
+/* Start the operation that `want` asks for. Only a multishot receive of the session may be in flight. */
+void uring_session_update(struct uring *uring, struct session *session, unsigned want);
 
-/* Nothing of it is in flight: serve it once, as the readiness bodies do, and follow. */
-void flow_turn(struct uring *uring, struct session *session, bool readable);
+/* Serve the session once as the readiness loop does, and update it. No operation of it may be in flight. */
+void uring_session_serve(struct uring *uring, struct session *session, bool readable);
 
-/* It has ended: let go of it as soon as nothing of it is in flight. Once. */
-void flow_end(struct body *body, struct session *session);
+/* The session has ended: free it when no operation of it is in flight any more. Once. */
+void uring_session_end(struct body *body, struct session *session);
 
-/* Nothing of it is in flight: take what it owes into its own memory. 0, or -ENOMEM with it ended. */
-int flow_keep(struct uring *uring, struct session *session);
+/* Copy all pending data into memory of the session's own. No operation of it may be in flight. 0, or -ENOMEM with the
+ * session ended. */
+int uring_session_own_data(struct uring *uring, struct session *session);
 
-/* It was handed over. */
-void flow_forget(struct uring *uring, struct session *session);
+/* The session was handed over: free it. No operation of it may be in flight. */
+void uring_session_forget(struct uring *uring, struct session *session);
 
 static inline struct uring *uring_of(struct body *body)
 {
 	return LIST_ENTRY(body, struct uring, body);
 }
 
-/* --- uring_held.c ---------------------------------------------------------------------- */
+/* --- uring_rxq.c ----------------------------------------------------------------------- */
 
-/* Hold a small buffer with `size` bytes, behind those that are held. */
-void held_push(struct ring *ring, struct stream *stream, uint16_t buffer, size_t size);
+/* Append a small buffer with `size` bytes. */
+void rxq_push(struct ring *ring, struct uring_state *state, uint16_t buffer, size_t size);
 
-/* Bytes in the last one; there must be one. */
-size_t held_last_size(const struct ring *ring, const struct stream *stream);
+/* Bytes in the last buffer; the queue must not be empty. */
+size_t rxq_last_size(const struct ring *ring, const struct uring_state *state);
 
-/* Lend the first one to the session, which must owe nothing. */
-void held_lend(struct ring *ring, struct session *session);
+/* Take out the first buffer: its data are sent from there. The session must owe nothing. */
+void rxq_borrow(struct ring *ring, struct session *session);
 
-/* Take what is held into the session's own memory, where what it owes must lie, as far as that may grow (conn_landing());
- * then, if all went there, the FIN that came behind it. Without memory the session ends. */
-void held_keep(struct ring *ring, struct session *session, size_t limit);
+/* Copy the queue into memory of the session's own, where its pending data must be, as far as that may grow
+ * (conn_landing()); after the last byte also the queued FIN. Without memory the session ends. */
+void rxq_copy(struct ring *ring, struct session *session, size_t limit);
 
-/* Give all of them back. */
-void held_drop(struct ring *ring, struct stream *stream);
+/* Give all buffers back. */
+void rxq_clear(struct ring *ring, struct uring_state *state);
 
 /* --- uring_accept.c -------------------------------------------------------------------- */
 

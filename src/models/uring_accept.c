@@ -180,7 +180,7 @@ void uring_accept_update(struct uring *uring)
 static int join(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
-	return ring_join(&uring->ring, watch);
+	return ring_register(&uring->ring, watch);
 }
 
 int uring_accept_open(struct uring *uring)

@@ -40,7 +40,7 @@ static const unsigned setups[] = {
 	0,
 };
 
-static int queue_open(struct io_uring *io, bool *streams)
+static int queue_open(struct io_uring *io, bool *multishot)
 {
 	int r = -EINVAL;
 	uint64_t i;
@@ -57,27 +57,27 @@ static int queue_open(struct io_uring *io, bool *streams)
 		return r;
 	(void) io_uring_register_ring_fd(io); /* saves a look-up a call, where it is known */
 	/* the best set-up is younger than multishot receives, Linux 6.0; and none completes between two calls */
-	*streams = i == 1;
+	*multishot = i == 1;
 	return 0;
 }
 
 int ring_open(struct ring *ring, size_t buffer_size)
 {
 	unsigned small = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", SMALL_COUNT), large;
-	bool streams = false;
+	bool multishot = false;
 	int r;
 
 	memset(ring, 0, sizeof *ring);
 	ring->slots_free = RING_NO_SLOT;
 	ring->io.ring_fd = -1;
-	r = queue_open(&ring->io, &streams);
+	r = queue_open(&ring->io, &multishot);
 	if (r < 0) {
 		ring->io.ring_fd = -1;
 		return r;
 	}
-	large = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", streams ? LARGE_COUNT_BESIDE_SMALL : LARGE_COUNT);
+	large = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", multishot ? LARGE_COUNT_BESIDE_SMALL : LARGE_COUNT);
 	r = buffers_open(&ring->large, &ring->io, GROUP_LARGE, 0, large, buffer_size < LARGE_SIZE ? buffer_size : LARGE_SIZE);
-	if (r == 0 && streams)
+	if (r == 0 && multishot)
 		r = buffers_open(&ring->small, &ring->io, GROUP_SMALL, (uint16_t) large, small,
 		                 buffer_size < SMALL_SIZE ? buffer_size : SMALL_SIZE);
 	return r;
@@ -106,9 +106,9 @@ static struct slot *slot_at(const struct ring *ring, uint32_t slot)
 	return &ring->slots[slot >> CHUNK_BITS][slot & (CHUNK_SLOTS - 1)];
 }
 
-struct stream *ring_stream(const struct ring *ring, const struct watch *watch)
+struct uring_state *ring_state(const struct ring *ring, const struct watch *watch)
 {
-	return &slot_at(ring, watch->slot)->stream;
+	return &slot_at(ring, watch->slot)->state;
 }
 
 static uint64_t free_entry(uint32_t next, uint16_t generation)
@@ -131,7 +131,7 @@ static int slots_grow(struct ring *ring)
 	return 0;
 }
 
-int ring_join(struct ring *ring, struct watch *watch)
+int ring_register(struct ring *ring, struct watch *watch)
 {
 	struct slot *slot;
 
@@ -151,7 +151,7 @@ int ring_join(struct ring *ring, struct watch *watch)
 	return 0;
 }
 
-void ring_leave(struct ring *ring, struct watch *watch)
+void ring_unregister(struct ring *ring, struct watch *watch)
 {
 	slot_at(ring, watch->slot)->entry = free_entry(ring->slots_free, (uint16_t) (watch->generation + 1));
 	ring->slots_free = watch->slot;
@@ -234,9 +234,9 @@ void ring_recv(struct ring *ring, const struct watch *watch)
 	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 }
 
-void ring_recv_stream(struct ring *ring, const struct watch *watch)
+void ring_recv_multishot(struct ring *ring, const struct watch *watch)
 {
-	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_STREAM));
+	struct io_uring_sqe *sqe = sqe_take(ring, user_data(watch, RING_MULTISHOT));
 
 	io_uring_prep_recv_multishot(sqe, watch->fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;

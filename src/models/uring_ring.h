@@ -1,14 +1,14 @@
-/* uring_ring.h - an io_uring(7) instance, its receive buffers, and who waits for what in it
+/* uring_ring.h - an io_uring(7) instance, its receive buffers, and the watches that have operations in it
  *
  * Operations are named by the struct watch they belong to. user_data holds the watch's slot, the
- * slot's generation and the operation, so that a completion that comes after the slot went to
- * somebody else is recognised (ring_watch() finds nobody). A watch whose operation reads or
+ * slot's generation and the operation, so that a completion that comes after the slot was given to
+ * another watch is recognised (`watch` of the event is NULL). A watch whose operation reads or
  * writes the watch's own memory must keep its slot, and its descriptor, until that operation
  * has completed; one that merely polls may leave at any time.
  *
  * Receives take a buffer of the ring's at the moment data are there, and the completion names
  * it: it belongs to the body until ring_buffer_give(). There are large ones for single receives
- * and, where the kernel knows streams, small ones for these. Sends never wait: they are done, in
+ * and, where the kernel has multishot receives, small ones for these. Sends never wait: they are done, in
  * part or whole or not at all, when the ring_wait() after them returns.
  *
  * One thread, the one that opened it. Needs liburing 2.3 and Linux 5.19; uses what newer
@@ -27,24 +27,45 @@
 
 #define RING_NO_SLOT UINT32_MAX
 
-/* The first four fit into struct watch's `op`. */
-enum ring_op { RING_NONE, RING_POLL, RING_RECV, RING_SEND, RING_STREAM, RING_ACCEPT, RING_CANCEL };
+/* RING_NONE to RING_SEND fit into `op` of struct uring_state. */
+enum ring_op { RING_NONE, RING_POLL, RING_RECV, RING_SEND, RING_MULTISHOT, RING_ACCEPT, RING_CANCEL };
 
-/* What the body notes about the stream of a session: see uring.h. */
-struct stream {
-	bool in_flight : 1;
-	bool cancelled : 1;
-	bool stuck : 1;
-	bool finished : 1;
-	bool flowing : 1;
-	uint8_t calm : 3;
-	uint16_t held, first, last;
+/* How the body goes on with a session. */
+enum uring_mode {
+	URING_FLOWING,   /* receives and sends are operations of the ring; polled only where the session wants more */
+	URING_LEAVING,   /* as soon as the multishot receive has ended, pending data go into memory of the session's own */
+	URING_NO_BUFFER, /* a receive found no buffer: the next wait is a poll */
+	URING_ENDING,    /* the session has ended and is freed when its operations have completed */
+	URING_MODES
 };
 
-/* A place in the ring. */
+/* The multishot receive of a session. */
+enum uring_multishot {
+	MULTISHOT_NONE,      /* not in flight */
+	MULTISHOT_ARMED,     /* in flight, nothing received yet */
+	MULTISHOT_RECEIVING, /* in flight, has received */
+	MULTISHOT_CANCELLED, /* in flight, was asked to end */
+	MULTISHOT_STATES
+};
+
+/* What the body notes about a session; uring_session.c names its invariants. */
+struct uring_state {
+	uint8_t mode : 2;       /* enum uring_mode */
+	uint8_t op : 2;         /* enum ring_op: the operation in flight beside a multishot receive */
+	uint8_t multishot : 2;  /* enum uring_multishot */
+	uint8_t borrowed : 1;   /* the data to be sent lie in a buffer of the ring */
+	uint8_t fin_queued : 1; /* FIN was received behind the data in the receive queue */
+	uint8_t backoff;        /* short single receives to come before the next multishot receive */
+	uint16_t queued;        /* receive queue: small buffers received while a send was in flight, */
+	uint16_t first, last;   /* linked by struct buffer_note */
+};
+
+_Static_assert(sizeof(struct uring_state) == 8, "every connection has one");
+
+/* The registration of a watch in the ring. */
 struct slot {
 	uint64_t entry;                  /* the address of the watch that has the slot, or free_entry() */
-	struct stream stream;
+	struct uring_state state;
 };
 
 struct ring {
@@ -74,10 +95,10 @@ int ring_open(struct ring *ring, size_t buffer_size);
 void ring_close(struct ring *ring);
 
 /* Give `watch` a slot, before its first operation. 0 or -ENOMEM. */
-int ring_join(struct ring *ring, struct watch *watch);
+int ring_register(struct ring *ring, struct watch *watch);
 
 /* Take it away; completions that still come find nobody. */
-void ring_leave(struct ring *ring, struct watch *watch);
+void ring_unregister(struct ring *ring, struct watch *watch);
 
 /* Report once when `watch->fd` is ready for `watch->interest`. The result is the poll(2) events. */
 void ring_poll(struct ring *ring, const struct watch *watch);
@@ -88,12 +109,12 @@ void ring_accept(struct ring *ring, const struct watch *watch);
 /* Receive once there is anything to be received. */
 void ring_recv(struct ring *ring, const struct watch *watch);
 
-/* Receive into small buffers (ring->small.count > 0) whatever comes until cancelled, FIN, an error, or want of buffers
- * (-ENOBUFS). */
-void ring_recv_stream(struct ring *ring, const struct watch *watch);
+/* Receive into small buffers (ring->small.count > 0) until cancelled, FIN, an error, or until no buffer is left
+ * (-ENOBUFS); io_uring_prep_recv_multishot(3). */
+void ring_recv_multishot(struct ring *ring, const struct watch *watch);
 
-/* The notes about the stream of `watch`, from ring_join(), which clears them, to ring_leave(). */
-struct stream *ring_stream(const struct ring *ring, const struct watch *watch);
+/* The body's notes about `watch`, from ring_register(), which clears them, to ring_unregister(). */
+struct uring_state *ring_state(const struct ring *ring, const struct watch *watch);
 
 /* Send what can be sent without waiting; -EAGAIN: nothing can. `data` stays until it completes. */
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size);

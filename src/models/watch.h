@@ -31,10 +31,6 @@ struct watch {
 	uint8_t kind;        /* enum watch_kind: what it is embedded in */
 	uint8_t interest : 2; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
 	uint8_t foreign : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
-	uint8_t op : 2;       /* these four are the io_uring body's: uring.h */
-	uint8_t lent : 1;
-	uint8_t ending : 1;
-	uint8_t starved : 1;
 };
 
 struct watch_event {
