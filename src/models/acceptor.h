@@ -1,10 +1,11 @@
 /* acceptor.h - where the blocking bodies wait for their next connection
  *
  * An accept_watch with an epoll(7) set of its own. Of the workers that wait for the same listeners one is woken for
- * each connection (EPOLLEXCLUSIVE, epoll_ctl(2)). A worker that was woken may not take the connection: because it stops,
- * takes another one first, or is killed. So each worker also watches wakeup_fd, an eventfd(2) that all workers share and
- * that worker_wake_other() makes readable: a worker that sees it watches everything again, which reports what is
- * ready, and after it has taken a connection it wakes the next worker. One thread.
+ * each connection (EPOLLEXCLUSIVE, epoll_ctl(2)). A worker that was woken may not take the connection: because it
+ * stops, takes another one first, or is killed. So each worker that waits in an exclusive way (also io_uring with a
+ * multishot accept) watches wakeup_fd, an eventfd(2) that all workers share and that worker_wake_other() makes
+ * readable. A worker that sees it watches everything again, which reports what is ready, and after it has taken a
+ * connection it wakes the next worker. One thread.
  */
 #ifndef ECHOD_MODELS_ACCEPTOR_H
 #define ECHOD_MODELS_ACCEPTOR_H

@@ -67,6 +67,8 @@ static void stop_begin(struct uring *uring)
 	body_stop(&uring->body);
 	uring_admit_deferred(uring);
 	uring->quiescing = false;
+	/* a multishot accept may have been woken for a connection after it was cancelled */
+	worker_wake_other(uring->body.worker);
 }
 
 /* --- the loop -------------------------------------------------------------------------- */
@@ -94,6 +96,8 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		uring->body.worker->tally.work++;
 		break;
 	case WATCH_WAKEUP:
+		uring_wakeup_event(uring);
+		break;
 	case WATCH_OTHER:
 		break;
 	}

@@ -41,7 +41,7 @@ struct uring {
 	struct ring ring;
 	struct list ending;               /* sessions that ended with operations in flight */
 	struct uring_listener *listeners; /* one for each of the worker's */
-	struct watch stop, inbox, slot, token;
+	struct watch stop, inbox, slot, token, wakeup;
 	bool inbox_armed, slot_armed;     /* polls of them are in flight */
 	int *deferred;                    /* connections accepted when no slot was free: they wait for one */
 	size_t deferred_count, deferred_size;
@@ -118,6 +118,9 @@ void uring_listener_event(struct uring *uring, const struct ring_event *event);
 void uring_inbox_event(struct uring *uring, const struct ring_event *event);
 void uring_slot_event(struct uring *uring);
 void uring_token_event(struct uring *uring);
+
+/* Another worker asks for a look at the listeners. */
+void uring_wakeup_event(struct uring *uring);
 
 /* Admit deferred connections as far as there are slots; all of them where the worker stops. */
 void uring_admit_deferred(struct uring *uring);

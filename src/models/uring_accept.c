@@ -144,8 +144,30 @@ void uring_token_event(struct uring *uring)
 
 	accept_token_clear(worker->token, worker->index);
 	uring->body.worker->tally.work++;
-	if (!uring->quiescing && !uring->body.stopping)
+	if (!uring->body.accept.stopped)
 		ring_poll(&uring->ring, &uring->token);
+}
+
+/* A multishot accept waits in an exclusive way, as pools do (acceptor.h): the kernel may have woken another worker for a
+ * connection, and that worker has not accepted it. */
+void uring_wakeup_event(struct uring *uring)
+{
+	struct body *body = &uring->body;
+	struct worker *worker = body->worker;
+	unsigned before = body->accept.taken;
+	uint64_t count;
+
+	worker->tally.work++;
+	if (body->accept.stopped)
+		return; /* it is meant for a worker that accepts */
+	if (read(uring->wakeup.fd, &count, sizeof count) == sizeof count && body->accept.open) {
+		for (size_t i = 0; i < worker->listener_count; i++)
+			if (worker->listeners[i].kind == LISTENER_STREAM)
+				body_accept(body, i);
+		if (body->accept.taken > before)
+			worker_wake_other(worker); /* there may be more */
+	}
+	ring_poll(&uring->ring, &uring->wakeup);
 }
 
 /* Poll `watch` unless a poll is in flight. */
@@ -183,6 +205,15 @@ static int join(struct uring *uring, struct watch *watch, int fd, enum watch_kin
 	return ring_register(&uring->ring, watch);
 }
 
+static int join_polled(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
+{
+	int r = join(uring, watch, fd, kind);
+
+	if (r == 0)
+		ring_poll(&uring->ring, watch);
+	return r;
+}
+
 int uring_accept_open(struct uring *uring)
 {
 	const struct worker *worker = uring->body.worker;
@@ -198,11 +229,10 @@ int uring_accept_open(struct uring *uring)
 		r = join(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
 	if (r == 0)
 		r = join(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
-	if (r < 0 || !worker->token)
-		return r;
-	r = join(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
-	if (r == 0)
-		ring_poll(&uring->ring, &uring->token);
+	if (r == 0 && worker->token)
+		r = join_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
+	else if (r == 0)
+		r = join_polled(uring, &uring->wakeup, worker->wakeup_fd, WATCH_WAKEUP);
 	return r;
 }
 
