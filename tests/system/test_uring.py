@@ -13,6 +13,7 @@ import sys
 import pytest
 
 import echod
+import metrics
 import peer
 import proc
 
@@ -198,8 +199,8 @@ def test_fin_during_a_reload(start, model):
             assert peer.receive_all(sock) == b"the last"
             sock.close()
         proc.until(lambda: len(daemon.lines_about("Reloaded")) == turn + 1, "the reload")
-    ends = proc.until(lambda: len(found := re.findall(r"ended: (\w+)", daemon.log())) == 600 and found, "600 ends in the log")
-    assert set(ends) == {"eof"}
+    metrics.wait_line(daemon, "all have ended", connections_ended__eof=600)
+    assert set(re.findall(r"ended: (\w+)", daemon.log())) == {"eof"}
 
 
 @pytest.mark.parametrize("buffers", (1, 2, 256))
