@@ -7,13 +7,15 @@
 
 static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 
-static volatile sig_atomic_t seen;
-static sigset_t blocked, waiting;
+static volatile sig_atomic_t seen, summary;
+static sigset_t ending, quitting, waiting;
 
 static void on_signal(int signal)
 {
-	(void) signal;
-	seen = 1;
+	if (signal == SIGQUIT)
+		summary = 1;
+	else
+		seen = 1;
 }
 
 void interrupt_init(void)
@@ -22,13 +24,18 @@ void interrupt_init(void)
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
 	sigemptyset(&action.sa_mask);
-	sigemptyset(&blocked);
+	sigemptyset(&ending);
+	sigemptyset(&quitting);
+	sigaddset(&quitting, SIGQUIT);
+	sigaction(SIGQUIT, &action, NULL);
 	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-		sigaddset(&blocked, signals[i]);
+		sigaddset(&ending, signals[i]);
 		sigaction(signals[i], &action, NULL);
 	}
 	sigaction(SIGPIPE, &ignore, NULL);
-	sigprocmask(SIG_BLOCK, &blocked, &waiting);
+	sigprocmask(SIG_BLOCK, &quitting, NULL);
+	sigprocmask(SIG_BLOCK, &ending, &waiting);
+	sigdelset(&waiting, SIGQUIT);
 	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
 		sigdelset(&waiting, signals[i]);
 }
@@ -42,7 +49,16 @@ bool interrupt_seen(void)
 {
 	struct timespec none = { 0 };
 
-	if (!seen && sigtimedwait(&blocked, NULL, &none) > 0)
+	if (!seen && sigtimedwait(&ending, NULL, &none) > 0)
 		seen = 1;
 	return seen;
+}
+
+bool interrupt_summary(void)
+{
+	struct timespec none = { 0 };
+	bool requested = summary || sigtimedwait(&quitting, NULL, &none) > 0;
+
+	summary = 0;
+	return requested;
 }

@@ -3,6 +3,8 @@
 
 #include "client/json.h"
 
+#include "client/output.h"
+
 static bool written;
 
 /* Length of the UTF-8 character at `text` (RFC 3629); 0 if it is invalid. */
@@ -48,9 +50,10 @@ static void string_print(FILE *file, const char *text)
 
 static void member_begin(struct json *json, const char *name)
 {
-	fputs(json->first ? "\n" : ",\n", json->file);
+	fputs(json->first ? "" : ",", json->file);
+	fputc(json->compact ? ' ' : '\n', json->file);
 	json->first = false;
-	for (unsigned i = 0; i < json->depth; i++)
+	for (unsigned i = 0; i < json->depth && !json->compact; i++)
 		fputs("  ", json->file);
 	if (name) {
 		string_print(json->file, name);
@@ -58,27 +61,47 @@ static void member_begin(struct json *json, const char *name)
 	}
 }
 
-void json_open(struct json *json, FILE *file)
+void json_open(struct json *json, FILE *file, enum json_layout layout)
 {
-	*json = (struct json) { .file = file, .depth = 1, .first = true };
+	*json = (struct json) { .file = file, .depth = 1, .first = true, .compact = layout == JSON_LINE };
 	fputc('{', file);
 }
 
-void json_object(struct json *json, const char *name)
+static void level_begin(struct json *json, const char *name, char bracket)
 {
 	member_begin(json, name);
-	fputc('{', json->file);
+	fputc(bracket, json->file);
 	json->depth++;
 	json->first = true;
 }
 
-void json_object_end(struct json *json)
+static void level_end(struct json *json, char bracket)
 {
 	json->depth--;
 	json->first = true;
 	member_begin(json, NULL);
 	json->first = false;
-	fputc('}', json->file);
+	fputc(bracket, json->file);
+}
+
+void json_object(struct json *json, const char *name)
+{
+	level_begin(json, name, '{');
+}
+
+void json_object_end(struct json *json)
+{
+	level_end(json, '}');
+}
+
+void json_array(struct json *json, const char *name)
+{
+	level_begin(json, name, '[');
+}
+
+void json_array_end(struct json *json)
+{
+	level_end(json, ']');
 }
 
 void json_null(struct json *json, const char *name)
@@ -144,7 +167,9 @@ void json_times(struct json *json, const char *name, const struct histogram *tim
 
 void json_close(struct json *json)
 {
-	fputs("\n}\n", json->file);
+	fputs(json->compact ? " }\n" : "\n}\n", json->file);
+	if (json->file == stdout)
+		output_flush();
 	written = true;
 }
 

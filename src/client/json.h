@@ -16,12 +16,18 @@ struct json {
 	FILE *file;
 	unsigned depth;
 	bool first;
+	bool compact;
 };
 
-/* Begin the object. */
-void json_open(struct json *json, FILE *file);
-void json_object(struct json *json, const char *name);
+enum json_layout { JSON_INDENTED, JSON_LINE };
+
+/* Begin an object, on one line or indented. */
+void json_open(struct json *json, FILE *file, enum json_layout layout);
+void json_object(struct json *json, const char *name); /* NULL: an element of a list */
 void json_object_end(struct json *json);
+/* A list of objects, which have no names. */
+void json_array(struct json *json, const char *name);
+void json_array_end(struct json *json);
 void json_text(struct json *json, const char *name, const char *value); /* NULL is null */
 void json_count(struct json *json, const char *name, uint64_t value);
 void json_number(struct json *json, const char *name, double value, int digits); /* after the decimal point */
@@ -31,7 +37,7 @@ void json_bool(struct json *json, const char *name, bool value);
  * nanoseconds, written in microseconds. All but the count are null if there are none. */
 void json_times(struct json *json, const char *name, const struct histogram *times);
 
-/* End the object. */
+/* End and flush the object. */
 void json_close(struct json *json);
 
 /* Whether an object has been written since the start of the program. */

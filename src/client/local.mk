@@ -21,6 +21,8 @@ libechoc_a_SOURCES = \
 	src/client/options.h \
 	src/client/outfile.c \
 	src/client/outfile.h \
+	src/client/output.c \
+	src/client/output.h \
 	src/client/pattern.c \
 	src/client/pattern.h \
 	src/client/target.c \
@@ -41,10 +43,17 @@ libechoc_a_SOURCES = \
 	src/client/load/report.h \
 	src/client/load/worker.c \
 	src/client/load/worker.h \
+	src/client/ping/metrics.c \
+	src/client/ping/metrics.h \
+	src/client/ping/packet.c \
+	src/client/ping/packet.h \
 	src/client/ping/ping.c \
 	src/client/ping/ping.h \
 	src/client/ping/probes.c \
 	src/client/ping/probes.h \
+	src/client/ping/report.c \
+	src/client/ping/report.h \
+	src/client/ping/session.h \
 	src/client/talk/editor.h \
 	src/client/talk/exchange.c \
 	src/client/talk/exchange.h \

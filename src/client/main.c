@@ -11,6 +11,7 @@
 #include "client/json.h"
 #include "client/load/load.h"
 #include "client/options.h"
+#include "client/output.h"
 #include "client/ping/ping.h"
 #include "client/talk/talk.h"
 
@@ -31,11 +32,11 @@ static void descriptors_occupy(void)
 /* Flush standard output. Returns `outcome`, or an error if output was lost. */
 static enum outcome output_end(enum outcome outcome)
 {
-	errno = 0;
-	if (fflush(stdout) == 0 && !ferror(stdout))
+	const char *error = output_error();
+
+	if (!error)
 		return outcome;
-	client_error(OUTCOME_DIFFERS, "standard output: %s",
-		     errno != 0 ? strerror(errno) : "some output was not written");
+	client_error(OUTCOME_DIFFERS, "standard output: %s", error);
 	return outcome == OUTCOME_OK ? OUTCOME_DIFFERS : outcome;
 }
 
@@ -46,7 +47,10 @@ static void json_finish(const struct client_options *options)
 
 	if (!options->json || json_written())
 		return;
-	json_open(&json, options->activity == ACTIVITY_TALK ? stderr : stdout);
+	json_open(&json, options->activity == ACTIVITY_TALK ? stderr : stdout,
+		  options->json_stream ? JSON_LINE : JSON_INDENTED);
+	if (options->json_stream)
+		json_text(&json, "type", "summary");
 	json_text(&json, "target", options->host);
 	json_text(&json, "error", client_error_first());
 	json_close(&json);

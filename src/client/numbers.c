@@ -93,7 +93,7 @@ int number_parse_time(const char *text, double min, double max, uint64_t *nsec)
 	return -EINVAL;
 }
 
-int number_parse_dscp(const char *text, int *dscp)
+static int parse_dscp(const char *text, int *dscp)
 {
 	uint64_t value;
 	int r;
@@ -118,6 +118,26 @@ int number_parse_dscp(const char *text, int *dscp)
 	else
 		return -EINVAL;
 	return 0;
+}
+
+int number_parse_tos(const char *text, int *tos)
+{
+	int dscp, r;
+
+	if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) {
+		size_t length = strspn(text + 2, "0123456789abcdefABCDEF");
+
+		if (length == 0 || text[2 + length] != '\0')
+			return -EINVAL;
+		if (length > 2)
+			return -ERANGE;
+		*tos = (int) strtol(text + 2, NULL, 16);
+		return 0;
+	}
+	r = parse_dscp(text, &dscp);
+	if (r == 0)
+		*tos = dscp << 2;
+	return r;
 }
 
 char *number_group(char text[static NUMBER_TEXT_MAX], uint64_t value)

@@ -17,9 +17,9 @@ int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *va
  * in nanoseconds. Returns as number_parse(). */
 int number_parse_time(const char *text, double min, double max, uint64_t *nsec);
 
-/* A DSCP: 0 to 63, or a name of RFC 2474, 2597, 3246, 5865 or 8622 ("CS5", "AF41", "EF", "VA", "LE").
- * Returns as number_parse(). */
-int number_parse_dscp(const char *text, int *dscp);
+/* The traffic class byte (DSCP and ECN): "0x00" to "0xff", or its DSCP alone: 0 to 63, or a name of RFC
+ * 2474, 2597, 3246, 5865 or 8622 ("CS5", "AF41", "EF", "VA", "LE"). Returns as number_parse(). */
+int number_parse_tos(const char *text, int *tos);
 
 #define NUMBER_TEXT_MAX 32
 

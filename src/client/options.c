@@ -36,12 +36,17 @@ enum {
 	KEY_IDLE,
 	KEY_PLOT,
 	KEY_JSON,
+	KEY_JSON_STREAM,
 	KEY_RECONNECT,
+	KEY_FLOWS,
+	KEY_METRICS,
+	KEY_REPORT,
 	KEY_SOURCE,
 };
 
 static const char *const activity_names[] = { "talking", "--ping", "--load" };
 static const char *const mode_names[] = { "rr", "stream", "connect", NULL };
+static const char *const discovery_names[] = { "dont", "want", "do", NULL }; /* the values of IP_PMTUDISC_* */
 static const char *const engine_names[] = { "auto", "epoll", "io_uring", NULL };
 
 /* What an option takes, and the type of the member in which it is stored. */
@@ -55,7 +60,7 @@ enum kind {
 	KIND_TIME,     /* uint64_t, nanoseconds; the limits are seconds */
 	KIND_NAME,     /* an enum, the index in `names` */
 	KIND_ADDRESS,  /* struct addr */
-	KIND_DSCP,     /* int */
+	KIND_TOS,      /* int */
 };
 
 /* All options. */
@@ -78,13 +83,19 @@ static const struct option_row {
 	{ "timeout", 'W', ALL, KIND_TIME, MEMBER(timeout), 0, SECONDS_MAX },
 	{ "source", KEY_SOURCE, ALL, KIND_ADDRESS, MEMBER(sockopts.source) },
 	{ "interface", 'I', ALL, KIND_TEXT, MEMBER(sockopts.interface) },
-	{ "dscp", 'Q', ALL, KIND_DSCP, MEMBER(sockopts.dscp) },
+	{ "dscp", 'Q', ALL, KIND_TOS, MEMBER(sockopts.tos) },
+	{ "ttl", 't', ALL, KIND_UNSIGNED, MEMBER(sockopts.ttl), 1, 255 },
+	{ "pmtudisc", 'M', ALL, KIND_NAME, MEMBER(sockopts.mtu_discovery), .names = discovery_names },
+	{ "timestamps", 'D', ALL, KIND_FLAG, MEMBER(timestamps) },
 	{ "quiet", 'q', ALL, KIND_FLAG, MEMBER(quiet) },
 	{ "json", KEY_JSON, ALL, KIND_FLAG, MEMBER(json) },
+	{ "json-stream", KEY_JSON_STREAM, ALL, KIND_FLAG, MEMBER(json_stream) },
 	{ "count", 'c', PING, KIND_COUNT, MEMBER(count), 1, UINT32_MAX },
 	{ "interval", 'i', PING, KIND_TIME, MEMBER(interval), 0, SECONDS_MAX },
 	{ "deadline", 'w', PING, KIND_TIME, MEMBER(deadline), 0.001, SECONDS_MAX },
 	{ "reconnect", KEY_RECONNECT, PING, KIND_FLAG, MEMBER(reconnect) },
+	{ "flows", KEY_FLOWS, PING, KIND_UNSIGNED, MEMBER(flows), 1, 256 },
+	{ "metrics", KEY_METRICS, PING, KIND_TEXT, MEMBER(metrics) },
 	{ "mode", KEY_MODE, LOAD, KIND_NAME, MEMBER(mode), .names = mode_names },
 	{ "connections", 'n', LOAD, KIND_UNSIGNED, MEMBER(connections), 1, 1000000 },
 	{ "depth", 'P', LOAD, KIND_UNSIGNED, MEMBER(depth), 1, 65536 },
@@ -94,6 +105,7 @@ static const struct option_row {
 	{ "warmup", KEY_WARMUP, LOAD, KIND_TIME, MEMBER(warmup), 0, SECONDS_MAX },
 	{ "ramp", KEY_RAMP, LOAD, KIND_TIME, MEMBER(ramp), 0, SECONDS_MAX },
 	{ "idle", KEY_IDLE, LOAD, KIND_UNSIGNED, MEMBER(idle), 0, 1000000 },
+	{ "report", KEY_REPORT, LOAD, KIND_TIME, MEMBER(report), 0.1, SECONDS_MAX },
 	{ "engine", KEY_ENGINE, LOAD, KIND_NAME, MEMBER(engine), .names = engine_names },
 	{ "plot", KEY_PLOT, LOAD, KIND_TEXT, MEMBER(plot) },
 	{ "help", 'h', ALL, .kind = KIND_OTHER },
@@ -103,28 +115,30 @@ static const struct option_row {
 
 #define OPTION_COUNT (sizeof option_rows / sizeof option_rows[0])
 
-static const char help[] = "Usage: echoc [options] HOST [PORT]         talk, or echo stdin to stdout\n"
-			   "       echoc --ping [options] HOST [PORT]  round-trip times\n"
-			   "       echoc --load [options] HOST [PORT]  how fast the server is\n"
-			   "HOST is a name, an address or unix:PATH; PORT is 7 unless given.\n"
-			   "  -4, -6  -u, --udp     only IPv4, only IPv6; UDP instead of TCP\n"
-			   "  -s SIZE  -W SECS      bytes a message; how long to wait (0: for ever)\n"
-			   "  -I IFACE  -Q DSCP     interface to use; DSCP to mark with (46, EF, AF41)\n"
-			   "  --source ADDRESS      address to send from\n"
-			   "  -q  --json  -V  -h    less said; a JSON object; version; this help\n"
-			   "Ping:\n"
-			   "  -c COUNT  -i SECS     probes, and the time between two (0: at once)\n"
-			   "  -w SECS  --reconnect  end after SECS; a new connection for each probe\n"
-			   "Load:\n"
-			   "  --mode rr|stream|connect   answer by answer, bulk, a connection a message\n"
-			   "  -n CONNS  --idle CONNS     connections at work; others only held open\n"
-			   "  -P DEPTH  -j THREADS       messages in flight on each; threads\n"
-			   "  -d SECS  --warmup SECS     how long to measure, and before that not to\n"
-			   "  --rate N  --ramp SECS      N messages/s in all; bring in bit by bit\n"
-			   "  --engine epoll|io_uring    how to drive them\n"
-			   "  --plot FILE.svg            draw the latencies (needs gnuplot)\n"
-			   "Exit status: 0 every byte matched, 1 lost or different, 2 no connection,\n"
-			   "64 usage. Times are seconds, or 250ms, 5m. See echoc(1).\n";
+static const char help[] = "Usage: echoc [options] HOST [PORT]          talk, or echo stdin to stdout\n"
+			   "       echoc --ping [options] HOST [PORT]   measure round-trip times\n"
+			   "       echoc --load [options] HOST [PORT]   measure throughput and latency\n"
+			   "HOST: NAME, ADDRESS, both with :PORT, or unix:PATH; PORT: 7 by default.\n"
+			   "  -4 -6 -u                IPv4 only, IPv6 only; UDP instead of TCP\n"
+			   "  -s SIZE  -W SECS        bytes of a message; timeout (0: none)\n"
+			   "  -I IFACE  --source IP   interface to use; address to send from\n"
+			   "  -Q DSCP  -t TTL         46, EF, AF41, 0xb8 (traffic class); hop limit\n"
+			   "  -M do|want|dont  -D     don't-fragment flag; timestamp before each line\n"
+			   "  -q --json --json-stream less output; one JSON object; one on each line\n"
+			   "  -h -V                   print this help; print the version\n"
+			   "Ping:  -c COUNT  -i SECS  number of probes; time between probes\n"
+			   "  -w SECS  --reconnect    end after SECS; a connection for each probe\n"
+			   "  --flows N               N source ports, to compare paths\n"
+			   "  --metrics FILE          write the summary as OpenMetrics text\n"
+			   "Load:  -n CONNS  -P DEPTH connections; messages outstanding on each\n"
+			   "  --mode rr|stream|connect  request-response, bulk, connection a message\n"
+			   "  --idle CONNS  -j THREADS  connections that are only open; threads\n"
+			   "  -d SECS  --warmup SECS  duration of measurement, and of warm-up before\n"
+			   "  --rate N  --ramp SECS   N messages/s in all; start one after the other\n"
+			   "  --report SECS           print a line for each interval\n"
+			   "  --engine epoll|io_uring  --plot FILE.svg (needs gnuplot)\n"
+			   "Exit status: 0 all bytes matched; 1 lost, different, not served; 2 no\n"
+			   "connection; 64 usage. Times: 2, 250ms, 5m. Ctrl-\\: summary so far.\n";
 
 static void version_print(void)
 {
@@ -240,10 +254,11 @@ static bool value_parse(struct client_options *options, const struct option_row 
 		snprintf(expected, sizeof expected, "an IPv4 or IPv6 address of this host, without a port");
 		r = address_parse(given, member);
 		break;
-	case KIND_DSCP:
+	case KIND_TOS:
 		snprintf(expected, sizeof expected,
-			 "0 to 63 or a name: EF, VA, LE, CS0 to CS7, AF11 to AF43");
-		r = number_parse_dscp(given, member);
+			 "a DSCP: 0 to 63, EF, VA, LE, CS0 to CS7, AF11 to AF43; or a traffic class: 0x00 to "
+			 "0xff");
+		r = number_parse_tos(given, member);
 		break;
 	}
 	if (r < 0)
@@ -271,6 +286,9 @@ static void option_apply(struct client_options *options, int key)
 	case 'u':
 		options->sockopts.type = SOCK_DGRAM;
 		break;
+	case KEY_JSON_STREAM:
+		options->json = true;
+		break;
 	case 'W':
 		if (options->timeout == 0)
 			options->timeout = NSEC_NEVER;
@@ -281,17 +299,17 @@ static void option_apply(struct client_options *options, int key)
 /* --- combinations ------------------------------------------------------------------------------------- */
 
 /* Whether all options given (a bit for each row) are valid for the activity. */
-static bool activities_check(const struct client_options *options, unsigned given)
+static bool activities_check(const struct client_options *options, uint64_t given)
 {
-	if ((given & 1u << (option_find(KEY_PING) - option_rows))
-	    && (given & 1u << (option_find(KEY_LOAD) - option_rows))) {
+	if ((given & UINT64_C(1) << (option_find(KEY_PING) - option_rows))
+	    && (given & UINT64_C(1) << (option_find(KEY_LOAD) - option_rows))) {
 		client_error(OUTCOME_USAGE, "--ping or --load, not both");
 		return false;
 	}
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		unsigned activities = option_rows[i].activities;
 
-		if ((given & 1u << i) == 0 || (activities & 1u << options->activity) != 0)
+		if ((given & UINT64_C(1) << i) == 0 || (activities & 1u << options->activity) != 0)
 			continue;
 		client_error(OUTCOME_USAGE, "%s is for %s, not for %s", option_text(&option_rows[i]),
 			     activities == PING   ? "--ping"
@@ -321,6 +339,12 @@ static bool options_check(const struct client_options *options)
 		  "--mode: UDP has no streams and no connections, only rr can be used with -u" },
 		{ udp && options->engine == ENGINE_URING, "--engine: with -u only epoll can be used" },
 		{ udp && options->idle > 0, "--idle is for TCP: UDP has no connections to keep open" },
+		{ !udp && options->sockopts.tos >= 0 && (options->sockopts.tos & 3) != 0,
+		  "-Q/--dscp: with TCP the lowest two bits, ECN, are set by the kernel: they must be 0" },
+		{ options->flows > 1 && options->reconnect,
+		  "--flows: each flow keeps its connection and its source port: not with --reconnect" },
+		{ options->report > 0 && options->json && !options->json_stream,
+		  "--report prints intervals: use --json-stream instead of --json" },
 		{ options->rate > 0 && options->mode == LOAD_STREAM,
 		  "--rate counts messages: use it with --mode rr or connect" },
 		{ connect && options->depth > 1,
@@ -361,6 +385,8 @@ static void options_default(struct client_options *options)
 	options->sockopts.timeout = options->timeout != 0 ? options->timeout : 10 * NSEC_PER_SEC;
 	if (options->timeout == 0)
 		options->timeout = timeout * NSEC_PER_SEC;
+	if (options->report == 0 && options->json_stream)
+		options->report = NSEC_PER_SEC;
 }
 
 static bool operands_parse(struct client_options *options, int argc, char *argv[])
@@ -406,15 +432,16 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 {
 	struct option longs[OPTION_COUNT + 1] = { 0 };
 	char shorts[2 * OPTION_COUNT + 2] = ":";
-	unsigned given = 0;
+	uint64_t given = 0;
 	bool invalid = false;
 	int key;
 
-	_Static_assert(OPTION_COUNT < 32, "`given` has a bit for each option");
+	_Static_assert(OPTION_COUNT <= 64, "`given` has a bit for each option");
 	*options = (struct client_options) {
-		.sockopts = { .type = SOCK_STREAM, .family = AF_UNSPEC, .dscp = -1 },
+		.sockopts = { .type = SOCK_STREAM, .family = AF_UNSPEC, .tos = -1, .mtu_discovery = -1 },
 		.interval = NSEC_PER_SEC,
 		.deadline = NSEC_NEVER,
+		.flows = 1,
 		.connections = 50,
 		.threads = 1,
 		.duration = 5 * NSEC_PER_SEC,
@@ -442,7 +469,8 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 		}
 		/* After an error, only look whether and where to print it as a JSON object. */
 		if (invalid) {
-			options->json |= key == KEY_JSON;
+			options->json |= key == KEY_JSON || key == KEY_JSON_STREAM;
+			options->json_stream |= key == KEY_JSON_STREAM;
 			if (key == KEY_PING || key == KEY_LOAD)
 				option_apply(options, key);
 			continue;
@@ -455,7 +483,7 @@ bool client_options_parse(struct client_options *options, int argc, char *argv[]
 			*outcome = OUTCOME_OK;
 			return false;
 		}
-		given |= 1u << (row - option_rows);
+		given |= UINT64_C(1) << (row - option_rows);
 		invalid = !value_parse(options, row, optarg);
 		option_apply(options, key);
 	}

@@ -25,6 +25,8 @@ struct client_options {
 	const char *port; /* NULL: not given */
 	bool udp;
 	bool json;
+	bool json_stream; /* implies json */
+	bool timestamps;
 	bool quiet;
 	uint64_t timeout; /* for an answer; NSEC_NEVER: no limit */
 	uint64_t size;    /* bytes of a message */
@@ -34,6 +36,8 @@ struct client_options {
 	uint64_t interval; /* 0: the next probe is sent when the previous one was answered */
 	uint64_t deadline; /* NSEC_NEVER: none */
 	bool reconnect;
+	unsigned flows;
+	const char *metrics; /* path; NULL: none */
 
 	/* load */
 	enum load_mode mode;
@@ -45,7 +49,8 @@ struct client_options {
 	uint64_t duration;
 	uint64_t warmup;
 	uint64_t ramp;
-	uint64_t rate; /* messages per second over all connections; 0: closed loop */
+	uint64_t rate;   /* messages per second over all connections; 0: closed loop */
+	uint64_t report; /* 0: no interval reports */
 	const char *plot;
 };
 

@@ -71,9 +71,10 @@ static int find_unix(struct target *target, const struct socket_options *sockopt
 	if (sockopts->type == SOCK_DGRAM)
 		return why_set(why, -EINVAL, "%s cannot be asked over UDP: name a host", host);
 	if (sockopts->family != AF_UNSPEC || sockopts->source.len != 0
-	    || sockopts->interface || sockopts->dscp >= 0)
+	    || sockopts->interface || sockopts->tos >= 0 || sockopts->mtu_discovery >= 0
+	    || sockopts->ttl != 0)
 		return why_set(why, -EINVAL,
-			       "%s is no internet address: it has no family, source, interface or DSCP",
+			       "%s is no IP address: it has no family, source, interface, DSCP, TTL or MTU",
 			       host);
 	if (port)
 		return why_set(why, -EINVAL, "%s has no port, but \"%s\" was given", host, port);
@@ -165,21 +166,56 @@ static int find_name(struct target *target, const struct socket_options *sockopt
 	return r;
 }
 
+int target_split(const char *host, char **name, const char **port)
+{
+	const char *colon = strchr(host, ':');
+
+	if (!colon || strchr(colon + 1, ':'))
+		return -ENOENT;
+	if (colon == host || colon[1] == '\0')
+		return -EINVAL;
+	*name = strndup(host, (size_t) (colon - host));
+	*port = colon + 1;
+	return *name ? 0 : -ENOMEM;
+}
+
+static bool port_invalid(const char *port)
+{
+	return port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0;
+}
+
 int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
 		const char *port, char why[static TARGET_WHY_MAX])
 {
+	const char *own_port;
+	char *name;
 	int r;
 
 	*target = (struct target) { 0 };
 	if (strncmp(host, "unix:", 5) == 0)
 		return find_unix(target, sockopts, host, port, why);
-	if (port && port[strspn(port, "0123456789")] == '\0' && port_number(port) == 0)
+	if (port && port_invalid(port))
 		return why_set(why, -EINVAL, "\"%s\" is not a port: a port is a number from 1 to 65535",
 			       port);
 	r = find_literal(target, sockopts, host, port, why);
 	if (r != -ENOENT)
 		return r;
-	return find_name(target, sockopts, host, port ? port : PORT_DEFAULT, why);
+	r = target_split(host, &name, &own_port);
+	if (r == -EINVAL)
+		return why_set(why, -EINVAL, "\"%s\" has no name before, or no port after the colon", host);
+	if (r == -ENOMEM)
+		return why_set(why, -ENOMEM, "out of memory");
+	if (r < 0)
+		return find_name(target, sockopts, host, port ? port : PORT_DEFAULT, why);
+	if (port)
+		r = why_set(why, -EINVAL, "%s names a port already, but \"%s\" was given too", host, port);
+	else if (port_invalid(own_port))
+		r = why_set(why, -EINVAL, "\"%s\" is not a port: a port is a number from 1 to 65535",
+			    own_port);
+	else
+		r = find_name(target, sockopts, name, own_port, why);
+	free(name);
+	return r;
 }
 
 void target_clear(struct target *target)
@@ -191,37 +227,57 @@ void target_clear(struct target *target)
 
 /* --- connecting --------------------------------------------------------------------------------------- */
 
-static int socket_mark(int fd, int family, int dscp)
+static int option_set(int fd, int level, int option, int value)
 {
-	int tos = dscp << 2;
+	return setsockopt(fd, level, option, &value, sizeof value);
+}
 
-	if (family == AF_INET6)
-		return setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
-	return setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof tos);
+static int interface_bind(int fd, const char *name)
+{
+	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t) strlen(name));
+}
+
+/* Set the options of IP packets. Returns 0, or -1 with errno and `*step` set. */
+static int packets_configure(int fd, int family, const struct socket_options *sockopts, const char **step)
+{
+	bool v6 = family == AF_INET6;
+	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+
+	*step = "set the traffic class";
+	if (sockopts->tos >= 0 && option_set(fd, level, v6 ? IPV6_TCLASS : IP_TOS, sockopts->tos) < 0)
+		return -1;
+	*step = v6 ? "set the hop limit" : "set the TTL";
+	if (sockopts->ttl != 0
+	    && option_set(fd, level, v6 ? IPV6_UNICAST_HOPS : IP_TTL, (int) sockopts->ttl) < 0)
+		return -1;
+	/* IPV6_PMTUDISC_* have the same values. */
+	*step = "set the don't-fragment flag";
+	if (sockopts->mtu_discovery >= 0
+	    && option_set(fd, level, v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER, sockopts->mtu_discovery) < 0)
+		return -1;
+	return 0;
 }
 
 int target_socket(const struct socket_options *sockopts, const struct addr *to, const char **what)
 {
-	int family = to->sa.sa_family, one = 1, fd, error;
+	int family = to->sa.sa_family, fd, error;
 	const char *step = "create a socket";
 
 	fd = socket(family, sockopts->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		goto fail;
 	if (family != AF_UNIX) {
-		step = "switch Nagle's algorithm off";
-		if (sockopts->type == SOCK_STREAM
-		    && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0)
+		step = "disable Nagle's algorithm";
+		if (sockopts->type == SOCK_STREAM && option_set(fd, IPPROTO_TCP, TCP_NODELAY, 1) < 0)
 			goto fail;
-		step = "set the DSCP";
-		if (sockopts->dscp >= 0 && socket_mark(fd, family, sockopts->dscp) < 0)
+		if (packets_configure(fd, family, sockopts, &step) < 0)
 			goto fail;
 		step = "bind to the interface";
-		if (sockopts->interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, sockopts->interface, (socklen_t) strlen(sockopts->interface)) < 0)
+		if (sockopts->interface && interface_bind(fd, sockopts->interface) < 0)
 			goto fail;
 		/* Choose the port in connect(2): then one port can serve connections to several peers. */
 		if (sockopts->source.len != 0)
-			setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+			option_set(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
 		step = "bind to the source address";
 		if (sockopts->source.len != 0 && bind(fd, &sockopts->source.sa, sockopts->source.len) < 0)
 			goto fail;

@@ -20,9 +20,10 @@ struct socket_options {
 	int family;            /* AF_UNSPEC, AF_INET or AF_INET6 */
 	struct addr source;    /* .len 0: any */
 	const char *interface; /* NULL: any */
-	int dscp;              /* -1: default of the system */
-	uint64_t
-		timeout; /* nanoseconds for a connection to be established; NSEC_NEVER: limit of the kernel */
+	int tos;               /* traffic class byte; -1: default of the system */
+	int mtu_discovery;     /* IP_PMTUDISC_DONT, _WANT or _DO of ip(7); -1: default of the system */
+	unsigned ttl;          /* time to live or hop limit; 0: default of the system */
+	uint64_t timeout;      /* to connect, in nanoseconds; NSEC_NEVER: limit of the kernel */
 };
 
 struct target {
@@ -31,9 +32,14 @@ struct target {
 	size_t count;
 };
 
-/* Find the addresses of `host` ("localhost", "192.0.2.1", "[::1]:7007", "unix:/path") and `port` (a number,
- * a service name, or NULL for 7), in the order of RFC 6724, then with alternating families as in RFC 8305
- * section 4. Returns 0, -EINVAL if an argument is invalid, -ENOENT if the name has no address, or -ENOMEM. */
+/* Split "name:port". Returns 0, and `*name` must be freed; -ENOENT if `host` has no colon, or several as
+ * an IPv6 address; -EINVAL if the name or the port is empty; or -ENOMEM. Pure. */
+int target_split(const char *host, char **name, const char **port);
+
+/* Find the addresses of `host` ("localhost", "localhost:7007", "192.0.2.1", "[::1]:7007", "unix:/path")
+ * and `port` (a number, a service name, or NULL for 7), in the order of RFC 6724, then with alternating
+ * families as in RFC 8305 section 4. Returns 0, -EINVAL if an argument is invalid, -ENOENT if the name
+ * has no address, or -ENOMEM. */
 int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
 		const char *port, char why[static TARGET_WHY_MAX]);
 

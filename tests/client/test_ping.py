@@ -1,18 +1,24 @@
 """echoc --ping: what it measures, and what it makes of answers that go astray."""
 
+import ipaddress
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 import client
 import echod
 import echo_servers as servers
+import netns
+import paths
 import proc
 
 
@@ -119,7 +125,7 @@ def test_udp_late_answers_count_as_received():
         result = client.run("--ping", "-u", "-c", 40, "-i", "20ms", "-W", "100ms", *path.where)
         assert path.held > 5
     assert re.search(r"seq=\d+ no answer within 0\.1 s", result.stdout)
-    assert re.search(r"seq=\d+ time=3\d\d\.\d+ ms \(late\)", result.stdout)
+    assert re.search(r"seq=\d+ ttl=\d+ time=3\d\d\.\d+ ms \(late\)", result.stdout)
     sent, received, late = (int(n) for n in re.search(r"^(\d+) sent, (\d+) received.* (\d+) late", result.stdout, re.M).groups())
     assert sent == 40 and late > 0 and received >= 40 - path.held + late
 
@@ -241,6 +247,269 @@ def test_nobody_there_is_told_where_probes_are_not(how):
     assert result.stderr == f"echoc: no UDP service at 127.0.0.1:{port}: Connection refused\n"
 
 
+# Jitter, interim summary, streams of objects
+
+def test_jitter_is_the_difference_of_consecutive_round_trips():
+    """Every second answer takes 30 ms longer."""
+    with servers.Datagram(lambda data, number: time.sleep(0.03 * (number % 2)) or [data]) as other:
+        found = client.report("--ping", "-u", "-c", 11, "-i", "100ms", *other.where)
+    jitter = found["jitter_us"]
+    assert jitter["count"] == 10
+    assert 20000 <= jitter["min"] <= jitter["p50"] <= jitter["max"]
+    assert found["rtt_us"]["mean"] < jitter["mean"]
+
+
+def test_jitter_needs_two_consecutive_answers():
+    with servers.Datagram(lambda data, number: [data] if number % 2 else []) as other:
+        found = client.report("--ping", "-u", "-c", 6, "-i", "1ms", "-W", "100ms", *other.where, status=client.DIFFERS)
+    assert found["received"] == 3
+    assert found["jitter_us"]["count"] == 0 and found["jitter_us"]["mean"] is None
+
+
+@pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
+def test_interim_summary(server, transport):
+    """Ctrl-\\ prints the summary so far, and the ping goes on."""
+    process = client.start("--ping", *transport, "-c", 1000, "-i", "5ms", "127.0.0.1", server.port)
+    for line in process.stdout:
+        if b"seq=5" in line:
+            break
+    process.send_signal(signal.SIGQUIT)
+    text = b""
+    for line in process.stdout:
+        text += line
+        if b"seq=" in line and b"echo statistics" in text:
+            break
+    assert re.search(rb"statistics ---\n\d+ sent, \d+ received, 0% loss.*\n(connect .*\n)?rtt min.*\nrtt p50.*\njitter mean", text)
+    status, out, _ = client.interrupt(process)
+    assert status == client.OK
+    assert "echo statistics" in out
+
+
+def test_interim_summary_beside_json(server):
+    process = client.start("--ping", "--json-stream", "-c", 1000, "-i", "5ms", "127.0.0.1", server.port)
+    for line in process.stdout:
+        if json.loads(line)["seq"] == 5:
+            break
+    process.send_signal(signal.SIGQUIT)
+    for line in process.stderr:
+        if b"jitter" in line:
+            break
+    status, out, _ = client.interrupt(process)
+    assert status == client.OK
+    assert [json.loads(line)["type"] for line in out.splitlines()][-1] == "summary"
+
+
+def stream(*args, status=client.OK, **more):
+    result = client.run(*args, "--json-stream", **more)
+    assert result.returncode == status, result.stdout + result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_stream_of_objects(server):
+    found = stream("--ping", "-u", "-c", 3, "-i", "1ms", "127.0.0.1", server.port)
+    assert [one["type"] for one in found] == ["probe"] * 3 + ["summary"]
+    assert [one["seq"] for one in found[:3]] == [1, 2, 3]
+    for one in found[:3]:
+        assert (one["status"], one["size"], one["flow"], one["late"], one["reordered"]) == ("answer", 56, 1, False, False)
+        assert one["rtt_us"] > 0 and one["ttl"] > 0 and 0 < one["source_port"] < 65536
+        assert abs(one["time"] - time.time()) < 60
+    assert found[3]["received"] == 3
+
+
+def test_stream_of_objects_for_what_goes_wrong():
+    answers = {1: lambda data: [data, data], 2: lambda data: [], 3: lambda data: [data[:30] + b"?" + data[31:]],
+               4: lambda data: [b"x" * 10]}
+    with servers.Datagram(lambda data, number: answers[number](data)) as other:
+        found = stream("--ping", "-u", "-c", 4, "-i", "50ms", "-W", "300ms", *other.where, status=client.DIFFERS)
+    statuses = {(one["seq"], one["status"]) for one in found if one["type"] == "probe"}
+    assert statuses == {(1, "answer"), (1, "duplicate"), (2, "timeout"), (3, "differs"), (None, "stray"), (4, "timeout")}
+
+
+def test_stream_of_an_error():
+    port = echod.free_port()
+    found = stream("--ping", "-c", 1, "127.0.0.1", port, status=client.UNREACHED)
+    assert len(found) == 1 and found[0]["type"] == "summary" and "refused" in found[0]["error"]
+
+
+def test_timestamps(server):
+    result = client.run("--ping", "-D", "-c", 2, "-i", "1ms", "127.0.0.1", server.port)
+    stamps = [float(stamp) for stamp in re.findall(r"^\[(\d+\.\d{6})\] 56 bytes from", result.stdout, re.M)]
+    assert len(stamps) == 2 and stamps == sorted(stamps) and abs(stamps[0] - time.time()) < 60
+
+
+# What the packets tell
+
+def test_port_unreachable():
+    port = echod.free_port()
+    result = client.run("--ping", "-u", "-c", 1, "127.0.0.1", port)
+    assert result.returncode == client.UNREACHED
+    assert lines(result, r"^From 127\.0\.0\.1: seq=1 Port unreachable")
+    assert "1 errors" in result.stdout
+    found = stream("--ping", "-u", "-c", 1, "127.0.0.1", port, status=client.UNREACHED)
+    assert (found[0]["status"], found[0]["seq"], found[0]["from"]) == ("error", 1, "127.0.0.1")
+
+
+@pytest.mark.parametrize("family, router, text", [(4, "10.98.0.2", "Time to live exceeded"), (6, "fd98:0::2", "Hop limit exceeded")])
+def test_a_hop_limit_shows_the_router(family, router, text):
+    router = router.replace(":0::", "::") if family == 6 else router
+    with paths.network() as net:
+        found = stream("--ping", "-u", "-t", 1, "-c", 1, paths.SERVER[family], 9, wrap=net.client.wrap(), status=client.DIFFERS)
+    assert (found[0]["status"], found[0]["seq"], found[0]["error"]) == ("error", 1, text)
+    assert ipaddress.ip_address(found[0]["from"]) == ipaddress.ip_address(router)
+    assert (found[1]["lost"], found[1]["errors"]) == (1, 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_path_mtu(family):
+    """A router reports the MTU of the next link, then this host knows it."""
+    with paths.network() as net:
+        net.server_mtu(0, 1280)
+        with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
+            args = ["--ping", "-u", "-s", 1400, "-i", "50ms", *other.where]
+            never = stream("-M", "do", "-c", 2, *args, wrap=net.client.wrap(), status=client.DIFFERS)
+            later = client.report("-M", "want", "-c", 2, *args, wrap=net.client.wrap())
+            if family == 4:
+                net.client.setup("route", "flush", "cache")
+                always = client.report("-M", "dont", "-c", 2, *args, wrap=net.client.wrap())
+    routed, local, summary = never
+    assert (routed["seq"], routed["mtu"], local["seq"], local["mtu"]) == (1, 1280, 2, 1280)
+    assert ipaddress.ip_address(routed["from"]) in map(ipaddress.ip_address, ["10.98.0.2", "fd98:0:0::2"])
+    assert local["from"] is None and "(MTU 1280)" in local["error"]
+    assert summary["lost"] == 2
+    assert later["received"] == 2  # the path MTU is known by now
+    if family == 4:
+        assert (always["received"], always["errors"]) == (2, 0)
+
+
+@pytest.mark.parametrize("reflect", [True, False])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_dscp_of_the_answers(start, reflect, host):
+    daemon = start("epoll", listen=[host], protocols=["tcp", "udp"], udp_rate=0,
+                   reflect_dscp=reflect, log_connections=False)
+    found = client.report("--ping", "-u", "-c", 3, "-i", "1ms", "-Q", "EF", host, daemon.port)
+    assert found["dscp"] == 46
+    assert (found["dscp_kept"], found["dscp_changed"]) == ((3, 0) if reflect else (0, 3))
+    result = client.run("--ping", "-u", "-c", 3, "-i", "1ms", "-Q", "0xb8", host, daemon.port)
+    assert f"dscp 46: {3 if reflect else 0} of 3 replies had it" in result.stdout
+    assert len(lines(result, r"\(dscp=0\)$")) == (0 if reflect else 3)
+
+
+def test_ttl_of_the_answers(server):
+    result = client.run("--ping", "-u", "-c", 1, "127.0.0.1", server.port)
+    ttl = int(re.search(r"seq=1 ttl=(\d+) time=", result.stdout).group(1))
+    found = client.report("--ping", "-u", "-c", 1, "127.0.0.1", server.port)
+    assert found["ttl_min"] == found["ttl_max"] == ttl
+
+
+# Flows
+
+@pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
+def test_flows_have_ports_of_their_own(server, transport):
+    found = client.report("--ping", *transport, "--flows", 4, "-c", 42, "-i", "1ms", "127.0.0.1", server.port)
+    assert (found["sent"], found["received"]) == (42, 42)
+    flows = found["flows"]
+    assert [flow["flow"] for flow in flows] == [1, 2, 3, 4]
+    assert len({flow["source_port"] for flow in flows}) == 4
+    assert [flow["sent"] for flow in flows] == [11, 11, 10, 10]
+    assert [flow["rtt_us"]["count"] for flow in flows] == [11, 11, 10, 10]
+    assert found["jitter_us"]["count"] == 42 - 4
+    assert found["reordered"] == 0
+
+
+def test_a_flow_that_breaks_does_not_break_the_others():
+    first = threading.Event()
+
+    def serve(connection):
+        if not first.is_set():
+            first.set()
+            servers.close_after(56 + 20)(connection)
+        else:
+            servers.echo(connection)
+    with servers.Stream(serve) as other:
+        found = client.report("--ping", "--flows", 2, "-c", 8, "-i", "20ms", *other.where, status=client.DIFFERS)
+        assert other.accepted == 3  # the broken one is opened again
+    assert found["flows"][1]["lost"] == 0
+    assert found["worst_flow"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="nft (nftables) is not installed")
+@pytest.mark.parametrize("family", [4, 6])
+def test_flows_show_the_path_that_loses(family):
+    """Two paths of equal cost; the router of the second drops half of the datagrams: its flows lose, and no others."""
+    rule = "add table inet t; add chain inet t f { type filter hook forward priority 0; }; " \
+           "add rule inet t f meta l4proto udp iifname rc1 numgen random mod 2 0 drop"
+    with paths.network(2) as net:
+        made = subprocess.run([*net.routers[1].wrap(), "nft", rule], capture_output=True, text=True, timeout=20)
+        if made.returncode != 0:
+            pytest.skip(f"nftables does not work here: {made.stderr}")
+        with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
+            args = ["--ping", "-u", "--flows", 16, "-c", 320, "-i", "2ms", "-W", "500ms", *other.where]
+            found = client.report(*args, wrap=net.client.wrap(), status=client.DIFFERS)
+            text = client.run(*args, wrap=net.client.wrap())
+    losses = [flow["loss_percent"] for flow in found["flows"]]
+    bad = [loss for loss in losses if loss > 0]
+    assert 0 < len(bad) < 16, losses  # each port takes one of the paths
+    assert sum(flow["lost"] for flow in found["flows"]) == found["lost"]
+    assert min(bad) > 5 and max(bad) < 95  # of 20 probes each, half
+    assert losses[found["worst_flow"] - 1] == max(losses)
+    assert re.search(r"^\d+ of 16 flows had losses; worst: flow \d+ \(source port \d+\), \d+\.?\d*% loss", text.stdout, re.M)
+
+
+# Metrics
+
+def parse_metrics(path):
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="python3-prometheus-client is not installed")
+    with open(path) as file:
+        return {(sample.name, *(sample.labels.get(name) for name in ("result", "quantile", "flow") if name in sample.labels)):
+                sample for family in parser.text_string_to_metric_families(file.read()) for sample in family.samples}
+
+
+@pytest.mark.parametrize("more", [[], ["-u"], ["-u", "--flows", "3"]], ids="".join)
+def test_metrics(server, tmpdir, more):
+    path = os.path.join(tmpdir, "ping.prom")
+    found = client.report("--ping", *more, "-c", 9, "-i", "1ms", "--metrics", path, "127.0.0.1", server.port)
+    samples = parse_metrics(path)
+    assert samples["echoc_ping_success",].value == 1
+    assert samples["echoc_ping_probes", "sent"].value == samples["echoc_ping_probes", "received"].value == 9
+    assert samples["echoc_ping_loss_ratio",].value == 0
+    assert samples["echoc_ping_rtt_seconds_count",].value == 9
+    assert samples["echoc_ping_rtt_seconds", "0.5"].value == pytest.approx(found["rtt_us"]["p50"] / 1e6, rel=1e-3)
+    assert samples["echoc_ping_rtt_seconds_sum",].value == pytest.approx(found["rtt_us"]["mean"] * 9 / 1e6, rel=1e-3)
+    assert samples["echoc_ping_success",].labels == {"target": f"127.0.0.1:{server.port}",
+                                                    "transport": "udp" if "-u" in more else "tcp"}
+    assert (("echoc_ping_connect_seconds_count",) in samples) == (not more)
+    assert (("echoc_ping_flow_loss_ratio", "3") in samples) == ("--flows" in more)
+    assert abs(samples["echoc_ping_timestamp_seconds",].value - time.time()) < 60
+    assert os.listdir(tmpdir).count("ping.prom") == 1 and not [name for name in os.listdir(tmpdir) if name.startswith("ping.prom.")]
+
+
+def test_metrics_of_a_failure(tmpdir):
+    path = os.path.join(tmpdir, 'ping"\\.prom')
+    socket_path = os.path.join(tmpdir, 'so"ck\\et')
+    assert client.run("--ping", "-c", 1, "--metrics", path, "unix:" + socket_path).returncode == client.UNREACHED
+    samples = parse_metrics(path)
+    assert samples["echoc_ping_success",].value == 0
+    assert samples["echoc_ping_success",].labels["target"] == "unix:" + socket_path
+    assert samples["echoc_ping_rtt_seconds_count",].value == 0
+    with servers.Datagram(lambda data, number: []) as other:
+        client.report("--ping", "-u", "-c", 2, "-i", 0, "-W", "50ms", "--metrics", path, *other.where, status=client.DIFFERS)
+    samples = parse_metrics(path)
+    assert samples["echoc_ping_success",].value == 0 and samples["echoc_ping_loss_ratio",].value == 1
+    assert samples["echoc_ping_probes", "lost"].value == 2
+
+
+def test_reconnect_without_local_ports():
+    """Probes wait until a port is free, and are not counted as lost."""
+    with netns.make(lambda space: space.sysctl("net.ipv4.ip_local_port_range=40000 40015")) as space:
+        space.sysctl("net.ipv4.tcp_tw_reuse=0")
+        listener = space.socket(socket.AF_INET)
+        listener.bind(("127.0.0.1", 7007))
+        with servers.Stream(servers.echo, listener=listener):
+            result = client.run("--ping", "--reconnect", "-i", 0, "-w", 1, "127.0.0.1", 7007, wrap=space.wrap())
+    assert "no local port is free" in result.stdout
+    assert re.search(r"^15 sent, 15 received, 0% loss", result.stdout, re.M)
+
+
 # How the packets leave
 
 @pytest.mark.parametrize("dscp, tos", [("EF", 0xb8), ("46", 0xb8), ("cs1", 0x20), ("AF41", 0x88), ("0", 0)])
@@ -319,6 +588,8 @@ def test_netem(netem, check, tmpdir):
 import subprocess, sys
 sys.path.insert(0, {os.path.dirname(servers.__file__)!r})
 import echo_servers as servers
+import netns
+import paths
 with servers.Datagram() as other:
     sys.exit(subprocess.call([{client.ECHOC!r}, "--ping", "--json", "-u", "-c", "2000", "-i", "1ms", "-W", "1",
                               *map(str, other.where)]))

@@ -8,23 +8,23 @@ import netns
 import proc
 
 SERVER = {4: "10.99.0.1", 6: "fd99::1"}
+CLIENT = {4: "10.97.0.1", 6: "fd97::1"}
 
 
 class Network:
     """client - router N - server, for each path. The client sends over all paths, chosen by addresses and ports."""
 
     def __init__(self, stack, paths):
-        self.client = stack.enter_context(netns.make(lambda _: None))
-        self.server = stack.enter_context(netns.make(self._furnish_server))
+        self.client = stack.enter_context(netns.make(lambda space: self._furnish(space, CLIENT)))
+        self.server = stack.enter_context(netns.make(lambda space: self._furnish(space, SERVER)))
         self.routers = [stack.enter_context(netns.make(lambda space, path=path: self._join(space, path)))
                         for path in range(paths)]
-        for family, option in ((4, []), (6, ["-6"])):
-            for space, target, side in ((self.client, f"{SERVER[family]}/{32 if family == 4 else 128}", "c"),
-                                        (self.server, "default", "s")):
+        for family, length, option in ((4, 32, []), (6, 128, ["-6"])):
+            for space, own, other, side in ((self.client, CLIENT, SERVER, "c"), (self.server, SERVER, CLIENT, "s")):
                 hops = []
                 for path in range(paths):
                     hops += ["nexthop", "via", self._address(family, side, path, 2)]
-                space.setup(*option, "route", "add", target, *hops)
+                space.setup(*option, "route", "add", f"{other[family]}/{length}", "src", own[family], *hops)
         proc.until(lambda: self._passes(4) and self._passes(6), "the paths", 20)
 
     def _passes(self, family):
@@ -44,9 +44,10 @@ class Network:
         return f"10.98.{net}.{host}" if family == 4 else f"fd98:{net}::{host}"
 
     @staticmethod
-    def _furnish_server(space):
-        space.setup("addr", "add", f"{SERVER[4]}/32", "dev", "lo")
-        space.setup("-6", "addr", "add", f"{SERVER[6]}/128", "dev", "lo", "nodad")
+    def _furnish(space, addresses):
+        """The addresses are not those of a path."""
+        space.setup("addr", "add", f"{addresses[4]}/32", "dev", "lo")
+        space.setup("-6", "addr", "add", f"{addresses[6]}/128", "dev", "lo", "nodad")
 
     def _join(self, router, path):
         for space in (self.client, self.server, router):  # no second of waiting for other owners of the addresses
@@ -67,6 +68,7 @@ class Network:
             router.setup("link", "set", f"r{side}{path}", "up")
         for family, length, option in ((4, 32, []), (6, 128, ["-6"])):
             router.setup(*option, "route", "add", f"{SERVER[family]}/{length}", "via", self._address(family, "s", path, 1))
+            router.setup(*option, "route", "add", f"{CLIENT[family]}/{length}", "via", self._address(family, "c", path, 1))
         for space in (self.client, self.server):
             space.sysctl("net.ipv4.conf.all.rp_filter=0")
             space.sysctl("net.ipv4.fib_multipath_hash_policy=1")

@@ -72,24 +72,31 @@ static void times_have_units(void **state)
 
 static void dscp_has_names(void **state)
 {
-	int dscp = -1;
+	int tos = -1;
 
 	(void) state;
-	assert_int_equal(number_parse_dscp("46", &dscp), 0);
-	assert_int_equal(dscp, 46);
-	assert_int_equal(number_parse_dscp("ef", &dscp), 0);
-	assert_int_equal(dscp, 46);
-	assert_int_equal(number_parse_dscp("AF41", &dscp), 0);
-	assert_int_equal(dscp, 34);
-	assert_int_equal(number_parse_dscp("CS5", &dscp), 0);
-	assert_int_equal(dscp, 40);
-	assert_int_equal(number_parse_dscp("LE", &dscp), 0);
-	assert_int_equal(dscp, 1);
-	assert_int_equal(number_parse_dscp("64", &dscp), -ERANGE);
-	assert_int_equal(number_parse_dscp("AF44", &dscp), -EINVAL);
-	assert_int_equal(number_parse_dscp("AF51", &dscp), -EINVAL);
-	assert_int_equal(number_parse_dscp("CS8", &dscp), -EINVAL);
-	assert_int_equal(number_parse_dscp("", &dscp), -EINVAL);
+	assert_int_equal(number_parse_tos("46", &tos), 0);
+	assert_int_equal(tos, 46 << 2);
+	assert_int_equal(number_parse_tos("ef", &tos), 0);
+	assert_int_equal(tos, 46 << 2);
+	assert_int_equal(number_parse_tos("AF41", &tos), 0);
+	assert_int_equal(tos, 34 << 2);
+	assert_int_equal(number_parse_tos("CS5", &tos), 0);
+	assert_int_equal(tos, 40 << 2);
+	assert_int_equal(number_parse_tos("LE", &tos), 0);
+	assert_int_equal(tos, 1 << 2);
+	assert_int_equal(number_parse_tos("64", &tos), -ERANGE);
+	assert_int_equal(number_parse_tos("AF44", &tos), -EINVAL);
+	assert_int_equal(number_parse_tos("AF51", &tos), -EINVAL);
+	assert_int_equal(number_parse_tos("CS8", &tos), -EINVAL);
+	assert_int_equal(number_parse_tos("", &tos), -EINVAL);
+	assert_int_equal(number_parse_tos("0xb8", &tos), 0);
+	assert_int_equal(tos, 0xb8);
+	assert_int_equal(number_parse_tos("0XF", &tos), 0);
+	assert_int_equal(tos, 0x0f);
+	assert_int_equal(number_parse_tos("0x100", &tos), -ERANGE);
+	assert_int_equal(number_parse_tos("0x", &tos), -EINVAL);
+	assert_int_equal(number_parse_tos("0xbg", &tos), -EINVAL);
 }
 
 static void numbers_read_well(void **state)

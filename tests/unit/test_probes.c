@@ -23,7 +23,7 @@ static int make(void **state)
 {
 	(void) state;
 	pattern_make();
-	return probes_init(&probes, SIZE, KEY);
+	return probes_init(&probes, SIZE, KEY, 1);
 }
 
 static int clear(void **state)
@@ -56,7 +56,7 @@ static void an_answer_is_matched(void **state)
 	assert_int_equal(match.rtt, 500);
 	assert_false(match.reordered);
 	assert_int_equal(probes.received, 1);
-	assert_int_equal(probes_underway(&probes), 2);
+	assert_int_equal(probes_underway(&probes, -1), 2);
 	assert_int_equal(probes_oldest(&probes), 1);
 }
 
@@ -147,7 +147,7 @@ static void what_answers_nothing_is_a_stray(void **state)
 	probes_match(&probes, bytes, 0, 1, &match);
 	assert_int_equal(match.verdict, VERDICT_STRAY);
 	/* Another run's probe of the same number. */
-	assert_int_equal(probes_init(&another, SIZE, KEY + 77777), 0);
+	assert_int_equal(probes_init(&another, SIZE, KEY + 77777, 1), 0);
 	probes_fill(&another, 3, bytes);
 	probes_clear(&another);
 	probes_match(&probes, bytes, SIZE, 1, &match);
@@ -209,6 +209,71 @@ static void streams_are_matched_in_order(void **state)
 	assert_int_equal(match.seq, 2);
 }
 
+/* Round-trip times 100, 130, lost, 150, 150. */
+static void jitter_is_between_consecutive_answers(void **state)
+{
+	(void) state;
+	send(5);
+	answer(1, 1100);
+	answer(2, 2130);
+	answer(4, 4150);
+	answer(5, 5150);
+	assert_int_equal(probes.jitter.count, 2);
+	assert_int_equal(probes.jitter.max, 30);
+	assert_int_equal(probes.jitter.min, 0);
+	/* The missing one comes late: it is a neighbour of two. */
+	answer(3, 3120);
+	assert_int_equal(probes.jitter.count, 4);
+	assert_int_equal((int) probes.jitter.sum, 30 + 0 + 10 + 30);
+}
+
+static void flows_are_counted_for_themselves(void **state)
+{
+	struct probes flows;
+
+	(void) state;
+	assert_int_equal(probes_init(&flows, SIZE, KEY, 3), 0);
+	for (unsigned i = 1; i <= 7; i++)
+		probes_send(&flows, i * 1000);
+	assert_int_equal(probes_flow_of(&flows, 1), 0);
+	assert_int_equal(probes_flow_of(&flows, 6), 2);
+	/* Of different flows: neither reordered nor jitter. */
+	for (uint64_t seq = 3; seq > 0; seq--) {
+		probes_fill(&flows, seq, bytes);
+		probes_match(&flows, bytes, SIZE, seq * 1000 + seq * 10, &match);
+		assert_false(match.reordered);
+	}
+	assert_int_equal(flows.jitter.count, 0);
+	/* Of one flow: 4 after 7. */
+	probes_fill(&flows, 7, bytes);
+	probes_match(&flows, bytes, SIZE, 7500, &match);
+	probes_fill(&flows, 4, bytes);
+	probes_match(&flows, bytes, SIZE, 7600, &match);
+	assert_true(match.reordered);
+	assert_int_equal(flows.jitter.count, 2); /* 1 and 4, 4 and 7 */
+	assert_int_equal(flows.flows[0].sent, 3);
+	assert_int_equal(flows.flows[0].received, 3);
+	assert_int_equal(flows.flows[1].sent, 2);
+	assert_int_equal(flows.flows[1].received, 1);
+	assert_int_equal(probes_underway(&flows, 1), 1);
+	assert_int_equal(probes_underway(&flows, -1), 2);
+	probes_clear(&flows);
+}
+
+static void a_probe_is_identified_by_its_beginning(void **state)
+{
+	(void) state;
+	send(3);
+	probes_fill(&probes, 2, bytes);
+	assert_int_equal(probes_identify(&probes, bytes, SIZE), 2);
+	assert_int_equal(probes_identify(&probes, bytes, 28), 2);
+	assert_int_equal(probes_identify(&probes, bytes, 3), 0);
+	bytes[20] ^= 1;
+	assert_int_equal(probes_identify(&probes, bytes, 28), 0);
+	probes_fill(&probes, 4, bytes);
+	assert_int_equal(probes_identify(&probes, bytes, SIZE), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +287,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(numbers_go_beyond_the_window, make, clear),
 		cmocka_unit_test_setup_teardown(a_probe_is_spoilt_until_it_is_answered, make, clear),
 		cmocka_unit_test_setup_teardown(streams_are_matched_in_order, make, clear),
+		cmocka_unit_test_setup_teardown(jitter_is_between_consecutive_answers, make, clear),
+		cmocka_unit_test_setup_teardown(flows_are_counted_for_themselves, make, clear),
+		cmocka_unit_test_setup_teardown(a_probe_is_identified_by_its_beginning, make, clear),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,18 +12,31 @@
 #define NUMBER_BYTES 4
 #define SEARCH_MAX 1024 /* probes compared with a damaged answer */
 
-int probes_init(struct probes *probes, size_t size, uint32_t key)
+int probes_init(struct probes *probes, size_t size, uint32_t key, unsigned flows)
 {
-	*probes = (struct probes) { .size = size, .key = key };
+	*probes = (struct probes) { .size = size, .key = key, .flow_count = flows };
 	histogram_clear(&probes->rtt);
+	histogram_clear(&probes->jitter);
 	probes->window = calloc(PROBES_WINDOW, sizeof *probes->window);
-	return probes->window ? 0 : -ENOMEM;
+	probes->flows = calloc(flows, sizeof *probes->flows);
+	if (!probes->window || !probes->flows)
+		return -ENOMEM;
+	for (unsigned i = 0; i < flows; i++)
+		histogram_clear(&probes->flows[i].rtt);
+	return 0;
 }
 
 void probes_clear(struct probes *probes)
 {
 	free(probes->window);
+	free(probes->flows);
 	probes->window = NULL;
+	probes->flows = NULL;
+}
+
+static struct probes_flow *flow_of(const struct probes *probes, uint64_t seq)
+{
+	return &probes->flows[probes_flow_of(probes, seq)];
 }
 
 struct probe *probes_get(const struct probes *probes, uint64_t seq)
@@ -83,6 +96,7 @@ static size_t content_compare(const struct probes *probes, uint64_t seq, const u
 uint64_t probes_send(struct probes *probes, uint64_t now)
 {
 	*probes_get(probes, ++probes->sent) = (struct probe) { .sent_at = now, .state = PROBE_UNDERWAY };
+	flow_of(probes, probes->sent)->sent++;
 	/* Probes that leave the window count as resolved. */
 	if (probes->sent > PROBES_WINDOW && probes->resolved < probes->sent - PROBES_WINDOW)
 		probes->resolved = probes->sent - PROBES_WINDOW;
@@ -102,14 +116,15 @@ void probes_give_up(struct probes *probes, uint64_t seq, enum probe_state state)
 	probes_get(probes, seq)->state = state;
 }
 
-uint64_t probes_underway(struct probes *probes)
+uint64_t probes_underway(struct probes *probes, int flow)
 {
 	uint64_t count = 0;
 
 	if (probes_oldest(probes) == 0)
 		return 0;
 	for (uint64_t seq = probes->resolved + 1; seq <= probes->sent; seq++)
-		count += probes_get(probes, seq)->state == PROBE_UNDERWAY;
+		count += probes_get(probes, seq)->state == PROBE_UNDERWAY
+		      && (flow < 0 || probes_flow_of(probes, seq) == (unsigned) flow);
 	return count;
 }
 
@@ -172,11 +187,24 @@ static void match_differs(struct probes *probes, uint64_t seq, const uint8_t *by
 		return;
 	probe->state = PROBE_DIFFERED;
 	probes->corrupted++;
+	flow_of(probes, seq)->corrupted++;
+}
+
+/* Add the difference of two consecutive probes of a flow if both are answered (RFC 3393). */
+static void jitter_add(struct probes *probes, uint64_t first, uint64_t second)
+{
+	const struct probe *a = probes_get(probes, first), *b = probes_get(probes, second);
+
+	if (first >= 1 && is_known(probes, first) && second <= probes->sent && a->state == PROBE_ANSWERED
+	    && b->state == PROBE_ANSWERED)
+		histogram_add(&probes->jitter, a->rtt < b->rtt ? b->rtt - a->rtt : a->rtt - b->rtt);
 }
 
 static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, struct probe_match *match)
 {
 	struct probe *probe = probes_get(probes, seq);
+	struct probes_flow *flow = flow_of(probes, seq);
+	unsigned step = probes->flow_count;
 
 	match->seq = seq;
 	match->rtt = now > probe->sent_at ? now - probe->sent_at : 0;
@@ -187,15 +215,24 @@ static void match_intact(struct probes *probes, uint64_t seq, uint64_t now, stru
 	}
 	match->verdict = VERDICT_ANSWER;
 	match->late = probe->state == PROBE_OVERDUE;
-	match->reordered = seq < probes->highest;
-	if (seq > probes->highest)
-		probes->highest = seq;
+	match->reordered = seq < flow->highest;
+	if (seq > flow->highest)
+		flow->highest = seq;
 	probes->late += match->late;
 	probes->reordered += match->reordered;
 	probes->received++;
-	probes->corrupted -= probe->state == PROBE_DIFFERED; /* an intact answer came later */
+	flow->received++;
+	if (probe->state == PROBE_DIFFERED) { /* an intact answer came later */
+		probes->corrupted--;
+		flow->corrupted--;
+	}
 	histogram_add(&probes->rtt, match->rtt);
+	histogram_add(&flow->rtt, match->rtt);
+	probe->rtt = match->rtt;
 	probe->state = PROBE_ANSWERED;
+	if (seq > step)
+		jitter_add(probes, seq - step, seq);
+	jitter_add(probes, seq, seq + step);
 }
 
 void probes_match(struct probes *probes, const uint8_t *bytes, size_t length, uint64_t now,
@@ -235,4 +272,13 @@ void probes_match_stream(struct probes *probes, uint64_t seq, const uint8_t *byt
 		match_intact(probes, seq, now, match);
 	else
 		match_differs(probes, seq, bytes, probes->size, match);
+}
+
+uint64_t probes_identify(const struct probes *probes, const uint8_t *bytes, size_t length)
+{
+	uint64_t seq = length >= NUMBER_BYTES ? number_read(probes, bytes) : 0;
+
+	if (length > probes->size)
+		length = probes->size;
+	return is_known(probes, seq) && content_compare(probes, seq, bytes, length) == length ? seq : 0;
 }

@@ -27,8 +27,7 @@ enum step {
 struct transfer {
 	uint64_t sent, matched; /* bytes */
 	uint64_t retransmits;   /* datagrams sent again */
-	uint64_t
-		lost; /* retransmits - answers that came twice: the others replaced a lost datagram or answer */
+	uint64_t lost;          /* of these, not because the answer was only late */
 };
 
 struct exchange {

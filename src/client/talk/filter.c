@@ -401,6 +401,9 @@ static enum step filter_turn(struct filter *filter)
 		return filter_fail(filter, "poll: %s", strerror(errno));
 	if (ready > 0)
 		step = filter_dispatch(filter, fds);
+	if (interrupt_summary())
+		client_note("%llu bytes sent, %llu came back and matched", (unsigned long long) filter->sent,
+			    (unsigned long long) filter->matched);
 	return interrupt_seen() ? filter_interrupted(filter) : step;
 }
 

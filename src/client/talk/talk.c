@@ -13,6 +13,7 @@
 
 #include "client/json.h"
 #include "client/options.h"
+#include "client/output.h"
 #include "client/talk/editor.h"
 #include "client/talk/exchange.h"
 #include "client/talk/filter.h"
@@ -44,6 +45,7 @@ static enum outcome unexpected_data(const struct exchange *exchange)
 static enum outcome line_exchange(struct exchange *exchange, const char *line, size_t length)
 {
 	size_t max = exchange->options->udp ? (size_t) exchange->options->size : length;
+	const char *start = line;
 
 	while (length > 0) {
 		size_t part = length < max ? length : max;
@@ -51,6 +53,8 @@ static enum outcome line_exchange(struct exchange *exchange, const char *line, s
 
 		if (outcome != OUTCOME_OK)
 			return outcome;
+		if (line == start)
+			output_line_begin(exchange->options->timestamps);
 		fwrite(exchange->back, 1, part, stdout);
 		line += part;
 		length -= part;
@@ -118,7 +122,9 @@ static void summary_json(const struct client_options *options, const struct targ
 	char text[ADDR_TEXT_MAX];
 	struct json json;
 
-	json_open(&json, stderr);
+	json_open(&json, stderr, options->json_stream ? JSON_LINE : JSON_INDENTED);
+	if (options->json_stream)
+		json_text(&json, "type", "summary");
 	json_text(&json, "target", target->name);
 	json_text(&json, "address", addr_print(to, text));
 	json_text(&json, "transport", options->udp ? "udp" : to->sa.sa_family == AF_UNIX ? "unix" : "tcp");
@@ -134,13 +140,19 @@ enum outcome talk(const struct client_options *options, const struct target *tar
 {
 	char why[TARGET_WHY_MAX];
 	struct target_choice to;
-	int net = target_connect(target, &options->sockopts, &to, why);
+	bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	struct transfer done = { 0 };
 	enum outcome outcome;
+	int net;
 
+	if (options->timestamps && !terminal)
+		return client_error(
+			OUTCOME_USAGE,
+			"-D/--timestamps: a copy on standard output has no lines to put a time before");
+	net = target_connect(target, &options->sockopts, &to, why);
 	if (net < 0)
 		return client_error(OUTCOME_UNREACHABLE, "%s", why);
-	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
+	if (terminal)
 		outcome = talk_on_terminal(options, target, net, &to.addr, &done);
 	else
 		outcome = (options->udp ? filter_datagram : filter_stream)(options, target, net, &done);
