@@ -491,6 +491,85 @@ def test_udp_over_a_path_with_a_small_mtu(family):
     assert found["lost"] == found["errors"] == 0
 
 
+# Intervals
+
+def load_stream(*args, **more):
+    result = client.run("--load", "--json-stream", *args, **more)
+    assert result.returncode == client.OK, result.stdout + result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["type"] for one in found] == ["interval"] * (len(found) - 1) + ["summary"]
+    return found[:-1], found[-1]
+
+
+@pytest.mark.parametrize("more", [["-j", 2], ["--mode", "stream", "-n", 2], ["--mode", "connect", "-n", 5], ["-u"],
+                                  ["--rate", 500]], ids=lambda more: "".join(map(str, more)))
+def test_intervals_add_up(server, engine, more):
+    if more != ["-u"]:
+        more = ["--engine", engine, *more]
+    intervals, summary = load_stream("-d", "700ms", "--warmup", "100ms", "--report", "200ms", *more, "127.0.0.1", server.port)
+    assert [one["start"] for one in intervals] == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert [one["end"] for one in intervals] == pytest.approx([0.2, 0.4, 0.6, 0.7])
+    # What comes back between the end of the measurement and the last look at it is in the summary only.
+    assert sum(one["bytes"] for one in intervals) == pytest.approx(summary["bytes"], rel=0.2)
+    assert sum(one["latency_us"]["count"] for one in intervals) <= summary["latency_us"]["count"]
+    assert all(one["errors"] == one["lost"] == one["mismatches"] == 0 for one in intervals)
+
+
+def test_intervals_as_lines(server):
+    result = client.run("--load", "-D", "-d", "400ms", "--warmup", 0, "--report", "200ms", "127.0.0.1", server.port)
+    assert result.returncode == client.OK
+    assert len(re.findall(r"^\[\d+\.\d{6}\]   0\.[02]0 - 0\.[24]0 s +[\d,]+ echoes/s +\d+\.\d\d MB/s  p50 .*  p99 .*  max .*$",
+                          result.stdout, re.M)) == 2
+    assert "echoes     " in result.stdout
+
+
+def test_a_stall_shows_in_its_interval():
+    with servers.Stream(stall_after(300, 0.6)) as other:
+        intervals, summary = load_stream("-n", 1, "--rate", 1000, "-d", 1, "--warmup", 0, "--report", "200ms", *other.where)
+    assert 0 in [one["echoes"] for one in intervals]
+    assert intervals[0]["echoes"] > 100
+    assert summary["latency_us"]["count"] == summary["due"]
+
+
+def test_intervals_when_all_connections_are_lost():
+    with servers.Stream(servers.close_after(64 * 10)) as other:
+        result = client.run("--load", "--json-stream", "-n", 2, "-d", 60, "--warmup", 0, "--report", 30, *other.where)
+    assert result.returncode == client.DIFFERS
+    interval, summary = (json.loads(line) for line in result.stdout.splitlines())
+    assert interval["end"] < 30 and interval["errors"] == summary["errors"] == 2
+
+
+def test_interrupted_between_intervals(server):
+    process = client.start("--load", "--json-stream", "-d", 60, "--warmup", 0, "--report", "200ms", "127.0.0.1", server.port)
+    first = json.loads(process.stdout.readline())
+    status, out, _ = client.interrupt(process)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert status == client.OK and found[-1]["interrupted"]
+    assert [one["start"] for one in [first, *found[:-1]]] == sorted(one["start"] for one in [first, *found[:-1]])
+    assert found[-2]["end"] <= found[-1]["seconds"] + 0.001
+
+
+def test_interim_line(server):
+    process = client.start("--load", "-d", 60, "--warmup", 0, "--report", "100ms", "127.0.0.1", server.port)
+    process.stdout.readline()
+    process.send_signal(signal.SIGQUIT)
+    assert re.match(rb"\d+\.\d s measured: [\d,]+ echoes, [\d,]+/s, ", process.stderr.readline())
+    assert client.interrupt(process)[0] == client.OK
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@pytest.mark.parametrize("args, option, value", [(["-t", 70], "IP_TTL", 70), (["-Q", "0x28"], "IP_TOS", 0x28),
+                                                 (["-M", "do"], "IP_MTU_DISCOVER", 2)])
+@pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
+def test_packets_of_a_load(server, transport, args, option, value):
+    """The settings reach every socket."""
+    result = client.run("--load", *transport, *args, "-n", 3, "-d", "50ms", "--warmup", 0, "127.0.0.1", server.port,
+                        wrap=["strace", "-f", "-e", "trace=setsockopt"])
+    assert result.returncode == client.OK, result.stderr
+    values = re.findall(rf"SOL_IP, {option}, \[(\w+)\]", result.stderr)
+    assert len(values) >= 3 and {int(one, 0) for one in values} == {value}, result.stderr
+
+
 # The client itself
 
 def test_it_says_when_it_is_the_limit(server):

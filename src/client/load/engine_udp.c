@@ -124,7 +124,7 @@ static unsigned messages_send(struct load_worker *worker, struct load_conn *conn
 		}
 		return 0;
 	}
-	for (unsigned i = 0; i < (unsigned) n; i++)
+	for (unsigned i = 0; i < (unsigned) n && i < count; i++)
 		stamp_of(conn, messages[i])->sent = worker->now;
 	*next = (unsigned) n < count ? messages[n] : messages[count - 1] + 1;
 	/* sendmmsg(2) does not report the error that stopped it. */

@@ -34,6 +34,11 @@
 #define OUTSTANDING_MAX 16777216.0      /* messages of all connections, over UDP in an open loop */
 #define DRAIN_MAX (3600 * NSEC_PER_SEC) /* without a timeout */
 
+/* Sums of the counters of all workers. */
+struct load_sums {
+	uint64_t echoes, bytes, received, errors, lost, mismatches, connections;
+};
+
 struct coordinator {
 	struct load_run run;
 	struct load_worker *workers;
@@ -43,6 +48,15 @@ struct coordinator {
 	bool interrupted;
 	bool live, live_shown; /* the status line on a terminal */
 	uint64_t live_next, live_received, live_at;
+
+	/* Interval reports. `next` is the end of the current interval; NSEC_NEVER: there are no more. */
+	struct {
+		uint64_t start, next;
+		unsigned requested;        /* number of times that the workers were asked */
+		bool pending;              /* not all workers have answered */
+		struct load_sums at_start; /* the counters at its start */
+		struct load_sums at_end;
+	} interval;
 };
 
 /* --- preparing ---------------------------------------------------------------------------------------- */
@@ -216,33 +230,155 @@ static void event_wait(struct coordinator *coordinator, uint64_t until)
 		return;
 }
 
-static void live_print(struct coordinator *coordinator, uint64_t now)
+static struct load_sums counters_sum(const struct coordinator *coordinator)
 {
-	const struct load_run *run = &coordinator->run;
-	uint64_t received = 0, errors = 0, begin = atomic_load(&run->begin),
-		 from = atomic_load(&run->measure_from);
-	double seconds = nsec_to_seconds(now - coordinator->live_at), speed;
-	char rate[NUMBER_TEXT_MAX];
+	struct load_sums sums = { 0 };
 
 	for (unsigned i = 0; i < coordinator->running; i++) {
 		const struct load_counters *counters = &coordinator->workers[i].counters;
 
-		received += counter_get(&counters->received);
-		errors += counter_get(&counters->errors) + counter_get(&counters->mismatches)
-			+ counter_get(&counters->lost);
+		sums.echoes += counter_get(&counters->echoes);
+		sums.bytes += counter_get(&counters->bytes);
+		sums.received += counter_get(&counters->received);
+		sums.errors += counter_get(&counters->errors);
+		sums.lost += counter_get(&counters->lost);
+		sums.mismatches += counter_get(&counters->mismatches);
+		sums.connections += counter_get(&counters->connections);
 	}
-	speed = seconds > 0 ? (double) (received - coordinator->live_received) / seconds : 0;
+	/* Streams do not count messages. */
+	if (coordinator->run.options->mode == LOAD_STREAM)
+		sums.echoes = sums.bytes / coordinator->run.options->size;
+	return sums;
+}
+
+/* The status line, without a newline. */
+static void live_print(struct coordinator *coordinator, uint64_t now)
+{
+	const struct load_run *run = &coordinator->run;
+	uint64_t begin = atomic_load(&run->begin), from = atomic_load(&run->measure_from), wrong;
+	struct load_sums sums = counters_sum(coordinator);
+	double seconds = nsec_to_seconds(now - coordinator->live_at), speed;
+	char rate[NUMBER_TEXT_MAX];
+
+	speed = seconds > 0 ? (double) (sums.received - coordinator->live_received) / seconds : 0;
 	fprintf(stderr, "\r%5.1f s %s  %s echoes/s  %.1f MB/s",
 		nsec_to_seconds(now - (now < from ? begin : from)),
 		now < from ? "warm-up" : "of the measurement",
 		number_group(rate, (uint64_t) (speed / (double) run->options->size)), speed / 1e6);
-	if (errors > 0)
-		fprintf(stderr, "  %llu errors", (unsigned long long) errors);
+	wrong = sums.errors + sums.mismatches + sums.lost;
+	if (wrong > 0)
+		fprintf(stderr, "  %llu errors", (unsigned long long) wrong);
 	fputs("\033[K", stderr);
 	fflush(stderr);
 	coordinator->live_shown = true;
 	coordinator->live_at = now;
-	coordinator->live_received = received;
+	coordinator->live_received = sums.received;
+}
+
+/* After Ctrl-\: the measurement so far. */
+static void interim_print(struct coordinator *coordinator)
+{
+	uint64_t now = nsec_now(), from = atomic_load(&coordinator->run.measure_from);
+	uint64_t to = nsec_earlier(now, atomic_load(&coordinator->run.measure_to));
+	struct load_sums sums = counters_sum(coordinator);
+	double seconds = to > from ? nsec_to_seconds(to - from) : 0;
+	char count[NUMBER_TEXT_MAX], rate[NUMBER_TEXT_MAX];
+
+	fprintf(stderr,
+		"%s%.1f s measured: %s echoes, %s/s, %.2f MB/s; %llu connections failed, %llu messages lost, "
+		"%llu differing\n",
+		coordinator->live_shown ? "\r\033[K" : "", seconds, number_group(count, sums.echoes),
+		number_group(rate, seconds > 0 ? (uint64_t) ((double) sums.echoes / seconds + 0.5) : 0),
+		seconds > 0 ? (double) sums.bytes / seconds / 1e6 : 0, (unsigned long long) sums.errors,
+		(unsigned long long) sums.lost, (unsigned long long) sums.mismatches);
+}
+
+/* --- intervals ---------------------------------------------------------------------------------------- */
+
+static void interval_begin(struct coordinator *coordinator, uint64_t start)
+{
+	uint64_t end = atomic_load(&coordinator->run.measure_to);
+
+	coordinator->interval.start = start;
+	coordinator->interval.next = NSEC_NEVER;
+	if (start < end)
+		coordinator->interval.next = nsec_earlier(start + coordinator->run.options->report, end);
+	coordinator->interval.at_start = counters_sum(coordinator);
+}
+
+/* The interval is over: ask the workers for their latencies. */
+static void interval_request(struct coordinator *coordinator)
+{
+	coordinator->interval.at_end = counters_sum(coordinator);
+	coordinator->interval.requested++;
+	coordinator->interval.pending = true;
+	atomic_store(&coordinator->run.interval, coordinator->interval.requested);
+	workers_wake(coordinator);
+}
+
+/* Whether all workers have answered. */
+static bool interval_collected(const struct coordinator *coordinator)
+{
+	for (unsigned i = 0; i < coordinator->running; i++)
+		if (atomic_load(&coordinator->workers[i].interval_seen) < coordinator->interval.requested)
+			return false;
+	return true;
+}
+
+static void interval_print(struct coordinator *coordinator)
+{
+	const struct load_sums *start = &coordinator->interval.at_start, *end = &coordinator->interval.at_end;
+	struct load_run *run = &coordinator->run;
+	uint64_t from = atomic_load(&run->measure_from);
+	struct load_interval interval = {
+		.start = nsec_to_seconds(coordinator->interval.start - from),
+		.end = nsec_to_seconds(coordinator->interval.next - from),
+		.echoes = end->echoes - start->echoes,
+		.bytes = end->bytes - start->bytes,
+		.errors = end->errors - start->errors,
+		.lost = end->lost - start->lost,
+		.mismatches = end->mismatches - start->mismatches,
+		.connections = end->connections - start->connections,
+		.latency = &run->latency,
+	};
+
+	pthread_mutex_lock(&run->lock);
+	load_report_interval(run->options, &interval);
+	histogram_clear(&run->latency);
+	pthread_mutex_unlock(&run->lock);
+	coordinator->interval.pending = false;
+}
+
+/* All workers have finished: report the last interval, if it has not been. */
+static void interval_end(struct coordinator *coordinator)
+{
+	uint64_t end = atomic_load(&coordinator->run.measure_to);
+
+	if (coordinator->interval.pending) {
+		interval_print(coordinator);
+	} else if (coordinator->interval.next != NSEC_NEVER && coordinator->interval.start < end) {
+		coordinator->interval.next = end;
+		coordinator->interval.at_end = counters_sum(coordinator);
+		interval_print(coordinator);
+	}
+}
+
+/* Report the interval if it is over. Returns when to call again; NSEC_NEVER: when a worker notifies. */
+static uint64_t interval_advance(struct coordinator *coordinator, uint64_t now)
+{
+	if (coordinator->run.options->report == 0 || now < atomic_load(&coordinator->run.measure_from))
+		return coordinator->run.options->report == 0 ? NSEC_NEVER
+							     : atomic_load(&coordinator->run.measure_from);
+	if (coordinator->interval.start == 0)
+		interval_begin(coordinator, atomic_load(&coordinator->run.measure_from));
+	if (!coordinator->interval.pending && now >= coordinator->interval.next)
+		interval_request(coordinator);
+	if (coordinator->interval.pending && interval_collected(coordinator)) {
+		interval_print(coordinator);
+		interval_begin(coordinator, coordinator->interval.next);
+		coordinator->interval.at_start = coordinator->interval.at_end;
+	}
+	return coordinator->interval.pending ? NSEC_NEVER : coordinator->interval.next;
 }
 
 /* Wait until all workers have opened their connections. */
@@ -272,7 +408,7 @@ static void run_begin(struct coordinator *coordinator)
 	atomic_store(&run->measure_to, from + options->duration);
 	atomic_store(&run->drain_to, from + options->duration + nsec_earlier(options->timeout, DRAIN_MAX));
 	atomic_store(&run->go, true);
-	coordinator->live = !options->quiet && isatty(STDERR_FILENO);
+	coordinator->live = !options->quiet && options->report == 0 && isatty(STDERR_FILENO);
 	coordinator->live_at = now;
 	coordinator->live_next = now + LIVE_INTERVAL;
 	workers_wake(coordinator);
@@ -309,7 +445,8 @@ static void run_watch(struct coordinator *coordinator)
 	uint64_t woken = 0;
 
 	while (atomic_load(&run->finished) < coordinator->running) {
-		uint64_t now = nsec_now(), next = phase_end(run, now);
+		uint64_t now = nsec_now(), next = phase_end(run, now),
+			 wake = nsec_earlier(next, interval_advance(coordinator, now));
 
 		if (next != woken && woken != 0)
 			workers_wake(coordinator);
@@ -319,13 +456,17 @@ static void run_watch(struct coordinator *coordinator)
 			coordinator->live_next = now + LIVE_INTERVAL;
 		}
 		event_wait(coordinator,
-			   coordinator->live ? nsec_earlier(next, coordinator->live_next) : next);
+			   coordinator->live ? nsec_earlier(wake, coordinator->live_next) : wake);
+		if (interrupt_summary())
+			interim_print(coordinator);
 		if (!coordinator->interrupted && interrupt_seen())
 			run_interrupt(coordinator);
 	}
 	/* All connections were lost before the end of the measurement. */
 	if (nsec_now() < atomic_load(&run->measure_to))
 		atomic_store(&run->measure_to, nsec_now());
+	if (coordinator->interval.start != 0)
+		interval_end(coordinator);
 	if (coordinator->live_shown)
 		fputs("\r\033[K", stderr);
 }
@@ -487,6 +628,8 @@ enum outcome load(const struct client_options *options, const struct target *tar
 		return client_error(OUTCOME_UNREACHABLE, "%s", why);
 	run->to = choice.addr;
 	pattern_make();
+	pthread_mutex_init(&run->lock, NULL);
+	histogram_clear(&run->latency);
 	run->report = eventfd(0, EFD_CLOEXEC);
 	if (run->report < 0)
 		outcome = client_error(OUTCOME_USAGE, "eventfd: %s", strerror(errno));

@@ -8,8 +8,9 @@
 #include <string.h>
 
 #include "client/json.h"
-#include "client/numbers.h"
 #include "client/nsec.h"
+#include "client/numbers.h"
+#include "client/output.h"
 
 #define BAR_WIDTH 40
 
@@ -161,14 +162,70 @@ void load_report_text(const struct load_report *report)
 	latency_diagram(&report->latency);
 }
 
+static void interval_text(const struct client_options *options, const struct load_interval *interval)
+{
+	double seconds = interval->end - interval->start;
+	char rate[NUMBER_TEXT_MAX], p50[NUMBER_TEXT_MAX], p99[NUMBER_TEXT_MAX], max[NUMBER_TEXT_MAX];
+
+	output_line_begin(options->timestamps);
+	printf("%6.2f - %.2f s  %10s echoes/s  %8.2f MB/s", interval->start, interval->end,
+	       number_group(rate, (uint64_t) ((double) interval->echoes / seconds + 0.5)),
+	       (double) interval->bytes / seconds / 1e6);
+	if (interval->latency->count > 0)
+		printf("  p50 %s  p99 %s  max %s",
+		       number_duration(p50, (double) histogram_quantile(interval->latency, 0.5)),
+		       number_duration(p99, (double) histogram_quantile(interval->latency, 0.99)),
+		       number_duration(max, (double) interval->latency->max));
+	if (interval->errors + interval->lost + interval->mismatches > 0)
+		printf("  WRONG: %llu failed, %llu lost, %llu differing",
+		       (unsigned long long) interval->errors, (unsigned long long) interval->lost,
+		       (unsigned long long) interval->mismatches);
+	putchar('\n');
+	output_flush();
+}
+
 /* --- JSON --------------------------------------------------------------------------------------------- */
+
+static void interval_json(const struct load_interval *interval)
+{
+	double seconds = interval->end - interval->start;
+	struct json json;
+
+	json_open(&json, stdout, JSON_LINE);
+	json_text(&json, "type", "interval");
+	json_number(&json, "time", output_time(), 6);
+	json_number(&json, "start", interval->start, 6);
+	json_number(&json, "end", interval->end, 6);
+	json_count(&json, "echoes", interval->echoes);
+	json_number(&json, "echoes_per_second", (double) interval->echoes / seconds, 1);
+	json_count(&json, "bytes", interval->bytes);
+	json_number(&json, "mb_per_second", (double) interval->bytes / seconds / 1e6, 3);
+	json_count(&json, "connections_made", interval->connections);
+	json_times(&json, "latency_us", interval->latency);
+	json_count(&json, "errors", interval->errors);
+	json_count(&json, "lost", interval->lost);
+	json_count(&json, "mismatches", interval->mismatches);
+	json_close(&json);
+}
+
+void load_report_interval(const struct client_options *options, const struct load_interval *interval)
+{
+	if (options->json_stream)
+		interval_json(interval);
+	else
+		interval_text(options, interval);
+}
 
 void load_report_json(const struct load_report *report)
 {
 	const struct client_options *options = report->options;
 	struct json json;
 
-	json_open(&json, stdout);
+	json_open(&json, stdout, options->json_stream ? JSON_LINE : JSON_INDENTED);
+	if (options->json_stream)
+		json_text(&json, "type", "summary");
+	if (options->json_stream || options->timestamps)
+		json_number(&json, "time", output_time(), 6);
 	json_text(&json, "address", report->address);
 	json_text(&json, "transport", report->transport);
 	json_text(&json, "mode", options_mode_name(options->mode));

@@ -24,11 +24,10 @@ struct load_report {
 	uint64_t bytes_sent, bytes_received; /* during the whole run */
 	uint64_t connections_made;
 	uint64_t errors, lost, mismatches, duplicates;
-	uint64_t idle_lost;  /* idle connections that were closed */
-	uint64_t port_waits; /* times that no local port was free */
-	uint64_t due,
-		unserved;   /* open loop: messages due during measurement; those that were never started */
-	double cpu_seconds; /* of all threads during measurement */
+	uint64_t idle_lost;        /* idle connections that were closed */
+	uint64_t port_waits;       /* times that no local port was free */
+	uint64_t due, unserved;    /* open loop: messages due during measurement; never started */
+	double cpu_seconds;        /* of all threads during measurement */
 	double cpu_share_highest;  /* of the busiest thread: 1 is one processor */
 	double wait_share_highest; /* share of the time that this thread waited for a processor */
 	bool limited;              /* the client was the limit */
@@ -37,6 +36,15 @@ struct load_report {
 	const char *error; /* reason for an exit status other than 0; NULL: it is 0 */
 	struct histogram latency;
 };
+
+/* An interval of the measurement (--report). Times are seconds since its start. */
+struct load_interval {
+	double start, end;
+	uint64_t echoes, bytes, errors, lost, mismatches, connections;
+	const struct histogram *latency; /* of the messages that were answered in it */
+};
+
+void load_report_interval(const struct client_options *options, const struct load_interval *interval);
 
 void load_report_text(const struct load_report *report);
 void load_report_json(const struct load_report *report);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,12 @@ int load_worker_init(struct load_worker *worker, struct load_run *run, unsigned 
 	if (options->rate > 0)
 		worker->interval = 1e9 * options->connections / ((double) options->rate * count);
 	histogram_clear(&worker->histogram);
+	if (options->report == 0)
+		return 0;
+	worker->recent = malloc(sizeof *worker->recent);
+	if (!worker->recent)
+		return -ENOMEM;
+	histogram_clear(worker->recent);
 	return 0;
 }
 
@@ -51,6 +58,7 @@ void load_worker_clear(struct load_worker *worker)
 	free(worker->stamps);
 	free(worker->backoff_conns);
 	free(worker->backoff_until);
+	free(worker->recent);
 	if (worker->wake >= 0)
 		close(worker->wake);
 }
@@ -90,14 +98,28 @@ static int conns_open(struct load_worker *worker)
 	return -error;
 }
 
-/* Increment `*count` and wake the coordinator. */
-static void coordinator_notify(struct load_run *run, _Atomic unsigned *count)
+static void coordinator_wake(struct load_run *run)
 {
 	uint64_t one = 1;
 
-	atomic_fetch_add(count, 1);
 	if (write(run->report, &one, sizeof one) < 0)
 		return; /* the counter is at its maximum: the coordinator is awake */
+}
+
+/* With interval reports: add the recent latencies, because `interval` has ended. */
+static void recent_collect(struct load_worker *worker, unsigned interval)
+{
+	struct load_run *run = worker->run;
+
+	if (!worker->recent)
+		return;
+	pthread_mutex_lock(&run->lock);
+	histogram_merge(&run->latency, worker->recent);
+	pthread_mutex_unlock(&run->lock);
+	histogram_merge(&worker->histogram, worker->recent);
+	histogram_clear(worker->recent);
+	atomic_store(&worker->interval_seen, interval);
+	coordinator_wake(run);
 }
 
 void *load_worker_thread(void *argument)
@@ -110,7 +132,8 @@ void *load_worker_thread(void *argument)
 	/* The default timer slack of 50 us would delay the messages of an open loop. */
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 	r = conns_open(worker);
-	coordinator_notify(run, &run->opened);
+	atomic_fetch_add(&run->opened, 1);
+	coordinator_wake(run);
 	if (read(worker->wake, &wakeups, sizeof wakeups) == (ssize_t) sizeof wakeups && atomic_load(&run->go)
 	    && r == 0) {
 		fcntl(worker->wake, F_SETFL, O_NONBLOCK);
@@ -119,7 +142,9 @@ void *load_worker_thread(void *argument)
 		if (r < 0)
 			load_worker_fault(worker, NULL, run->engine->name, -r);
 	}
-	coordinator_notify(run, &run->finished);
+	recent_collect(worker, UINT_MAX);
+	atomic_fetch_add(&run->finished, 1);
+	coordinator_wake(run);
 	return NULL;
 }
 
@@ -161,7 +186,7 @@ static void usage_read(uint64_t *cpu, uint64_t *delay)
 static void measure_begin(struct load_worker *worker)
 {
 	worker->phase = LOAD_PHASE_MEASURE;
-	worker->measured = &worker->histogram;
+	worker->measured = worker->recent ? worker->recent : &worker->histogram;
 	worker->since = worker->interval > 0
 			      ? atomic_load_explicit(&worker->run->measure_from, memory_order_relaxed)
 			      : 0;
@@ -372,8 +397,12 @@ void load_worker_backoff(struct load_worker *worker, struct load_conn *conn, int
 uint64_t load_worker_turn(struct load_worker *worker, kick_function *kick)
 {
 	uint64_t next = NSEC_NEVER;
+	unsigned interval;
 
 	worker->now = nsec_now();
+	interval = atomic_load_explicit(&worker->run->interval, memory_order_relaxed);
+	if (interval != atomic_load_explicit(&worker->interval_seen, memory_order_relaxed))
+		recent_collect(worker, interval);
 	if (worker->active < worker->count && worker->phase < LOAD_PHASE_DRAIN)
 		next = ramp_advance(worker, kick);
 	/* Before the phase changes, so that messages that were due in it are registered. */

@@ -36,6 +36,12 @@ struct load_run {
 	_Atomic uint64_t measure_from;
 	_Atomic uint64_t measure_to; /* brought forward after an interrupt */
 	_Atomic uint64_t drain_to;
+
+	/* Interval reports (--report): the coordinator increments `interval` and wakes the workers; each
+	 * adds what it has measured since to `latency` and sets its `interval_seen`. */
+	_Atomic unsigned interval;
+	pthread_mutex_t lock;     /* protects `latency` */
+	struct histogram latency; /* of the interval */
 };
 
 /* Written by one worker only; may be read by any thread at any time. */
@@ -93,11 +99,13 @@ struct load_worker {
 	unsigned backoff_first, backoff_count;
 
 	struct load_counters counters;
-	struct histogram histogram;
-	uint64_t cpu, cpu_from;     /* processor time used during measurement */
-	uint64_t delay, delay_from; /* time spent waiting for a processor during measurement */
-	uint64_t due,
-		unserved; /* open loop: messages that were due during measurement; those that were never started */
+	struct histogram histogram; /* all latencies; with interval reports, those of earlier intervals */
+	struct histogram *recent;   /* with interval reports: latencies not yet collected; otherwise NULL */
+	_Atomic unsigned interval_seen; /* the last interval that was collected; UINT_MAX: it has finished */
+	uint64_t cpu, cpu_from;         /* processor time used during measurement */
+	uint64_t delay, delay_from;     /* time spent waiting for a processor during measurement */
+	/* Open loop: messages that were due during measurement; of these, messages never started. */
+	uint64_t due, unserved;
 	char fault[LOAD_WORKER_FAULT_MAX]; /* the first error */
 	void *engine;                      /* private data of the engine */
 };
