@@ -5,6 +5,7 @@
 
 fuzzers = \
 	tests/fuzz/fuzz_addr \
+	tests/fuzz/fuzz_client_options \
 	tests/fuzz/fuzz_conf \
 	tests/fuzz/fuzz_conn \
 	tests/fuzz/fuzz_dgram \
@@ -12,6 +13,8 @@ fuzzers = \
 	tests/fuzz/fuzz_state
 
 tests_fuzz_fuzz_addr_SOURCES = tests/fuzz/fuzz_addr.c $(fuzz_main)
+tests_fuzz_fuzz_client_options_SOURCES = tests/fuzz/fuzz_client_options.c $(fuzz_main)
+tests_fuzz_fuzz_client_options_LDADD = libechoc.a $(LDADD)
 tests_fuzz_fuzz_conf_SOURCES = tests/fuzz/fuzz_conf.c $(fuzz_main)
 tests_fuzz_fuzz_conn_SOURCES = tests/fuzz/fuzz_conn.c $(fuzz_main)
 tests_fuzz_fuzz_dgram_SOURCES = tests/fuzz/fuzz_dgram.c $(fuzz_main)
