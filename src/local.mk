@@ -67,6 +67,8 @@ libechod_a_SOURCES = \
 	src/echo/dgram.h \
 	src/echo/meter.c \
 	src/echo/meter.h \
+	src/echo/scoreboard.c \
+	src/echo/scoreboard.h \
 	src/echo/state.c \
 	src/echo/state.h \
 	src/echo/stats.c \
@@ -142,6 +144,10 @@ libechod_a_SOURCES += \
 	src/models/uring_ring.h
 else
 libechod_a_SOURCES += src/models/uring_stub.c
+endif
+
+if DEBUG_FAULTS
+libechod_a_SOURCES += src/models/fault_hostile.c
 endif
 
 if COVERAGE

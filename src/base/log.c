@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/escape.h"
 #include "base/log_budget.h"
+#include "base/ratelimit.h"
 #include "base/timeout.h"
 
 #define FIELDS_MAX 24
@@ -453,6 +454,20 @@ static size_t source_key(const char *peer, unsigned char key[static 256])
 	return length;
 }
 
+/* Whether the record repeats what another worker process has reported in the last ten seconds: each limits such lines by
+ * itself, but all of them are in the same situation at once. */
+static bool is_repetition(const struct log_record *record)
+{
+	static const enum event events[] = { EVENT_EXHAUSTED, EVENT_LIMIT_REACHED };
+	static struct ratelimit limits[sizeof events / sizeof events[0]];
+	const char *id = record_find(record, "MESSAGE_ID");
+
+	for (size_t i = 0; id && i < sizeof events / sizeof events[0]; i++)
+		if (strcmp(id, event_ids[events[i]]) == 0)
+			return !ratelimit_allow(&limits[i], clock_coarse_usec(), 10 * USEC_PER_SEC, 1);
+	return false;
+}
+
 static bool relay_allows(const struct log_record *record, pid_t sender)
 {
 	const char *peer = record_find(record, "ECHOD_PEER");
@@ -504,7 +519,7 @@ int log_relay_receive(int fd, int limit, uint64_t *suppressed)
 		count++;
 		if (log_record_read(&record, bytes, (size_t) n, &message) < 0)
 			count_lost();
-		else if (!log_wants(record.priority))
+		else if (!log_wants(record.priority) || is_repetition(&record))
 			continue;
 		else if (relay_allows(&record, sender))
 			record_write(&record, message);

@@ -41,6 +41,7 @@ static void close_fd(int fd)
 static void crew_forget(struct crew *crew)
 {
 	free(crew->processes);
+	free(crew->orphans);
 	free(crew->sockets.items);
 	conf_free(crew->conf);
 	free(crew);
@@ -48,20 +49,26 @@ static void crew_forget(struct crew *crew)
 
 /* --- in the child ---------------------------------------------------------------------- */
 
-static void worker_fill(struct worker *worker, const struct crew *crew, unsigned index)
+/* The view of worker `index`, which runs in process `process`. */
+static void worker_fill(struct worker *worker, const struct crew *crew, unsigned process, unsigned index)
 {
+	static struct log_limits log_limits;
 	const struct crew_ground *ground = crew->ground;
-	struct stats_slot *slots = &ground->board->slots[crew->first_slot];
+	const struct scoreboard_shared *view = scoreboard_view(ground->scoreboard);
 	const struct conf *conf = crew->conf;
+	unsigned number = (unsigned) crew->number;
 
 	*worker = (struct worker) {
 		.conf = conf,
 		.model = crew->model,
 		.index = index,
 		.workers = crew->limits.workers,
-		.board = ground->board,
-		.slot = &slots[index],
-		.orders = &ground->board->orders[crew->orders],
+		.scoreboard = ground->scoreboard,
+		.crew = number,
+		.log_limits = &log_limits,
+		.slot = scoreboard_slot(ground->scoreboard, number, index),
+		.first_child = crew->first_child,
+		.orders = &view->orders[number],
 		.listeners = crew->sockets.items,
 		.listener_count = crew->streams,
 		.stop_fd = crew->stop_out,
@@ -74,18 +81,16 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.beat_usec = ground->beat_usec,
 		.next_beat = ground->beat_usec == INT64_MAX ? INT64_MAX : 0,
 		.admission = {
-			.shared = ground->admission,
+			.shared = &view->admission,
+			.own = process < crew->serving ? scoreboard_admission(ground->scoreboard, number, process) : NULL,
+			.group = number,
+			.index = process,
 			.allow = &conf->allow,
 			.deny = &conf->deny,
 			.max_connections = crew->limits.max_connections,
 			.max_per_source = conf->max_per_source,
-			.owner = crew->first_slot + index,
 		},
 	};
-	if (crew->model->crew == MODEL_SPAWN)
-		worker->spare = &slots[crew->slots - crew->limits.workers];
-	atomic_store(&worker->slot->state, SLOT_STARTING);
-	atomic_store(&worker->slot->pid, getpid());
 }
 
 struct thread {
@@ -120,8 +125,7 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < process->threads; i++) {
-		worker_fill(&threads[i].worker, crew, process->index + i);
-		threads[i].worker.admission.owner = crew->first_slot + process->index;
+		worker_fill(&threads[i].worker, crew, (unsigned) (process - crew->processes), process->index + i);
 		threads[i].worker.token = token;
 	}
 	for (unsigned i = 1; i < process->threads; i++) {
@@ -194,7 +198,7 @@ static int close_others(const struct crew *crew, const struct crew_process *proc
 		keep[count++] = crew->ground->inbox;
 		keep[count++] = crew->ground->outbox;
 		keep[count++] = crew->ground->wakeup;
-		keep[count++] = admission_room_fd(crew->ground->admission);
+		keep[count++] = admission_room_fd(&scoreboard_view(crew->ground->scoreboard)->admission);
 	}
 	daemonize_close_others(keep, (unsigned) count);
 	free(keep);
@@ -211,7 +215,7 @@ static int run_reader(const struct crew *crew, const struct crew_process *proces
 	if (!predecessors)
 		return -ENOMEM;
 	(void) find_predecessors(crew, process, predecessors);
-	worker_fill(&worker, crew, process->index);
+	worker_fill(&worker, crew, (unsigned) (process - crew->processes), process->index);
 	worker.listeners = crew->sockets.items + crew->streams;
 	worker.listener_count = crew->sockets.count - crew->streams;
 	worker.inbox_fd = worker.outbox_fd = -1;
@@ -242,9 +246,10 @@ static void table_grow(const struct crew *crew)
 
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
-	struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + process->index];
+	struct stats_slot *slot = scoreboard_slot(crew->ground->scoreboard, (unsigned) crew->number, process->index);
 	int r;
 
+	scoreboard_enter(crew->ground->scoreboard, (unsigned) crew->number, (unsigned) (process - crew->processes));
 	daemonize_inherit();
 	r = close_others(crew, process, alive);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -303,6 +308,7 @@ static int reader_prepare(const struct crew *crew, struct crew_process *process,
 
 static int process_start(struct crew *crew, struct crew_process *process)
 {
+	unsigned number = (unsigned) (process - crew->processes);
 	int alive = -1, r;
 	pid_t pid;
 
@@ -311,6 +317,7 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	r = process->socket ? reader_prepare(crew, process, &alive) : 0;
 	if (r < 0)
 		return r;
+	scoreboard_process_start(crew->ground->scoreboard, (unsigned) crew->number, number);
 	pid = fork();
 	if (pid == 0)
 		process_main(crew, process, alive);
@@ -318,41 +325,39 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	close_fd(alive);
 	if (r == 0)
 		process->pid = pid;
+	else
+		(void) scoreboard_process_end(crew->ground->scoreboard, (unsigned) crew->number, number);
 	return r;
 }
 
-/* The lowest range of `crew->slots` slots that no other crew has, and the first free orders. */
-static int find_place(struct crew *crew, const struct list *others)
+/* Room on the scoreboard. */
+static int find_place(struct crew *crew)
 {
-	bool taken[STATS_CREWS] = { false };
-	uint32_t first = 0;
+	const struct scoreboard_layout layout = {
+		.processes = crew->serving,
+		.threads = crew->processes[0].threads,
+		.readers = crew->process_count - crew->serving,
+		.children = crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0,
+		.child_processes = crew->model->child_processes,
+		.capacity = crew->model->crew == MODEL_PROCESSES ? 1
+		            : crew->model->crew == MODEL_SPAWN   ? crew->limits.workers + 1
+		                                                 : crew->limits.capacity,
+		.worker_capacity = crew->model->zero == MODEL_ZERO_PROCESSORS ? crew->limits.capacity : 1,
+		.sources = crew->conf->max_per_source > 0,
+	};
 
-	for (const struct list *at = others->next; at != others; at = at->next) {
-		const struct crew *other = LIST_ENTRY(at, struct crew, link);
-
-		taken[other->orders] = true;
-		if (first < other->first_slot + other->slots && other->first_slot < first + crew->slots) {
-			first = other->first_slot + other->slots;
-			at = others; /* moved: look at all of them again */
-		}
-	}
-	crew->first_slot = first;
-	while (crew->orders < STATS_CREWS && taken[crew->orders])
-		crew->orders++;
-	if (crew->orders == STATS_CREWS || first + crew->slots > crew->ground->board->slots_count)
-		return -EBUSY;
-	if (crew->expected > 0)
-		stats_slot_use(crew->ground->board, first + crew->expected - 1);
-	return 0;
+	crew->number = scoreboard_crew_open(crew->ground->scoreboard, &layout);
+	return crew->number < 0 ? crew->number : 0;
 }
 
-/* Which processes, with which workers, and how many slots. */
+/* Which processes, with which workers. */
 static int plan(struct crew *crew)
 {
 	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->limits.workers : 1;
 	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->limits.workers : 1;
 	unsigned readers = (unsigned) (crew->sockets.count - crew->streams);
 
+	crew->serving = serving;
 	crew->process_count = serving + readers;
 	crew->processes = calloc(crew->process_count, sizeof *crew->processes);
 	if (!crew->processes)
@@ -367,8 +372,7 @@ static int plan(struct crew *crew)
 			.ended = -1,
 			.meter = -1,
 		};
-	crew->expected = serving * threads + readers;
-	crew->slots = crew->expected + (crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0);
+	crew->first_child = serving * threads + readers;
 	return 0;
 }
 
@@ -380,11 +384,11 @@ static int open_pipes(struct crew *crew)
 		return -errno;
 	crew->stop_out = stop[0];
 	crew->stop_in = stop[1];
-	if (pipe2(ready, O_CLOEXEC) < 0)
+	if (pipe2(ready, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
 	crew->ready_out = ready[0];
 	crew->ready_in = ready[1];
-	return fcntl(crew->ready_out, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+	return 0;
 }
 
 /* Stream sockets first. */
@@ -409,6 +413,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
                const struct crew_ground *ground, const struct list *others)
 {
 	struct crew *crew = calloc(1, sizeof *crew);
+	bool some = false;
 	int r;
 
 	if (!crew) {
@@ -416,7 +421,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 		return -ENOMEM;
 	}
 	list_init(&crew->link);
-	crew->stop_in = crew->stop_out = crew->ready_in = crew->ready_out = -1;
+	crew->stop_in = crew->stop_out = crew->ready_in = crew->ready_out = crew->number = -1;
 	crew->conf = conf;
 	crew->ground = ground;
 	crew->others = others;
@@ -426,24 +431,21 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	if (r == 0)
 		r = plan(crew);
 	if (r == 0)
-		r = find_place(crew, others);
+		r = find_place(crew);
 	if (r == 0)
 		r = open_pipes(crew);
-	if (r == 0)
-		atomic_store(&ground->board->orders[crew->orders].stop, STOP_NONE);
-	for (unsigned i = 0; r == 0 && i < crew->process_count; i++)
+	for (unsigned i = 0; r == 0 && i < crew->process_count; i++) {
 		r = process_start(crew, &crew->processes[i]);
-	if (r == 0) {
+		some |= r == 0;
+	}
+	if (r < 0)
+		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers,
+		          crew->model->name, r == -EBUSY ? "too many earlier workers still drain their connections" : strerror(-r));
+	/* those that run may have accepted connections, which must not be lost */
+	crew->failed = r < 0;
+	if (r == 0 || some) {
 		*result = crew;
 		return 0;
-	}
-	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers, crew->model->name,
-	          strerror(-r));
-	crew_kill(crew);
-	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {
-		while (crew->processes[i].pid > 0 && waitpid(crew->processes[i].pid, NULL, 0) < 0 && errno == EINTR)
-			;
-		crew->processes[i].pid = 0;
 	}
 	crew_free(crew);
 	return r;
@@ -452,45 +454,17 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 unsigned crew_note_ready(struct crew *crew)
 {
 	char bytes[4096];
+	/* only a wake-up: crew_ready() looks at the workers */
 	ssize_t n = read(crew->ready_out, bytes, sizeof bytes);
 
-	if (n <= 0)
-		return 0;
-	crew->ready += (unsigned) n;
-	return (unsigned) n;
+	return n > 0 ? (unsigned) n : 0;
 }
 
-bool crew_ready(const struct crew *crew)
+bool crew_ready(struct crew *crew)
 {
-	return !crew->failed && crew->ready >= crew->expected;
-}
-
-/* How many of the crew's slots have ever been used: the others are not even looked at, they
- * would cost memory. */
-static unsigned slots_used(const struct crew *crew)
-{
-	uint32_t used = atomic_load(&crew->ground->board->slots_used);
-
-	used = used > crew->first_slot ? used - crew->first_slot : 0;
-	return used < crew->slots ? used : crew->slots;
-}
-
-/* Every slot of the crew whose process is `pid`: the threads of one process share it. Returns how many. */
-static unsigned slots_lost(struct crew *crew, pid_t pid, int status)
-{
-	unsigned count = 0, lost = 0;
-
-	for (unsigned i = 0; i < slots_used(crew); i++) {
-		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
-
-		if (atomic_load(&slot->pid) != pid)
-			continue;
-		lost += worker_lost(crew->ground->board, crew->ground->admission, slot, pid, status);
-		count++;
-	}
-	if (count > 0)
-		worker_tell_lost(pid, status, lost);
-	return count;
+	if (!crew->failed && !crew->was_ready)
+		crew->was_ready = scoreboard_crew_ready(crew->ground->scoreboard, (unsigned) crew->number);
+	return !crew->failed && crew->was_ready;
 }
 
 static void process_failed(struct crew *crew, struct crew_process *process)
@@ -503,8 +477,70 @@ static void process_failed(struct crew *crew, struct crew_process *process)
 		pause *= 2;
 	process->failures++;
 	process->restart_at = now + (pause < RESTART_MOST ? pause : RESTART_MOST);
-	if (crew->ready < crew->expected)
+	if (!crew->was_ready)
 		crew->failed = true;
+}
+
+/* Log and count the end of a process that served `lost` connections. */
+static void count_lost(struct crew *crew, pid_t pid, int status, uint32_t lost)
+{
+	if (!worker_ended_well(status))
+		stats_add(scoreboard_own_slot(crew->ground->scoreboard), STAT_ENDED_ERROR, lost);
+	worker_tell_lost(pid, status, lost);
+}
+
+static bool is_known(const struct crew *crew, pid_t pid)
+{
+	for (unsigned i = 0; i < crew->process_count; i++)
+		if (crew->processes[i].pid == pid)
+			return true;
+	for (size_t i = 0; i < crew->orphan_count; i++)
+		if (crew->orphans[i].pid == pid)
+			return true;
+	return false;
+}
+
+/* Whether the process that a child's slot names is one of ours, which the kernel knows, and no other one that we know. */
+static bool adopt_orphan(void *context, unsigned child, pid_t pid)
+{
+	struct crew *crew = context;
+	siginfo_t info;
+
+	for (const struct list *at = crew->others->next; at != crew->others; at = at->next)
+		if (is_known(LIST_ENTRY(at, struct crew, link), pid))
+			return false;
+	if (is_known(crew, pid) || waitid(P_PID, (id_t) pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+		return false;
+	if (crew->orphan_count % 64 == 0) {
+		struct crew_orphan *orphans = realloc(crew->orphans, (crew->orphan_count + 64) * sizeof *orphans);
+
+		if (!orphans)
+			return false;
+		crew->orphans = orphans;
+	}
+	crew->orphans[crew->orphan_count++] = (struct crew_orphan) { .pid = pid, .child = child };
+	if (crew->killed)
+		kill(pid, SIGKILL);
+	return true;
+}
+
+static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
+{
+	size_t i = 0;
+	uint32_t lost;
+
+	while (i < crew->orphan_count && crew->orphans[i].pid != pid)
+		i++;
+	if (i == crew->orphan_count)
+		return false;
+	lost = scoreboard_orphan_end(crew->ground->scoreboard, (unsigned) crew->number, crew->orphans[i].child,
+	                             WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER);
+	count_lost(crew, pid, status, lost);
+	crew->orphans[i] = crew->orphans[--crew->orphan_count];
+	/* the successor of its parent may wait for its slot */
+	if (crew->processes[0].pid > 0)
+		kill(crew->processes[0].pid, SIGCHLD);
+	return true;
 }
 
 bool crew_reaped(struct crew *crew, pid_t pid, int status)
@@ -515,17 +551,14 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		(void) slots_lost(crew, pid, status);
+		count_lost(crew, pid, status, scoreboard_process_end(crew->ground->scoreboard, (unsigned) crew->number, i));
+		if (i == 0)
+			scoreboard_find_orphans(crew->ground->scoreboard, (unsigned) crew->number, adopt_orphan, crew);
 		if (!crew->stopping)
 			process_failed(crew, process);
 		return true;
 	}
-	if (slots_lost(crew, pid, status) == 0)
-		return false;
-	/* forked by an acceptor that was killed, whose successor may wait for a slot */
-	if (crew->processes[0].pid > 0)
-		kill(crew->processes[0].pid, SIGCHLD);
-	return true;
+	return orphan_reaped(crew, pid, status);
 }
 
 int64_t crew_tend(struct crew *crew, int64_t now)
@@ -543,8 +576,6 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 		if (process->restart_at <= now && !crew->failed) {
 			int r = process_start(crew, process);
 
-			/* who takes a place reports as well, and would wait once the pipe were full */
-			(void) crew_note_ready(crew);
 			if (r < 0)
 				process_failed(crew, process);
 			else
@@ -559,7 +590,8 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 
 void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
 {
-	struct stats_orders *orders = &crew->ground->board->orders[crew->orders];
+	struct scoreboard_shared *shared = scoreboard_shared(crew->ground->scoreboard);
+	struct stats_orders *orders = &shared->orders[crew->number];
 
 	if (crew->stopping) {
 		hand_over &= atomic_load(&orders->stop) == STOP_HAND_OVER;
@@ -568,6 +600,7 @@ void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t dr
 	}
 	atomic_store(&orders->hand_until, hand_until);
 	atomic_store(&orders->drain_until, drain_until);
+	admission_group_stopping(&shared->admission, (unsigned) crew->number);
 	atomic_store(&orders->stop, hand_over ? STOP_HAND_OVER : STOP_DRAIN);
 	close_fd(crew->stop_in);
 	crew->stop_in = -1;
@@ -578,15 +611,13 @@ void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t dr
 void crew_kill(struct crew *crew)
 {
 	crew->stopping = true;
+	crew->killed = true;
 	for (unsigned i = 0; i < crew->process_count; i++)
-		if (crew->processes && crew->processes[i].pid > 0)
+		if (crew->processes[i].pid > 0)
 			kill(crew->processes[i].pid, SIGKILL);
-	for (unsigned i = crew->expected; i < slots_used(crew); i++) {
-		pid_t pid = atomic_load(&crew->ground->board->slots[crew->first_slot + i].pid);
-
-		if (pid > 0)
-			kill(pid, SIGKILL);
-	}
+	/* children of the first process become orphans when it is reaped */
+	for (size_t i = 0; i < crew->orphan_count; i++)
+		kill(crew->orphans[i].pid, SIGKILL);
 }
 
 bool crew_gone(const struct crew *crew)
@@ -594,32 +625,20 @@ bool crew_gone(const struct crew *crew)
 	for (unsigned i = 0; i < crew->process_count; i++)
 		if (crew->processes[i].pid > 0)
 			return false;
-	/* processes forked by an acceptor that was killed are this process's to wait for */
-	for (unsigned i = crew->expected; i < slots_used(crew); i++)
-		if (atomic_load(&crew->ground->board->slots[crew->first_slot + i].pid) > 0)
-			return false;
-	return true;
+	return crew->orphan_count == 0;
 }
 
 bool crew_alive(struct crew *crew)
 {
-	bool alive = true;
-
-	for (unsigned i = 0; i < slots_used(crew); i++) {
-		struct stats_slot *slot = &crew->ground->board->slots[crew->first_slot + i];
-		uint32_t beats = atomic_load(&slot->beats);
-
-		if (atomic_load(&slot->state) == SLOT_READY && slot->seen == beats)
-			alive = false;
-		slot->seen = beats;
-	}
-	return alive;
+	return scoreboard_crew_alive(crew->ground->scoreboard, (unsigned) crew->number);
 }
 
 void crew_free(struct crew *crew)
 {
 	if (!crew)
 		return;
+	if (crew->number >= 0)
+		scoreboard_crew_close(crew->ground->scoreboard, (unsigned) crew->number);
 	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {
 		close_fd(crew->processes[i].ended);
 		close_fd(crew->processes[i].meter);

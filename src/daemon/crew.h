@@ -14,14 +14,13 @@
 #include "base/list.h"
 #include "conf/conf.h"
 #include "daemon/sockets.h"
-#include "echo/stats.h"
+#include "echo/scoreboard.h"
 #include "models/model.h"
 #include "net/admission.h"
 
 /* What all crews share, made by the supervisor at its start. */
 struct crew_ground {
-	struct stats_board *board;
-	struct admission_shared *admission;
+	struct scoreboard *scoreboard;
 	int inbox, outbox;   /* the queue of handed-over connections */
 	int wakeup;          /* eventfd with which a worker has another one look for connections, see acceptor.h */
 	int log_relay;       /* where workers send log records */
@@ -40,6 +39,11 @@ struct crew_process {
 	int64_t restart_at;  /* INT64_MAX: no need */
 };
 
+struct crew_orphan {
+	pid_t pid;
+	unsigned child;      /* its number among the children of the crew */
+};
+
 struct crew {
 	struct list link;    /* the supervisor's */
 	struct conf *conf;
@@ -49,12 +53,15 @@ struct crew {
 	struct sockets sockets;  /* what it was raised with, stream sockets first; descriptors belong to the supervisor's set */
 	size_t streams;          /* stream sockets among them */
 	struct model_limits limits;
-	unsigned slots;          /* on the board, from `first_slot` on */
-	uint32_t first_slot;
-	unsigned orders;         /* index on the board */
+	int number;              /* on the scoreboard; -1: none */
 	struct crew_process *processes;
 	unsigned process_count;
-	unsigned expected, ready;
+	unsigned serving;        /* processes that serve connections: the first ones */
+	unsigned first_child;    /* index of the first worker that the first process makes itself */
+	struct crew_orphan *orphans; /* child processes whose parent was killed */
+	size_t orphan_count;
+	bool killed;             /* none of its processes may live on */
+	bool was_ready;
 	int stop_in, stop_out;   /* closing stop_in makes stop_out readable for all workers */
 	int ready_in, ready_out;
 	bool failed;             /* a process ended before the crew was ready */
@@ -63,15 +70,16 @@ struct crew {
 };
 
 /* Fork the crew for `conf`, which it takes over (also on failure), to serve `sockets` (copied). `others`: the crews that
- * still have slots, a list that outlives the crew. Returns 0, or -errno with a message logged. */
+ * still have processes, a list that outlives the crew. Returns 0, or -errno with a message logged. Where some processes
+ * could be forked and others not, it returns 0 and the crew has failed: it must be stopped. */
 int crew_raise(struct crew **crew, struct conf *conf, const struct sockets *sockets,
                const struct crew_ground *ground, const struct list *others);
 
-/* ready_out is readable: count at most 4096 reports of workers. Returns their number. */
+/* ready_out is readable: workers may have become ready. Returns how many messages of theirs were read, at most 4096. */
 unsigned crew_note_ready(struct crew *crew);
 
-/* Whether every worker accepts. */
-bool crew_ready(const struct crew *crew);
+/* Whether every worker accepts, or did once. */
+bool crew_ready(struct crew *crew);
 
 /* The process `pid` has ended with wait(2) status `status`. Returns whether it was one of this crew's.
  * In a running crew it will be replaced, after a pause that doubles with each failure in a row. */

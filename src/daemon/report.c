@@ -57,18 +57,33 @@ static void log_line(const struct stats_total *total)
 	log_end(&record, "Statistics: connections %" PRIu64 "%s", total->live, at > 0 ? text : ", nothing happened yet");
 }
 
-void report_log(struct report *report, const struct stats_board *board)
+void report_log(struct report *report, struct scoreboard *scoreboard)
 {
 	struct stats_total total;
 
 	(void) report;
-	stats_total(board, &total);
+	scoreboard_total(scoreboard, &total);
 	log_line(&total);
 }
 
 /* --- the metrics file ------------------------------------------------------------------ */
 
-static int metrics_write(const struct stats_total *total, const char *path)
+/* echod_worker_connections, a row for each worker at work. */
+static void write_workers(const struct scoreboard *scoreboard, FILE *out)
+{
+	unsigned end = 1;
+
+	fputs("# TYPE echod_worker_connections gauge\n# HELP echod_worker_connections Connections being served by each worker\n",
+	      out);
+	for (unsigned i = 0; i < end; i++) {
+		uint64_t connections;
+
+		if (scoreboard_worker_connections(scoreboard, i, &connections, &end))
+			fprintf(out, "echod_worker_connections{worker=\"%u\"} %" PRIu64 "\n", i, connections);
+	}
+}
+
+static int metrics_write(const struct stats_total *total, const struct scoreboard *scoreboard, const char *path)
 {
 	char temporary[PATH_MAX];
 	int fd, error;
@@ -87,6 +102,8 @@ static int metrics_write(const struct stats_total *total, const char *path)
 		return -error;
 	}
 	stats_write_openmetrics(total, out);
+	write_workers(scoreboard, out);
+	fputs("# EOF\n", out);
 	errno = 0;
 	if (ferror(out) || fchmod(fd, 0644) < 0 || fflush(out) != 0 || rename(temporary, path) < 0) {
 		error = errno ? errno : EIO;
@@ -98,9 +115,10 @@ static int metrics_write(const struct stats_total *total, const char *path)
 	return 0;
 }
 
-static void metrics_refresh(struct report *report, const struct stats_total *total, const struct conf *conf)
+static void metrics_refresh(struct report *report, const struct stats_total *total, const struct scoreboard *scoreboard,
+                            const struct conf *conf)
 {
-	int r = *conf->metrics_file ? metrics_write(total, conf->metrics_file) : 0;
+	int r = *conf->metrics_file ? metrics_write(total, scoreboard, conf->metrics_file) : 0;
 
 	if (r < 0 && !report->metrics_failed)
 		log_event(LOG_WARNING, EVENT_METRICS_FAILED, "Cannot write metrics-file %s: %s", conf->metrics_file, strerror(-r));
@@ -121,17 +139,17 @@ static void status_send(const struct report *report, const struct stats_total *t
 	              *report->trouble ? "; last trouble: " : "", report->trouble);
 }
 
-void report_refresh(struct report *report, const struct stats_board *board, const struct conf *conf,
+void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
                     unsigned workers, bool ready)
 {
 	struct stats_total total;
 	bool changed;
 
-	stats_total(board, &total);
+	scoreboard_total(scoreboard, &total);
 	changed = memcmp(&total, &report->last, sizeof total) != 0;
 	if (!changed && !ready)
 		return;
-	metrics_refresh(report, &total, conf);
+	metrics_refresh(report, &total, scoreboard, conf);
 	(void) log_take_trouble(report->trouble, sizeof report->trouble);
 	status_send(report, &total, conf, workers, ready);
 	if (changed && !ready)
@@ -139,24 +157,24 @@ void report_refresh(struct report *report, const struct stats_board *board, cons
 	report->last = total;
 }
 
-void report_final(struct report *report, const struct stats_board *board, const struct conf *conf)
+void report_final(struct report *report, struct scoreboard *scoreboard, const struct conf *conf)
 {
 	struct stats_total total;
 
-	stats_total(board, &total);
-	metrics_refresh(report, &total, conf);
+	scoreboard_total(scoreboard, &total);
+	metrics_refresh(report, &total, scoreboard, conf);
 	log_line(&total);
 }
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-bool report_trouble(struct report *report, const struct stats_board *board, const struct conf *conf, unsigned workers)
+bool report_trouble(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers)
 {
 	struct stats_total total;
 
 	if (!log_take_trouble(report->trouble, sizeof report->trouble))
 		return false;
-	stats_total(board, &total);
+	scoreboard_total(scoreboard, &total);
 	status_send(report, &total, conf, workers, false);
 	return true;
 }
@@ -168,20 +186,20 @@ void report_forget_trouble(struct report *report)
 }
 
 /* How much a counter has grown since `*told`, which is brought up to date. */
-static uint64_t count_since(const struct stats_board *board, enum stats_counter counter, uint64_t *told)
+static uint64_t count_since(struct scoreboard *scoreboard, enum stats_counter counter, uint64_t *told)
 {
 	struct stats_total total;
 	uint64_t before = *told;
 
-	stats_total(board, &total);
+	scoreboard_total(scoreboard, &total);
 	*told = total.counters[counter];
 	return *told - before;
 }
 
-void report_left_out(struct report *report, struct stats_board *board)
+void report_left_out(struct report *report, struct scoreboard *scoreboard)
 {
-	uint64_t suppressed = count_since(board, STAT_LOG_SUPPRESSED, &report->suppressed);
-	uint64_t lost = count_since(board, STAT_LOG_LOST, &report->log_lost);
+	uint64_t suppressed = count_since(scoreboard, STAT_LOG_SUPPRESSED, &report->suppressed);
+	uint64_t lost = count_since(scoreboard, STAT_LOG_LOST, &report->log_lost);
 
 	if (suppressed > 0)
 		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " log lines were suppressed: too many from their source or in all",
@@ -191,13 +209,13 @@ void report_left_out(struct report *report, struct stats_board *board)
 		          "not take them in time", lost);
 }
 
-bool report_progress(struct report *report, const struct stats_board *board)
+bool report_progress(struct report *report, struct scoreboard *scoreboard)
 {
 	struct stats_total total;
 	uint64_t now = 0;
 	bool moved;
 
-	stats_total(board, &total);
+	scoreboard_total(scoreboard, &total);
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
 		now += total.counters[i];
 	moved = now != report->progress || total.unsent < report->unsent;
@@ -206,9 +224,9 @@ bool report_progress(struct report *report, const struct stats_board *board)
 	return moved;
 }
 
-void report_cut_off(struct report *report, const struct stats_board *board)
+void report_cut_off(struct report *report, struct scoreboard *scoreboard)
 {
-	uint64_t count = count_since(board, STAT_CUT_OFF, &report->cut_off);
+	uint64_t count = count_since(scoreboard, STAT_CUT_OFF, &report->cut_off);
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
@@ -216,9 +234,9 @@ void report_cut_off(struct report *report, const struct stats_board *board)
 		          count);
 }
 
-uint64_t report_drained(struct report *report, const struct stats_board *board)
+uint64_t report_drained(struct report *report, struct scoreboard *scoreboard)
 {
-	return count_since(board, STAT_ENDED_DRAIN, &report->drained);
+	return count_since(scoreboard, STAT_ENDED_DRAIN, &report->drained);
 }
 
 void report_clear(struct report *report)

@@ -35,10 +35,6 @@
 #include "models/handover.h"
 #include "models/model.h"
 
-/* Slots for the workers of several crews at the most that `workers` allows: one that serves, its successor, and
- * predecessors that drain. Only used slots cost memory, but all of them address space. */
-#define SLOTS ((sizeof(void *) > 4 ? 16 : 3) * (CONF_WORKERS_MAX + 2))
-
 /* How often connections that the supervisor drains are looked at. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
@@ -48,6 +44,12 @@
 /* Messages that are taken from it at the end, when no worker is left. A process that escaped could keep it filled. */
 #define PRESERVE_LAST (1U << 20)
 #define DAMAGED_LAST 1024
+
+/* How often to look at the counters of a thousand workers. */
+#define LOOK_INTERVAL (100 * USEC_PER_MSEC)
+
+/* How often to look whether the queue is empty. */
+#define SETTLE_INTERVAL (100 * USEC_PER_MSEC)
 
 /* How long a new crew may take until every worker accepts. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
@@ -127,6 +129,8 @@ struct supervisor {
 	struct drain drain;           /* stopping: connections that nothing else will serve */
 	int64_t drain_until;          /* ... until then, clock_usec() */
 	int64_t drain_usec;           /* drain-timeout */
+	bool unsettled;               /* see settle_queue() */
+	int64_t look_at;              /* see look_at_counters() */
 	struct report report;
 	uint64_t work;                /* signals, log records and reports of readiness read */
 	struct idle idle;
@@ -218,29 +222,16 @@ static int open_relay(struct supervisor *supervisor)
 	return 0;
 }
 
-static uint32_t power_of_two(uint64_t least)
-{
-	uint32_t n = 1024;
-
-	while (n < least && n < 1U << 30)
-		n *= 2;
-	return n;
-}
-
 /* What all crews stand on. */
 static int lay_ground(struct supervisor *supervisor, struct store *store)
 {
 	struct crew_ground *ground = &supervisor->ground;
-	struct rlimit limit = { .rlim_max = 1024 };
-	int r;
+	int r = scoreboard_make(&ground->scoreboard, model_descriptors());
 
-	(void) getrlimit(RLIMIT_NOFILE, &limit);
-	ground->board = stats_board_make(SLOTS);
-	ground->admission = admission_make(SLOTS, power_of_two(4 * (limit.rlim_max < 1 << 24 ? limit.rlim_max : 1 << 24)));
-	if (!ground->board || !ground->admission)
-		return -errno;
-	log_count_lost(&ground->board->others.counters[STAT_LOG_LOST]);
-	restore_init(&supervisor->restore, &store->queues, &ground->board->others);
+	if (r < 0)
+		return r;
+	log_count_lost(&scoreboard_own_slot(ground->scoreboard)->counters[STAT_LOG_LOST]);
+	restore_init(&supervisor->restore, &store->queues, scoreboard_own_slot(ground->scoreboard));
 	r = handover_pair(&ground->inbox, &ground->outbox);
 	supervisor->watchdog_usec = (int64_t) notify_watchdog_usec();
 	ground->beat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
@@ -249,6 +240,8 @@ static int lay_ground(struct supervisor *supervisor, struct store *store)
 		r = -errno;
 	if (r == 0)
 		r = open_relay(supervisor);
+	if (r == 0)
+		admission_queue_settle(&scoreboard_shared(ground->scoreboard)->admission, restore_waiting(&supervisor->restore));
 	return r;
 }
 
@@ -484,14 +477,14 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 /* The kernel drops datagrams, and only the socket knows how many. */
 static void count_dropped(struct supervisor *supervisor)
 {
-	stats_add(&supervisor->ground.board->others, STAT_UDP_QUEUE_FULL,
+	stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_UDP_QUEUE_FULL,
 	          sockets_count_dropped(&supervisor->sockets, &supervisor->next_sockets));
 }
 
 static void refresh(struct supervisor *supervisor, bool ready)
 {
 	count_dropped(supervisor);
-	report_refresh(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+	report_refresh(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf,
 	               supervisor->current->limits.workers, ready);
 }
 
@@ -608,12 +601,27 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
 }
 
+/* Settle the count of connections in the queue: when it is empty and no crew puts connections in. Before that, or where
+ * a process was killed in the middle, more may be counted than there are. */
+static void settle_queue(struct supervisor *supervisor)
+{
+	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		if (LIST_ENTRY(at, const struct crew, link)->stopping)
+			return;
+	if (restore_active(&supervisor->restore) || handover_waiting(supervisor->ground.inbox) > 0)
+		return;
+	admission_queue_settle(&scoreboard_shared(supervisor->ground.scoreboard)->admission, 0);
+	supervisor->unsettled = false;
+}
+
 /* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
-static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
+static void stop_crew(struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
 {
 	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
 	int64_t now = clock_usec();
 
+	settle_queue(supervisor);
+	supervisor->unsettled = true;
 	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
 }
 
@@ -621,17 +629,21 @@ static void stop_crew(const struct supervisor *supervisor, struct crew *crew, bo
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
 	struct stats_orders orders = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
+	struct admission_shared *admission = &scoreboard_shared(supervisor->ground.scoreboard)->admission;
+	static struct log_limits log_limits;
 	struct worker self = {
 		.conf = conf,
-		.board = supervisor->ground.board,
-		.slot = &supervisor->ground.board->others,
+		.log_limits = &log_limits,
+		.slot = scoreboard_own_slot(supervisor->ground.scoreboard),
 		.orders = &orders,
-		.admission = { .shared = supervisor->ground.admission, .allow = &conf->allow, .deny = &conf->deny,
-		               .max_connections = UINT32_MAX },
+		.admission = { .shared = admission, .own = &admission->supervisor, .group = ADMISSION_GROUPS,
+		               .allow = &conf->allow, .deny = &conf->deny, .max_connections = UINT32_MAX },
 		.outbox_fd = supervisor->ground.outbox,
 		.next_beat = INT64_MAX,
 	};
 
+	admission_queue_begin(admission);
+	supervisor->unsettled = true;
 	for (size_t i = 0; i < set->count; i++)
 		handover_backlog(&set->items[i], &self);
 }
@@ -705,7 +717,7 @@ static void reload_done(struct supervisor *supervisor)
 /* A stop has begun under `conf`. The store has room for `queues` more queues, where connections are kept. */
 static void stop_prepare(struct supervisor *supervisor, const struct conf *conf, unsigned queues)
 {
-	struct stats_slot *slot = &supervisor->ground.board->others;
+	struct stats_slot *slot = scoreboard_own_slot(supervisor->ground.scoreboard);
 
 	supervisor->preserving = supervisor->keep;
 	preserve_init(&supervisor->preserve, restore_free_number(&supervisor->restore), queues, slot);
@@ -772,7 +784,7 @@ static bool next_rest(struct supervisor *supervisor, struct arrival *arrival)
 			return true;
 		if (r == -EAGAIN)
 			break;
-		stats_add(&supervisor->ground.board->others, STAT_DAMAGED, 1);
+		stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_DAMAGED, 1);
 	}
 	return restore_next(&supervisor->restore, arrival);
 }
@@ -901,7 +913,7 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
-	(void) report_progress(&supervisor->report, supervisor->ground.board);
+	(void) report_progress(&supervisor->report, supervisor->ground.scoreboard);
 }
 
 /* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
@@ -966,8 +978,7 @@ static void reap(struct supervisor *supervisor)
 	/* it may have been about to put something into the queue, or to take it out */
 	if (killed)
 		wake_workers(supervisor);
-	if (killed && handover_waiting(supervisor->ground.inbox) == 0)
-		admission_forget_queue(supervisor->ground.admission);
+	supervisor->unsettled |= killed;
 }
 
 static void on_signals(struct supervisor *supervisor)
@@ -989,7 +1000,7 @@ static void on_signals(struct supervisor *supervisor)
 			break;
 		case SIGUSR1:
 			count_dropped(supervisor);
-			report_log(&supervisor->report, supervisor->ground.board);
+			report_log(&supervisor->report, supervisor->ground.scoreboard);
 			break;
 		case SIGCHLD:
 			reap(supervisor);
@@ -1005,7 +1016,7 @@ static void on_relay(struct supervisor *supervisor, int limit)
 	uint64_t suppressed;
 	int count = log_relay_receive(supervisor->relay, limit, &suppressed);
 
-	stats_add(&supervisor->ground.board->others, STAT_LOG_SUPPRESSED, suppressed);
+	stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_LOG_SUPPRESSED, suppressed);
 	supervisor->work += (unsigned) count;
 	if (count > 0 && supervisor->left_out_at == INT64_MAX)
 		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
@@ -1047,13 +1058,13 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		set_stats_timer(supervisor);
 	}
 	if (now >= supervisor->left_out_at) {
-		report_left_out(&supervisor->report, supervisor->ground.board);
+		report_left_out(&supervisor->report, supervisor->ground.scoreboard);
 		supervisor->left_out_at = INT64_MAX;
 	}
 	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
 		restore_feed(&supervisor->restore, supervisor->ground.outbox);
 	if (now >= supervisor->extend_at) {
-		if (report_progress(&supervisor->report, supervisor->ground.board))
+		if (report_progress(&supervisor->report, supervisor->ground.scoreboard))
 			ask_for_patience(supervisor, now);
 		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
@@ -1071,7 +1082,7 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 /* Over a reload or a restart: those for whom the queue had no room. */
 static void tell_drained(struct supervisor *supervisor)
 {
-	uint64_t count = report_drained(&supervisor->report, supervisor->ground.board);
+	uint64_t count = report_drained(&supervisor->report, supervisor->ground.scoreboard);
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_HANDOVER, "%" PRIu64 " connections could not be handed over and were ended in good order",
@@ -1094,7 +1105,7 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		list_remove(&crew->link);
 		if (supervisor->phase == PHASE_SERVING)
 			tell_drained(supervisor);
-		report_cut_off(&supervisor->report, supervisor->ground.board);
+		report_cut_off(&supervisor->report, supervisor->ground.scoreboard);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
 		crew_free(crew);
@@ -1145,7 +1156,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 		on_signals(supervisor);
 	for (size_t i = 0; i < 3 && supervisor->work == before; i++)
 		if (fds[i].revents)
-			stats_add(&supervisor->ground.board->others, STAT_IDLE_WAKEUPS,
+			stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_IDLE_WAKEUPS,
 			          idle_check(&supervisor->idle, fds[i].fd, POLLIN, before));
 	if (supervisor->reaping)
 		reap(supervisor);
@@ -1154,10 +1165,18 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 
 static void notify_trouble(struct supervisor *supervisor, int64_t now)
 {
-	bool any = report_trouble(&supervisor->report, supervisor->ground.board, supervisor->current->conf,
+	bool any = report_trouble(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf,
 	                          supervisor->current->limits.workers);
 
 	supervisor->trouble_at = any ? now + TROUBLE_INTERVAL : 0;
+}
+
+/* After whatever woke the supervisor, but not too often: with very many workers it takes some milliseconds. */
+static void look_at_counters(struct supervisor *supervisor, int64_t now)
+{
+	if (now < supervisor->look_at)
+		return;
+	supervisor->look_at = now + LOOK_INTERVAL * (1 + scoreboard_look(supervisor->ground.scoreboard) / 1000);
 }
 
 static void supervisor_loop(struct supervisor *supervisor)
@@ -1178,6 +1197,11 @@ static void supervisor_loop(struct supervisor *supervisor)
 		tend_next(supervisor, now);
 		crews_at = tend_crews(supervisor, now);
 		drain_at = supervisor->phase == PHASE_STOPPING ? drain_rest(supervisor, now) : INT64_MAX;
+		look_at_counters(supervisor, now);
+		if (supervisor->unsettled)
+			settle_queue(supervisor);
+		if (supervisor->unsettled)
+			crews_at = clock_earlier(crews_at, now + SETTLE_INTERVAL);
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->trouble_at)
 			notify_trouble(supervisor, now);
 		if (notify_take_lost())
@@ -1211,11 +1235,11 @@ static void finish_sockets(struct supervisor *supervisor)
 static void supervisor_finish(struct supervisor *supervisor)
 {
 	finish_sockets(supervisor);
-	if (supervisor->ground.board)
-		report_left_out(&supervisor->report, supervisor->ground.board);
+	if (supervisor->ground.scoreboard)
+		report_left_out(&supervisor->report, supervisor->ground.scoreboard);
 	if (supervisor->current) {
 		count_dropped(supervisor);
-		report_final(&supervisor->report, supervisor->ground.board, supervisor->current->conf);
+		report_final(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf);
 	}
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
 	close_retired(supervisor);
@@ -1228,8 +1252,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	log_count_lost(NULL);
 	crew_free(supervisor->current);
 	report_clear(&supervisor->report);
-	stats_board_free(supervisor->ground.board);
-	admission_free(supervisor->ground.admission);
+	scoreboard_free(supervisor->ground.scoreboard);
 	free(supervisor->pidfile_path);
 	close(supervisor->signals);
 	close(supervisor->relay);
@@ -1257,6 +1280,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.extend_at = INT64_MAX,
 		.notify_at = INT64_MAX,
 		.retire_at = INT64_MAX,
+		.unsettled = true, /* connections of a predecessor may be damaged */
 	};
 
 	list_init(&supervisor.crews);

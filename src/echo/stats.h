@@ -1,10 +1,8 @@
-/* stats.h - what echod counts: one slot a worker, in memory that all its processes share
+/* stats.h - what echod counts: a slot for each worker, and the metrics that are made of them
  *
- * The supervisor makes the board before it forks; workers add to their own slot and nobody
- * else's; the supervisor reads all. Every counter is a lock-free atomic that only grows, also
- * when its slot goes to another worker: so totals survive a worker that is killed at any point,
- * and no reader ever sees one go back. STATUS=, the SIGUSR1 line and the metrics file all come
- * from stats_total().
+ * A worker adds to its own slot, which lies in memory that its process shares with the supervisor (scoreboard.h). Every
+ * counter is a lock-free atomic that only grows, also when its slot goes to another worker: so totals survive a worker
+ * that is killed at any point. STATUS=, the SIGUSR1 line and the metrics file all come from scoreboard_total().
  */
 #ifndef ECHOD_ECHO_STATS_H
 #define ECHOD_ECHO_STATS_H
@@ -14,8 +12,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
-
-#include "base/ratelimit.h"
 
 /* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
 #define STATS_COUNTERS(X) \
@@ -60,14 +56,15 @@ enum stats_counter {
 
 enum stats_slot_state { SLOT_FREE, SLOT_STARTING, SLOT_READY };
 
+/* One worker's. Written by its process; what others read from it they check: scoreboard.h. */
 struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
-	_Atomic uint32_t live;   /* connections being served */
-	_Atomic uint32_t beats;  /* signs of life */
-	_Atomic uint64_t unsent; /* draining: bytes in the kernel that clients have not taken yet */
-	_Atomic int32_t pid;     /* process the worker runs in, 0: slot not in use */
-	_Atomic uint32_t state;  /* enum stats_slot_state */
-	uint32_t seen;           /* the supervisor's: beats at the last look */
+	_Atomic uint32_t live;     /* connections being served */
+	_Atomic uint32_t beats;    /* heartbeat */
+	_Atomic uint64_t unsent;   /* draining: bytes in the kernel that clients have not taken yet */
+	_Atomic int32_t pid;       /* a child's process; a hint that must be checked, 0: none */
+	_Atomic uint32_t state;    /* enum stats_slot_state */
+	_Atomic uint32_t children; /* of a worker that makes others: how many of their slots it has ever used */
 } __attribute__((aligned(64)));
 
 /* What a worker counts on its way; published once a turn of its loop. */
@@ -75,34 +72,6 @@ struct stats_tally {
 	uint64_t received, echoed;
 	uint64_t work; /* never cleared: steps of any kind, see base/idle.h */
 };
-
-/* How a stopping crew treats its connections. */
-enum stats_stop { STOP_NONE, STOP_HAND_OVER, STOP_DRAIN };
-
-/* Orders to one crew; the stop pipe says when to look. */
-struct stats_orders {
-	_Atomic int stop;              /* enum stats_stop; STOP_NONE although the pipe closed: the supervisor is dead */
-	_Atomic int64_t hand_until;    /* clock_usec() until which to wait for room to hand over */
-	_Atomic int64_t drain_until;   /* clock_usec() at which what is left is cut off */
-};
-
-#define STATS_CREWS 64
-
-struct stats_board {
-	struct ratelimit trouble_lines;    /* descriptors or memory ran out */
-	struct ratelimit limit_lines;      /* max-connections reached */
-	struct stats_orders orders[STATS_CREWS];
-	struct stats_slot others; /* what the supervisor counts, or has to count for a worker that died */
-	uint32_t slots_count;
-	_Atomic uint32_t slots_used; /* highest slot ever used, plus one */
-	struct stats_slot slots[];
-};
-
-/* Make a board of `slots` slots in shared, inherited memory, of which only used pages cost.
- * Supervisor, once. Returns NULL with errno set where there is no memory. */
-struct stats_board *stats_board_make(uint32_t slots);
-
-void stats_board_free(struct stats_board *board);
 
 static inline void stats_add(struct stats_slot *slot, enum stats_counter counter, uint64_t n)
 {
@@ -135,22 +104,16 @@ static inline void stats_publish(struct stats_slot *slot, struct stats_tally *ta
 	}
 }
 
-/* Note that the slot of this number is in use from now on: higher ones are never looked at. */
-void stats_slot_use(struct stats_board *board, uint32_t number);
+/* Make the slot of a child free for another one, which counts on from where it is. */
+void stats_slot_free(struct stats_slot *slot);
 
-/* Make the slot free for another worker, who counts on from where it is; called by whoever reaped
- * its process. Returns the connections it was serving. */
-uint32_t stats_slot_free(struct stats_slot *slot);
-
-/* Sums over the board at one moment. */
+/* Sums over all workers at one moment. */
 struct stats_total {
 	uint64_t counters[STATS_COUNT];
 	uint64_t live, unsent;
 };
 
-void stats_total(const struct stats_board *board, struct stats_total *total);
-
-/* Write all of it as OpenMetrics text ("# EOF" included). */
+/* Write the sums as OpenMetrics text, without "# EOF". */
 void stats_write_openmetrics(const struct stats_total *total, FILE *out);
 
 /* The counter's metric name and labels, for tests and the statistics line. */

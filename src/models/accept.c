@@ -90,7 +90,7 @@ void accept_limit_reached(struct accept_state *accept)
 	struct worker *worker = accept->worker;
 
 	stats_add(worker->slot, STAT_LIMITED, 1);
-	if (ratelimit_allow(&worker->board->limit_lines, clock_usec(), LINE_INTERVAL, 1))
+	if (ratelimit_allow(&worker->log_limits->limit, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
 		          "All %u connections are taken: new clients wait in the backlog until one ends",
 		          worker->admission.max_connections);
@@ -158,7 +158,7 @@ void accept_error(struct accept_state *accept, int error)
 	if (error == EINVAL)
 		return; /* the supervisor has shut the listener down: the request to stop follows */
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
-	if (ratelimit_allow(&worker->board->trouble_lines, clock_usec(), LINE_INTERVAL, 1))
+	if (ratelimit_allow(&worker->log_limits->exhausted, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,
 		          "Cannot take another connection now: %s; trying again every %d ms, others wait in the backlog",
 		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);

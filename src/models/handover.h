@@ -51,7 +51,7 @@ unsigned handover_waiting(int inbox);
 
 /* For a listener that is about to be closed: accept the connections that wait in its backlog and send them into the
  * queue, waiting for room as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender`
- * only conf, board, slot, admission, outbox_fd, orders and next_beat are used. Supervisor. */
+ * only conf, slot, admission, outbox_fd, orders and next_beat are used. Supervisor. */
 void handover_backlog(const struct listener *listener, struct worker *sender);
 
 /* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and

@@ -33,6 +33,7 @@ static const struct model models[] = {
 		.counts = "most processes at once",
 		.crew = MODEL_SPAWN,
 		.zero = MODEL_ZERO_CONNECTIONS,
+		.child_processes = true,
 		.run = spawn_processes_run,
 	},
 	{
@@ -117,8 +118,7 @@ const struct model *model_find(const char *name)
 	return NULL;
 }
 
-/* What RLIMIT_NOFILE can be raised to, within what max-connections can ask for. */
-static unsigned descriptors_allowed(void)
+unsigned model_descriptors(void)
 {
 	struct rlimit limit;
 
@@ -168,7 +168,7 @@ static void loop_limits(struct model_limits *limits, const struct model *model, 
 
 void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners)
 {
-	unsigned fds = descriptors_allowed();
+	unsigned fds = model_descriptors();
 
 	if (model->ready == &ready_select)
 		fds = lesser(fds, FD_SETSIZE);
@@ -184,9 +184,9 @@ void model_limits(struct model_limits *limits, const struct model *model, const 
 	if (limits->max_connections == 0)
 		limits->max_connections = model->crew == MODEL_PROCESSES ? limits->workers : limits->capacity;
 	if (limits->workers == 0)
-		limits->workers = lesser(limits->max_connections, CONF_WORKERS_MAX);
+		limits->workers = lesser(limits->max_connections, SCOREBOARD_WORKERS_MAX);
 	if (model->zero == MODEL_ZERO_CONNECTIONS && conf->max_connections == 0)
-		limits->max_connections = lesser(limits->max_connections, CONF_WORKERS_MAX);
+		limits->max_connections = lesser(limits->max_connections, SCOREBOARD_WORKERS_MAX);
 }
 
 /* Every descriptor of the process counts against FD_SETSIZE, those of all loops together. */
@@ -209,10 +209,12 @@ static void check_select(const struct model *model, const struct conf *conf, str
 /* Where workers follows from max-connections, the bound of the former holds for the latter. */
 static void check_spawn(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
-	if (conf->workers == 0 && conf->max_connections > CONF_WORKERS_MAX)
-		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %d connections at once, not %u, since each "
-		           "is a worker; set max-connections to %d or less, set workers, or choose epoll or io_uring", model->name,
-		           CONF_WORKERS_MAX, conf->max_connections, CONF_WORKERS_MAX);
+	const unsigned most = SCOREBOARD_WORKERS_MAX;
+
+	if (conf->workers == 0 && conf->max_connections > most)
+		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %u connections at once, not %u, since each "
+		           "is a worker; set max-connections to %u or less, set workers, or choose epoll or io_uring", model->name,
+		           most, conf->max_connections, most);
 }
 
 /* The kernel cuts what exceeds the sysctl without saying so. */
@@ -245,6 +247,9 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 	if (model->workers_max > 0 && conf->workers > model->workers_max)
 		conf_blame(conf, CONF_WORKERS, errors, "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose "
 		           "prefork or prethread", model->name, model->workers_max, conf->workers, model->workers_max);
+	if (conf->workers > SCOREBOARD_WORKERS_MAX)
+		conf_blame(conf, CONF_WORKERS, errors, "there can be %u workers where addresses have 32 bits, not %u; set workers to "
+		           "%u or less", (unsigned) SCOREBOARD_WORKERS_MAX, conf->workers, (unsigned) SCOREBOARD_WORKERS_MAX);
 	if (model->ready == &ready_select)
 		check_select(model, conf, errors);
 	if (model->zero == MODEL_ZERO_CONNECTIONS)

@@ -30,6 +30,7 @@ struct model {
 	const char *counts;        /* what `workers` counts */
 	enum model_crew crew;
 	enum model_zero zero;
+	bool child_processes;      /* of MODEL_SPAWN: a process for each connection, else a thread */
 	unsigned workers_max;      /* 0: only conf's own limit */
 	unsigned pipes;            /* most pipes of a worker */
 	const struct ready_ops *ready; /* of the bodies that need one */
@@ -53,6 +54,9 @@ const struct model *model_find(const char *name);
  * `listeners` descriptors are open already. Where the configuration leaves a number to the host, it is one that
  * the process can hold. Supervisor; reads the host's files. */
 void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners);
+
+/* Descriptors that a process can have: what RLIMIT_NOFILE can be raised to, within what max-connections can ask for. */
+unsigned model_descriptors(void);
 
 /* Whether the model can run here with this configuration; every reason why not is added to
  * `errors`. Returns 0 or -EINVAL. */

@@ -1,14 +1,13 @@
 /* spawn.c - the body of process and thread: one acceptor, which makes a process or a thread
  * for each connection
  *
- * Each of them has a slot of its own on the board, which the acceptor sets aside before it accepts.
+ * Each of them has a slot of its own on the scoreboard, which the acceptor sets aside before it accepts.
  * At `workers` of them, or when none can be made, the acceptor leaves the listeners alone and keeps
- * the one connection it may have accepted already until somebody can serve it.
+ * the one connection it may have accepted already until it can be served.
  *
- * Acceptor and children may be killed at any moment. So what is accepted is counted as that slot's
- * from the start, and the slot says all the time whose end gives it back: the acceptor's until the
- * child or the acceptor, whoever is first, has put the child there. A child that finds its slot given
- * back already leaves at once.
+ * Child processes do not count their connections for admission.h: their parent does, which learns from the kernel when
+ * one has ended, and from its exit status whether it handed its connection over. So a child cannot change what others
+ * rely on. Where the parent is killed, the supervisor counts them.
  */
 #include <config.h>
 
@@ -22,6 +21,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -33,60 +33,67 @@
 /* Enough for serve() and a log record; only what is touched costs memory. */
 #define STACK_SIZE (256U << 10)
 
+/* A child process, in the private memory of its parent. */
+struct child {
+	pid_t pid;                      /* 0: none */
+	struct peer peer;               /* whose connection is counted */
+	uint64_t counters[STATS_COUNT]; /* of its slot, when the last child with this slot ended */
+};
+
 struct spawner {
 	struct worker *worker;
 	struct acceptor acceptor;
 	unsigned running;       /* of ours; not yet joined or reaped */
 	unsigned next_slot;     /* none below is free */
-	struct stats_slot *slot; /* for the next connection; NULL: none is free */
+	int slot;               /* for the next connection; -1: none is free */
 	int ended;              /* descriptor that is readable when some have ended */
 	bool full;              /* as many run as may, those that a killed predecessor left behind included */
-	bool processes;         /* each answers for the place and the source of its connection */
-	bool pending;           /* `arrival` still waits for somebody to serve it */
+	bool pending;           /* `arrival` still waits to be served */
 	struct arrival arrival;
 	pthread_attr_t attr;    /* threads only */
+	struct child *children; /* processes only: `workers` of them */
+	int64_t started;        /* clock_usec() */
 	int (*start)(struct spawner *spawner); /* serve `arrival` in `slot` */
 	void (*collect)(struct spawner *spawner);
 };
 
-/* A slot nobody uses, or NULL. Those of a predecessor that was killed may still be taken by
- * its orphans. */
-static struct stats_slot *slot_find(struct spawner *spawner)
+static struct stats_slot *child_slot(const struct worker *worker, unsigned number)
 {
-	struct worker *worker = spawner->worker;
-
-	/* the lowest one, so that no more of the board is used than needed */
-	while (spawner->next_slot < worker->workers) {
-		struct stats_slot *slot = &worker->spare[spawner->next_slot++];
-
-		if (atomic_load(&slot->state) == SLOT_FREE)
-			return slot;
-	}
-	return NULL;
+	return scoreboard_slot(worker->scoreboard, worker->crew, worker->first_child + number);
 }
 
-/* Have a slot for the next connection, if one is free. */
+/* Whether no child has the slot: none of ours, and no process that a killed predecessor left behind. */
+static bool slot_is_free(const struct spawner *spawner, unsigned number)
+{
+	const struct worker *worker = spawner->worker;
+
+	if (!spawner->children)
+		return number >= atomic_load(&worker->slot->children) || atomic_load(&child_slot(worker, number)->state) == SLOT_FREE;
+	return spawner->children[number].pid == 0 &&
+	       !atomic_load(&scoreboard_view(worker->scoreboard)->orphans[worker->crew][number]);
+}
+
+/* Have a slot for the next connection, if one is free: the lowest one, so that no more memory is used than needed. */
 static void slot_set_aside(struct spawner *spawner)
 {
 	struct worker *worker = spawner->worker;
+	struct stats_slot *slot;
+	unsigned number;
 
-	if (spawner->slot || spawner->running >= worker->workers)
+	if (spawner->slot >= 0 || spawner->running >= worker->workers)
 		return;
-	spawner->slot = slot_find(spawner);
-	if (!spawner->slot)
+	while (spawner->next_slot < worker->workers && !slot_is_free(spawner, spawner->next_slot))
+		spawner->next_slot++;
+	if (spawner->next_slot == worker->workers)
 		return;
-	stats_slot_use(worker->board, worker_slot_number(worker, spawner->slot));
-	atomic_store(&spawner->slot->pid, getpid());
-	atomic_store(&spawner->slot->state, SLOT_STARTING);
-	if (spawner->processes)
-		worker->admission.owner = worker_slot_number(worker, spawner->slot);
-}
-
-/* The slot is another's now. */
-static void slot_let_go(struct spawner *spawner)
-{
-	spawner->slot = NULL;
-	spawner->worker->admission.owner = worker_slot_number(spawner->worker, spawner->worker->slot);
+	number = spawner->next_slot++;
+	slot = child_slot(worker, number);
+	if (number >= atomic_load(&worker->slot->children)) {
+		memset(slot, 0, sizeof *slot);
+		atomic_store(&worker->slot->children, number + 1);
+	}
+	atomic_store(&slot->state, SLOT_STARTING);
+	spawner->slot = (int) number;
 }
 
 static void live_move(struct stats_slot *from, struct stats_slot *to)
@@ -95,14 +102,15 @@ static void live_move(struct stats_slot *from, struct stats_slot *to)
 	atomic_fetch_add(&to->live, 1);
 }
 
-/* The worker that serves in `slot`: a copy of the acceptor with its own place on the board. To be
- * made by the acceptor's own thread, which is writing to what is copied. */
-static void worker_derive(struct worker *derived, const struct worker *worker, struct stats_slot *slot)
+/* The worker that serves in the slot set aside: a copy of the acceptor. To be made by the acceptor's own thread, which is
+ * writing to what is copied. */
+static void worker_derive(struct worker *derived, const struct spawner *spawner)
 {
+	const struct worker *worker = spawner->worker;
+
 	*derived = *worker;
-	derived->slot = slot;
-	derived->spare = NULL;
-	derived->index = worker->index + 1 + (unsigned) (slot - worker->spare);
+	derived->slot = child_slot(worker, (unsigned) spawner->slot);
+	derived->index = worker->first_child + (unsigned) spawner->slot;
 	derived->tally = (struct stats_tally) { 0 };
 }
 
@@ -139,7 +147,7 @@ static void *thread_main(void *argument)
 	uint64_t one = 1;
 
 	serve_derived(&start->worker, &start->arrival);
-	(void) stats_slot_free(start->worker.slot);
+	stats_slot_free(start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
 	free(start);
@@ -154,7 +162,7 @@ static int thread_start(struct spawner *spawner)
 
 	if (!start)
 		return -ENOMEM;
-	worker_derive(&start->worker, spawner->worker, spawner->slot);
+	worker_derive(&start->worker, spawner);
 	start->arrival = spawner->arrival;
 	start->ended = spawner->ended;
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
@@ -174,60 +182,84 @@ static void threads_collect(struct spawner *spawner)
 
 /* --- processes ------------------------------------------------------------------------- */
 
-/* Put the child `pid` of the acceptor `parent` where the latter's pid is. False where somebody has
- * found the acceptor dead and given the slot back. */
-static bool slot_enter(struct stats_slot *slot, pid_t parent, pid_t pid)
+static void __attribute__((noreturn)) process_main(struct spawner *spawner)
 {
-	int32_t seen = parent;
+	struct worker *acceptor = spawner->worker, worker;
+	uint64_t before;
 
-	return atomic_compare_exchange_strong(&slot->pid, &seen, pid) || seen == pid;
-}
-
-static void __attribute__((noreturn)) process_main(struct spawner *spawner, pid_t parent)
-{
-	const struct worker *acceptor = spawner->worker;
-	struct worker worker;
-
-	if (!slot_enter(spawner->slot, parent, getpid()))
-		_exit(0);
+	/* the parent counts what it waits for and what it holds */
+	acceptor->admission.own = NULL;
 	/* what stays open here would keep listeners and the acceptor's own descriptors alive */
 	acceptor_close(&spawner->acceptor);
 	close(spawner->ended);
 	close(acceptor->ready_fd);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		close(acceptor->listeners[i].fd);
-	worker_derive(&worker, acceptor, spawner->slot);
+	worker_derive(&worker, spawner);
+	scoreboard_enter_child(worker.scoreboard, worker.crew, (unsigned) spawner->slot);
+	log_count_lost(&worker.slot->counters[STAT_LOG_LOST]);
+	atomic_store(&worker.slot->pid, getpid());
+	before = atomic_load(&worker.slot->counters[STAT_HANDED_OVER]);
 	serve_derived(&worker, &spawner->arrival);
-	_exit(0);
+	_exit(atomic_load(&worker.slot->counters[STAT_HANDED_OVER]) > before ? WORKER_HANDED_OVER : 0);
 }
 
 static int process_start(struct spawner *spawner)
 {
-	pid_t parent = getpid(), pid = fork();
+	struct child *child = &spawner->children[spawner->slot];
+	pid_t pid = fork();
 
 	if (pid == 0)
-		process_main(spawner, parent);
+		process_main(spawner);
 	if (pid < 0)
 		return -errno;
-	(void) slot_enter(spawner->slot, parent, pid);
+	child->pid = pid;
+	child->peer = spawner->arrival.peer;
+	atomic_store(&child_slot(spawner->worker, (unsigned) spawner->slot)->pid, pid);
 	close(spawner->arrival.fd);
 	conn_clear(&spawner->arrival.conn);
 	return 0;
 }
 
+/* A child that has gone wrong may have written anything to its slot: then the counters are again what they were before it. */
+static void check_counters(const struct spawner *spawner, struct child *child, struct stats_slot *slot)
+{
+	bool plausible = scoreboard_is_plausible(slot, spawner->started, clock_usec());
+
+	for (enum stats_counter i = 0; i < STATS_COUNT; i++) {
+		if (plausible)
+			child->counters[i] = atomic_load(&slot->counters[i]);
+		else
+			atomic_store(&slot->counters[i], child->counters[i]);
+	}
+}
+
 static void process_ended(struct spawner *spawner, pid_t pid, int status)
 {
 	struct worker *worker = spawner->worker;
+	unsigned number = 0, children = atomic_load(&worker->slot->children);
+	struct stats_slot *slot;
+	uint32_t lost;
 
-	spawner->running--;
-	for (unsigned i = 0; i < worker->workers; i++) {
-		struct stats_slot *slot = &worker->spare[i];
-
-		if (atomic_load_explicit(&slot->pid, memory_order_relaxed) != pid)
-			continue;
-		worker_tell_lost(pid, status, worker_lost(worker->board, worker->admission.shared, slot, pid, status));
+	while (number < children && spawner->children[number].pid != pid)
+		number++;
+	if (number == children)
 		return;
+	slot = child_slot(worker, number);
+	lost = atomic_load(&slot->live) > 0;
+	check_counters(spawner, &spawner->children[number], slot);
+	stats_slot_free(slot);
+	if (!worker_ended_well(status))
+		stats_add(worker->slot, STAT_ENDED_ERROR, lost);
+	worker_tell_lost(pid, status, lost);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER) {
+		admission_enqueue(&worker->admission, &spawner->children[number].peer);
+	} else {
+		admission_leave(&worker->admission, &spawner->children[number].peer);
+		admission_give_place(&worker->admission);
 	}
+	spawner->children[number].pid = 0;
+	spawner->running--;
 }
 
 static void processes_collect(struct spawner *spawner)
@@ -249,18 +281,19 @@ static void processes_collect(struct spawner *spawner)
 
 static void start_pending(struct spawner *spawner)
 {
+	struct stats_slot *slot = child_slot(spawner->worker, (unsigned) spawner->slot);
 	int r;
 
-	live_move(spawner->worker->slot, spawner->slot);
+	live_move(spawner->worker->slot, slot);
 	r = spawner->start(spawner);
 	if (r < 0) {
-		live_move(spawner->slot, spawner->worker->slot);
+		live_move(slot, spawner->worker->slot);
 		accept_error(&spawner->acceptor.accept, -r);
 		return;
 	}
 	spawner->pending = false;
 	spawner->running++;
-	slot_let_go(spawner);
+	spawner->slot = -1;
 }
 
 /* Where `workers` follows from max-connections, the latter is never asked for a place too many:
@@ -271,7 +304,7 @@ static void look_whether_full(struct spawner *spawner)
 	bool full;
 
 	slot_set_aside(spawner);
-	full = !spawner->slot;
+	full = spawner->slot < 0;
 	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
 		accept_limit_reached(&spawner->acceptor.accept);
 	spawner->full = full;
@@ -331,7 +364,7 @@ static int spawner_run(struct spawner *spawner)
 
 int spawn_threads_run(struct worker *worker)
 {
-	struct spawner spawner = { .worker = worker, .start = thread_start, .collect = threads_collect };
+	struct spawner spawner = { .worker = worker, .slot = -1, .start = thread_start, .collect = threads_collect };
 	int r = pthread_attr_init(&spawner.attr);
 
 	if (r != 0)
@@ -346,11 +379,18 @@ int spawn_threads_run(struct worker *worker)
 
 int spawn_processes_run(struct worker *worker)
 {
-	struct spawner spawner = { .worker = worker, .processes = true, .start = process_start, .collect = processes_collect };
+	struct spawner spawner = { .worker = worker, .slot = -1, .started = clock_usec(), .start = process_start,
+		                   .collect = processes_collect };
 	sigset_t children;
+	int r;
 
+	spawner.children = calloc(worker->workers, sizeof *spawner.children);
+	if (!spawner.children)
+		return -ENOMEM;
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	spawner.ended = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
-	return spawner_run(&spawner);
+	r = spawner_run(&spawner);
+	free(spawner.children);
+	return r;
 }

@@ -46,11 +46,6 @@ enum stats_stop worker_stop_order(const struct worker *worker)
 	return (enum stats_stop) stop;
 }
 
-uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot *slot)
-{
-	return (uint32_t) (slot - worker->board->slots);
-}
-
 pid_t worker_reap(int *status)
 {
 	pid_t pid;
@@ -63,26 +58,7 @@ pid_t worker_reap(int *status)
 
 bool worker_ended_well(int status)
 {
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, pid_t pid,
-                     int status)
-{
-	int32_t seen = pid;
-	uint32_t live;
-
-	/* ours meanwhile: should we be killed in the middle, our own reaper does the rest */
-	if (!atomic_compare_exchange_strong(&slot->pid, &seen, getpid()))
-		return 0;
-	if (worker_ended_well(status)) {
-		(void) stats_slot_free(slot);
-		return 0;
-	}
-	admission_forget_owner(admission, (uint32_t) (slot - board->slots));
-	live = stats_slot_free(slot);
-	stats_add(&board->others, STAT_ENDED_ERROR, live);
-	return live;
+	return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == WORKER_HANDED_OVER);
 }
 
 void worker_tell_lost(pid_t pid, int status, uint32_t lost)

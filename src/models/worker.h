@@ -14,7 +14,8 @@
 
 #include "base/idle.h"
 #include "conf/conf.h"
-#include "echo/stats.h"
+#include "base/ratelimit.h"
+#include "echo/scoreboard.h"
 #include "models/fault.h"
 #include "net/admission.h"
 #include "net/listener.h"
@@ -31,16 +32,27 @@ struct model_limits {
 	unsigned pipes;           /* most pipes of one worker */
 };
 
+/* Log lines of a process that are limited in number; private to it. */
+struct log_limits {
+	struct ratelimit exhausted;   /* descriptors or memory ran out */
+	struct ratelimit limit;       /* max-connections reached */
+};
+
+/* Exit status of a process that handed its one connection over. */
+#define WORKER_HANDED_OVER 3
+
 struct worker {
 	const struct conf *conf;
 	const struct model *model;
 	unsigned index;                /* in the crew, from 0: ECHOD_WORKER= */
 	unsigned workers;              /* what `workers` comes to, 0 resolved */
 
-	struct stats_board *board;     /* shared memory */
-	struct stats_slot *slot;       /* this worker's, on the board */
-	struct stats_slot *spare;      /* `workers` more slots, for bodies that spawn; else NULL */
-	struct stats_orders *orders;   /* shared memory: why stop_fd became readable */
+	const struct scoreboard *scoreboard; /* private; NULL in the supervisor */
+	unsigned crew;                 /* number of the crew there */
+	struct log_limits *log_limits; /* private */
+	struct stats_slot *slot;       /* this worker's; shared memory that its process writes */
+	unsigned first_child;          /* index of the first worker that it makes itself, `workers` at most */
+	const struct stats_orders *orders; /* shared memory that the supervisor writes: why stop_fd became readable */
 	struct admission admission;
 	uint32_t capacity;             /* most connections its process can hold */
 	unsigned pipes;                /* most pipes this worker may have */
@@ -72,6 +84,7 @@ static inline void worker_beat(struct worker *worker, int64_t now)
 {
 	if (now >= worker->next_beat) {
 		fault_hang(worker->index);
+		fault_hostile(worker->index);
 		stats_beat(worker->slot);
 		worker->next_beat = now + worker->beat_usec;
 	}
@@ -97,16 +110,7 @@ pid_t worker_reap(int *status);
 /* Whether a process with this wait(2) status was neither killed nor failed. */
 bool worker_ended_well(int status);
 
-/* The worker of this slot, in process `pid`, has ended with wait(2) status `status`, and the caller has reaped
- * that: free the slot, give back what it held. Returns the connections that were lost. Nothing happens where the
- * slot is not that process's any more. */
-uint32_t worker_lost(struct stats_board *board, struct admission_shared *admission, struct stats_slot *slot, pid_t pid,
-                     int status);
-
 /* Log the end of a worker process with `lost` connections, unless it ended as it should. */
 void worker_tell_lost(pid_t pid, int status, uint32_t lost);
-
-/* The number of the worker's slot on the board: its name as an owner of admissions. */
-uint32_t worker_slot_number(const struct worker *worker, const struct stats_slot *slot);
 
 #endif

@@ -5,114 +5,393 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/siphash.h"
+/* How often a process looks again that does not know yet whether another one takes the last slot. */
+#define CLAIM_TRIES 200
 
-struct source {
-	uint64_t key;   /* family bit and the IPv4 address, or the IPv6 /64; never 0 in use */
-	uint32_t owner;
-	uint32_t count; /* 0: free */
-};
+/* How often a table or an account is read again that changes meanwhile. */
+#define READ_TRIES 1000
 
-struct admission_shared {
-	_Atomic uint32_t places;
-	_Atomic uint32_t waiting;
-	int room;
-	uint32_t queue; /* as an owner: the number after the last worker's */
-	size_t size;
-	struct siphash_key hash_key; /* of sources[]: peers choose their addresses */
-	pthread_mutex_t lock; /* over sources[] and sources_used */
-	uint32_t sources_used;
-	uint32_t sources_mask;   /* their number less one */
-	struct source *sources;  /* open addressing; behind held[] in the same mapping */
-	_Atomic uint32_t held[]; /* places by owner */
-};
+/* Of the table of sources of this process, which its threads share. */
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
-struct admission_shared *admission_make(uint32_t owners, uint32_t sources)
+/* --- counts of all processes ------------------------------------------------------------ */
+
+static uint64_t lesser(uint64_t a, uint64_t b)
 {
-	size_t counts = sizeof(struct admission_shared) + (owners + 4) / 4 * 4 * sizeof(_Atomic uint32_t);
-	size_t size = counts + sources * sizeof(struct source);
-	struct admission_shared *shared = mmap(NULL, size, PROT_READ | PROT_WRITE,
-	                                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	pthread_mutexattr_t attr;
+	return a < b ? a : b;
+}
 
-	if (shared == MAP_FAILED)
-		return NULL;
-	shared->size = size;
-	/* the mapping is at the same address in every process forked later */
-	shared->sources = (struct source *) (void *) ((char *) shared + counts);
-	shared->sources_mask = sources - 1;
-	shared->queue = owners;
-	shared->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (shared->room < 0 || siphash_key_make(&shared->hash_key) < 0) {
-		close(shared->room);
-		munmap(shared, size);
-		return NULL;
+/* Process `index` of the group, or NULL where none runs. */
+static const struct admission_process *process_at(const struct admission_group *group, uint32_t index)
+{
+	return atomic_load(&group->generations[index]) == 0
+	               ? NULL
+	               : (const struct admission_process *) (const void *) (group->first + (size_t) index * group->stride);
+}
+
+static bool is_own(const struct admission *admission, uint32_t group, uint32_t index)
+{
+	return admission->own && admission->group == group && admission->index == index;
+}
+
+static bool comes_before(const struct admission *admission, uint32_t group, uint32_t index)
+{
+	return group < admission->group || (group == admission->group && index < admission->index);
+}
+
+/* What the other processes count, of slots or of one source. */
+struct others {
+	uint64_t count;  /* in all, those in the queue included where slots are counted */
+	uint64_t trying; /* of them those that are not yet admitted */
+	bool before;     /* one of the latter belongs to a process that comes first */
+};
+
+static void others_add(struct others *others, uint64_t count, uint64_t trying, uint64_t capacity, bool before)
+{
+	count = lesser(count, capacity);
+	trying = lesser(trying, count);
+	others->count += count;
+	others->trying += trying;
+	others->before |= before && trying > 0;
+}
+
+/* Call `visit` for each process that runs. */
+#define FOR_EACH_PROCESS(shared, g, i, process) \
+	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++) \
+		for (uint32_t i = 0, n_ = atomic_load(&(shared)->groups[g].processes); i < n_; i++) \
+			for (const struct admission_process *process = process_at(&(shared)->groups[g], i); process; process = NULL)
+
+static uint64_t queue_received(const struct admission_shared *shared)
+{
+	uint64_t received = atomic_load(&shared->supervisor.received);
+
+	FOR_EACH_PROCESS(shared, g, i, process)
+		received += lesser(atomic_load(&process->received), UINT32_MAX);
+	return received;
+}
+
+/* A process sends at most what it held when it was stopped. */
+static uint64_t queue_sent(const struct admission_shared *shared)
+{
+	uint64_t sent = atomic_load(&shared->supervisor.sent);
+
+	FOR_EACH_PROCESS(shared, g, i, process)
+		if (atomic_load(&shared->groups[g].sending))
+			sent += lesser(atomic_load(&process->sent), shared->groups[g].capacity);
+	return sent;
+}
+
+/* Add up the slots of others. A connection moves from the count of its sender to that of the queue and then to that of its
+ * receiver; each counts it before the one before it forgets it. So what was received is read first, and what was sent
+ * last: then none is missed, however it moves meanwhile. */
+static void slots_add(const struct admission *admission, struct others *others)
+{
+	const struct admission_shared *shared = admission->shared;
+	bool queue = atomic_load(&shared->queue_in_use);
+	uint64_t received = queue ? queue_received(shared) : 0, sent;
+
+	*others = (struct others) { .count = atomic_load(&shared->supervisor.held) };
+	FOR_EACH_PROCESS(shared, g, i, process)
+		if (!is_own(admission, g, i))
+			others_add(others, atomic_load(&process->held), atomic_load(&process->trying), shared->groups[g].capacity,
+			           comes_before(admission, g, i));
+	sent = queue ? queue_sent(shared) : 0;
+	others->count += sent > received ? sent - received : 0;
+}
+
+/* Whether the supervisor has changed nothing since `*changes` was read; else it is read anew. */
+static bool is_unchanged(const struct admission_shared *shared, uint32_t *changes)
+{
+	uint32_t before = *changes;
+
+	*changes = atomic_load(&shared->changes);
+	if (before == *changes && before % 2 == 0)
+		return true;
+	if (*changes % 2 == 1)
+		sched_yield();
+	return false;
+}
+
+static void slots_of_others(const struct admission *admission, struct others *others)
+{
+	uint32_t changes = atomic_load(&admission->shared->changes);
+
+	for (unsigned i = 0; i < READ_TRIES; i++) {
+		slots_add(admission, others);
+		if (is_unchanged(admission->shared, &changes))
+			return;
 	}
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-	pthread_mutex_init(&shared->lock, &attr);
-	pthread_mutexattr_destroy(&attr);
-	return shared;
 }
 
-void admission_free(struct admission_shared *shared)
+/* --- sources ---------------------------------------------------------------------------- */
+
+static uint64_t source_key(const struct peer *peer)
 {
-	if (!shared)
-		return;
-	close(shared->room);
-	pthread_mutex_destroy(&shared->lock);
-	munmap(shared, shared->size);
+	uint64_t key = 0;
+
+	if (peer->family == AF_INET) {
+		uint32_t address;
+
+		memcpy(&address, peer->address, sizeof address);
+		return UINT64_C(1) << 32 | address;
+	}
+	memcpy(&key, peer->address, sizeof key);
+	/* changed, so that no prefix in use looks like an IPv4 address */
+	return key ^ UINT64_C(0x9e3779b97f4a7c15);
 }
 
-/* --- places ---------------------------------------------------------------------------- */
+/* One process's table, as that process sees it or, readable only, as others do. */
+struct table {
+	struct admission_source *sources;
+	uint32_t mask, generation;
+};
+
+static bool table_of(struct table *table, const struct admission_group *group, const struct admission_process *process,
+                     uint32_t index)
+{
+	if (group->sources == 0)
+		return false;
+	table->sources = (struct admission_source *) (uintptr_t) (process + 1);
+	table->mask = group->sources - 1;
+	table->generation = atomic_load(&group->generations[index]);
+	return true;
+}
+
+static bool table_own(struct table *table, const struct admission *admission)
+{
+	return admission->own && admission->group < ADMISSION_GROUPS &&
+	       table_of(table, &admission->shared->groups[admission->group], admission->own, admission->index);
+}
+
+static uint32_t source_home(const struct admission_shared *shared, const struct table *table, uint64_t key)
+{
+	return (uint32_t) siphash(&shared->hash_key, &key, sizeof key) & table->mask;
+}
+
+static bool is_free(const struct table *table, const struct admission_source *source)
+{
+	return atomic_load_explicit(&source->count, memory_order_relaxed) == 0 ||
+	       atomic_load_explicit(&source->generation, memory_order_relaxed) != table->generation;
+}
+
+/* The entry of the key, or the free one where it would go; NULL where a table is full, as that of another process may claim. */
+static struct admission_source *source_find(const struct admission_shared *shared, const struct table *table, uint64_t key)
+{
+	uint32_t home = source_home(shared, table, key);
+
+	for (uint32_t i = 0; i <= table->mask; i++) {
+		struct admission_source *source = &table->sources[(home + i) & table->mask];
+
+		if (is_free(table, source) || atomic_load_explicit(&source->key, memory_order_relaxed) == key)
+			return source;
+	}
+	return NULL;
+}
+
+/* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
+static void source_remove(const struct admission_shared *shared, const struct table *table, struct admission_source *source)
+{
+	uint32_t gap = (uint32_t) (source - table->sources), mask = table->mask;
+
+	for (uint32_t at = (gap + 1) & mask; !is_free(table, &table->sources[at]); at = (at + 1) & mask) {
+		uint32_t home = source_home(shared, table, atomic_load(&table->sources[at].key));
+
+		if (((at - home) & mask) >= ((at - gap) & mask)) {
+			table->sources[gap] = table->sources[at];
+			gap = at;
+		}
+	}
+	atomic_store(&table->sources[gap].count, 0);
+}
+
+/* Change the own table: `count` connections of the key more or less, `trying` of them not yet admitted. Returns how many
+ * there are now; 0 also where the table is full. */
+static uint32_t source_change(const struct admission *admission, const struct table *table, uint64_t key, int count, int trying)
+{
+	struct admission_source *source;
+	uint32_t now = 0;
+
+	pthread_mutex_lock(&table_lock);
+	atomic_fetch_add(&admission->own->changes, 1);
+	source = source_find(admission->shared, table, key);
+	if (source && is_free(table, source) && count > 0) {
+		atomic_store(&source->key, key);
+		atomic_store(&source->generation, table->generation);
+		atomic_store(&source->trying, 0);
+		atomic_store(&source->count, 0);
+	}
+	if (source && (count > 0 || !is_free(table, source))) {
+		atomic_fetch_add(&source->trying, (uint32_t) trying);
+		now = atomic_fetch_add(&source->count, (uint32_t) count) + (uint32_t) count;
+		if (now == 0)
+			source_remove(admission->shared, table, source);
+	}
+	atomic_fetch_add(&admission->own->changes, 1);
+	pthread_mutex_unlock(&table_lock);
+	return now;
+}
+
+/* Read an entry of another process's table, which may change meanwhile; false where it never stands still. */
+static bool source_read(const struct admission_shared *shared, const struct admission_process *process,
+                        const struct table *table, uint64_t key, uint32_t *count, uint32_t *trying)
+{
+	for (unsigned i = 0; i < READ_TRIES; i++) {
+		uint32_t before = atomic_load(&process->changes);
+		const struct admission_source *source = before % 2 == 0 ? source_find(shared, table, key) : NULL;
+		bool found = source && !is_free(table, source);
+
+		*count = found ? atomic_load(&source->count) : 0;
+		*trying = found ? atomic_load(&source->trying) : 0;
+		if (before % 2 == 0 && atomic_load(&process->changes) == before)
+			return true;
+		if (before % 2 == 1)
+			sched_yield();
+	}
+	return false;
+}
+
+static void source_of_others(const struct admission *admission, uint64_t key, struct others *others)
+{
+	const struct admission_shared *shared = admission->shared;
+	struct table table;
+	uint32_t count, trying;
+
+	*others = (struct others) { 0 };
+	FOR_EACH_PROCESS(shared, g, i, process) {
+		if (!is_own(admission, g, i) && table_of(&table, &shared->groups[g], process, i) &&
+		    source_read(shared, process, &table, key, &count, &trying))
+			others_add(others, count, trying, shared->groups[g].capacity, comes_before(admission, g, i));
+	}
+}
+
+/* --- claims ----------------------------------------------------------------------------- */
+
+/* What may be claimed: a connection slot, or, with a table, one of a source's connections. */
+struct claim {
+	const struct admission *admission;
+	uint32_t max;
+	uint64_t key;
+	const struct table *table; /* NULL: a slot */
+};
+
+static uint32_t claim_change(const struct claim *claim, int count, int trying)
+{
+	struct admission_process *own = claim->admission->own;
+
+	if (claim->table)
+		return source_change(claim->admission, claim->table, claim->key, count, trying);
+	if (trying > 0)
+		atomic_fetch_add(&own->trying, (uint32_t) trying);
+	count = (int) (atomic_fetch_add(&own->held, (uint32_t) count) + (uint32_t) count);
+	if (trying < 0)
+		atomic_fetch_add(&own->trying, (uint32_t) trying);
+	return (uint32_t) count;
+}
+
+static void claim_look(const struct claim *claim, struct others *others)
+{
+	if (claim->table)
+		source_of_others(claim->admission, claim->key, others);
+	else
+		slots_of_others(claim->admission, others);
+}
+
+/* Count the own ones up, then look at those of others: of two processes that do so at once, at least one sees the other.
+ * Where only connections stand in the way that are not yet admitted themselves, the process that comes first looks
+ * again until the others have stepped back; those step back and try again. */
+static bool claim_take(const struct claim *claim)
+{
+	for (unsigned tries = 0; tries < CLAIM_TRIES;) {
+		uint32_t own = claim_change(claim, 1, 1);
+		struct others others;
+
+		if (own == 0)
+			return false;
+		do {
+			claim_look(claim, &others);
+			if (own + others.count <= claim->max) {
+				claim_change(claim, 0, -1);
+				return true;
+			}
+			if (others.trying == 0 || own + others.count - others.trying > claim->max)
+				tries = CLAIM_TRIES;
+			else
+				sched_yield();
+		} while (!others.before && ++tries < CLAIM_TRIES);
+		claim_change(claim, -1, -1);
+		tries++;
+	}
+	return false;
+}
+
+/* --- connection slots ------------------------------------------------------------------- */
+
+/* Whether so many connections are possible that the limit matters. Where it does not, each process can hold no more than
+ * its capacity. */
+static bool is_reachable(const struct admission *admission)
+{
+	return atomic_load(&admission->shared->capacity) > admission->max_connections ||
+	       atomic_load(&admission->shared->queue_in_use) || atomic_load(&admission->shared->supervisor.held) > 0;
+}
+
+/* Whether this process is the only one that counts. */
+static bool is_alone(const struct admission *admission)
+{
+	return atomic_load(&admission->shared->processes) == 1 && !atomic_load(&admission->shared->queue_in_use) &&
+	       atomic_load(&admission->shared->supervisor.held) == 0;
+}
 
 bool admission_take_place(const struct admission *admission)
 {
-	struct admission_shared *shared = admission->shared;
+	const struct claim claim = { .admission = admission, .max = admission->max_connections };
+	uint32_t own;
 
-	/* others may overshoot for a moment and step back: the limit itself is never passed */
-	if (atomic_fetch_add(&shared->places, 1) >= admission->max_connections) {
-		atomic_fetch_sub(&shared->places, 1);
-		return false;
-	}
-	atomic_fetch_add_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
-	return true;
+	if (!admission->own)
+		return true;
+	/* counted first: a process that starts meanwhile sees it, or is seen */
+	own = atomic_fetch_add(&admission->own->held, 1) + 1;
+	if (own <= admission->max_connections &&
+	    (is_alone(admission) || (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
+		return true;
+	atomic_fetch_sub(&admission->own->held, 1);
+	return own <= admission->max_connections && claim_take(&claim);
 }
 
 void admission_force_place(const struct admission *admission)
 {
-	atomic_fetch_add(&admission->shared->places, 1);
-	atomic_fetch_add_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
+	if (admission->own)
+		atomic_fetch_add(&admission->own->held, 1);
 }
 
-static void wake_waiting(struct admission_shared *shared)
+/* Wake the workers that wait for a slot, if there are any. */
+static void wake_waiting(const struct admission_shared *shared)
 {
 	uint64_t one = 1;
+	bool waiting = false;
 
-	if (atomic_load(&shared->waiting) > 0 && write(shared->room, &one, sizeof one) < 0)
+	FOR_EACH_PROCESS(shared, g, i, process)
+		waiting |= atomic_load(&process->waiting) > 0;
+	if (waiting && write(shared->room, &one, sizeof one) < 0)
 		return; /* EAGAIN: it is readable already */
 }
 
 void admission_give_place(const struct admission *admission)
 {
-	atomic_fetch_sub_explicit(&admission->shared->held[admission->owner], 1, memory_order_relaxed);
-	atomic_fetch_sub(&admission->shared->places, 1);
-	wake_waiting(admission->shared);
+	if (!admission->own)
+		return;
+	atomic_fetch_sub(&admission->own->held, 1);
+	if (is_reachable(admission) || atomic_load(&admission->own->waiting) > 0)
+		wake_waiting(admission->shared);
 }
 
 bool admission_hold_place(const struct admission *admission, uint32_t most)
 {
-	struct admission_shared *shared = admission->shared;
-
-	atomic_fetch_add(&shared->places, 1);
-	if (atomic_fetch_add(&shared->held[admission->owner], 1) < most)
+	if (!admission->own || atomic_fetch_add(&admission->own->held, 1) < most)
 		return true;
 	admission_give_place(admission);
 	return false;
@@ -130,168 +409,86 @@ void admission_wait(const struct admission *admission)
 	/* what was written for earlier waiters must not wake us over and over */
 	if (read(admission->shared->room, &count, sizeof count) < 0)
 		count = 0;
-	atomic_fetch_add(&admission->shared->waiting, 1);
+	if (admission->own)
+		atomic_fetch_add(&admission->own->waiting, 1);
 }
 
 void admission_wait_done(const struct admission *admission)
 {
-	struct admission_shared *shared = admission->shared;
-
-	atomic_fetch_sub(&shared->waiting, 1);
-	/* more than one place may have become free under one wake-up: pass it on */
-	if (atomic_load(&shared->places) < admission->max_connections)
-		wake_waiting(shared);
+	if (!admission->own)
+		return;
+	atomic_fetch_sub(&admission->own->waiting, 1);
+	/* more than one slot may have become free under one wake-up: pass it on */
+	if (admission_places_taken(admission->shared) < admission->max_connections)
+		wake_waiting(admission->shared);
 }
 
 uint32_t admission_places_taken(const struct admission_shared *shared)
 {
-	return atomic_load(&shared->places);
+	const struct admission all = { .shared = shared };
+	struct others others;
+
+	slots_of_others(&all, &others);
+	return (uint32_t) lesser(others.count, UINT32_MAX);
 }
 
-/* --- sources --------------------------------------------------------------------------- */
+/* --- the queue -------------------------------------------------------------------------- */
 
-static void sources_repair(struct admission_shared *shared);
-
-/* The mutex is robust: its owner may be killed. */
-static void sources_lock(struct admission_shared *shared)
+bool admission_queue_pending(const struct admission *admission)
 {
-	if (pthread_mutex_lock(&shared->lock) != EOWNERDEAD)
-		return;
-	sources_repair(shared);
-	pthread_mutex_consistent(&shared->lock);
-}
+	const struct admission_shared *shared = admission->shared;
+	uint64_t received;
 
-static uint64_t source_key(const struct peer *peer)
-{
-	uint64_t key = 0;
-
-	if (peer->family == AF_INET) {
-		uint32_t address;
-
-		memcpy(&address, peer->address, sizeof address);
-		return UINT64_C(1) << 32 | address;
-	}
-	memcpy(&key, peer->address, sizeof key);
-	/* turned over, so that no prefix in use looks like an IPv4 address */
-	return key ^ UINT64_C(0x9e3779b97f4a7c15);
-}
-
-static uint32_t source_home(const struct admission_shared *shared, uint64_t key)
-{
-	return (uint32_t) siphash(&shared->hash_key, &key, sizeof key) & shared->sources_mask;
-}
-
-/* The entry of (key, owner), or the free one where it would go; `*total` counts the source
- * over all owners. */
-static struct source *source_find(struct admission_shared *shared, uint64_t key, uint32_t owner, uint32_t *total)
-{
-	struct source *found = NULL, *source;
-
-	*total = 0;
-	for (uint32_t at = source_home(shared, key);; at = (at + 1) & shared->sources_mask) {
-		source = &shared->sources[at];
-		if (source->count == 0)
-			return found ? found : source;
-		if (source->key != key)
-			continue;
-		*total += source->count;
-		if (source->owner == owner)
-			found = source;
-	}
-}
-
-/* Whoever is killed in the middle of it leaves a free entry or a right one behind, never one made of two. */
-static void source_put(struct source *at, const struct source *source)
-{
-	at->count = 0;
-	atomic_signal_fence(memory_order_seq_cst);
-	at->key = source->key;
-	at->owner = source->owner;
-	atomic_signal_fence(memory_order_seq_cst);
-	at->count = source->count;
-}
-
-/* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
-static void source_remove(struct admission_shared *shared, uint32_t gap)
-{
-	uint32_t mask = shared->sources_mask;
-
-	shared->sources_used--;
-	for (uint32_t at = (gap + 1) & mask; shared->sources[at].count > 0; at = (at + 1) & mask) {
-		uint32_t home = source_home(shared, shared->sources[at].key);
-
-		if (((at - home) & mask) >= ((at - gap) & mask)) {
-			source_put(&shared->sources[gap], &shared->sources[at]);
-			gap = at;
-		}
-	}
-	shared->sources[gap].count = 0;
-}
-
-/* One entry may be there twice, and be found in neither place, and the number of used ones be wrong: put each where
- * it belongs, beginning after a free one, so that nothing is moved away from where a later one looks for it. */
-static void sources_repair(struct admission_shared *shared)
-{
-	uint32_t mask = shared->sources_mask, start = 0, total;
-
-	while (shared->sources[start].count > 0)
-		start++;
-	shared->sources_used = 0;
-	for (uint32_t i = 1; i <= mask; i++) {
-		struct source *source = &shared->sources[(start + i) & mask], moved = *source, *place;
-
-		if (moved.count == 0)
-			continue;
-		source->count = 0;
-		place = source_find(shared, moved.key, moved.owner, &total);
-		if (place->count > 0)
-			continue;
-		source_put(place, &moved);
-		shared->sources_used++;
-	}
-}
-
-/* Count one more of `owner`. With the lock held, as the next. */
-static bool source_add(struct admission_shared *shared, uint64_t key, uint32_t owner, uint32_t most)
-{
-	uint32_t total;
-	struct source *source = source_find(shared, key, owner, &total);
-
-	if (total >= most || (source->count == 0 && shared->sources_used >= shared->sources_mask / 4 * 3))
+	if (!atomic_load(&shared->queue_in_use))
 		return false;
-	if (source->count > 0) {
-		source->count++;
-	} else {
-		source_put(source, &(struct source) { .key = key, .owner = owner, .count = 1 });
-		shared->sources_used++;
-	}
-	return true;
+	received = queue_received(shared);
+	return queue_sent(shared) > received;
 }
 
-static void source_subtract(struct admission_shared *shared, uint64_t key, uint32_t owner)
+static void source_add_always(const struct admission *admission, const struct peer *peer)
 {
-	uint32_t total;
-	struct source *source = source_find(shared, key, owner, &total);
+	struct table table;
 
-	if (source->count == 1)
-		source_remove(shared, (uint32_t) (source - shared->sources));
-	else if (source->count > 1)
-		source->count--;
+	if (peer->family != AF_UNIX && admission->max_per_source > 0 && table_own(&table, admission))
+		(void) source_change(admission, &table, source_key(peer), 1, 0);
 }
 
-static bool source_take(const struct admission *admission, const struct peer *peer, uint32_t most)
+void admission_enqueue(const struct admission *admission, const struct peer *peer)
 {
-	bool ok;
-
-	sources_lock(admission->shared);
-	ok = source_add(admission->shared, source_key(peer), admission->owner, most);
-	pthread_mutex_unlock(&admission->shared->lock);
-	return ok;
+	if (!admission->own)
+		return;
+	admission_leave(admission, peer);
+	atomic_fetch_add(&admission->own->sent, 1);
+	atomic_fetch_sub(&admission->own->held, 1);
 }
 
-static bool source_is_limited(const struct admission *admission, const struct peer *peer)
+void admission_take_back(const struct admission *admission, const struct peer *peer)
 {
-	return peer->family != AF_UNIX && admission->max_per_source > 0;
+	if (!admission->own)
+		return;
+	source_add_always(admission, peer);
+	atomic_fetch_add(&admission->own->held, 1);
+	atomic_fetch_sub(&admission->own->sent, 1);
+}
+
+void admission_dequeue(const struct admission *admission, const struct peer *peer)
+{
+	if (!admission->own)
+		return;
+	if (peer)
+		source_add_always(admission, peer);
+	atomic_fetch_add(&admission->own->received, 1);
+}
+
+/* --- peers ------------------------------------------------------------------------------ */
+
+static bool source_take(const struct admission *admission, const struct peer *peer)
+{
+	struct table table;
+	const struct claim claim = { .admission = admission, .max = admission->max_per_source, .key = source_key(peer),
+		                     .table = &table };
+
+	return !table_own(&table, admission) || claim_take(&claim);
 }
 
 enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer)
@@ -307,109 +504,140 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 		if (admission->allow->count > 0 && !network_set_match(admission->allow, &addr))
 			return ADMISSION_DENIED;
 	}
-	if (source_is_limited(admission, peer) && !source_take(admission, peer, admission->max_per_source))
+	if (admission->max_per_source > 0 && !source_take(admission, peer))
 		return ADMISSION_SOURCE;
 	return ADMISSION_OK;
 }
 
 void admission_leave(const struct admission *admission, const struct peer *peer)
 {
-	if (!source_is_limited(admission, peer))
-		return;
-	sources_lock(admission->shared);
-	source_subtract(admission->shared, source_key(peer), admission->owner);
-	pthread_mutex_unlock(&admission->shared->lock);
-}
+	struct table table;
 
-/* Under one lock: nobody sees the connection counted twice, or not at all. Who counts no sources may still have to
- * take one from the queue, where somebody else put it. */
-static void source_move(const struct admission *admission, const struct peer *peer, uint32_t from, uint32_t to)
-{
-	struct admission_shared *shared = admission->shared;
-
-	if (peer->family == AF_UNIX)
-		return;
-	sources_lock(shared);
-	if (shared->sources_used > 0)
-		source_subtract(shared, source_key(peer), from);
-	if (admission->max_per_source > 0)
-		(void) source_add(shared, source_key(peer), to, UINT32_MAX);
-	pthread_mutex_unlock(&shared->lock);
-}
-
-void admission_enqueue(const struct admission *admission, const struct peer *peer)
-{
-	struct admission_shared *shared = admission->shared;
-
-	if (source_is_limited(admission, peer))
-		source_move(admission, peer, admission->owner, shared->queue);
-	atomic_fetch_add_explicit(&shared->held[shared->queue], 1, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
-}
-
-/* False where the queue holds none of ours. */
-static bool queue_subtract(struct admission_shared *shared)
-{
-	uint32_t held = atomic_load_explicit(&shared->held[shared->queue], memory_order_relaxed);
-
-	while (held > 0)
-		if (atomic_compare_exchange_weak(&shared->held[shared->queue], &held, held - 1))
-			return true;
-	return false;
-}
-
-void admission_dequeue(const struct admission *admission, const struct peer *peer)
-{
-	struct admission_shared *shared = admission->shared;
-
-	if (peer)
-		source_move(admission, peer, shared->queue, admission->owner);
-	if (!queue_subtract(shared))
-		return;
-	atomic_fetch_sub(&shared->places, 1);
-	wake_waiting(shared);
-}
-
-void admission_take_back(const struct admission *admission, const struct peer *peer)
-{
-	struct admission_shared *shared = admission->shared;
-
-	if (source_is_limited(admission, peer))
-		source_move(admission, peer, shared->queue, admission->owner);
-	if (!queue_subtract(shared))
-		atomic_fetch_add(&shared->places, 1); /* it was taken for one that is lost: see admission_forget_queue() */
-	atomic_fetch_add_explicit(&shared->held[admission->owner], 1, memory_order_relaxed);
-}
-
-void admission_forget_queue(struct admission_shared *shared)
-{
-	if (atomic_load(&shared->held[shared->queue]) > 0)
-		admission_forget_owner(shared, shared->queue);
-}
-
-void admission_forget_owner(struct admission_shared *shared, uint32_t owner)
-{
-	uint32_t held = atomic_exchange(&shared->held[owner], 0), at = 0;
-
-	atomic_fetch_sub(&shared->places, held);
-	if (held > 0)
-		wake_waiting(shared);
-	sources_lock(shared);
-	while (at <= shared->sources_mask && shared->sources_used > 0) {
-		if (shared->sources[at].count > 0 && shared->sources[at].owner == owner)
-			source_remove(shared, at); /* another may have moved here: look again */
-		else
-			at++;
-	}
-	pthread_mutex_unlock(&shared->lock);
+	if (peer->family != AF_UNIX && admission->max_per_source > 0 && table_own(&table, admission))
+		(void) source_change(admission, &table, source_key(peer), -1, 0);
 }
 
 uint32_t admission_source_count(const struct admission *admission, const struct peer *peer)
 {
-	uint32_t total;
+	const struct admission all = { .shared = admission->shared };
+	struct others others;
 
-	sources_lock(admission->shared);
-	source_find(admission->shared, source_key(peer), admission->owner, &total);
-	pthread_mutex_unlock(&admission->shared->lock);
-	return total;
+	source_of_others(&all, source_key(peer), &others);
+	return (uint32_t) lesser(others.count, UINT32_MAX);
+}
+
+/* --- the supervisor --------------------------------------------------------------------- */
+
+int admission_open(struct admission_shared *shared)
+{
+	int r = siphash_key_make(&shared->hash_key);
+
+	shared->room = r < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return r < 0 ? r : shared->room < 0 ? -errno : 0;
+}
+
+void admission_close(struct admission_shared *shared)
+{
+	if (shared->room >= 0)
+		close(shared->room);
+	shared->room = -1;
+}
+
+static void change_begin(struct admission_shared *shared)
+{
+	atomic_fetch_add(&shared->changes, 1);
+}
+
+static void change_end(struct admission_shared *shared)
+{
+	atomic_fetch_add(&shared->changes, 1);
+}
+
+void admission_group_open(struct admission_shared *shared, uint32_t group, const struct admission_group *layout)
+{
+	struct admission_group *is = &shared->groups[group];
+
+	change_begin(shared);
+	is->sending = false;
+	is->capacity = layout->capacity;
+	is->sources = layout->sources;
+	is->stride = layout->stride;
+	is->first = layout->first;
+	is->generations = layout->generations;
+	atomic_store(&is->processes, atomic_load(&layout->processes));
+	change_end(shared);
+}
+
+void admission_queue_begin(struct admission_shared *shared)
+{
+	atomic_store(&shared->queue_in_use, true);
+}
+
+void admission_group_stopping(struct admission_shared *shared, uint32_t group)
+{
+	admission_queue_begin(shared);
+	atomic_store(&shared->groups[group].sending, true);
+}
+
+void admission_group_close(struct admission_shared *shared, uint32_t group)
+{
+	change_begin(shared);
+	atomic_store(&shared->groups[group].processes, 0);
+	atomic_store(&shared->groups[group].sending, false);
+	change_end(shared);
+}
+
+void admission_process_start(struct admission_shared *shared, uint32_t group, struct admission_process *process,
+                             _Atomic uint32_t *generation)
+{
+	static uint32_t last;
+
+	memset(process, 0, sizeof *process);
+	last = last == UINT32_MAX ? 1 : last + 1;
+	change_begin(shared);
+	atomic_fetch_add(&shared->processes, 1);
+	atomic_fetch_add(&shared->capacity, shared->groups[group].capacity);
+	atomic_store(generation, last);
+	change_end(shared);
+}
+
+void admission_process_end(struct admission_shared *shared, uint32_t group, struct admission_process *process,
+                           _Atomic uint32_t *generation)
+{
+	if (atomic_load(generation) == 0)
+		return;
+	change_begin(shared);
+	if (atomic_load(&shared->groups[group].sending))
+		atomic_fetch_add(&shared->supervisor.sent, lesser(atomic_load(&process->sent), shared->groups[group].capacity));
+	atomic_fetch_add(&shared->supervisor.received, lesser(atomic_load(&process->received), UINT32_MAX));
+	atomic_fetch_sub(&shared->processes, 1);
+	atomic_fetch_sub(&shared->capacity, shared->groups[group].capacity);
+	atomic_store(generation, 0);
+	change_end(shared);
+	wake_waiting(shared);
+}
+
+void admission_add_orphans(struct admission_shared *shared, int count)
+{
+	atomic_fetch_add(&shared->supervisor.held, (uint32_t) count);
+	if (count < 0)
+		wake_waiting(shared);
+}
+
+void admission_queue_settle(struct admission_shared *shared, unsigned count)
+{
+	bool sending = false;
+	uint64_t received, sent;
+
+	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++)
+		sending |= atomic_load(&shared->groups[g].processes) > 0 && atomic_load(&shared->groups[g].sending);
+	change_begin(shared);
+	received = queue_received(shared) - atomic_load(&shared->supervisor.received);
+	sent = queue_sent(shared) - atomic_load(&shared->supervisor.sent);
+	/* received + x = sent + y - count, with x and y as small as they can be */
+	atomic_store(&shared->supervisor.received, sent > received + count ? sent - received - count : 0);
+	atomic_store(&shared->supervisor.sent, sent < received + count ? received + count - sent : 0);
+	atomic_store(&shared->queue_in_use, sending || count > 0);
+	change_end(shared);
+	wake_waiting(shared);
 }

@@ -133,6 +133,27 @@ def test_totals_agree_with_the_clients(start, path):
 
 
 @needs_parser
+@pytest.mark.models("process", "prefork", "thread", "prethread", "poll", "epoll", "io_uring")
+def test_connections_of_each_worker(start, model, path):
+    """A gauge for each worker at work; together they are the connections."""
+    daemon = start(model, metrics_file=str(path), workers=4, stats_interval=1)
+    crowd = [daemon.connect() for _ in range(4)]
+    for sock in crowd:
+        peer.echo(sock, b"one of four")
+
+    def gauges():
+        found = metrics.read(path) if path.exists() else {}
+        return {label: number for (name, label), number in found.items() if name == "echod_worker_connections"}
+    proc.until(lambda: sum(gauges().values()) == 4, lambda: f"four connections: {gauges()}")
+    assert all(number <= 1 or model in echod.LOOPS for number in gauges().values()), gauges()
+    if model not in echod.SPAWN:
+        assert sorted(gauges()) == ["0", "1", "2", "3"]
+    for sock in crowd:
+        peer.finish(sock)
+    proc.until(lambda: sum(gauges().values()) == 0, lambda: f"no connection: {gauges()}")
+
+
+@needs_parser
 @pytest.mark.timeout(180)
 def test_totals_survive_the_death_of_workers(start, model, path):
     """Killed workers take no count with them; what they served ends as errors."""

@@ -1,8 +1,9 @@
-/* test_admission.c - places and sources, over several owners, and what a lost owner held */
+/* test_admission.c - connection slots and sources, over several processes, and what a lost process held */
 #include <config.h>
 
 #include <sched.h>
 #include <setjmp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -19,16 +20,65 @@
 
 #include "net/admission.h"
 
-#define OWNERS 8
-#define SOURCES 1024
+#define PROCESSES 8
+#define CAPACITY 1000
+#define SOURCES 2048
 
 static const struct network_set nobody = { NULL, 0 };
 
-static struct admission make(struct admission_shared *shared, uint32_t owner, uint32_t places, uint32_t per_source)
+/* What the supervisor and the processes of one group share; each test has its own. */
+struct shared {
+	struct admission_shared admission;
+	_Atomic uint32_t generations[PROCESSES];
+	char memory[PROCESSES][sizeof(struct admission_process) + SOURCES * sizeof(struct admission_source)];
+};
+
+static struct admission_process *process_of(struct shared *shared, uint32_t index)
+{
+	return (struct admission_process *) (void *) shared->memory[index];
+}
+
+static void process_start(struct shared *shared, uint32_t index)
+{
+	admission_process_start(&shared->admission, 0, process_of(shared, index), &shared->generations[index]);
+}
+
+static void process_end(struct shared *shared, uint32_t index)
+{
+	admission_process_end(&shared->admission, 0, process_of(shared, index), &shared->generations[index]);
+}
+
+/* Processes 1 to 7 run. */
+static struct shared *shared_make(uint32_t capacity)
+{
+	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct admission_group group;
+
+	assert_true(shared != MAP_FAILED);
+	assert_int_equal(admission_open(&shared->admission), 0);
+	atomic_init(&group.processes, PROCESSES);
+	group.capacity = capacity;
+	group.sources = SOURCES;
+	group.stride = sizeof shared->memory[0];
+	group.first = shared->memory[0];
+	group.generations = shared->generations;
+	admission_group_open(&shared->admission, 0, &group);
+	for (uint32_t i = 1; i < PROCESSES; i++)
+		process_start(shared, i);
+	return shared;
+}
+
+static void shared_free(struct shared *shared)
+{
+	admission_close(&shared->admission);
+	munmap(shared, sizeof *shared);
+}
+
+static struct admission make(struct shared *shared, uint32_t index, uint32_t slots, uint32_t per_source)
 {
 	return (struct admission) {
-		.shared = shared, .allow = &nobody, .deny = &nobody,
-		.max_connections = places, .max_per_source = per_source, .owner = owner,
+		.shared = &shared->admission, .own = process_of(shared, index), .group = 0, .index = index,
+		.allow = &nobody, .deny = &nobody, .max_connections = slots, .max_per_source = per_source,
 	};
 }
 
@@ -45,17 +95,22 @@ static struct peer peer_of(const char *text)
 
 static int setup(void **state)
 {
-	*state = admission_make(OWNERS, SOURCES);
-	return *state ? 0 : -1;
+	*state = shared_make(CAPACITY);
+	return 0;
 }
 
 static int teardown(void **state)
 {
-	admission_free(*state);
+	shared_free(*state);
 	return 0;
 }
 
-static void places_are_counted_over_all_owners(void **state)
+static uint32_t taken(struct shared *shared)
+{
+	return admission_places_taken(&shared->admission);
+}
+
+static void slots_are_counted_over_all_processes(void **state)
 {
 	struct admission one = make(*state, 1, 3, 0), two = make(*state, 2, 3, 0);
 
@@ -63,13 +118,30 @@ static void places_are_counted_over_all_owners(void **state)
 	assert_true(admission_take_place(&two));
 	assert_true(admission_take_place(&two));
 	assert_false(admission_take_place(&one));
-	assert_int_equal(admission_places_taken(*state), 3);
-	admission_forget_owner(*state, 2);
-	assert_int_equal(admission_places_taken(*state), 1);
+	assert_int_equal(taken(*state), 3);
+	process_end(*state, 2);
+	assert_int_equal(taken(*state), 1);
 	assert_true(admission_take_place(&one));
 	admission_give_place(&one);
 	admission_give_place(&one);
-	assert_int_equal(admission_places_taken(*state), 0);
+	assert_int_equal(taken(*state), 0);
+}
+
+/* The sum of all capacities is below the limit: but one process alone must not exceed it either. */
+static void a_process_alone_has_the_limit_too(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, PROCESSES * CAPACITY + 1, 0);
+
+	for (unsigned i = 0; i < one.max_connections; i++)
+		assert_true(admission_take_place(&one));
+	assert_false(admission_take_place(&one));
+	for (uint32_t i = 2; i < PROCESSES; i++)
+		process_end(shared, i);
+	assert_false(admission_take_place(&one));
+	admission_give_place(&one);
+	assert_true(admission_take_place(&one));
+	assert_false(admission_take_place(&one));
 }
 
 static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
@@ -91,7 +163,7 @@ static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
 	assert_int_equal(admission_source_count(&admission, &v4), 2);
 }
 
-static void a_lost_owner_gives_its_sources_back(void **state)
+static void a_lost_process_gives_its_sources_back(void **state)
 {
 	struct admission one = make(*state, 1, 100, 3), two = make(*state, 2, 100, 3);
 	struct peer peer = peer_of("192.0.2.1:1");
@@ -100,55 +172,63 @@ static void a_lost_owner_gives_its_sources_back(void **state)
 	assert_int_equal(admission_admit(&two, &peer), ADMISSION_OK);
 	assert_int_equal(admission_admit(&two, &peer), ADMISSION_OK);
 	assert_int_equal(admission_admit(&one, &peer), ADMISSION_SOURCE);
-	admission_forget_owner(*state, 2);
+	process_end(*state, 2);
 	assert_int_equal(admission_source_count(&one, &peer), 1);
 	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
+	/* nor does its successor have them */
+	process_start(*state, 2);
+	assert_int_equal(admission_source_count(&one, &peer), 2);
+	assert_int_equal(admission_admit(&two, &peer), ADMISSION_OK);
+	assert_int_equal(admission_source_count(&one, &peer), 3);
 }
 
-/* Random traffic of many sources and owners, against plain counters. */
-static void the_table_agrees_with_counters(void **state)
+/* Random traffic of many sources and processes, against plain counters. */
+static void the_tables_agree_with_counters(void **state)
 {
-	static unsigned counts[64][OWNERS];
+	static unsigned counts[64][PROCESSES];
 	uint32_t random = 12345;
 
 	memset(counts, 0, sizeof counts);
 	for (int i = 0; i < 200000; i++) {
 		char text[32];
-		unsigned source, owner, total = 0;
+		unsigned source, process, total = 0;
 		struct admission admission;
 		struct peer peer;
 
 		random = random * 1664525 + 1013904223;
 		source = random >> 26;
-		owner = random >> 20 & (OWNERS - 1);
+		process = 1 + (random >> 20) % (PROCESSES - 1);
 		snprintf(text, sizeof text, "10.0.%u.1:9", source);
 		peer = peer_of(text);
-		admission = make(*state, owner, 100, 40);
-		for (unsigned o = 0; o < OWNERS; o++)
-			total += counts[source][o];
+		admission = make(*state, process, 100, 40);
+		for (unsigned p = 0; p < PROCESSES; p++)
+			total += counts[source][p];
 		assert_int_equal(admission_source_count(&admission, &peer), total);
 		if (random >> 16 & 1) {
 			bool ok = admission_admit(&admission, &peer) == ADMISSION_OK;
 
 			assert_int_equal(ok, total < 40);
-			counts[source][owner] += ok;
-		} else if (counts[source][owner] > 0) {
+			counts[source][process] += ok;
+		} else if (counts[source][process] > 0) {
 			admission_leave(&admission, &peer);
-			counts[source][owner]--;
+			counts[source][process]--;
 		}
 		if (i % 5000 == 4999) {
-			admission_forget_owner(*state, owner);
+			process_end(*state, process);
+			process_start(*state, process);
 			for (unsigned s = 0; s < 64; s++)
-				counts[s][owner] = 0;
+				counts[s][process] = 0;
 		}
 	}
 }
 
 static void what_is_in_the_queue_counts(void **state)
 {
-	struct admission old = make(*state, 1, 3, 3), new = make(*state, 2, 3, 3);
+	struct shared *shared = *state;
+	struct admission old = make(shared, 1, 3, 3), new = make(shared, 2, 3, 3);
 	struct peer peer = peer_of("192.0.2.1:1");
 
+	admission_group_stopping(&shared->admission, 0);
 	for (int i = 0; i < 3; i++) {
 		assert_true(admission_take_place(&old));
 		assert_int_equal(admission_admit(&old, &peer), ADMISSION_OK);
@@ -156,47 +236,78 @@ static void what_is_in_the_queue_counts(void **state)
 	for (int i = 0; i < 2; i++)
 		admission_enqueue(&old, &peer);
 	assert_false(admission_take_place(&new));
-	assert_int_equal(admission_admit(&new, &peer), ADMISSION_SOURCE);
+	assert_true(admission_queue_pending(&new));
+	assert_int_equal(taken(shared), 3);
+	assert_int_equal(admission_source_count(&new, &peer), 1);
 	/* the old one has only the third now */
-	admission_forget_owner(*state, 1);
-	assert_int_equal(admission_places_taken(*state), 2);
-	assert_int_equal(admission_source_count(&new, &peer), 2);
+	process_end(shared, 1);
+	assert_int_equal(taken(shared), 2);
+	assert_int_equal(admission_source_count(&new, &peer), 0);
 
 	assert_true(admission_hold_place(&new, 9));
 	admission_dequeue(&new, &peer);
-	assert_int_equal(admission_places_taken(*state), 2);
-	assert_int_equal(admission_source_count(&new, &peer), 2);
-	/* the new one has one of them, the queue the other */
-	admission_forget_queue(*state);
-	assert_int_equal(admission_places_taken(*state), 1);
+	assert_int_equal(taken(shared), 2);
 	assert_int_equal(admission_source_count(&new, &peer), 1);
+	/* the new one has one of them, the other is lost */
+	admission_queue_settle(&shared->admission, 0);
+	assert_int_equal(taken(shared), 1);
+	assert_false(admission_queue_pending(&new));
 	admission_leave(&new, &peer);
 	admission_give_place(&new);
-	assert_int_equal(admission_places_taken(*state), 0);
+	assert_int_equal(taken(shared), 0);
 	assert_int_equal(admission_source_count(&new, &peer), 0);
 }
 
-static void what_cannot_be_sent_is_its_owners_again(void **state)
+static void what_an_earlier_daemon_left_in_the_queue_counts(void **state)
 {
-	struct admission admission = make(*state, 1, 3, 3);
+	struct shared *shared = *state;
+	struct admission admission = make(shared, 1, 3, 0);
 	struct peer peer = peer_of("192.0.2.1:1");
 
+	admission_queue_settle(&shared->admission, 2);
+	assert_true(admission_take_place(&admission));
+	assert_false(admission_take_place(&admission));
+	for (int i = 0; i < 2; i++) {
+		assert_true(admission_hold_place(&admission, 9));
+		admission_dequeue(&admission, &peer);
+	}
+	assert_int_equal(taken(shared), 3);
+	admission_queue_settle(&shared->admission, 0);
+	assert_int_equal(taken(shared), 3);
+	for (int i = 0; i < 3; i++)
+		admission_give_place(&admission);
+	assert_int_equal(taken(shared), 0);
+}
+
+static void a_full_process_takes_no_more_from_the_queue(void **state)
+{
+	struct admission admission = make(*state, 1, 100, 0);
+
+	assert_true(admission_hold_place(&admission, 2));
+	assert_true(admission_hold_place(&admission, 2));
+	assert_false(admission_hold_place(&admission, 2));
+	assert_int_equal(taken(*state), 2);
+}
+
+static void what_cannot_be_sent_stays(void **state)
+{
+	struct shared *shared = *state;
+	struct admission admission = make(shared, 1, 3, 3);
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	admission_group_stopping(&shared->admission, 0);
 	assert_true(admission_take_place(&admission));
 	assert_int_equal(admission_admit(&admission, &peer), ADMISSION_OK);
 	admission_enqueue(&admission, &peer);
 	admission_take_back(&admission, &peer);
-	admission_enqueue(&admission, &peer);
-	admission_forget_queue(*state); /* in the wrong moment: it is not lost for ever */
-	admission_take_back(&admission, &peer);
-	admission_forget_queue(*state);
-	assert_int_equal(admission_places_taken(*state), 1);
+	assert_int_equal(taken(shared), 1);
 	assert_int_equal(admission_source_count(&admission, &peer), 1);
-	admission_forget_owner(*state, 1);
-	assert_int_equal(admission_places_taken(*state), 0);
+	process_end(shared, 1);
+	assert_int_equal(taken(shared), 0);
 	assert_int_equal(admission_source_count(&admission, &peer), 0);
 }
 
-/* Who counts no sources takes one out of the queue that another, who does, has put there; and the other way round. */
+/* A process without the limit takes a connection out of the queue that another one has put there with it, and back. */
 static void the_limit_may_change_while_one_is_in_the_queue(void **state)
 {
 	struct admission with = make(*state, 1, 3, 3), without = make(*state, 2, 3, 0);
@@ -211,19 +322,115 @@ static void the_limit_may_change_while_one_is_in_the_queue(void **state)
 	assert_int_equal(admission_source_count(&with, &peer), 1);
 }
 
-#define KILLED 300
-#define SMALL_TABLE 32
-#define STEADY 5
-
-static void numbered_peer(struct peer *peer, unsigned number)
+/* Whatever a process writes into its own counts, others lose no more than what it can hold. */
+static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 {
-	char text[32];
+	struct shared *shared = shared_make(1);
+	struct admission one = make(shared, 1, 4, 2);
+	struct peer peer = peer_of("192.0.2.1:1");
+	uint32_t random = 99;
 
-	snprintf(text, sizeof text, "10.0.0.%u:9", number);
-	*peer = peer_of(text);
+	(void) state;
+	for (int round = 0; round < 1000; round++) {
+		for (size_t i = 0; i < sizeof shared->memory[2] / 4; i++) {
+			random = random * 1664525 + 1013904223;
+			memcpy(&shared->memory[2][4 * i], &random, 4);
+		}
+		assert_true(taken(shared) <= 1);
+		assert_true(admission_source_count(&one, &peer) <= 1);
+		for (int i = 0; i < 3; i++)
+			assert_true(admission_take_place(&one));
+		for (int i = 0; i < 3; i++)
+			admission_give_place(&one);
+		assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
+		admission_leave(&one, &peer);
+		process_end(shared, 2);
+		admission_queue_settle(&shared->admission, 0);
+		assert_int_equal(taken(shared), 0);
+		process_start(shared, 2);
+	}
+	shared_free(shared);
 }
 
-/* Come and go as fast as can be, until killed. */
+/* --- several at once ---------------------------------------------------------------------- */
+
+#define ROUNDS 20000 /* of two; several that stand in each other's way all the time have fewer */
+
+struct contest {
+	struct shared *shared;
+	_Atomic int inside, most, refused;
+	int rounds;
+	bool by_source;
+};
+
+struct contender {
+	struct contest *contest;
+	uint32_t index;
+	pthread_t thread;
+};
+
+/* As a process would: take the last slot, or the last connection of the source, and give it back. */
+static void *contend(void *argument)
+{
+	struct contender *contender = argument;
+	struct contest *contest = contender->contest;
+	struct admission admission = make(contest->shared, contender->index, contest->by_source ? 100 : 2, 2);
+	struct peer peer = { .family = AF_INET, .address = { 192, 0, 2, 1 } };
+
+	for (int i = 0; i < contest->rounds; i++) {
+		bool ok = contest->by_source ? admission_admit(&admission, &peer) == ADMISSION_OK : admission_take_place(&admission);
+		int inside, most;
+
+		if (!ok) {
+			atomic_fetch_add(&contest->refused, 1);
+			continue;
+		}
+		inside = atomic_fetch_add(&contest->inside, 1) + 1;
+		most = atomic_load(&contest->most);
+		while (inside > most && !atomic_compare_exchange_weak(&contest->most, &most, inside))
+			;
+		atomic_fetch_sub(&contest->inside, 1);
+		if (contest->by_source)
+			admission_leave(&admission, &peer);
+		else
+			admission_give_place(&admission);
+	}
+	return NULL;
+}
+
+/* `contenders` processes at once; never more than two are inside, and two are never refused. */
+static void contest(bool by_source, uint32_t contenders)
+{
+	struct contest contest = { .shared = shared_make(CAPACITY), .by_source = by_source,
+	                           .rounds = contenders > 2 ? ROUNDS / 40 : ROUNDS };
+	struct contender all[PROCESSES];
+
+	for (uint32_t i = 0; i < contenders; i++) {
+		all[i] = (struct contender) { .contest = &contest, .index = 1 + i };
+		assert_int_equal(pthread_create(&all[i].thread, NULL, contend, &all[i]), 0);
+	}
+	for (uint32_t i = 0; i < contenders; i++)
+		pthread_join(all[i].thread, NULL);
+	assert_in_range(atomic_load(&contest.most), 1, 2);
+	if (contenders <= 2)
+		assert_int_equal(atomic_load(&contest.refused), 0);
+	assert_int_equal(taken(contest.shared), 0);
+	shared_free(contest.shared);
+}
+
+static void limits_hold_among_processes(void **state)
+{
+	(void) state;
+	contest(false, 2);
+	contest(true, 2);
+	contest(false, 5);
+	contest(true, 5);
+}
+
+/* A process that is killed in the middle, with its table half changed, breaks nobody else's counts. */
+#define KILLED 300
+#define STEADY 5
+
 static void __attribute__((noreturn)) come_and_go(const struct admission *admission, const struct peer peers[], _Atomic unsigned *done)
 {
 	for (;;) {
@@ -235,20 +442,19 @@ static void __attribute__((noreturn)) come_and_go(const struct admission *admiss
 	}
 }
 
-/* One that is killed in the middle, with the lock in hand, breaks nobody else's counts. */
-static void whoever_is_killed_leaves_the_table_right(void **state)
+static void a_killed_process_leaves_nothing(void **state)
 {
-	struct admission_shared *shared = admission_make(OWNERS, SMALL_TABLE);
-	struct admission steady = make(shared, 1, 100, 100), killed = make(shared, 2, 100, 100);
+	struct admission steady = make(*state, 1, 100, 100), killed = make(*state, 2, 100, 100);
 	_Atomic unsigned *done = mmap(NULL, sizeof *done, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct peer peers[SMALL_TABLE];
-	unsigned fit = 0;
+	struct peer peers[2 * STEADY];
 
-	(void) state;
-	assert_non_null(shared);
 	assert_true(done != MAP_FAILED);
-	for (unsigned i = 0; i < SMALL_TABLE; i++)
-		numbered_peer(&peers[i], i + 1);
+	for (unsigned i = 0; i < 2 * STEADY; i++) {
+		char text[32];
+
+		snprintf(text, sizeof text, "10.0.0.%u:9", i + 1);
+		peers[i] = peer_of(text);
+	}
 	for (unsigned i = 0; i < STEADY; i++)
 		assert_int_equal(admission_admit(&steady, &peers[i]), ADMISSION_OK);
 	for (unsigned round = 0; round < KILLED; round++) {
@@ -262,31 +468,32 @@ static void whoever_is_killed_leaves_the_table_right(void **state)
 			sched_yield();
 		assert_int_equal(kill(pid, SIGKILL), 0);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
-		admission_forget_owner(shared, killed.owner);
+		process_end(*state, 2);
+		for (unsigned i = 0; i < 2 * STEADY; i++)
+			assert_int_equal(admission_source_count(&steady, &peers[i]), i < STEADY);
+		process_start(*state, 2);
 		for (unsigned i = 0; i < 2 * STEADY; i++)
 			assert_int_equal(admission_source_count(&steady, &peers[i]), i < STEADY);
 	}
-	for (unsigned i = 0; i < STEADY; i++)
-		admission_leave(&steady, &peers[i]);
-	/* and none of it is lost */
-	while (admission_admit(&steady, &peers[fit]) == ADMISSION_OK)
-		fit++;
-	assert_int_equal(fit, (SMALL_TABLE - 1) / 4 * 3);
 	munmap(done, sizeof *done);
-	admission_free(shared);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(places_are_counted_over_all_owners, setup, teardown),
+		cmocka_unit_test_setup_teardown(slots_are_counted_over_all_processes, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_process_alone_has_the_limit_too, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_source_is_an_ipv4_address_or_an_ipv6_64, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_lost_owner_gives_its_sources_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_table_agrees_with_counters, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_process_gives_its_sources_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_tables_agree_with_counters, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_in_the_queue_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_cannot_be_sent_is_its_owners_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_an_earlier_daemon_left_in_the_queue_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_full_process_takes_no_more_from_the_queue, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_sent_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup, teardown),
-		cmocka_unit_test(whoever_is_killed_leaves_the_table_right),
+		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
+		cmocka_unit_test(limits_hold_among_processes),
+		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,7 @@
 struct stage {
 	struct conf conf;
 	struct worker worker;
+	struct stats_slot slot;
 	struct listener listener;
 	struct datagram datagram;
 	struct addr addr; /* to reach the listener */
@@ -74,21 +75,20 @@ static uint64_t counted(const struct stage *stage, enum stats_counter counter)
 
 static struct stage *stage_open(int fd)
 {
-	struct stage *stage = calloc(1, sizeof *stage);
+	struct stage *stage = aligned_alloc(64, (sizeof *stage + 63) / 64 * 64);
 	int meter;
 
 	assert_non_null(stage);
+	memset(stage, 0, sizeof *stage);
 	assert_int_equal(listener_adopt(&stage->listener, fd, "test"), 0);
 	stage->addr = stage->listener.addr;
 	stage->worker = (struct worker) {
 		.conf = &stage->conf,
 		.workers = 1,
-		.board = stats_board_make(1),
 		.listeners = &stage->listener,
 		.listener_count = 1,
 	};
-	assert_non_null(stage->worker.board);
-	stage->worker.slot = &stage->worker.board->slots[0];
+	stage->worker.slot = &stage->slot;
 	meter = meter_make();
 	assert_true(meter >= 0);
 	assert_int_equal(datagram_open(&stage->datagram, &stage->worker, &stage->listener, meter), 0);
@@ -100,7 +100,6 @@ static struct stage *stage_open(int fd)
 static void stage_close(struct stage *stage)
 {
 	datagram_close(&stage->datagram);
-	stats_board_free(stage->worker.board);
 	network_set_clear(&stage->conf.deny);
 	listener_close(&stage->listener);
 	free(stage);
