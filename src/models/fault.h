@@ -33,8 +33,13 @@ static inline void fault_hang(unsigned index)
 		for (;;)
 			pause();
 }
+
+/* Worker `index` turns hostile and dies once a file of that number is in the directory ECHOD_FAULT_HOSTILE names; the file
+ * is removed. */
+void fault_hostile(unsigned index);
 #else
 #define fault_hang(index) ((void) (index))
+#define fault_hostile(index) ((void) (index))
 #define fault_number(name, otherwise) (otherwise)
 #endif
 
