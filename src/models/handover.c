@@ -333,7 +333,7 @@ void handover_backlog(const struct listener *listener, struct worker *sender)
 	struct addr addr;
 	int fd;
 
-	/* max-per-source is applied by the worker that takes the connection out of the queue */
+	/* not refused for max-per-source: in the backlog of a listener that stays they could have waited for their turn */
 	admission.max_per_source = 0;
 	/* clients that go on connecting must not keep the caller here: not more than can wait in the backlog at a time */
 	for (unsigned i = 0; i <= BACKLOG_MAX && has_room(sender); i++) {
