@@ -3,18 +3,23 @@
 #   make bench                    all models and the other servers that are installed; about half an hour
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
+#   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
 #   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
-# The results go to bench/: index.html, its first plot overview.svg, bench.json, and goals.json of the second.
+# The results go to bench/: index.html, its first plot overview.svg, bench.json, goals.json of the second and datagrams.json of the third.
 
-EXTRA_PROGRAMS += tests/bench/plain_epoll
-CLEANFILES += tests/bench/plain_epoll
+bench_programs = tests/bench/load_udp tests/bench/plain_epoll tests/bench/plain_udp
+EXTRA_PROGRAMS += $(bench_programs)
+CLEANFILES += $(bench_programs)
+tests_bench_load_udp_LDADD =
 tests_bench_plain_epoll_LDADD =
+tests_bench_plain_udp_LDADD =
 
 EXTRA_DIST += \
 	tests/bench/bench.py \
+	tests/bench/datagrams.py \
 	tests/bench/goals.py \
 	tests/bench/load.py \
 	tests/bench/overview.svg \
@@ -38,6 +43,10 @@ bench: echod echoc tests/bench/plain_epoll
 bench-goals: echod echoc tests/bench/plain_epoll
 	@$(run_bench) --goals $(BENCH_FLAGS)
 
+bench-datagrams: echod tests/bench/load_udp tests/bench/plain_udp
+	@$(PYTHON3) -B $(srcdir)/tests/bench/datagrams.py --echod '$(abs_builddir)/echod' \
+	--yardstick '$(abs_builddir)/tests/bench/plain_udp' --load '$(abs_builddir)/tests/bench/load_udp' --output bench $(BENCH_FLAGS)
+
 distclean-bench:
 	-rm -rf bench
-.PHONY: bench bench-goals distclean-bench
+.PHONY: bench bench-datagrams bench-goals distclean-bench
