@@ -408,6 +408,7 @@ static void read_numbers(struct reader *reader)
 	conf->max_connections = (unsigned) number_of(reader, CONF_MAX_CONNECTIONS);
 	conf->max_per_source = (unsigned) number_of(reader, CONF_MAX_PER_SOURCE);
 	conf->idle_timeout = (unsigned) number_of(reader, CONF_IDLE_TIMEOUT);
+	conf->tcp_keepalive = (unsigned) number_of(reader, CONF_TCP_KEEPALIVE);
 	conf->drain_timeout = (unsigned) number_of(reader, CONF_DRAIN_TIMEOUT);
 	conf->buffer_size = (size_t) number_of(reader, CONF_BUFFER_SIZE);
 	conf->socket_buffer = (unsigned) number_of(reader, CONF_SOCKET_BUFFER);

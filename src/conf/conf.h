@@ -30,6 +30,7 @@ enum conf_key {
 	CONF_MAX_CONNECTIONS,
 	CONF_MAX_PER_SOURCE,
 	CONF_IDLE_TIMEOUT,
+	CONF_TCP_KEEPALIVE,
 	CONF_DRAIN_TIMEOUT,
 	CONF_BUFFER_SIZE,
 	CONF_SOCKET_BUFFER,
@@ -94,6 +95,7 @@ struct conf {
 	unsigned max_connections;
 	unsigned max_per_source;
 	unsigned idle_timeout;  /* seconds; 0: never */
+	unsigned tcp_keepalive; /* seconds; 0: never */
 	unsigned drain_timeout; /* seconds */
 	size_t buffer_size;     /* bytes */
 	unsigned socket_buffer; /* bytes; 0: the kernel decides */

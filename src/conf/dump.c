@@ -66,6 +66,7 @@ static void dump_value(FILE *out, const struct conf *conf, enum conf_key key)
 	case CONF_MAX_CONNECTIONS: fprintf(out, "%u", conf->max_connections); break;
 	case CONF_MAX_PER_SOURCE: fprintf(out, "%u", conf->max_per_source); break;
 	case CONF_IDLE_TIMEOUT: fprintf(out, "%u", conf->idle_timeout); break;
+	case CONF_TCP_KEEPALIVE: fprintf(out, "%u", conf->tcp_keepalive); break;
 	case CONF_DRAIN_TIMEOUT: fprintf(out, "%u", conf->drain_timeout); break;
 	case CONF_BUFFER_SIZE: fprintf(out, "%zu", conf->buffer_size); break;
 	case CONF_SOCKET_BUFFER: fprintf(out, "%u", conf->socket_buffer); break;

@@ -24,6 +24,7 @@
 	KEY(MAX_CONNECTIONS, "max-connections", NUMBER, "0", 0, CONF_CONNECTIONS_MAX, "") \
 	KEY(MAX_PER_SOURCE, "max-per-source", NUMBER, "0", 0, 10000000, "") \
 	KEY(IDLE_TIMEOUT, "idle-timeout", NUMBER, "600", 0, 86400000, " seconds") \
+	KEY(TCP_KEEPALIVE, "tcp-keepalive", NUMBER, "300", 0, 32767, " seconds") \
 	KEY(DRAIN_TIMEOUT, "drain-timeout", NUMBER, "10", 0, 86400, " seconds") \
 	KEY(BUFFER_SIZE, "buffer-size", NUMBER, "65536", 512, 16777216, " bytes") \
 	KEY(SOCKET_BUFFER, "socket-buffer", NUMBER, "0", 4096, 1073741824, " bytes") \

@@ -58,6 +58,7 @@ static int open_beside(struct listener *listener, const struct building *buildin
 	struct listener_options options = {
 		.backlog = (int) building->conf->backlog,
 		.buffer = building->conf->socket_buffer,
+		.keepalive = building->conf->tcp_keepalive,
 		.freebind = building->conf->freebind,
 	};
 	int r = listener_open(listener, kind, addr, &options);
@@ -288,6 +289,12 @@ int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid)
 			return -errno;
 	}
 	return 0;
+}
+
+void sockets_set_keepalive(const struct sockets *set, unsigned seconds)
+{
+	for (size_t i = 0; i < set->count; i++)
+		listener_set_keepalive(&set->items[i], seconds);
 }
 
 void sockets_set_buffers(const struct sockets *set, unsigned bytes, bool were_set)

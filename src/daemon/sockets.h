@@ -45,6 +45,9 @@ uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
  * live on elsewhere. */
 void sockets_close(struct sockets *set, bool unlink_paths);
 
+/* Set tcp-keepalive of the listeners, in seconds. */
+void sockets_set_keepalive(const struct sockets *set, unsigned seconds);
+
 /* Give the files of unix listeners opened here to `uid` and `gid` (-1: unchanged). 0 or -errno. */
 int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid);
 

@@ -354,13 +354,8 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	} else if (r < 0) {
 		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.lines[0] : strerror(-r));
 	} else {
-		for (size_t i = 0; i < store->kept.count; i++) {
-			struct sockets one = { .items = &store->kept.items[i], .count = 1 };
-
-			if (!store->kept.items[i].keep)
-				store_forget(&one);
-		}
-		sockets_commit(&store->kept, conf);
+		retire_unnamed(supervisor, &store->kept, conf);
+		sockets_set_keepalive(&supervisor->sockets, conf->tcp_keepalive);
 		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, false);
 	}
 	conf_errors_clear(&errors);
@@ -703,6 +698,7 @@ static void reload_done(struct supervisor *supervisor)
 	} else {
 		tell_mismatch(supervisor, supervisor->current->conf);
 	}
+	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
 	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(supervisor, old, true, HAND_OVER_WAIT);

@@ -178,6 +178,8 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 			sockopt_prepare(fd);
 			if (worker->conf->socket_buffer > 0)
 				sockopt_set_buffers(fd, worker->conf->socket_buffer);
+			if (arrival->peer.family != AF_UNIX)
+				sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
 		}
 		arrival->fd = fd;
 		arrival->foreign = false;

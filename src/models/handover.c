@@ -283,6 +283,8 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 	/* sizes that the creator of an adopted listener chose are left alone */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
 		sockopt_set_buffers(arrival->fd, worker->conf->socket_buffer);
+	if (arrival->peer.family != AF_UNIX)
+		sockopt_set_keepalive(arrival->fd, worker->conf->tcp_keepalive);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;

@@ -181,6 +181,12 @@ void listener_set_buffers(const struct listener *listener, unsigned bytes)
 		sockopt_set_buffers(listener->fd, bytes);
 }
 
+void listener_set_keepalive(const struct listener *listener, unsigned seconds)
+{
+	if (listener->kind == LISTENER_STREAM && listener->addr.sa.sa_family != AF_UNIX)
+		sockopt_set_keepalive(listener->fd, seconds);
+}
+
 static int bind_and_listen(struct listener *listener, const struct listener_options *options)
 {
 	int family = listener->addr.sa.sa_family, r = 0;
@@ -210,6 +216,7 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 	if (listener->fd < 0)
 		return -errno;
 	set_options(listener);
+	listener_set_keepalive(listener, options->keepalive);
 	if (options->buffer > 0)
 		listener_set_buffers(listener, options->buffer);
 	r = bind_and_listen(listener, options);

@@ -27,6 +27,7 @@ struct listener_options {
 	int backlog;
 	unsigned buffer; /* socket-buffer, see listener_set_buffers(); set before listen(2), so that the window scale of the first
 	                  * connection fits it, too (tcp(7)) */
+	unsigned keepalive; /* tcp-keepalive, seconds */
 	bool freebind; /* bind an address that the host does not have (yet) */
 	bool shared;   /* beside another listener on the same port that agreed by listener_share_port() */
 };
@@ -58,6 +59,9 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 
 /* Set the socket buffers that TCP connections inherit from a stream listener, as sockopt_set_buffers() does. */
 void listener_set_buffers(const struct listener *listener, unsigned bytes);
+
+/* Set what TCP connections inherit from a stream listener: sockopt_set_keepalive(). */
+void listener_set_keepalive(const struct listener *listener, unsigned seconds);
 
 /* The number of datagrams that the kernel has dropped since the last call, or since the listener was opened or adopted,
  * because the queue of the socket was full (SO_MEMINFO, sock_diag(7)); also those with a wrong checksum. Of datagrams that

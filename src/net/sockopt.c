@@ -4,12 +4,16 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72 /* Linux 5.14 */
 #endif
+
+#define KEEPALIVE_PROBES 3
 
 int sockopt_set(int fd, int level, int option, int value)
 {
@@ -72,6 +76,33 @@ unsigned sockopt_buffer_max(int option)
 	close(fd);
 	/* INT_MAX / 2 is the kernel's own bound, one byte less than the largest value of the key */
 	return size <= 0 ? UINT_MAX : size >= INT_MAX - 1 ? UINT_MAX : (unsigned) size / 2;
+}
+
+/* TCP_USER_TIMEOUT in milliseconds for tcp-keepalive. For keepalive probes the kernel looks at it when the next probe is due:
+ * it ends the connection instead of sending the fourth probe, since the time was over half an interval before. Below three
+ * seconds there is no time for three probes, since the kernel counts whole seconds. */
+static unsigned user_timeout(unsigned seconds, unsigned interval)
+{
+	unsigned limit = 1000 * seconds + 2500 * interval, most = 2000 * seconds - 500;
+
+	return seconds == 0 ? 0 : limit < most ? limit : most;
+}
+
+void sockopt_set_keepalive(int fd, unsigned seconds)
+{
+	unsigned interval = seconds > 4 ? (seconds - 1) / 3 : 1, now = 0, limit = user_timeout(seconds, interval);
+	socklen_t size = sizeof now;
+
+	/* each `seconds` has a time of its own, so one call tells whether anything is to be changed */
+	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) < 0 || now == limit)
+		return;
+	if (seconds > 0) {
+		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int) seconds);
+		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int) interval);
+		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+	}
+	(void) sockopt_set(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
+	(void) sockopt_set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int) limit);
 }
 
 void sockopt_prepare(int fd)

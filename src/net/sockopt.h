@@ -15,6 +15,11 @@ void sockopt_set_buffers(int fd, unsigned bytes);
  * socket, since /proc may be hidden. UINT_MAX where no socket can be made. */
 unsigned sockopt_buffer_max(int option);
 
+/* Have TCP find out when the peer of `fd` is dead, within twice `seconds` (0 to 32767; 0: never): by three keepalive probes after
+ * `seconds` without a packet from it, or by data that it does not acknowledge (SO_KEEPALIVE, TCP_USER_TIMEOUT: tcp(7), RFC 5482).
+ * Connections inherit this from their listener. Not for unix sockets. */
+void sockopt_set_keepalive(int fd, unsigned seconds);
+
 /* Set one integer option. Returns 0 or -errno. */
 int sockopt_set(int fd, int level, int option, int value);
 

@@ -139,6 +139,7 @@ static void check_defaults(const struct conf *conf)
 	assert_int_equal(conf->max_connections, 0);
 	assert_int_equal(conf->max_per_source, 0);
 	assert_int_equal(conf->idle_timeout, 600);
+	assert_int_equal(conf->tcp_keepalive, 300);
 	assert_int_equal(conf->drain_timeout, 10);
 	assert_int_equal(conf->buffer_size, 65536);
 	assert_int_equal(conf->allow.count, 0);
@@ -186,6 +187,7 @@ static const char every_key[] =
 	"max-connections = 10000000\n"
 	"max-per-source = 5\n"
 	"idle-timeout = 86400000\n"
+	"tcp-keepalive = 32767\n"
 	"drain-timeout = 86400\n"
 	"buffer-size = 16777216\n"
 	"socket-buffer = 1073741824\n"
@@ -228,6 +230,7 @@ static void reads_every_key(void **state)
 	assert_int_equal(conf->max_connections, 10000000);
 	assert_int_equal(conf->max_per_source, 5);
 	assert_int_equal(conf->idle_timeout, 86400000);
+	assert_int_equal(conf->tcp_keepalive, 32767);
 	assert_int_equal(conf->drain_timeout, 86400);
 	assert_int_equal(conf->buffer_size, 16777216);
 	assert_int_equal(conf->socket_buffer, 1073741824);
@@ -384,7 +387,7 @@ static void holds_the_ranges(void **state)
 	} ranges[] = {
 		{ "workers", 0, 100000 }, { "port", 1, 65535 }, { "backlog", 1, 65535 },
 		{ "max-connections", 0, 10000000 }, { "max-per-source", 0, 10000000 },
-		{ "idle-timeout", 0, 86400000 }, { "drain-timeout", 0, 86400 }, { "buffer-size", 512, 16777216 },
+		{ "idle-timeout", 0, 86400000 }, { "tcp-keepalive", 0, 32767 }, { "drain-timeout", 0, 86400 }, { "buffer-size", 512, 16777216 },
 		{ "stats-interval", 0, 86400 }, { "udp-rate", 0, 1000000000 },
 	};
 
