@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "echo/conn.h"
 #include "echo/meter.h"
+#include "net/sockopt.h"
 #include "models/watch.h"
 
 #define BATCH 32
@@ -78,7 +79,7 @@ struct datagram_batch {
 /* An option that the kernel or the socket's family does not know is done without. */
 static void set_option(int fd, int level, int option, int value)
 {
-	(void) setsockopt(fd, level, option, &value, sizeof value);
+	(void) sockopt_set(fd, level, option, value);
 }
 
 /* --- receiving ------------------------------------------------------------------------- */
@@ -288,9 +289,9 @@ static void control_fill(struct msghdr *header, const struct datagram *datagram,
 
 		control_add(header, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
 	}
-	if (ipv4)
+	if (hops != datagram->hops && ipv4)
 		control_add(header, IPPROTO_IP, IP_TTL, &hops, sizeof hops);
-	else
+	if (hops != datagram->hops && !ipv4)
 		control_add(header, IPPROTO_IPV6, IPV6_HOPLIMIT, &hops, sizeof hops);
 	if (!datagram->worker->conf->reflect_dscp || traffic_class == 0)
 		return;
@@ -497,10 +498,11 @@ void datagram_finish(struct datagram *datagram)
 
 /* --- opening --------------------------------------------------------------------------- */
 
-void datagram_start(const struct datagram *datagram)
+void datagram_start(struct datagram *datagram)
 {
 	bool reflect_dscp = datagram->worker->conf->reflect_dscp;
-	int fd = datagram->listener->fd;
+	int fd = datagram->listener->fd, hops = dgram_answer_hops(DGRAM_HOPS_MAX);
+	bool ipv6 = datagram->listener->addr.sa.sa_family == AF_INET6;
 
 	set_option(fd, IPPROTO_IP, IP_RECVTTL, 1);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
@@ -511,6 +513,10 @@ void datagram_start(const struct datagram *datagram)
 	set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT);
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU, 0);
+	/* what most answers have, so that they need not name it */
+	if (sockopt_set(fd, IPPROTO_IP, IP_TTL, hops) == 0 &&
+	    (!ipv6 || sockopt_set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops) == 0))
+		datagram->hops = hops;
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVFRAGSIZE, 1);
 	/* of an adopted socket: the error queue is not read, and broadcasts are never sent */
 	set_option(fd, IPPROTO_IP, IP_RECVERR, 0);

@@ -27,6 +27,7 @@ struct datagram {
 	struct dgram_rules rules;
 	struct meter *meter;
 	bool wildcard;                /* the socket has no address of its own: each answer names its source address */
+	int hops;                     /* IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
 	int mtu;                      /* IPV6_MTU of the socket; 0: that of the interface */
 	struct datagram_batch *batch; /* about 2 MiB, of which only what is used costs memory */
 	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
@@ -38,7 +39,7 @@ int datagram_open(struct datagram *datagram, struct worker *worker, const struct
 void datagram_close(struct datagram *datagram);
 
 /* Set the options of the socket that reading needs. Before the first datagram_turn(), when no other process reads it. */
-void datagram_start(const struct datagram *datagram);
+void datagram_start(struct datagram *datagram);
 
 /* The socket is readable: take some batches, answer the datagrams that may be answered. Never blocks; an answer that
  * cannot be sent at once is dropped and counted. More datagrams may be waiting afterwards. */
