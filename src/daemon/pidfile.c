@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,13 +18,14 @@ static int same_file(int fd, const char *path)
 
 int pidfile_open(const char *path)
 {
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd, error;
 
 	for (;;) {
 		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 		if (fd < 0)
 			return -errno;
-		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		if (fcntl(fd, F_OFD_SETLK, &whole) < 0)
 			break;
 		if (!same_file(fd, path)) {
 			close(fd);
@@ -35,7 +35,7 @@ int pidfile_open(const char *path)
 			return fd;
 		break;
 	}
-	error = errno;
+	error = errno == EACCES ? EAGAIN : errno; /* both say that another process holds the lock: fcntl(2) */
 	close(fd);
 	return -error;
 }
@@ -58,6 +58,6 @@ void pidfile_close(int fd, const char *path)
 	if (fd < 0)
 		return;
 	if (same_file(fd, path) && unlink(path) < 0 && ftruncate(fd, 0) < 0)
-		errno = 0; /* it stays, with a stale number that nobody holds the lock for */
+		errno = 0; /* it stays, with the number of a process that does not hold the lock */
 	close(fd);
 }

@@ -7,7 +7,8 @@
 
 #include <sys/types.h>
 
-/* Create and lock (flock(2)) the file at `path` and write this process's id into it. Returns a
+/* Create and lock the file at `path` and write this process's id into it. The lock is an open file description lock (F_OFD_SETLK,
+ * fcntl(2)) for writing: unlike flock(2) it needs a descriptor that may write, so a user who can only read the file cannot hold it. Returns a
  * descriptor to be kept open for as long as the lock shall hold, or -errno: -EWOULDBLOCK where another
  * process holds the lock. */
 int pidfile_open(const char *path);

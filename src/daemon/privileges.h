@@ -11,7 +11,6 @@
 struct privileges {
 	uid_t uid; /* (uid_t) -1: stays */
 	gid_t gid; /* (gid_t) -1: stays */
-	int janitor; /* -1: none */
 };
 
 /* Look up `user` and `group` ("": none). A user without a group brings the user's own. Returns
@@ -21,13 +20,5 @@ int privileges_find(struct privileges *privileges, const char *user, const char 
 /* Become them for good: groups cleared, then the group, then the user; afterwards it is
  * verified that there is no way back. Returns 0 or -errno. */
 int privileges_drop(const struct privileges *privileges);
-
-/* Fork a small process that keeps today's privileges and does one thing: when this process
- * ends, however it does, it removes the `count` files at `paths`, which this process may not be able
- * to remove any more, as far as they are still the same files. Returns 0 or -errno. */
-int privileges_leave_janitor(struct privileges *privileges, const char *const paths[], size_t count);
-
-/* Have it remove nothing, if there is one: the sockets live on elsewhere. */
-void privileges_dismiss_janitor(const struct privileges *privileges);
 
 #endif

@@ -380,29 +380,6 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 	return -EIO;
 }
 
-/* Files that were made as root can be removed only by root: leave somebody who does it. */
-static int leave_janitor(struct supervisor *supervisor)
-{
-	const char **paths = calloc(supervisor->sockets.count + 1, sizeof *paths);
-	size_t count = 0;
-	int r = 0;
-
-	if (!paths)
-		return -ENOMEM;
-	for (size_t i = 0; i < supervisor->sockets.count; i++) {
-		const struct listener *listener = &supervisor->sockets.items[i];
-
-		if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted)
-			paths[count++] = listener->addr.un.sun_path;
-	}
-	if (supervisor->pidfile_path)
-		paths[count++] = supervisor->pidfile_path;
-	if (count > 0)
-		r = privileges_leave_janitor(&supervisor->privileges, paths, count);
-	free(paths);
-	return r;
-}
-
 static int drop_privileges(struct supervisor *supervisor, const struct conf *conf)
 {
 	struct privileges *privileges = &supervisor->privileges;
@@ -423,8 +400,6 @@ static int drop_privileges(struct supervisor *supervisor, const struct conf *con
 		return 0;
 	if (r == 0)
 		r = sockets_chown(&supervisor->sockets, privileges->uid, privileges->gid);
-	if (r == 0)
-		r = leave_janitor(supervisor);
 	if (r == 0)
 		r = privileges_drop(privileges);
 	if (r < 0)
@@ -1215,7 +1190,6 @@ static void finish_sockets(struct supervisor *supervisor)
 	if (stopping)
 		drain_end(supervisor);
 	if (supervisor->keep) {
-		privileges_dismiss_janitor(&supervisor->privileges);
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          supervisor->preserve.kept);
 		tell_drained(supervisor);
@@ -1265,7 +1239,6 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.signals = -1,
 		.relay = -1,
 		.pidfile = -1,
-		.privileges = { .janitor = -1 },
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.preserve = { .queue = -1 },
 		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },

@@ -357,18 +357,14 @@ class Daemon:
         return proc.until(reaped, "the daemon's end", timeout)[0]
 
     def stop(self, timeout=None):
-        """SIGTERM; it must exit 0 within drain-timeout and leave no process behind, but for the one that removes the files
-        of who became somebody else, and goes after it. Returns the seconds it took."""
+        """SIGTERM; it must exit 0 within drain-timeout and leave no process behind. Returns the seconds it took."""
         began = time.monotonic()
         self.term()
         status = self.wait_exit(timeout or self.keys.get("drain-timeout", 10) + 10)
         took = time.monotonic() - began
         assert status == self.expect, f"exit {status} instead of {self.expect}:\n{self.log()}"
-        if "user" in self.keys:
-            self.wait_gone()
-        else:
-            left = proc.tagged(self.tag)
-            assert not left, f"processes left behind: {left}"
+        left = proc.tagged(self.tag)
+        assert not left, f"processes left behind: {left}"
         return took
 
     def wait_gone(self, timeout=10.0):

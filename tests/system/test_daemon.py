@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import shutil
 import signal
 import socket
@@ -57,8 +58,8 @@ def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number
     """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
     # Leaks cannot be looked for by one who is traced.
     env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock",
-                                                   "-e", f"inject=flock:signal={number.name}"])
+    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=ftruncate",
+                                                   "-e", f"inject=ftruncate:signal={number.name}"])
     assert "before it was ready" in daemon.fails(echod.EX_OSERR)
 
 
@@ -273,21 +274,61 @@ def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
 
 
 @root
-def test_only_files_of_its_own_are_removed_by_a_daemon_that_became_somebody_else(start, visible, tmpdir):
-    """Another socket or pid file of the same name belongs to whoever made it."""
-    paths = [os.path.join(tmpdir, name) for name in ("echo.sock", "other.sock", "other.pid")]
-    daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}" for path in paths[:2]],
-                   pidfile=paths[2])
-    for path in paths[1:]:
-        os.unlink(path)
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(paths[1])
-        with open(paths[2], "w") as file:
-            file.write("1\n")
+def test_files_of_a_daemon_that_became_somebody_else(start, visible, tmpdir):
+    """It leaves what it may not remove, and its successor replaces it. No process stays root for this."""
+    path, pid = os.path.join(tmpdir, "echo.sock"), os.path.join(tmpdir, "echod.pid")
+    for _ in range(2):
+        daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}"], pidfile=pid)
+        peer.visit(path)
+        assert {proc.status(one)["Uid"].split()[0] for one in proc.tagged(daemon.tag)} == {"65534"}
+        assert os.stat(path).st_uid == 65534
         daemon.stop()
-        proc.until(lambda: not os.path.exists(paths[0]), "its own socket's end")
-        proc.until(lambda: not proc.tagged(daemon.tag), "no process left")
-        assert os.path.exists(paths[1]) and os.path.exists(paths[2])
+        with open(pid) as file:
+            assert file.read() == ""
+
+
+@root
+def test_standard_error_is_closed_by_a_daemon_that_became_somebody_else(visible, tmpdir):
+    """A pipeline behind it ends once it has started."""
+    with open(f"{tmpdir}/conf", "w") as file:
+        file.write(echod.conf_text(listen=["127.0.0.1"], port=echod.free_port(), user="nobody", log_target="syslog",
+                                   pidfile=f"{tmpdir}/echod.pid"))
+    read, write = os.pipe()
+    started = subprocess.run([visible, "-c", f"{tmpdir}/conf"], stdout=write, stderr=write, timeout=20)
+    os.close(write)
+    try:
+        with open(f"{tmpdir}/echod.pid") as file:
+            daemon = int(file.read())
+        try:
+            assert started.returncode == 0
+            assert select.select([read], [], [], 10)[0], "standard error is still open"
+            assert os.read(read, 1000) == b""
+        finally:
+            os.kill(daemon, signal.SIGTERM)
+            proc.until(lambda: os.waitpid(daemon, os.WNOHANG)[0], "the daemon's end")
+    finally:
+        os.close(read)
+
+
+@root
+@pytest.mark.parametrize("how", ["flock", "fcntl"])
+def test_a_reader_of_the_pid_file_cannot_lock_it(start, visible, tmpdir, how):
+    """Whoever may read it must not be able to keep the next daemon from starting."""
+    path = os.path.join(tmpdir, "echod.pid")
+    start(daemonize=True, pidfile=path).stop()
+    with open(path, "w"):
+        os.chmod(path, 0o644)
+    lock = ("import fcntl, sys, struct\n"
+            "fd = open(sys.argv[1])\n"
+            "try: fcntl.flock(fd, fcntl.LOCK_EX) if sys.argv[2] == 'flock' else fcntl.fcntl(fd, 37,\n"
+            "    struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))\n"
+            "except OSError: pass\n"
+            "print(flush=True); sys.stdin.read()")
+    holder = subprocess.Popen(["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-I", "-c", lock, path, how],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.read(1) == b"\n"
+    start(daemonize=True, pidfile=path).visit()
+    holder.communicate(timeout=10)
 
 
 def test_user_without_root_is_told(launch, visible):
