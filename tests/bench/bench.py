@@ -13,10 +13,10 @@ import time
 from dataclasses import asdict
 from datetime import datetime
 
+import cost
 import goals
 import load
 import page
-import proc
 import servers
 import table
 import where
@@ -83,7 +83,7 @@ class Bench:
     def __init__(self, options, directory):
         self.options, self.directory = options, directory
         self.timing = choose_timing(options)
-        self.cpus = proc.processors()
+        self.cpus = cost.processors()
         if self.cpus is None:
             die("it takes two processors, one for the server and one for the client, and only one may be used here")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

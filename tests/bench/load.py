@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-import proc
+import cost
 from servers import Unfit
 
 SAMPLE_EVERY = 0.02  # seconds between two looks at the server's processor time
@@ -75,13 +75,13 @@ def echoc(command, server, cpu, limit):
             before = time.monotonic()
             if before > until:
                 raise Unfit(f"it was not over after {limit:.0f} s")
-            used = proc.cpu_seconds(server.pid)
+            used = cost.cpu_seconds(server.pid)
             after = time.monotonic()
             samples.append(((before + after) / 2, used))
             pause = max(SAMPLE_EVERY, min(0.25, 20 * (after - before)))
             if select.select([ended], [], [], pause)[0]:
                 break
-        samples.append((time.monotonic(), proc.cpu_seconds(server.pid)))
+        samples.append((time.monotonic(), cost.cpu_seconds(server.pid)))
         out, err = client.communicate()
     finally:
         os.close(ended)
@@ -113,9 +113,9 @@ def measure(contestant, scenario, timing, options, cpus, directory):
     with contestant.start(scenario, cpus[0], directory) as server:
         command = [options.echoc, "--load", "--json", "-q", "--engine", options.engine, "-d", f"{timing.seconds}",
                    "--warmup", f"{timing.warmup}", *scenario.arguments(), server.host, str(server.port)]
-        busy, began = proc.processor_busy(cpus[0]), time.monotonic()
+        busy, began = cost.processor_busy(cpus[0]), time.monotonic()
         status, out, err, samples = echoc(command, server, cpus[1], timing.warmup + timing.seconds + PATIENCE)
-        busy, took = proc.processor_busy(cpus[0]) - busy, time.monotonic() - began
+        busy, took = cost.processor_busy(cpus[0]) - busy, time.monotonic() - began
         if status != 0:
             raise Unfit(f"echoc ended with {status}: {fault(out, err)}")
     report = json.loads(out)
@@ -191,14 +191,14 @@ def memory(contestant, held, cpus, directory):
         # The cost of a pool is there before the connections are: compare it with the least one.
         if pool:
             with contestant.start(empty, cpus[0], directory) as least:
-                before, floor = proc.memory_kib(least.pid), contestant.workers(empty)
+                before, floor = cost.memory_kib(least.pid), contestant.workers(empty)
         with contestant.start(held, cpus[0], directory) as server:
             if not pool:
                 hold(server, sockets, floor, held.size)
                 use_shared_buffers(sockets, held.size)
-                before = proc.memory_kib(server.pid)
+                before = cost.memory_kib(server.pid)
             hold(server, sockets, held.connections, held.size)
-            after = proc.memory_kib(server.pid)
+            after = cost.memory_kib(server.pid)
             count = held.connections - floor
             for each in sockets:
                 each.close()

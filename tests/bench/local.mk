@@ -19,12 +19,12 @@ tests_bench_plain_udp_LDADD =
 
 EXTRA_DIST += \
 	tests/bench/bench.py \
+	tests/bench/cost.py \
 	tests/bench/datagrams.py \
 	tests/bench/goals.py \
 	tests/bench/load.py \
 	tests/bench/overview.svg \
 	tests/bench/page.py \
-	tests/bench/proc.py \
 	tests/bench/servers.py \
 	tests/bench/stats.py \
 	tests/bench/table.py \
