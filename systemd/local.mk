@@ -55,8 +55,11 @@ install-systemd:
 
 uninstall-systemd:
 	@if $(systemd_here); then \
-		for command in "stop echod.service echod.socket" "disable echod.service" "disable echod.socket" daemon-reload; do \
-			systemctl --quiet $$command || :; \
-		done; \
+		for unit in echod.service echod-activated.service echod.socket \
+				`systemctl list-units --all --plain --no-legend 'echod@*.service' | cut -d ' ' -f 1`; do \
+			systemctl stop $$unit; \
+			systemctl disable $$unit; \
+		done 2>/dev/null; \
+		systemctl daemon-reload || :; \
 		journalctl --update-catalog || :; \
 	fi

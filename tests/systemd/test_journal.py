@@ -115,7 +115,9 @@ def test_uneventful_day(machine, model):
         machine.reload()
     machine.systemctl("stop", "echod")
     entries = machine.journal(since)
-    assert not [(entry["PRIORITY"], entry["MESSAGE"]) for entry in at_least(WARNING, entries)]
+    assert not [(entry["PRIORITY"], entry["MESSAGE"]) for entry in at_least(WARNING, entries)
+                # of systemd 262 where the machine has no cgroup controller for it
+                if not entry["MESSAGE"].endswith("ignoring: No data available")]
     ended = [entry for entry in entries if entry.get("MESSAGE_ID") == EVENTS["CONNECTION_ENDED"]]
     left_out = sum(int(re.search(r"\d+", entry["MESSAGE"])[0]) for entry in entries
                    if entry.get("MESSAGE_ID") == EVENTS["LINES_LEFT_OUT"])
