@@ -369,8 +369,11 @@ static uint64_t interval_advance(struct coordinator *coordinator, uint64_t now)
 	if (coordinator->run.options->report == 0 || now < atomic_load(&coordinator->run.measure_from))
 		return coordinator->run.options->report == 0 ? NSEC_NEVER
 							     : atomic_load(&coordinator->run.measure_from);
-	if (coordinator->interval.start == 0)
+	if (coordinator->interval.start == 0) {
 		interval_begin(coordinator, atomic_load(&coordinator->run.measure_from));
+		/* They are counted from the start of the measurement, which is noticed here a little later. */
+		coordinator->interval.at_start.echoes = coordinator->interval.at_start.bytes = 0;
+	}
 	if (!coordinator->interval.pending && now >= coordinator->interval.next)
 		interval_request(coordinator);
 	if (coordinator->interval.pending && interval_collected(coordinator)) {

@@ -1,4 +1,4 @@
-/* packet.h - what the IP layer tells about datagrams: TTL and traffic class of replies, ICMP errors
+/* packet.h - information of the IP layer on datagrams: TTL and traffic class of replies, ICMP errors
  *
  * For connected UDP sockets, see ip(7) and ipv6(7). Any thread.
  */
