@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import proc
+import cost
 import servers
 import stats
 import where
@@ -102,7 +102,7 @@ def measure(contestant, scenario, options, cpus, directory):
                 if not select.select([client.stdout], [], [], options.warmup + options.seconds + 20)[0]:
                     client.kill()
                     raise servers.Unfit("the client did not end")
-                marks.append((time.monotonic(), proc.cpu_seconds(server.pid)))
+                marks.append((time.monotonic(), cost.cpu_seconds(server.pid)))
                 line = client.stdout.readline()
                 if not line.startswith(word):
                     raise servers.Unfit(f"the client failed: {line}")
@@ -132,7 +132,7 @@ def parse():
 
 def main():
     options = parse()
-    cpus = proc.processors()
+    cpus = cost.processors()
     if cpus is None:
         sys.exit("bench: it takes two processors, one for the server and one for the client")
     unknown = set(options.scenarios) - {each.key for each in SCENARIOS}
