@@ -113,6 +113,9 @@ static void take(int fd)
 		fail("recvmmsg");
 	for (int i = 0; i < n; i++)
 		load.answered += (in[i].msg_len + load.size - 1) / load.size;
+	/* some were only late */
+	if (load.answered + load.lost > load.sent)
+		load.lost = load.sent - load.answered;
 }
 
 static void run(int fd, double seconds)
@@ -144,6 +147,7 @@ int main(int argc, char *argv[])
 	puts("begin");
 	fflush(stdout);
 	run(fd, atof(argv[6]));
-	printf("end %llu %llu\n", (unsigned long long) (load.answered - answered), (unsigned long long) (load.lost - lost));
+	printf("end %llu %llu\n", (unsigned long long) (load.answered - answered),
+	       (unsigned long long) (load.lost > lost ? load.lost - lost : 0));
 	return 0;
 }
