@@ -12,7 +12,7 @@ int privileges_find(struct privileges *privileges, const char *user, const char 
 	const struct passwd *passwd;
 	const struct group *entry;
 
-	*privileges = (struct privileges) { .uid = (uid_t) -1, .gid = (gid_t) -1 };
+	*privileges = (struct privileges) PRIVILEGES_NONE;
 	if (*user) {
 		passwd = getpwnam(user);
 		if (!passwd)

@@ -13,6 +13,8 @@ struct privileges {
 	gid_t gid; /* (gid_t) -1: stays */
 };
 
+#define PRIVILEGES_NONE { .uid = (uid_t) -1, .gid = (gid_t) -1 }
+
 /* Look up `user` and `group` ("": none). A user without a group brings the user's own. Returns
  * 0, or -ENOENT where there is no such name. */
 int privileges_find(struct privileges *privileges, const char *user, const char *group);

@@ -15,6 +15,7 @@
 struct building {
 	struct sockets *set, *have;
 	const struct conf *conf;
+	const struct privileges *owner;
 	struct conf_errors *errors;
 };
 
@@ -59,6 +60,8 @@ static int open_beside(struct listener *listener, const struct building *buildin
 		.backlog = (int) building->conf->backlog,
 		.buffer = building->conf->socket_buffer,
 		.keepalive = building->conf->tcp_keepalive,
+		.uid = building->owner->uid,
+		.gid = building->owner->gid,
 		.freebind = building->conf->freebind,
 	};
 	int r = listener_open(listener, kind, addr, &options);
@@ -193,9 +196,10 @@ static void forget(struct sockets *set)
 	*set = (struct sockets) { 0 };
 }
 
-int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors)
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
+                 struct conf_errors *errors)
 {
-	struct building building = { .set = set, .have = have, .conf = conf, .errors = errors };
+	struct building building = { .set = set, .have = have, .conf = conf, .owner = owner, .errors = errors };
 	int r = 0;
 
 	*set = (struct sockets) { 0 };
@@ -277,18 +281,6 @@ void sockets_close(struct sockets *set, bool unlink_paths)
 		listener_close(&set->items[i]);
 	}
 	forget(set);
-}
-
-int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid)
-{
-	for (size_t i = 0; i < set->count; i++) {
-		const struct listener *listener = &set->items[i];
-
-		if (listener->addr.sa.sa_family == AF_UNIX && !listener->adopted &&
-		    lchown(listener->addr.un.sun_path, uid, gid) < 0)
-			return -errno;
-	}
-	return 0;
 }
 
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds)

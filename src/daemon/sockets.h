@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "conf/conf.h"
+#include "daemon/privileges.h"
 #include "net/listener.h"
 
 struct sockets {
@@ -23,8 +24,10 @@ struct sockets {
 /* Fill `*set` with a listener for every address and protocol of `conf`, in order: taken from
  * `have` where it is there already (those are marked `keep` in `have` and remain its own until
  * sockets_commit()), opened otherwise. After them come listeners of `have` on single addresses that a wildcard address of `conf`
- * covers: to close them would reset clients for nothing. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
-int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, struct conf_errors *errors);
+ * covers: to close them would reset clients for nothing. The files of unix sockets
+ * belong to `owner`. On failure a message is added to `errors`, what was opened is closed, and -errno returned. */
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
+                 struct conf_errors *errors);
 
 /* Move the stream listeners of `have` that are not marked `keep` to `retired`, after listener_refuse_new(): they are to be closed
  * later, by sockets_close(). */
@@ -47,9 +50,6 @@ void sockets_close(struct sockets *set, bool unlink_paths);
 
 /* Set tcp-keepalive of the listeners, in seconds. */
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds);
-
-/* Give the files of unix listeners opened here to `uid` and `gid` (-1: unchanged). 0 or -errno. */
-int sockets_chown(const struct sockets *set, uid_t uid, gid_t gid);
 
 /* Set socket-buffer on all stream listeners; 0 returns it to the kernel, but on adopted ones only if echod had set it before
  * (`were_set`), since their creator may have (ReceiveBuffer= of systemd.socket(5)). */

@@ -326,7 +326,7 @@ static int listen_when_there(struct supervisor *supervisor, const struct conf *c
 	int r;
 
 	for (;;) {
-		r = sockets_open(&supervisor->sockets, conf, kept, errors);
+		r = sockets_open(&supervisor->sockets, conf, kept, &supervisor->privileges, errors);
 		if (r == 0 || !wait_for_address(supervisor, r, until))
 			return r;
 		if (!told)
@@ -380,32 +380,49 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 	return -EIO;
 }
 
-static int drop_privileges(struct supervisor *supervisor, const struct conf *conf)
+static int privileges_failed(struct supervisor *supervisor, const struct conf *conf, int r)
+{
+	start_failed(supervisor, EX_NOPERM, "cannot become user \"%s\" and group \"%s\": %s", conf->user, conf->group, strerror(-r));
+	return r;
+}
+
+/* Whom to become. Before listeners are opened: the files of unix sockets belong to the user. */
+static int find_privileges(struct supervisor *supervisor, const struct conf *conf)
 {
 	struct privileges *privileges = &supervisor->privileges;
 	int r = privileges_find(privileges, conf->user, conf->group);
 
-	if (r == 0 && geteuid() != 0 && (*conf->user || *conf->group)) {
-		bool other = (privileges->uid != (uid_t) -1 && privileges->uid != geteuid()) ||
-		             (privileges->gid != (gid_t) -1 && privileges->gid != getegid());
-
-		if (other) {
-			start_failed(supervisor, EX_NOPERM, "only root can become user \"%s\" and group \"%s\"; start as root, "
-			             "or remove user and group from %s", conf->user, conf->group, conf->path);
-			return -EPERM;
-		}
+	if (r < 0)
+		return privileges_failed(supervisor, conf, r);
+	if (geteuid() == 0) {
+		if (!*conf->user)
+			log_event(LOG_WARNING, EVENT_RUNS_AS_ROOT, "echod runs as root, since %s does not set user; set it, to "
+			          "\"root\" if this is intended", conf->path);
 		return 0;
 	}
-	if (r == 0 && privileges->uid == (uid_t) -1 && privileges->gid == (gid_t) -1)
+	if ((privileges->uid != (uid_t) -1 && privileges->uid != geteuid()) ||
+	    (privileges->gid != (gid_t) -1 && privileges->gid != getegid())) {
+		start_failed(supervisor, EX_NOPERM, "only root can become user \"%s\" and group \"%s\"; start as root, "
+		             "or remove user and group from %s", conf->user, conf->group, conf->path);
+		return -EPERM;
+	}
+	*privileges = (struct privileges) PRIVILEGES_NONE;
+	return 0;
+}
+
+static int drop_privileges(struct supervisor *supervisor, const struct conf *conf)
+{
+	struct privileges *privileges = &supervisor->privileges;
+	int r;
+
+	if (privileges->uid == (uid_t) -1 && privileges->gid == (gid_t) -1)
 		return 0;
-	if (r == 0)
-		r = sockets_chown(&supervisor->sockets, privileges->uid, privileges->gid);
-	if (r == 0)
-		r = privileges_drop(privileges);
+	r = privileges_drop(privileges);
 	if (r < 0)
-		start_failed(supervisor, EX_NOPERM, "cannot become user \"%s\" and group \"%s\": %s", conf->user, conf->group,
-		             strerror(-r));
-	return r;
+		return privileges_failed(supervisor, conf, r);
+	/* files that a reload makes belong to the user of this process */
+	*privileges = (struct privileges) PRIVILEGES_NONE;
+	return 0;
 }
 
 /* Everything up to the first crew. Takes `conf` over. Returns 0 or -errno with the status set. */
@@ -422,6 +439,8 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 		start_failed(supervisor, EX_OSERR, "cannot start: %s", strerror(-r));
 	if (r == 0)
 		r = open_pidfile(supervisor, conf);
+	if (r == 0)
+		r = find_privileges(supervisor, conf);
 	if (r == 0)
 		r = open_sockets(supervisor, conf, store);
 	if (r == 0)
@@ -552,7 +571,7 @@ static void reload_begin(struct supervisor *supervisor)
 		tend_retired(supervisor, INT64_MAX);
 	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
-		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &errors);
+		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &supervisor->privileges, &errors);
 	if (r < 0) {
 		reload_rejected(supervisor, conf, &errors);
 		return;
@@ -864,6 +883,12 @@ static void stop_begin(struct supervisor *supervisor)
 	enum store_stop stop = STORE_DROPPED;
 	unsigned room = 0;
 
+	/* the start waits for an address: it ends like one that failed */
+	if (!crew) {
+		supervisor->phase = PHASE_STOPPING;
+		notify_status("STOPPING=1", "Stopping");
+		return;
+	}
 	/* before the service is ready, no listener of its has been stored */
 	if (crew->conf->keep_connections)
 		stop = store_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
@@ -1239,6 +1264,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.signals = -1,
 		.relay = -1,
 		.pidfile = -1,
+		.privileges = PRIVILEGES_NONE,
 		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.preserve = { .queue = -1 },
 		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },

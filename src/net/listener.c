@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/if_addr.h>
+#include <linux/securebits.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,6 +14,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -160,7 +163,28 @@ static int bind_internet(struct listener *listener, const struct listener_option
 	return bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
 }
 
-static int bind_unix(const struct listener *listener)
+/* Create the file of a unix socket as its owner. It must not be created as root and given away: in a directory that another user
+ * owns, that user could replace it in between. The capabilities of root stay, so that the owner need not be able to write
+ * to the directory: capabilities(7), "Effect of user ID changes on capabilities". */
+static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
+{
+	int bits = prctl(PR_GET_SECUREBITS), r = -EPERM;
+
+	(void) prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP);
+	if (gid != (gid_t) -1)
+		setfsgid(gid);
+	if (uid != (uid_t) -1)
+		setfsuid(uid);
+	/* these calls do not fail, but tell what is set */
+	if ((gid == (gid_t) -1 || (gid_t) setfsgid((gid_t) -1) == gid) && (uid == (uid_t) -1 || (uid_t) setfsuid((uid_t) -1) == uid))
+		r = bind(listener->fd, &listener->addr.sa, listener->addr.len) < 0 ? -errno : 0;
+	setfsuid(geteuid());
+	setfsgid(getegid());
+	(void) prctl(PR_SET_SECUREBITS, bits);
+	return r;
+}
+
+static int bind_unix(const struct listener *listener, const struct listener_options *options)
 {
 	const struct addr *addr = &listener->addr;
 	int r = unix_remove_stale(addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
@@ -170,7 +194,7 @@ static int bind_unix(const struct listener *listener)
 		return r;
 	/* a socket file for its owner and group; the supervisor, which binds, has one thread */
 	mask = umask(0117);
-	r = bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
+	r = bind_as(listener, options->uid, options->gid);
 	umask(mask);
 	return r;
 }
@@ -198,7 +222,7 @@ static int bind_and_listen(struct listener *listener, const struct listener_opti
 	if (r == 0 && options->shared)
 		r = listener_share_port(listener, true);
 	if (r == 0)
-		r = family == AF_UNIX ? bind_unix(listener) : bind_internet(listener, options);
+		r = family == AF_UNIX ? bind_unix(listener, options) : bind_internet(listener, options);
 	if (r < 0)
 		return r;
 	if (listener->kind == LISTENER_STREAM && listen(listener->fd, options->backlog) < 0)

@@ -28,6 +28,8 @@ struct listener_options {
 	unsigned buffer; /* socket-buffer, see listener_set_buffers(); set before listen(2), so that the window scale of the first
 	                  * connection fits it, too (tcp(7)) */
 	unsigned keepalive; /* tcp-keepalive, seconds */
+	uid_t uid; /* owner and group of the file of a unix socket, for root; -1: the process's own */
+	gid_t gid;
 	bool freebind; /* bind an address that the host does not have (yet) */
 	bool shared;   /* beside another listener on the same port that agreed by listener_share_port() */
 };

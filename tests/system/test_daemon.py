@@ -1,7 +1,9 @@
 """echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
 
 import errno
+import grp
 import os
+import re
 import select
 import shutil
 import signal
@@ -329,6 +331,37 @@ def test_a_reader_of_the_pid_file_cannot_lock_it(start, visible, tmpdir, how):
     assert holder.stdout.read(1) == b"\n"
     start(daemonize=True, pidfile=path).visit()
     holder.communicate(timeout=10)
+
+
+@root
+@pytest.mark.parametrize("user", [None, "root", "nobody"])
+def test_root_without_a_user_is_warned(start, launch, visible, tmpdir, user):
+    text = echod.conf_text(listen=["127.0.0.1"], port=echod.free_port(), log_target="stderr", **({"user": user} if user else {}))
+    daemon = launch(program=visible, text=text).wait_ready()
+    assert bool(re.search("warning: .*root", daemon.log())) == (user is None), daemon.log()
+
+
+@root
+@pytest.mark.parametrize("stale", [False, True])
+def test_unix_socket_is_created_by_its_owner(start, visible, tmpdir, stale):
+    """bind(2) as root and chown(2) would be a race in a directory of another user. No write permission is needed there."""
+    directory = os.path.join(tmpdir, "sockets")
+    os.mkdir(directory, 0o755)
+    path = os.path.join(directory, "echo.sock")
+    if stale:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+    wrap = ["strace", "-D", "-f", "-qq", "-o", f"{tmpdir}/trace", "-e", "trace=/chown"] if shutil.which("strace") else []
+    daemon = start("epoll", program=visible, user="nobody", group="daemon", listen=[f"unix:{path}"], wrap=wrap)
+    made = os.stat(path)
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (65534, grp.getgrnam("daemon").gr_gid, 0o660)
+    peer.visit(path)
+    daemon.term()
+    assert daemon.wait_exit() == 0
+    daemon.wait_gone()  # strace(1) ends after the daemon
+    if wrap:
+        with open(f"{tmpdir}/trace") as file:
+            assert "chown" not in file.read()
 
 
 def test_user_without_root_is_told(launch, visible):
