@@ -588,24 +588,25 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 	return next;
 }
 
-void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until)
+void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64_t drain_until)
 {
 	struct scoreboard_shared *shared = scoreboard_shared(crew->ground->scoreboard);
 	struct stats_orders *orders = &shared->orders[crew->number];
 
 	if (crew->stopping) {
-		hand_over &= atomic_load(&orders->stop) == STOP_HAND_OVER;
+		if (atomic_load(&orders->stop) == STOP_DRAIN)
+			how = STOP_DRAIN;
 		hand_until = clock_earlier(hand_until, atomic_load(&orders->hand_until));
 		drain_until = clock_earlier(drain_until, atomic_load(&orders->drain_until));
 	}
 	atomic_store(&orders->hand_until, hand_until);
 	atomic_store(&orders->drain_until, drain_until);
 	admission_group_stopping(&shared->admission, (unsigned) crew->number);
-	atomic_store(&orders->stop, hand_over ? STOP_HAND_OVER : STOP_DRAIN);
+	atomic_store(&orders->stop, how);
 	close_fd(crew->stop_in);
 	crew->stop_in = -1;
 	crew->stopping = true;
-	crew->kill_at = drain_until + KILL_GRACE;
+	crew->kill_at = (drain_until > hand_until ? drain_until : hand_until) + KILL_GRACE;
 }
 
 void crew_kill(struct crew *crew)

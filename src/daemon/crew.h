@@ -88,10 +88,10 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status);
 /* Replace what must be replaced at `now`. Returns when to call again; INT64_MAX: need not. */
 int64_t crew_tend(struct crew *crew, int64_t now);
 
-/* Order the end: connections are handed over if `hand_over`, waiting for room in the queue until
+/* Stop it: `how` connections are treated; where they are handed over, workers wait for room in the queue until
  * `hand_until`, and what is left is drained until `drain_until` (clock_usec()). A crew that is stopping
- * already can be told again: of both orders, what ends it sooner holds. */
-void crew_stop(struct crew *crew, bool hand_over, int64_t hand_until, int64_t drain_until);
+ * already can be told again: a drain stays one, and of both times the earlier one holds. */
+void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64_t drain_until);
 
 /* End it at once. */
 void crew_kill(struct crew *crew);

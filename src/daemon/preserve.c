@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -125,6 +128,23 @@ int preserve_add(struct preserve *preserve, struct arrival *arrival)
 	return r;
 }
 
+static bool is_quiet(const struct arrival *arrival)
+{
+	int unread = 0, unsent = 0;
+
+	return conn_owed_total(&arrival->conn) == 0 &&
+	       (ioctl(arrival->fd, FIONREAD, &unread) < 0 || unread <= 0) &&
+	       (arrival->peer.family == AF_UNIX || ioctl(arrival->fd, SIOCOUTQ, &unsent) < 0 || unsent <= 0);
+}
+
+int preserve_or_flush(struct preserve *preserve, struct arrival *arrival)
+{
+	if (!preserve->flush || is_quiet(arrival))
+		return preserve_add(preserve, arrival);
+	drain_add(preserve->flush, arrival);
+	return 0;
+}
+
 int preserve_add_pack(struct preserve *preserve, struct pack *pack)
 {
 	struct pack *copy = pack_append(preserve);
@@ -161,7 +181,7 @@ int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct ar
 			continue;
 		}
 		preserve->highest = rest->fd;
-		r = preserve_add(preserve, rest);
+		r = preserve_or_flush(preserve, rest);
 		if (r < 0)
 			return r;
 		rest->fd = -1;

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "daemon/store.h"
 #include "echo/stats.h"
+#include "models/drain.h"
 #include "models/pack.h"
 #include "models/session.h"
 
@@ -27,6 +28,7 @@ struct preserve {
 	unsigned queues_left;      /* queues that the store still has room for */
 	int highest;               /* descriptor that arrived last: the lowest free one */
 	uint64_t kept;             /* connections sent */
+	struct drain *flush;       /* where connections go that are not quiet; NULL: all are preserved as they are */
 	struct stats_slot *slot;   /* where damaged connections are counted */
 };
 
@@ -37,7 +39,9 @@ void preserve_init(struct preserve *preserve, unsigned number, unsigned queues, 
  * be taken now: then a connection may be in `*rest`, the caller's; else its fd is -1. */
 int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct arrival *rest);
 
-/* Add a connection; takes it over. Returns 0, or -errno with the connection still the caller's. */
+/* Add a connection; takes it over. Returns 0, or -errno with the connection still the caller's. preserve_or_flush() has it
+ * flushed first where it is not quiet: where it owes bytes, or its peer has sent or not acknowledged some. */
+int preserve_or_flush(struct preserve *preserve, struct arrival *arrival);
 int preserve_add(struct preserve *preserve, struct arrival *arrival);
 
 /* Add a pack that was received and has not been read; it is empty then. Returns 0 or -ENOMEM. */

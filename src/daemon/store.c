@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "models/fault.h"
 
 #define NAME_OURS "echod-"
 #define NAME_QUEUE "echod-connections-"
@@ -334,7 +335,7 @@ enum store_stop store_ask_stop(const struct sockets *set, unsigned queues, unsig
 		if (unit.kept >= given(set) && unit.max > unit.kept)
 			*room = unit.max - unit.kept;
 	} else if (store_max() > 0) {
-		stop = STORE_UNKNOWN;
+		stop = fault_number("ECHOD_FAULT_RESTART", 0) ? STORE_KEPT : STORE_UNKNOWN;
 		if (store_max() > given(set) + queues)
 			*room = store_max() - given(set) - queues;
 	}

@@ -122,7 +122,8 @@ struct supervisor {
 	bool hurry;                   /* that has come */
 	struct ratelimit ignored;     /* lines about ignored signals */
 	bool keep;                    /* stopping: connections go into the descriptor store */
-	bool preserving;              /* ... which takes more of them */
+	bool flush;                   /* ... of which the manager may close them: what is owed is sent first */
+	bool preserving;              /* connections can be put into the store */
 	bool preserved;               /* ... and has got them all */
 	struct preserve preserve;
 	struct restore restore;       /* connections that a predecessor kept */
@@ -604,14 +605,17 @@ static void settle_queue(struct supervisor *supervisor)
 }
 
 /* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
-static void stop_crew(struct supervisor *supervisor, struct crew *crew, bool hand_over, int64_t wait)
+static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum stats_stop how, int64_t wait)
 {
 	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
-	int64_t now = clock_usec();
+	int64_t now = clock_usec(), drain = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 
 	settle_queue(supervisor);
 	supervisor->unsettled = true;
-	crew_stop(crew, hand_over, now + wait, now + wait + (int64_t) conf->drain_timeout * USEC_PER_SEC);
+	if (how == STOP_FLUSH)
+		crew_stop(crew, how, now + drain + wait, now + drain);
+	else
+		crew_stop(crew, how, now + wait, now + wait + drain);
 }
 
 /* Accept the clients that wait in the backlogs of `set` for the workers of the new configuration. */
@@ -695,7 +699,7 @@ static void reload_done(struct supervisor *supervisor)
 	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
 	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
-	stop_crew(supervisor, old, true, HAND_OVER_WAIT);
+	stop_crew(supervisor, old, STOP_HAND_OVER, HAND_OVER_WAIT);
 	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
 	refresh(supervisor, true);
@@ -714,19 +718,47 @@ static void stop_prepare(struct supervisor *supervisor, const struct conf *conf,
 	supervisor->drain_usec = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
 	drain_init(&supervisor->drain, conf->buffer_size, slot);
+	drain_set_flush(&supervisor->drain, supervisor->flush);
+	supervisor->preserve.flush = supervisor->flush ? &supervisor->drain : NULL;
 }
 
 /* The store takes no more, or not now: workers drain the connections that they still have. */
 static void preserve_failed(struct supervisor *supervisor, int error)
 {
-	supervisor->preserving = false;
+	supervisor->preserving = supervisor->flush = false;
+	supervisor->preserve.flush = NULL;
+	drain_set_flush(&supervisor->drain, false);
 	log_event(LOG_WARNING, EVENT_HANDOVER, "No more connections can be kept over the restart: %s; the others are drained",
 	          strerror(-error));
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), false, 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), STOP_DRAIN, 0);
 }
 
-/* Workers hand connections over, and wait for room in the queue. */
+/* Flush connections that a predecessor kept, and put into the store those that have been flushed; all, when the time for
+ * draining is over. */
+static void flush_rest(struct supervisor *supervisor, unsigned live_max, bool late)
+{
+	struct preserve *preserve = &supervisor->preserve;
+	struct drain *drain = &supervisor->drain;
+	struct arrival arrival;
+	int r = 0;
+
+	if (late)
+		preserve->flush = NULL;
+	for (unsigned i = 0; i < PRESERVE_BATCH && r == 0 && !late && drain->live < live_max; i++) {
+		if (!restore_next(&supervisor->restore, &arrival))
+			break;
+		r = preserve_or_flush(preserve, &arrival);
+	}
+	while (r == 0 && drain_take(drain, late, &arrival))
+		r = preserve_add(preserve, &arrival);
+	if (r == 0)
+		return;
+	drain_add(drain, &arrival);
+	preserve_failed(supervisor, r);
+}
+
+/* Connections from workers, which wait for room in the queue. */
 static void on_handed_over(struct supervisor *supervisor)
 {
 	struct arrival rest;
@@ -745,6 +777,8 @@ static void preserve_rest(struct supervisor *supervisor)
 	struct arrival rest;
 	int r;
 
+	if (supervisor->flush)
+		flush_rest(supervisor, 0, true);
 	/* some of what failed before can be done now: descriptors in flight have arrived */
 	while ((r = preserve_take(preserve, supervisor->ground.inbox, PRESERVE_LAST, &rest)) < 0) {
 		if (rest.fd >= 0)
@@ -786,9 +820,14 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 	struct rlimit limit = { .rlim_cur = 256 };
 	struct arrival arrival;
 
-	if (supervisor->keep && !supervisor->preserved)
-		return drain_serve(drain) ? now + DRAIN_TICK : INT64_MAX;
 	(void) getrlimit(RLIMIT_NOFILE, &limit);
+	if (supervisor->keep && !supervisor->preserved) {
+		bool busy = drain_serve(drain);
+
+		if (supervisor->flush)
+			flush_rest(supervisor, (unsigned) limit.rlim_cur / 2, now >= supervisor->drain_until);
+		return busy ? now + DRAIN_TICK : supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
+	}
 	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival))
 		drain_add(drain, &arrival);
 	return drain_serve(drain) ? now + DRAIN_TICK : INT64_MAX;
@@ -800,6 +839,11 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 	if (supervisor->phase != PHASE_STOPPING || !list_empty(&supervisor->crews))
 		return false;
 	if (supervisor->keep && !supervisor->preserved) {
+		bool flushing = supervisor->drain.live > 0 || restore_active(&supervisor->restore) ||
+		                handover_waiting(supervisor->ground.inbox) > 0;
+
+		if (supervisor->flush && flushing && !supervisor->hurry && clock_usec() < supervisor->drain_until)
+			return false;
 		preserve_rest(supervisor);
 		return stop_is_over(supervisor, drain_rest(supervisor, clock_usec()));
 	}
@@ -828,7 +872,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* what it may have accepted already goes back into the queue */
-	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING, HAND_OVER_WAIT);
+	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING ? STOP_HAND_OVER : STOP_DRAIN, HAND_OVER_WAIT);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -881,6 +925,7 @@ static void stop_begin(struct supervisor *supervisor)
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 	bool serving = supervisor->phase == PHASE_SERVING;
 	enum store_stop stop = STORE_DROPPED;
+	enum stats_stop how;
 	unsigned room = 0;
 
 	/* the start waits for an address: it ends like one that failed */
@@ -894,14 +939,17 @@ static void stop_begin(struct supervisor *supervisor)
 		stop = store_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
 		                      &room);
 	supervisor->keep = stop != STORE_DROPPED;
+	supervisor->flush = stop == STORE_UNKNOWN;
+	how = supervisor->flush ? STOP_FLUSH : supervisor->keep ? STOP_HAND_OVER : STOP_DRAIN;
 	supervisor->phase = PHASE_STOPPING;
 	stop_prepare(supervisor, crew->conf, room);
 	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections to the next process"
 	                                                   : "Sending what is owed to clients");
-	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->keep ? "Stopping for a restart: connections are kept"
-	                                                             : "Stopping: sending what is owed");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->flush ? "Stopping: connections are kept in case of a restart, after "
+	          "sending what is owed" : supervisor->keep ? "Stopping for a restart: connections are kept"
+	                                                    : "Stopping: sending what is owed");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), supervisor->keep, supervisor->keep ? PRESERVE_WAIT : 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how, supervisor->keep ? PRESERVE_WAIT : 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);

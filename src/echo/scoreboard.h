@@ -38,7 +38,12 @@
 #define SCOREBOARD_WORKERS_MAX (sizeof(void *) > 4 ? CONF_WORKERS_MAX : 6000)
 
 /* How a stopping crew treats its connections. */
-enum stats_stop { STOP_NONE, STOP_HAND_OVER, STOP_DRAIN };
+enum stats_stop {
+	STOP_NONE,
+	STOP_HAND_OVER, /* hand them over at once */
+	STOP_FLUSH,     /* as STOP_DRAIN, but hand each over where it would end */
+	STOP_DRAIN,     /* echo what has arrived by now, then end them */
+};
 
 /* The request to one crew to stop; its stop pipe says when to look. Written by the supervisor, trusted by workers. */
 struct stats_orders {

@@ -119,8 +119,20 @@ static void stop_some(struct body *body)
 {
 	bool hand_over = worker_stop_order(body->worker) == STOP_HAND_OVER;
 
+	body->turn.flush = worker_stop_order(body->worker) == STOP_FLUSH;
 	for (unsigned i = 0; i < BATCH && !list_empty(&body->sessions); i++)
 		body->ops->stop(body, first(&body->sessions), hand_over);
+}
+
+/* A draining session is handed over instead of being ended: once it owes nothing, or at the end of the time for draining.
+ * Returns whether nothing else is to be done with it now. */
+static bool hand_over_drained(struct body *body, struct session *session, bool late)
+{
+	int r = -ECANCELED;
+
+	if (body->turn.flush && session->conn.reason == CONN_OPEN && (late || turn_flushed(&body->turn, session)))
+		r = body->ops->hand_over(body, session);
+	return r == 0 || r == -EAGAIN;
 }
 
 static void drain_some(struct body *body)
@@ -136,6 +148,8 @@ static void drain_some(struct body *body)
 		struct session *session = first(&body->draining);
 
 		list_move_last(&body->drain_next, &session->link);
+		if (hand_over_drained(body, session, late))
+			continue;
 		if (late) {
 			session_cut(session, body->worker);
 			body->ops->end(body, session);

@@ -20,6 +20,9 @@ struct body_ops {
 	void (*end)(struct body *body, struct session *session);
 	/* The worker stops: hand the session over if `hand_over`; drain it otherwise, or where it cannot be handed over. */
 	void (*stop)(struct body *body, struct session *session, bool hand_over);
+	/* Hand a session over that is draining. Returns 0, and it is gone; -EAGAIN: to be tried again in the next round; or
+	 * another -errno. */
+	int (*hand_over)(struct body *body, struct session *session);
 	/* Look again at a session that is draining. */
 	void (*drain)(struct body *body, struct session *session);
 };

@@ -12,11 +12,25 @@ void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot)
 {
 	*drain = (struct drain) { .slot = slot };
 	list_init(&drain->sessions);
+	list_init(&drain->flushed);
 	drain->ready = turn_open(&drain->turn, limit, 0, &drain->tally) == 0;
+}
+
+void drain_set_flush(struct drain *drain, bool flush)
+{
+	drain->turn.flush = flush;
+}
+
+static void count_drained(struct drain *drain)
+{
+	drain->count++;
+	stats_add(drain->slot, STAT_TAKEN_OVER, 1);
+	stats_add(drain->slot, STAT_ENDED_DRAIN, 1);
 }
 
 static void session_end(struct drain *drain, struct session *session)
 {
+	count_drained(drain);
 	turn_drop_pipe(&drain->turn, session);
 	list_remove(&session->link);
 	drain->live--;
@@ -30,12 +44,10 @@ void drain_add(struct drain *drain, const struct arrival *arrival)
 {
 	struct session *session = drain->ready ? calloc(1, sizeof *session) : NULL;
 
-	drain->count++;
-	stats_add(drain->slot, STAT_TAKEN_OVER, 1);
-	stats_add(drain->slot, STAT_ENDED_DRAIN, 1);
 	if (!session) {
 		struct conn conn = arrival->conn;
 
+		count_drained(drain);
 		close(arrival->fd);
 		conn_clear(&conn);
 		return;
@@ -43,9 +55,31 @@ void drain_add(struct drain *drain, const struct arrival *arrival)
 	session->conn = arrival->conn;
 	session->peer = arrival->peer;
 	session->watch.fd = arrival->fd;
+	session_touch(session, arrival->active);
 	list_append(&drain->sessions, &session->link);
 	drain->live++;
 	turn_drain(session);
+}
+
+bool drain_take(struct drain *drain, bool all, struct arrival *arrival)
+{
+	struct list *from = list_empty(&drain->flushed) && all ? &drain->sessions : &drain->flushed;
+	struct session *session;
+
+	if (list_empty(from))
+		return false;
+	session = LIST_ENTRY(from->next, struct session, link);
+	*arrival = (struct arrival) {
+		.fd = session->watch.fd,
+		.foreign = true,
+		.conn = session->conn,
+		.peer = session->peer,
+		.active = session_active_usec(session, clock_usec()),
+	};
+	list_remove(&session->link);
+	drain->live--;
+	free(session);
+	return true;
 }
 
 bool drain_serve(struct drain *drain)
@@ -57,19 +91,23 @@ bool drain_serve(struct drain *drain)
 		unsigned want = turn_step(&drain->turn, session, true, clock_coarse_usec());
 
 		next = at->next;
-		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session)))
+		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&drain->turn, session)))
 			session_end(drain, session);
+		else if (drain->turn.flush && turn_flushed(&drain->turn, session))
+			list_move_last(&drain->flushed, &session->link);
 	}
 	stats_publish(drain->slot, &drain->tally);
-	return !list_empty(&drain->sessions);
+	return drain->live > 0;
 }
 
 unsigned drain_cut(struct drain *drain)
 {
+	struct list *lists[] = { &drain->flushed, &drain->sessions };
 	unsigned count = 0;
 
-	for (; !list_empty(&drain->sessions); count++)
-		session_end(drain, LIST_ENTRY(drain->sessions.next, struct session, link));
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+		for (; !list_empty(lists[i]); count++)
+			session_end(drain, LIST_ENTRY(lists[i]->next, struct session, link));
 	turn_close(&drain->turn);
 	return count;
 }

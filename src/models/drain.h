@@ -15,9 +15,10 @@ struct drain {
 	struct list sessions;
 	struct turn turn;
 	struct stats_tally tally;
+	struct list flushed;     /* drain_take() */
 	bool ready;              /* there is memory to drain anything */
 	struct stats_slot *slot;
-	unsigned count, live;    /* connections added so far, and those that have not ended */
+	unsigned count, live;    /* connections that were drained, and those that have not ended yet */
 };
 
 /* Prepare for connections that may hold `limit` bytes each, and are counted in `slot`. */
@@ -25,6 +26,12 @@ void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot);
 
 /* Drain `arrival`, whose descriptor and memory it takes over. Where there is no memory, the connection is closed. */
 void drain_add(struct drain *drain, const struct arrival *arrival);
+
+/* With `flush`, a connection that has got everything does not end, but is returned by drain_take(); as long as that is set. */
+void drain_set_flush(struct drain *drain, bool flush);
+
+/* Take back a connection that has got everything, or with `all` any one. Returns whether there was one. */
+bool drain_take(struct drain *drain, bool all, struct arrival *arrival);
 
 /* Echo what can be echoed now; false once every connection has got everything. To be called again in 10 ms. */
 bool drain_serve(struct drain *drain);

@@ -105,14 +105,14 @@ static bool may_wait(struct worker *worker)
 	int64_t now = clock_usec();
 
 	worker_beat(worker, now);
-	return worker_stop_order(worker) == STOP_HAND_OVER && now < atomic_load(&worker->orders->hand_until);
+	return worker_stop_order(worker) != STOP_DRAIN && now < atomic_load(&worker->orders->hand_until);
 }
 
 static int send_when_room(struct worker *worker, const struct session *session)
 {
 	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 
-	while (worker->outbox_fd >= 0 && worker_stop_order(worker) == STOP_HAND_OVER) {
+	while (worker->outbox_fd >= 0 && worker_stop_order(worker) != STOP_DRAIN) {
 		int r = handover_send(worker->outbox_fd, session);
 
 		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))

@@ -48,7 +48,7 @@ static void session_update(struct loop *loop, struct session *session, unsigned 
 {
 	unsigned interest = to_interest(want);
 
-	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session))) {
+	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&loop->body.turn, session))) {
 		session_end(&loop->body, session);
 		return;
 	}
@@ -83,24 +83,27 @@ static int session_start(struct body *body, struct session *session)
 	return r;
 }
 
-static bool session_hand_over(struct loop *loop, struct session *session)
+static int session_hand_over(struct body *body, struct session *session)
 {
-	struct body *body = &loop->body;
+	struct loop *loop = of_body(body);
+	int r = turn_empty_pipe(&body->turn, session);
 
-	if (turn_empty_pipe(&body->turn, session) < 0 || handover_send_wait(body->worker, session) < 0)
-		return false;
+	if (r == 0)
+		r = handover_send_wait(body->worker, session);
+	if (r < 0)
+		return r;
 	loop->ops->remove(loop->ready, &session->watch, false);
 	list_remove(&session->link);
 	session_forget(session, body->worker);
 	pool_give(&body->pool, session);
-	return true;
+	return 0;
 }
 
 static void session_stop(struct body *body, struct session *session, bool hand_over)
 {
 	struct loop *loop = of_body(body);
 
-	if (hand_over && session_hand_over(loop, session))
+	if (hand_over && session_hand_over(body, session) == 0)
 		return;
 	body_drain_begin(body, session);
 	session_serve(loop, session, true);
@@ -115,6 +118,7 @@ static const struct body_ops loop_body_ops = {
 	.start = session_start,
 	.end = session_end,
 	.stop = session_stop,
+	.hand_over = session_hand_over,
 	.drain = session_drain,
 };
 

@@ -16,16 +16,31 @@ int serve_turn_open(struct turn *turn, struct worker *worker)
 	return turn_open(turn, worker->conf->buffer_size, 1, &worker->tally);
 }
 
-/* The order to stop has come. Returns whether the session is gone. */
+/* Returns whether the session is gone. */
+static bool hand_over(struct worker *worker, struct turn *turn, struct session *session)
+{
+	if (turn_empty_pipe(turn, session) < 0 || handover_send_wait(worker, session) < 0)
+		return false;
+	session_forget(session, worker);
+	return true;
+}
+
+/* The request to stop has come. Returns whether the session is gone. */
 static bool stop(struct worker *worker, struct turn *turn, struct session *session)
 {
-	if (worker_stop_order(worker) == STOP_HAND_OVER && turn_empty_pipe(turn, session) == 0 &&
-	    handover_send_wait(worker, session) == 0) {
-		session_forget(session, worker);
+	if (worker_stop_order(worker) == STOP_HAND_OVER && hand_over(worker, turn, session))
 		return true;
-	}
 	turn_drain(session);
 	return false;
+}
+
+/* A draining session is handed over instead of being ended: once it owes nothing, or at the end of the time for draining.
+ * Returns whether it is gone. */
+static bool hand_over_drained(struct worker *worker, struct turn *turn, struct session *session, int64_t now)
+{
+	turn->flush = worker_stop_order(worker) == STOP_FLUSH;
+	return turn->flush && session->conn.reason == CONN_OPEN &&
+	       (turn_flushed(turn, session) || !worker_may_drain(worker, now)) && hand_over(worker, turn, session);
 }
 
 static int64_t next_deadline(const struct worker *worker, const struct session *session, int64_t now)
@@ -94,8 +109,10 @@ void serve(struct worker *worker, struct turn *turn, const struct arrival *arriv
 			worker_check_work(worker, before, session.watch.fd, waited);
 		stats_publish(worker->slot, &worker->tally);
 		worker_beat(worker, now);
+		if (session.conn.draining && hand_over_drained(worker, turn, &session, now))
+			return;
 		if (want & CONN_LINGER)
-			(void) turn_linger(&session);
+			(void) turn_linger(turn, &session);
 		if (session.conn.draining) {
 			turn_unsent_add(turn, &session);
 			turn_unsent_publish(turn, worker->slot, now);

@@ -326,11 +326,20 @@ void turn_unsent_publish(struct turn *turn, struct stats_slot *slot, int64_t now
 		turn->unsent_at = now + UNSENT_INTERVAL;
 }
 
-bool turn_linger(struct session *session)
+bool turn_flushed(const struct turn *turn, const struct session *session)
+{
+	/* what a unix socket sent lies in the peer's queue already */
+	return conn_want(&session->conn, turn->limit) == CONN_LINGER &&
+	       (session->peer.family == AF_UNIX || unacknowledged(session) == 0);
+}
+
+bool turn_linger(const struct turn *turn, struct session *session)
 {
 	char unread[16 << 10]; /* not written to: see MSG_TRUNC in tcp(7) */
 	ssize_t n = 1;
 
+	if (turn->flush)
+		return false;
 	/* what a unix socket sent lies in the peer's queue already, which our close does not touch */
 	if (session->peer.family == AF_UNIX) {
 		conn_end(&session->conn, CONN_DRAIN);

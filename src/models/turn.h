@@ -35,6 +35,7 @@ struct turn {
 	int64_t unsent_at;     /* when to sum up again what clients have not acknowledged */
 	uint64_t unsent;       /* the sum so far, in a round that sums up */
 	bool summing;
+	bool flush;            /* draining sessions do not end: see turn_flushed() */
 	struct stats_tally *tally;
 };
 
@@ -56,10 +57,14 @@ void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t
 /* Most bytes that one call of turn_linger() discards: a client that keeps sending must not keep the worker there. */
 #define TURN_LINGER_MAX (256U << 10)
 
-/* A draining session that wants CONN_LINGER: send FIN, discard at most TURN_LINGER_MAX bytes of what still comes, and end it
+/* A draining session that wants CONN_LINGER: nothing with turn->flush; else send FIN, discard at most TURN_LINGER_MAX bytes of what still comes, and end it
  * with CONN_DRAIN once the peer's kernel has acknowledged everything or the connection is broken. Returns true once it has
  * ended; otherwise to be called again, in 10 ms or when readable. */
-bool turn_linger(struct session *session);
+bool turn_linger(const struct turn *turn, struct session *session);
+
+/* Whether a draining session owes nothing, and its peer has acknowledged everything: where it need not end, it can be handed
+ * over now without the risk that a later close of it loses anything. */
+bool turn_flushed(const struct turn *turn, const struct session *session);
 
 /* While draining: sum up how many bytes the clients have not acknowledged yet, and publish the sum of a round over all
  * draining sessions, at intervals, in the slot. That it gets less may be the only sign for seconds that a drain goes

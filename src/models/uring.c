@@ -14,15 +14,24 @@
 
 /* --- stop ------------------------------------------------------------------------------ */
 
-/* Returns whether the session is gone. */
-static bool session_hand_over(struct uring *uring, struct session *session)
+static int session_hand_over(struct body *body, struct session *session)
 {
-	struct body *body = &uring->body;
+	struct uring *uring = uring_of(body);
+	int r;
 
-	if (turn_empty_pipe(&body->turn, session) < 0 || handover_send_wait(body->worker, session) < 0)
-		return false;
-	uring_session_forget(uring, session);
-	return true;
+	/* at the end of a drain: nothing is started any more, and this is tried again */
+	if (ring_state(&uring->ring, &session->watch)->op != RING_NONE) {
+		if (!uring->quiescing)
+			ring_cancel_all(&uring->ring);
+		uring->quiescing = true;
+		return -EAGAIN;
+	}
+	r = turn_empty_pipe(&body->turn, session);
+	if (r == 0)
+		r = handover_send_wait(body->worker, session);
+	if (r == 0)
+		uring_session_forget(uring, session);
+	return r;
 }
 
 static void session_stop(struct body *body, struct session *session, bool hand_over)
@@ -34,7 +43,7 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 		uring_session_end(body, session);
 		return;
 	}
-	if (hand_over && session_hand_over(uring, session))
+	if (hand_over && session_hand_over(body, session) == 0)
 		return;
 	body_drain_begin(body, session);
 	uring_session_serve(uring, session, true);
@@ -50,6 +59,7 @@ static const struct body_ops uring_body_ops = {
 	.start = uring_session_start,
 	.end = uring_session_end,
 	.stop = session_stop,
+	.hand_over = session_hand_over,
 	.drain = session_drain,
 };
 

@@ -221,7 +221,7 @@ void uring_session_update(struct uring *uring, struct session *session, unsigned
 {
 	struct uring_state *state = state_of(uring, session);
 
-	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(session))) {
+	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&uring->body.turn, session))) {
 		uring_session_end(&uring->body, session);
 	} else if (uring->quiescing) {
 		return;

@@ -20,12 +20,14 @@ ALL_AT_A_TIME = [model for model in echod.MODELS if model not in echod.SERIAL]
 STOCK, TINY = "212992", "1"
 
 
-@pytest.fixture
-def small_queues():
-    """queue(size): environment of a daemon whose queues have a send buffer of twice `size` bytes."""
+@pytest.fixture(params=["restart", "unknown"])
+def small_queues(request):
+    """small_queues(size): environment of a daemon whose queues have a send buffer of twice `size` bytes, and which learns from
+    the manager that a stop is part of a restart, or does not learn which it is."""
     if "fault points" not in echod.run("-V").stdout:
         pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
-    return lambda size: {"FDSTORE": "128", "ECHOD_FAULT_QUEUE": size}
+    env = {"FDSTORE": "128", "ECHOD_FAULT_RESTART": "1" if request.param == "restart" else None}
+    return lambda size: {**env, "ECHOD_FAULT_QUEUE": size}
 
 
 class Kept:
@@ -118,6 +120,7 @@ def test_several_queues(start, small_queues, model):
         peer.finish(client)
 
 
+@pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
 @pytest.mark.models(*echod.SERIAL)
 def test_waiting_connections_keep_their_order(start, small_queues, model):
     """Where few are served at a time, the others are served in the order in which they came, over more restarts."""
@@ -247,3 +250,25 @@ def test_a_barrier_only_for_what_was_stored(start, small_queues):
     daemon.visit()
     stop(daemon)
     assert daemon.notify.all("BARRIER")
+
+
+def test_a_stop_that_may_be_a_restart(start, crowd, model):
+    """Where the manager drops the store after all, each client has got all of what it was owed, and then the end; also those
+    that wait for a worker in the queue."""
+    waiting = model in echod.SERIAL
+    daemon = start("epoll" if waiting else model, store=True, drain_timeout=60, env={"FDSTORE": "128"})
+    everybody = crowd(daemon.address, 50)
+    everybody.settle("the start")
+    everybody.check(everybody.ask("owe"), "owing")
+    if waiting:
+        old = daemon.workers()
+        daemon.reload(model=model)
+        proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    everybody.begin("end")
+    kept = stop(daemon, 90)
+    assert sum(handover.waiting(fd) for name, fd in kept if name in queues(kept)) == 50, daemon.log()
+    for _, fd in kept:
+        os.close(fd)
+    counts = everybody.answer()
+    everybody.check(counts, "the stop")
+    assert counts["ended"] == 50, counts

@@ -82,6 +82,7 @@ static uint64_t taken(int fd)
 static void test_linger_is_bounded(void **state)
 {
 	struct session session;
+	struct turn turn = { 0 };
 	int ends[2], calls = 0;
 	uint64_t before, n;
 
@@ -94,7 +95,7 @@ static void test_linger_is_bounded(void **state)
 	do {
 		assert_true(fill(ends[1], ends[0]) > (int) TURN_LINGER_MAX);
 		before = taken(ends[0]);
-		assert_false(turn_linger(&session));
+		assert_false(turn_linger(&turn, &session));
 		n = taken(ends[0]) - before;
 		assert_true(n > 0 && n <= TURN_LINGER_MAX);
 	} while (++calls < 20);
@@ -107,6 +108,7 @@ static void test_linger_is_bounded(void **state)
 static void test_linger_ends(void **state)
 {
 	struct session session;
+	struct turn turn = { 0 };
 	int ends[2], calls = 0;
 	char byte;
 
@@ -115,7 +117,7 @@ static void test_linger_ends(void **state)
 	session_make(&session, ends[0]);
 	turn_drain(&session);
 	assert_true(fill(ends[1], ends[0]) > (int) TURN_LINGER_MAX);
-	while (!turn_linger(&session)) {
+	while (!turn_linger(&turn, &session)) {
 		fill(ends[1], ends[0]);
 		assert_true(++calls < 1000);
 	}
