@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -19,17 +21,22 @@
 static rlim_t nofile;
 static size_t processors;
 
-/* In place of libc's. */
+/* In place of libc's. Sanitizers call them before they can check anything. */
+__attribute__((no_sanitize("thread")))
 int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {
-	(void) resource;
+	/* sanitizers ask for the stack's */
+	if (resource != RLIMIT_NOFILE)
+		return (int) syscall(SYS_prlimit64, 0, resource, NULL, limit);
 	*limit = (struct rlimit) { .rlim_cur = 1024, .rlim_max = nofile };
 	return 0;
 }
 
+__attribute__((no_sanitize("thread")))
 int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 {
-	(void) pid;
+	if (processors == 0) /* not a test: a sanitizer */
+		return (int) syscall(SYS_sched_getaffinity, pid, size, set) < 0 ? -1 : 0;
 	if (size * 8 < processors) {
 		errno = EINVAL;
 		return -1;

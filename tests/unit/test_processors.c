@@ -6,13 +6,16 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -20,13 +23,16 @@
 
 /* --- the affinity mask of a substitute kernel ------------------------------------------- */
 
+static bool substitute;          /* else the real one answers: to a sanitizer */
 static size_t kernel_processors; /* length of the kernel's mask; 0: the call fails otherwise */
 static unsigned allowed;         /* bits set in it */
 
-/* In place of libc's. */
+/* In place of libc's. Sanitizers call it before they can check anything. */
+__attribute__((no_sanitize("thread")))
 int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 {
-	(void) pid;
+	if (!substitute)
+		return (int) syscall(SYS_sched_getaffinity, pid, size, set) < 0 ? -1 : 0;
 	if (kernel_processors == 0 || size * CHAR_BIT < kernel_processors) {
 		errno = kernel_processors == 0 ? EPERM : EINVAL;
 		return -1;
@@ -42,6 +48,7 @@ static void masks_of_any_length_are_counted(void **state)
 	static const size_t lengths[] = { 64, 1024, 1025, 4096, 8192, 65536 };
 
 	(void) state;
+	substitute = true;
 	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
 		kernel_processors = lengths[i];
 		allowed = 3;
@@ -51,6 +58,7 @@ static void masks_of_any_length_are_counted(void **state)
 	}
 	kernel_processors = 0;
 	assert_int_equal(processors_allowed(), 1);
+	substitute = false;
 }
 
 /* --- control groups --------------------------------------------------------------------- */
