@@ -163,9 +163,9 @@ class Stream:
         while self.sent < self.count and not self.stop:
             if self.interval:
                 due += self.interval
-                while time.perf_counter() < due:
-                    if due - time.perf_counter() > 0.0002:
-                        time.sleep((due - time.perf_counter()) / 2)
+                while (left := due - time.perf_counter()) > 0:
+                    if left > 0.0002:
+                        time.sleep(left / 2)
             elif self.sent - len(self.back) > WINDOW:
                 time.sleep(0.0001)
                 continue
