@@ -118,6 +118,7 @@ struct supervisor {
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
+	bool start_cancelled;         /* by a signal, while it waited for an address */
 	int64_t stop_again_from;      /* from when on another SIGTERM ends it at once, clock_usec() */
 	bool hurry;                   /* that has come */
 	struct ratelimit ignored;     /* lines about ignored signals */
@@ -316,7 +317,7 @@ static bool wait_for_address(struct supervisor *supervisor, int r, int64_t until
 		return false;
 	if (poll(&signals, 1, ADDRESS_INTERVAL / USEC_PER_MSEC) > 0)
 		on_signals(supervisor);
-	return supervisor->phase == PHASE_STARTING;
+	return !supervisor->start_cancelled;
 }
 
 static int listen_when_there(struct supervisor *supervisor, const struct conf *conf, struct sockets *kept,
@@ -350,8 +351,8 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	} else {
 		r = listen_when_there(supervisor, conf, &store->kept, &errors);
 	}
-	if (r < 0 && supervisor->phase == PHASE_STOPPING) {
-		/* a signal told to stop while it waited */
+	if (r < 0 && supervisor->start_cancelled) {
+		/* not a failure: exit status 0 */
 	} else if (r < 0) {
 		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.lines[0] : strerror(-r));
 	} else {
@@ -928,9 +929,9 @@ static void stop_begin(struct supervisor *supervisor)
 	enum stats_stop how;
 	unsigned room = 0;
 
-	/* the start waits for an address: it ends like one that failed */
+	/* the start waits for an address: it ends as one that failed, which leaves the store as it is */
 	if (!crew) {
-		supervisor->phase = PHASE_STOPPING;
+		supervisor->start_cancelled = true;
 		notify_status("STOPPING=1", "Stopping");
 		return;
 	}
