@@ -32,6 +32,8 @@ libechod_a_SOURCES = \
 	src/base/quote.h \
 	src/base/ratelimit.c \
 	src/base/ratelimit.h \
+	src/base/sandbox.c \
+	src/base/sandbox.h \
 	src/base/siphash.c \
 	src/base/siphash.h \
 	src/base/timeout.c \
@@ -154,7 +156,7 @@ if COVERAGE
 libechod_a_SOURCES += tests/coverage.c
 endif
 
-libechod_libs = libechod.a $(CONFUSE_LIBS) $(SYSTEMD_LIBS) $(LIBURING_LIBS)
+libechod_libs = libechod.a $(CONFUSE_LIBS) $(SYSTEMD_LIBS) $(LIBURING_LIBS) $(LIBSECCOMP_LIBS)
 
 sbin_PROGRAMS += echod
 echod_SOURCES = src/main.c

@@ -21,6 +21,7 @@ unit_tests = \
 	tests/unit/test_network \
 	tests/unit/test_options \
 	tests/unit/test_processors \
+	tests/unit/test_sandbox \
 	tests/unit/test_scoreboard \
 	tests/unit/test_stats \
 	tests/unit/test_turn

@@ -15,10 +15,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sandbox.h"
 #include "daemon/daemonize.h"
 #include "echo/meter.h"
 #include "models/accept_token.h"
 #include "models/datagram.h"
+#include "models/fault.h"
 
 /* A worker process that fails is replaced after so long, twice as long each time, at most so
  * long; one that has lived for as long as the latter is forgiven what came before. */
@@ -42,6 +44,8 @@ static void crew_forget(struct crew *crew)
 {
 	free(crew->processes);
 	free(crew->orphans);
+	sandbox_filter_free(crew->stream_filter);
+	sandbox_filter_free(crew->datagram_filter);
 	free(crew->sockets.items);
 	conf_free(crew->conf);
 	free(crew);
@@ -244,6 +248,28 @@ static void table_grow(const struct crew *crew)
 		close(fd);
 }
 
+/* What the processes that serve connections use. */
+static unsigned stream_uses(const struct crew *crew)
+{
+	bool threads = crew->model->crew == MODEL_THREADS && crew->limits.workers > 1;
+
+	return SANDBOX_STREAMS | crew->model->uses | (threads ? (unsigned) SANDBOX_THREADS : 0);
+}
+
+/* Give up all that the process does not need. It opens no sockets from here on. */
+static int confine(const struct crew *crew, const struct crew_process *process)
+{
+	int r;
+
+	addr_use_socket(crew->ground->log_relay);
+	r = sandbox_enter(process->socket ? crew->datagram_filter : crew->stream_filter);
+	if (r < 0)
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot confine a worker process: %s", strerror(-r));
+	else
+		fault_try_forbidden(process->socket ? (unsigned) SANDBOX_DATAGRAMS : stream_uses(crew));
+	return r;
+}
+
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
 	struct stats_slot *slot = scoreboard_slot(crew->ground->scoreboard, (unsigned) crew->number, process->index);
@@ -257,6 +283,8 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	log_identify(crew->model->name, -1);
 	if (crew->model->crew != MODEL_PROCESSES && !process->socket)
 		table_grow(crew);
+	if (r == 0)
+		r = confine(crew, process);
 	if (r == 0)
 		r = process->socket ? run_reader(crew, process) : run_threads(crew, process);
 	if (r < 0)
@@ -409,6 +437,15 @@ static int copy_sockets(struct crew *crew, const struct sockets *sockets)
 	return 0;
 }
 
+static int make_filters(struct crew *crew)
+{
+	int r = sandbox_filter_make(&crew->stream_filter, stream_uses(crew));
+
+	if (r == 0 && crew->streams < crew->sockets.count)
+		r = sandbox_filter_make(&crew->datagram_filter, SANDBOX_DATAGRAMS);
+	return r;
+}
+
 int crew_raise(struct crew **result, struct conf *conf, const struct sockets *sockets,
                const struct crew_ground *ground, const struct list *others)
 {
@@ -434,6 +471,8 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 		r = find_place(crew);
 	if (r == 0)
 		r = open_pipes(crew);
+	if (r == 0)
+		r = make_filters(crew);
 	for (unsigned i = 0; r == 0 && i < crew->process_count; i++) {
 		r = process_start(crew, &crew->processes[i]);
 		some |= r == 0;

@@ -62,6 +62,7 @@ struct crew {
 	size_t orphan_count;
 	bool killed;             /* none of its processes may live on */
 	bool was_ready;
+	struct sock_fprog *stream_filter, *datagram_filter; /* of system calls; NULL: none */
 	int stop_in, stop_out;   /* closing stop_in makes stop_out readable for all workers */
 	int ready_in, ready_out;
 	bool failed;             /* a process ended before the crew was ready */

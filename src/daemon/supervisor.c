@@ -23,6 +23,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/sandbox.h"
 #include "base/ratelimit.h"
 #include "daemon/crew.h"
 #include "daemon/daemonize.h"
@@ -430,9 +431,12 @@ static int drop_privileges(struct supervisor *supervisor, const struct conf *con
 /* Everything up to the first crew. Takes `conf` over. Returns 0 or -errno with the status set. */
 static int supervisor_start(struct supervisor *supervisor, struct conf *conf, struct store *store)
 {
+	const char *why;
 	int r;
 
 	(void) raise_nofile();
+	if (!sandbox_can_filter(&why))
+		log_event(LOG_NOTICE, EVENT_STARTED, "Workers may make all system calls: %s", why);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r = open_signals(supervisor);
 	if (r == 0)

@@ -177,7 +177,7 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 		if (accept->prepare || arrival->peer.family == AF_UNIX) {
 			sockopt_prepare(fd);
 			if (worker->conf->socket_buffer > 0)
-				sockopt_set_buffers(fd, worker->conf->socket_buffer);
+				sockopt_set_buffers(fd, worker->conf->socket_buffer, -1);
 			if (arrival->peer.family != AF_UNIX)
 				sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
 		}

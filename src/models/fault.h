@@ -13,11 +13,22 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/sandbox.h"
+
 static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 {
 	const char *text = getenv(name);
 
 	return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+/* Makes the system call that ECHOD_FAULT_SYSCALL names, or, if that is "all", each forbidden one, and logs what came of it. */
+static inline void fault_try_forbidden(unsigned uses)
+{
+	const char *name = getenv("ECHOD_FAULT_SYSCALL");
+
+	if (name)
+		sandbox_try_forbidden(name, uses);
 }
 
 /* Never returns for worker `index` once a file of that number is in the directory ECHOD_FAULT_HANG names; it is removed. */
@@ -38,6 +49,7 @@ static inline void fault_hang(unsigned index)
  * is removed. */
 void fault_hostile(unsigned index);
 #else
+#define fault_try_forbidden(uses) ((void) (uses))
 #define fault_hang(index) ((void) (index))
 #define fault_hostile(index) ((void) (index))
 #define fault_number(name, otherwise) (otherwise)

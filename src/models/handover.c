@@ -268,6 +268,15 @@ int handover_take(int inbox, struct arrival *arrival)
 	return -EBADMSG;
 }
 
+/* A listener of the family of `peer`: the supervisor has given it the sizes of a new socket. Workers may not make sockets. */
+static int listener_like(const struct worker *worker, const struct peer *peer)
+{
+	for (size_t i = 0; i < worker->listener_count; i++)
+		if ((worker->listeners[i].addr.sa.sa_family == AF_UNIX) == (peer->family == AF_UNIX))
+			return worker->listeners[i].fd;
+	return worker->inbox_fd;
+}
+
 int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 {
 	int r = handover_take(inbox, arrival);
@@ -282,7 +291,7 @@ int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
 	admission_dequeue(&worker->admission, &arrival->peer);
 	/* sizes that the creator of an adopted listener chose are left alone */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
-		sockopt_set_buffers(arrival->fd, worker->conf->socket_buffer);
+		sockopt_set_buffers(arrival->fd, worker->conf->socket_buffer, listener_like(worker, &arrival->peer));
 	if (arrival->peer.family != AF_UNIX)
 		sockopt_set_keepalive(arrival->fd, worker->conf->tcp_keepalive);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);

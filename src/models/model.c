@@ -25,6 +25,7 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_ONE,
 		.workers_max = 1,
+		.uses = SANDBOX_EPOLL,
 		.run = serial_run,
 	},
 	{
@@ -34,6 +35,7 @@ static const struct model models[] = {
 		.crew = MODEL_SPAWN,
 		.zero = MODEL_ZERO_CONNECTIONS,
 		.child_processes = true,
+		.uses = SANDBOX_EPOLL | SANDBOX_FORK,
 		.run = spawn_processes_run,
 	},
 	{
@@ -42,6 +44,7 @@ static const struct model models[] = {
 		.counts = "processes in the pool",
 		.crew = MODEL_PROCESSES,
 		.zero = MODEL_ZERO_POOL,
+		.uses = SANDBOX_EPOLL,
 		.run = serial_run,
 	},
 	{
@@ -50,6 +53,7 @@ static const struct model models[] = {
 		.counts = "most threads at once",
 		.crew = MODEL_SPAWN,
 		.zero = MODEL_ZERO_CONNECTIONS,
+		.uses = SANDBOX_EPOLL | SANDBOX_THREADS,
 		.run = spawn_threads_run,
 	},
 	{
@@ -58,6 +62,7 @@ static const struct model models[] = {
 		.counts = "threads in the pool",
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_POOL,
+		.uses = SANDBOX_EPOLL,
 		.run = serial_run,
 	},
 	{
@@ -68,6 +73,7 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 2,
 		.ready = &ready_select,
+		.uses = SANDBOX_SELECT,
 		.run = loop_run,
 	},
 	{
@@ -88,6 +94,7 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
 		.ready = &ready_epoll,
+		.uses = SANDBOX_EPOLL,
 		.run = loop_run,
 	},
 	{
@@ -98,6 +105,7 @@ static const struct model models[] = {
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
 		.probe = uring_probe,
+		.uses = SANDBOX_IO_URING,
 		.run = uring_run,
 	},
 };

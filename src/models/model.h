@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/sandbox.h"
 #include "conf/conf.h"
 #include "models/watch.h"
 #include "models/worker.h"
@@ -32,6 +33,7 @@ struct model {
 	enum model_zero zero;
 	bool child_processes;      /* of MODEL_SPAWN: a process for each connection, else a thread */
 	unsigned workers_max;      /* 0: only conf's own limit */
+	unsigned uses;             /* enum sandbox_use beside what all models use */
 	unsigned pipes;            /* most pipes of a worker */
 	const struct ready_ops *ready; /* of the bodies that need one */
 

@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 static const char *const why_form =
 	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\" "
@@ -161,6 +162,27 @@ static char *print_unix(const struct sockaddr_un *un, socklen_t len, char *text)
 	return text;
 }
 
+static int names_socket = -1;
+
+void addr_use_socket(int fd)
+{
+	names_socket = fd;
+}
+
+/* if_indextoname(3), which makes a socket to ask. */
+static bool interface_name(uint32_t index, char name[static IF_NAMESIZE])
+{
+	struct ifreq request = { .ifr_ifindex = (int) index };
+
+	if (names_socket < 0)
+		return if_indextoname(index, name) != NULL;
+	if (ioctl(names_socket, SIOCGIFNAME, &request) < 0)
+		return false;
+	memcpy(name, request.ifr_name, IF_NAMESIZE);
+	name[IF_NAMESIZE - 1] = '\0';
+	return true;
+}
+
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX])
 {
 	struct addr plain = *addr;
@@ -176,7 +198,7 @@ char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX])
 		inet_ntop(AF_INET6, &plain.in6.sin6_addr, host, sizeof(host));
 		if (plain.in6.sin6_scope_id != 0) {
 			scope[0] = '%';
-			if (!if_indextoname(plain.in6.sin6_scope_id, scope + 1))
+			if (!interface_name(plain.in6.sin6_scope_id, scope + 1))
 				snprintf(scope + 1, sizeof(scope) - 1, "%u", plain.in6.sin6_scope_id);
 		}
 		snprintf(text, ADDR_TEXT_MAX, "[%s%s]:%u", host, scope, addr_port(&plain));

@@ -39,6 +39,10 @@ int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **
  * At least ADDR_TEXT_MAX bytes at `text`. Returns `text`. */
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX]);
 
+/* From now on find the names of interfaces with ioctl(2) on the socket `fd`, of any kind, instead of a new socket each time: for
+ * processes that must not make sockets. Once, before there are threads. */
+void addr_use_socket(int fd);
+
 /* Turn an IPv4-mapped IPv6 address (::ffff:192.0.2.1) into the IPv4 address it stands for. */
 void addr_unmap(struct addr *addr);
 

@@ -202,7 +202,7 @@ static int bind_unix(const struct listener *listener, const struct listener_opti
 void listener_set_buffers(const struct listener *listener, unsigned bytes)
 {
 	if (listener->kind == LISTENER_STREAM)
-		sockopt_set_buffers(listener->fd, bytes);
+		sockopt_set_buffers(listener->fd, bytes, -1);
 }
 
 void listener_set_keepalive(const struct listener *listener, unsigned seconds)

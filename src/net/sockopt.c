@@ -20,43 +20,48 @@ int sockopt_set(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
 }
 
-/* The size that the kernel gives a new socket of the family of `fd`; SO_RCVBUF and SO_SNDBUF double what they are given. */
-static int initial_buffer(int fd, int option)
+/* Give `fd` the buffer of `like`; SO_RCVBUF and SO_SNDBUF double what they are given. */
+static void buffer_copy(int fd, int option, int like)
 {
-	int family = AF_UNIX, size = 0, fresh;
+	int size = 0;
+	socklen_t length = sizeof size;
+
+	if (getsockopt(like, SOL_SOCKET, option, &size, &length) == 0 && size > 0)
+		(void) sockopt_set(fd, SOL_SOCKET, option, size / 2);
+}
+
+static int socket_like(int fd)
+{
+	int family = AF_UNIX;
 	socklen_t length = sizeof family;
 
 	(void) getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length);
-	fresh = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fresh < 0)
-		return 0;
-	length = sizeof size;
-	(void) getsockopt(fresh, SOL_SOCKET, option, &size, &length);
-	close(fresh);
-	return size / 2;
+	return socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 }
 
 /* Undo SO_RCVBUF and SO_SNDBUF, if there were any: a listener would pass on its size, and that it is fixed. */
-static void buffers_release(int fd)
+static void buffers_release(int fd, int like)
 {
-	int locked = 0, size;
+	int locked = 0, fresh = -1;
 	socklen_t length = sizeof locked;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locked, &length) < 0 || locked == 0)
 		return;
-	size = initial_buffer(fd, SO_RCVBUF);
-	if (size > 0)
-		(void) sockopt_set(fd, SOL_SOCKET, SO_RCVBUF, size);
-	size = initial_buffer(fd, SO_SNDBUF);
-	if (size > 0)
-		(void) sockopt_set(fd, SOL_SOCKET, SO_SNDBUF, size);
+	if (like < 0)
+		like = fresh = socket_like(fd);
+	if (like >= 0) {
+		buffer_copy(fd, SO_RCVBUF, like);
+		buffer_copy(fd, SO_SNDBUF, like);
+	}
+	if (fresh >= 0)
+		close(fresh);
 	(void) sockopt_set(fd, SOL_SOCKET, SO_BUF_LOCK, 0);
 }
 
-void sockopt_set_buffers(int fd, unsigned bytes)
+void sockopt_set_buffers(int fd, unsigned bytes, int like)
 {
 	if (bytes == 0) {
-		buffers_release(fd);
+		buffers_release(fd, like);
 		return;
 	}
 	(void) sockopt_set(fd, SOL_SOCKET, SO_RCVBUF, (int) bytes);

@@ -8,8 +8,9 @@
 #include <stdbool.h>
 
 /* Set the receive and send buffers of the stream socket `fd` to `bytes` (SO_RCVBUF, SO_SNDBUF), which must not be more than
- * sockopt_buffer_max() allows. 0: let the kernel tune them, again if they were set before (Linux 5.14). */
-void sockopt_set_buffers(int fd, unsigned bytes);
+ * sockopt_buffer_max() allows. 0: let the kernel tune them, again if they were set before (Linux 5.14); then they begin with the sizes of the socket `like`, or, if that is -1, of a
+ * new one. */
+void sockopt_set_buffers(int fd, unsigned bytes, int like);
 
 /* The greatest value that SO_RCVBUF and SO_SNDBUF (`option`) accept uncut: net.core.rmem_max and net.core.wmem_max. Asks a
  * socket, since /proc may be hidden. UINT_MAX where no socket can be made. */
