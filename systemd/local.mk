@@ -25,17 +25,22 @@ dist_catalog_DATA = systemd/echod.catalog
 
 # Not a unit of its own, and not for every version of systemd: for the operator to copy.
 examplesdir = $(docdir)/examples
-nodist_examples_DATA = systemd/notify-reload.conf
+nodist_examples_DATA = systemd/notify-reload.conf systemd/keep-over-stop.conf
 
 systemd/notify-reload.conf: systemd/notify-reload.conf.in FORCE
 	$(AM_V_at)$(substitute_to)
 
+systemd/keep-over-stop.conf: systemd/keep-over-stop.conf.in FORCE
+	$(AM_V_at)$(substitute_to)
+
 EXTRA_DIST += \
 	systemd/echod.service.in \
+	systemd/keep-over-stop.conf.in \
 	systemd/notify-reload.conf.in
 
 CLEANFILES += \
 	$(systemd_services) \
+	systemd/keep-over-stop.conf \
 	systemd/notify-reload.conf
 
 # On the running system itself systemd is told of both, so that the service can be started at once;

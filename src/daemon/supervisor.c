@@ -524,6 +524,10 @@ static void started(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	supervisor->phase = PHASE_SERVING;
 	tell_serving(supervisor, EVENT_READY, "Ready");
+	/* INVOCATION_ID: systemd started this service */
+	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !store_is_useful())
+		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections will not be kept over a restart: systemd before 254 says only over "
+		          "the system bus whether a stop is part of a restart, and there is no system bus");
 	notify_state(supervisor);
 	set_stats_timer(supervisor);
 	log_also_stderr(false);
