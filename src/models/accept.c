@@ -201,7 +201,9 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 	struct addr addr = { .len = sizeof addr.un };
 	int fd;
 
-	if (accept->queue_pending && accept_inherit(accept, arrival) == ACCEPT_CONNECTION)
+	/* those in the queue came first, and are counted by source only once they are taken out */
+	if ((accept->queue_pending || admission_queue_pending(&accept->worker->admission)) &&
+	    accept_inherit(accept, arrival) == ACCEPT_CONNECTION)
 		return ACCEPT_CONNECTION;
 	if (!accept->open || !accept_take_slot(accept))
 		return ACCEPT_NONE;
