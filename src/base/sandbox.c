@@ -14,10 +14,27 @@
 
 /* --- privileges ------------------------------------------------------------------------ */
 
+static bool has_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	uint32_t any = 0;
+
+	if (syscall(SYS_capget, &header, sets) < 0)
+		return true;
+	for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		any |= sets[i].effective | sets[i].permitted | sets[i].inheritable;
+	return any != 0;
+}
+
 static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	/* a unit without capabilities need not permit the calls below */
+	if (!has_capabilities())
+		return 0;
 
 	/* only a process with CAP_SETPCAP may empty the bounding set; without capabilities and with no_new_privs it is of no use */
 	for (int i = 0; prctl(PR_CAPBSET_READ, i, 0, 0, 0) >= 0; i++)
