@@ -77,7 +77,7 @@ int sandbox_enter(const struct sock_fprog *filter)
 #include "base/log.h"
 
 /* Most conditions on the arguments of one system call; it is permitted where one of them holds. */
-#define CONDITIONS_MAX 7
+#define CONDITIONS_MAX 8
 
 struct call {
 	const char *name;
@@ -105,7 +105,7 @@ struct call {
 
 #define FCNTL_COMMANDS \
 	EQUALS(1, F_GETFD), EQUALS(1, F_SETFD), EQUALS(1, F_GETFL), EQUALS(1, F_SETFL), EQUALS(1, F_GETPIPE_SZ), \
-		EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC)
+		EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), EQUALS(1, F_GET_SEALS)
 
 /* Names are those of libseccomp; a name that the architecture does not have is passed over. */
 static const struct call calls[] = {
@@ -150,8 +150,8 @@ static const struct call calls[] = {
 
 	/* connections: accept, echo, hand over, close */
 	CALL("accept4", SANDBOX_STREAMS),
-	CALL_IF("fcntl", SANDBOX_STREAMS, "flags and pipe size", FCNTL_COMMANDS),
-	CALL_IF("fcntl64", SANDBOX_STREAMS, "flags and pipe size", FCNTL_COMMANDS),
+	CALL_IF("fcntl", SANDBOX_STREAMS, "flags, seals and pipe size", FCNTL_COMMANDS),
+	CALL_IF("fcntl64", SANDBOX_STREAMS, "flags, seals and pipe size", FCNTL_COMMANDS),
 	CALL("fstat", SANDBOX_STREAMS),
 	CALL("fstat64", SANDBOX_STREAMS),
 	CALL("getpeername", SANDBOX_STREAMS),
@@ -163,6 +163,7 @@ static const struct call calls[] = {
 	CALL_IF("fstatat64", SANDBOX_STREAMS, "of a descriptor", EQUALS(3, AT_EMPTY_PATH)),
 	CALL("pipe2", SANDBOX_STREAMS),
 	CALL("pread64", SANDBOX_STREAMS),
+	CALL("pwrite64", SANDBOX_STREAMS),
 	CALL("recvfrom", SANDBOX_STREAMS),
 	CALL("recv", SANDBOX_STREAMS),
 	CALL("send", SANDBOX_ANY),
