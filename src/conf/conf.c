@@ -138,20 +138,35 @@ static unsigned line_of(const struct reader *reader, enum conf_key key)
 	return reader->keys[key].line;
 }
 
+#define HINT_MAX (SCAN_VARIABLE_MAX + 64)
+
+/* A clause that names the empty environment variable in the value of a key, which may be the reason of the mistake; or "". */
+static const char *why_empty(const struct reader *reader, enum conf_key key, char hint[static HINT_MAX])
+{
+	const char *variable = reader->keys[key].empty_variable;
+
+	*hint = '\0';
+	if (*variable)
+		snprintf(hint, HINT_MAX, " (the environment variable %s is set, but empty)", variable);
+	return hint;
+}
+
 /* Tell what is wrong with the value of a key. */
 static void blame(struct reader *reader, enum conf_key key, const char *why)
 {
+	char hint[HINT_MAX];
+
 	reader->keys[key].broken = true;
-	mistakes_add(&reader->mistakes, line_of(reader, key), "%s: %s", schema[key].name, why);
+	mistakes_add(&reader->mistakes, line_of(reader, key), "%s: %s%s", schema[key].name, why, why_empty(reader, key, hint));
 }
 
 static void blame_text(struct reader *reader, enum conf_key key, const char *text, const char *why)
 {
-	char shown[QUOTE_MAX];
+	char shown[QUOTE_MAX], hint[HINT_MAX];
 
 	reader->keys[key].broken = true;
-	mistakes_add(&reader->mistakes, line_of(reader, key), "%s: %s: %s", schema[key].name,
-	             quote_string(shown, text), why);
+	mistakes_add(&reader->mistakes, line_of(reader, key), "%s: %s: %s%s", schema[key].name,
+	             quote_string(shown, text), why, why_empty(reader, key, hint));
 }
 
 static const char *text_of(const struct reader *reader, enum conf_key key)
@@ -488,6 +503,14 @@ static char *copy_text(struct reader *reader, const char *text, size_t length)
 
 	if (length > FILE_MAX) {
 		mistakes_add(&reader->mistakes, 0, "longer than %d bytes; is it an echod.conf?", FILE_MAX);
+		return NULL;
+	}
+	if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+		mistakes_add(&reader->mistakes, 1, "begins with a byte-order mark; save the file as UTF-8 without one");
+		return NULL;
+	}
+	if (length >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0)) {
+		mistakes_add(&reader->mistakes, 1, "begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
 		return NULL;
 	}
 	if (nul) {

@@ -29,6 +29,7 @@ struct scan {
 	unsigned line;
 	unsigned section_line; /* of the outermost "{" that was opened as a section and not closed yet */
 	unsigned sections;     /* how many are open */
+	char empty_variable[SCAN_VARIABLE_MAX]; /* met in this statement */
 	bool cut;              /* a comment without an end took the rest: nothing else there is missing */
 	struct scan_key *keys;
 	struct mistakes *mistakes;
@@ -57,11 +58,12 @@ static bool is_word_char(char c)
 
 /* The end of the variable "${NAME}" or "${NAME:-default}" that begins at `at`, with `*problem` set if
  * libconfuse would put nothing, silently, in its place; NULL where it has no proper form. */
-static char *variable_end(char *at, const char **problem)
+static char *variable_end(struct scan *scan, char *at, const char **problem)
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
 	char *name = at + 2, *end = name + strspn(name, letters), *close = end;
 	bool has_default = strncmp(end, ":-", 2) == 0;
+	const char *value;
 	char saved = *end;
 
 	if (has_default)
@@ -69,7 +71,10 @@ static char *variable_end(char *at, const char **problem)
 	if (end == name || *close != '}')
 		return NULL;
 	*end = '\0';
-	if (!has_default && !getenv(name))
+	value = getenv(name);
+	if (value && !*value)
+		snprintf(scan->empty_variable, sizeof scan->empty_variable, "%s", name);
+	if (!has_default && !value)
 		*problem = "names an environment variable that is not set; set it, write \"${NAME:-default}\", "
 		           "or write the value itself";
 	*end = saved;
@@ -98,7 +103,7 @@ static void read_string(struct scan *scan, struct token *token)
 				token->problem = "has a character given by its number; write the character "
 				                 "itself, and \\\\ for a backslash";
 		} else if (mark == '"' && *at == '$' && at[1] == '{') {
-			char *end = variable_end(at, &token->problem);
+			char *end = variable_end(scan, at, &token->problem);
 
 			if (end)
 				scan->at = end;
@@ -113,7 +118,7 @@ static void read_word(struct scan *scan, struct token *token)
 {
 	token->kind = TOKEN_WORD;
 	if (scan->at[0] == '$' && scan->at[1] == '{') {
-		char *end = variable_end(scan->at, &token->problem);
+		char *end = variable_end(scan, scan->at, &token->problem);
 
 		if (!end)
 			token->problem = why_variable;
@@ -383,8 +388,10 @@ static bool read_setting(struct scan *scan, const struct token *name)
 {
 	int key = find_key(name);
 	struct token sign = take(scan);
-	bool sound = read_value(scan, name, key);
+	bool sound;
 
+	*scan->empty_variable = '\0';
+	sound = read_value(scan, name, key);
 	if (key < 0) {
 		tell_unknown(scan, name);
 		return false;
@@ -395,6 +402,7 @@ static bool read_setting(struct scan *scan, const struct token *name)
 		return false;
 	}
 	scan->keys[key].line = name->line;
+	memcpy(scan->keys[key].empty_variable, scan->empty_variable, sizeof scan->empty_variable);
 	if (*sign.start == '+') {
 		mistakes_add(scan->mistakes, name->line, "%s: \"+=\" is not offered; write the whole value after \"=\"",
 		             schema[key].name);

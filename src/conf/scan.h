@@ -15,9 +15,12 @@
 #include "conf/conf.h"
 #include "conf/mistakes.h"
 
+#define SCAN_VARIABLE_MAX 64
+
 struct scan_key {
 	unsigned line; /* where the file gives it; 0: nowhere */
 	bool broken;   /* a mistake was told; the value is unknown */
+	char empty_variable[SCAN_VARIABLE_MAX]; /* an environment variable in the value that is set, but empty, maybe cut; "" */
 };
 
 /* Look through the `length` bytes at `text`, which has a NUL behind them and none among them. Tell every

@@ -505,8 +505,8 @@ static void tell_serving(struct supervisor *supervisor, enum event event, const 
 	char sockets[1024];
 
 	log_identify(supervisor->current->model->name, -1);
-	log_event(LOG_NOTICE, event, "%s: model %s, %u workers, listening on %s", what, supervisor->current->model->name,
-	          supervisor->current->limits.workers, sockets_print(&supervisor->sockets, sockets, sizeof sockets));
+	log_event(LOG_NOTICE, event, "%s: model %s, %u worker%s, listening on %s", what, supervisor->current->model->name,
+	          supervisor->current->limits.workers, supervisor->current->limits.workers == 1 ? "" : "s", sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
 
 /* Send the state to the service manager. */

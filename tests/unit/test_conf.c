@@ -609,6 +609,29 @@ static void tells_all_mistakes_in_order(void **state)
 
 /* ---- strange files ---- */
 
+static void names_a_byte_order_mark(void **state)
+{
+	(void) state;
+	bad("\xef\xbb\xbfport = 8\nport = 0\n", "F:1: begins with a byte-order mark; save the file as UTF-8 without one");
+	bad("\xef\xbb\xbf", "F:1: begins with a byte-order mark; save the file as UTF-8 without one");
+	bad("\xff\xfep", "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
+	bad("\xfe\xffp", "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
+}
+
+static void names_an_empty_variable(void **state)
+{
+	(void) state;
+	assert_int_equal(setenv("ECHOD_TEST_EMPTY", "", 1), 0);
+	bad("port = ${ECHOD_TEST_EMPTY}", "F:1: port: \"\" is not a whole number from 1 to 65535, written in decimal digits "
+	    "without leading zeros (the environment variable ECHOD_TEST_EMPTY is set, but empty)");
+	bad("# empty\nmodel = \"${ECHOD_TEST_EMPTY:-epoll}\"\nport = 0", "F:2: model: \"\" is not a model; it must be...\n"
+	    "F:3: port: \"0\" is not a whole number from 1 to 65535");
+	bad("listen = {\"127.0.0.1:${ECHOD_TEST_EMPTY}\"}", "F:1: listen: \"127.0.0.1:\": a port is a number from 1 to 65535, in "
+	    "decimal without leading zeros (the environment variable ECHOD_TEST_EMPTY is set, but empty)");
+	conf_free(good("pidfile = \"${ECHOD_TEST_EMPTY}\""));
+	assert_int_equal(unsetenv("ECHOD_TEST_EMPTY"), 0);
+}
+
 static void refuses_text_that_is_none(void **state)
 {
 	struct conf *conf;
@@ -1070,6 +1093,8 @@ int main(void)
 		cmocka_unit_test(lists_what_is_impossible_too),
 		cmocka_unit_test(blames_the_origin),
 		cmocka_unit_test(names_the_keys),
+		cmocka_unit_test(names_a_byte_order_mark),
+		cmocka_unit_test(names_an_empty_variable),
 		cmocka_unit_test(dumps_what_it_can_read),
 		cmocka_unit_test(keeps_every_byte_of_a_string),
 		cmocka_unit_test(ships_the_defaults),
