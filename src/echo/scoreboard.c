@@ -34,13 +34,15 @@ struct seen {
 struct file {
 	char *writable;
 	const char *readable;
+	int fd; /* to free its pages; -1: that cannot be done */
 	bool used;
 	struct scoreboard_layout layout;
 	size_t process_size, reader_size; /* of a segment; the latter also of a child process */
 	size_t readers_at, children_at;
 	size_t admission_at; /* of struct admission_process in a segment */
 	unsigned children;   /* of which slots have been used */
-	struct seen *seen;   /* by worker */
+	struct seen *seen;   /* by worker; mapped, so that only what is used costs memory, and only until the crew ends */
+	size_t seen_size;
 	bool *begun;         /* by process: its slots are not those of an earlier crew any more */
 	int64_t started;
 };
@@ -76,9 +78,20 @@ static int map_unsealed(char **writable, const char **readable, size_t size)
 	return 0;
 }
 
-static int map_twice(char **writable, const char **readable, size_t size)
+/* A read-only description of the file `fd`: what is mapped with it cannot be made writable. -1 where there is no /proc. */
+static int open_readable(int fd)
 {
-	int fd = memfd_create("echod-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING), r = 0;
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Make a file of `size` bytes and map it twice. `*hole_fd` (NULL: not wanted) is a descriptor with which its pages can be
+ * freed, or -1: with F_SEAL_FUTURE_WRITE, which does without /proc, the kernel does not free pages. */
+static int map_twice(char **writable, const char **readable, size_t size, int *hole_fd)
+{
+	int fd = memfd_create("echod-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING), read_fd = -1, r = 0;
 	void *first = MAP_FAILED, *second = MAP_FAILED;
 
 	if (fd < 0 || ftruncate(fd, (off_t) size) < 0) {
@@ -86,12 +99,14 @@ static int map_twice(char **writable, const char **readable, size_t size)
 			close(fd);
 		return map_unsealed(writable, readable, size);
 	}
+	if (hole_fd)
+		read_fd = open_readable(fd);
 	first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	/* before Linux 5.1 the other mapping is only protected as long as its process does not want to write it */
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+	if (read_fd >= 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
 		(void) fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 	if (first != MAP_FAILED)
-		second = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+		second = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, read_fd >= 0 ? read_fd : fd, 0);
 	if (second == MAP_FAILED) {
 		r = -errno;
 		if (first != MAP_FAILED)
@@ -100,7 +115,12 @@ static int map_twice(char **writable, const char **readable, size_t size)
 		*writable = first;
 		*readable = second;
 	}
-	close(fd);
+	if (r == 0 && read_fd >= 0)
+		*hole_fd = fd;
+	else
+		close(fd);
+	if (read_fd >= 0)
+		close(read_fd);
 	return r;
 }
 
@@ -144,7 +164,7 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 	memset(scoreboard, 0, sizeof *scoreboard);
 	scoreboard->page = (size_t) sysconf(_SC_PAGESIZE);
 	scoreboard->size = file_size(scoreboard->page, capacity);
-	r = map_twice(&shared, &view, sizeof *scoreboard->shared);
+	r = map_twice(&shared, &view, sizeof *scoreboard->shared, NULL);
 	if (r < 0)
 		return r;
 	scoreboard->shared = (struct scoreboard_shared *) (void *) shared;
@@ -153,7 +173,8 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 	while (scoreboard->count < SCOREBOARD_CREWS && (sizeof(void *) > 4 || scoreboard->count < 6)) {
 		struct file *file = &scoreboard->files[scoreboard->count];
 
-		r = map_twice(&file->writable, &file->readable, scoreboard->size);
+		file->fd = -1;
+		r = map_twice(&file->writable, &file->readable, scoreboard->size, &file->fd);
 		if (r < 0)
 			break;
 		scoreboard->count++;
@@ -165,7 +186,8 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 
 static void file_clear(struct file *file)
 {
-	free(file->seen);
+	if (file->seen)
+		munmap(file->seen, file->seen_size);
 	free(file->begun);
 	file->seen = NULL;
 	file->begun = NULL;
@@ -180,6 +202,8 @@ void scoreboard_free(struct scoreboard *scoreboard)
 		file_clear(&scoreboard->files[i]);
 		munmap(scoreboard->files[i].writable, scoreboard->size);
 		munmap((char *) (uintptr_t) scoreboard->files[i].readable, scoreboard->size);
+		if (scoreboard->files[i].fd >= 0)
+			close(scoreboard->files[i].fd);
 	}
 	if (scoreboard->shared) {
 		admission_close(&scoreboard->shared->admission);
@@ -469,7 +493,10 @@ int scoreboard_crew_open(struct scoreboard *scoreboard, const struct scoreboard_
 	file->layout = *layout;
 	if (!file_divide(scoreboard, file, &group.sources))
 		return -ENOSPC;
-	file->seen = calloc(workers, sizeof *file->seen);
+	file->seen_size = workers * sizeof *file->seen;
+	file->seen = mmap(NULL, file->seen_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (file->seen == MAP_FAILED)
+		file->seen = NULL;
 	file->begun = calloc(layout->processes + layout->readers, sizeof *file->begun);
 	if (!file->seen || !file->begun) {
 		file_clear(file);
@@ -500,6 +527,8 @@ void scoreboard_crew_close(struct scoreboard *scoreboard, unsigned crew)
 	}
 	admission_group_close(&scoreboard->shared->admission, crew);
 	file_clear(file);
+	if (file->fd >= 0)
+		(void) fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t) scoreboard->size);
 }
 
 /* The first worker of the process, and how many there are in its segment but for children. */

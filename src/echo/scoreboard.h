@@ -7,9 +7,10 @@
  *   one file for each crew     a segment of pages for each of its processes, written by that process (and by the
  *                              supervisor while the process does not run), read by all, trusted by nobody
  *
- * Each process maps all files readable, and writable only its own segment. The files are sealed (F_SEAL_FUTURE_WRITE), so
- * a mapping that is readable cannot be made writable; where the kernel can (mseal(2)), the own mapping cannot grow either.
- * The files are large, but only pages that are used cost memory.
+ * Each process maps all files readable, and writable only its own segment. The
+ * readable mapping was made with a read-only descriptor, or the file is sealed (F_SEAL_FUTURE_WRITE), so it cannot be
+ * made writable; where the kernel can (mseal(2)), the own mapping cannot grow either. The files are large, but only pages
+ * that are used cost memory, and those of a crew are freed when it has ended.
  *
  * A segment has a slot (struct stats_slot) for each worker of the process; a process that serves connections also counts
  * them for admission.h there. In the model "process" each child process has a segment with one slot, which its parent
