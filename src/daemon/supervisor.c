@@ -828,6 +828,7 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 	struct drain *drain = &supervisor->drain;
 	struct rlimit limit = { .rlim_cur = 256 };
 	struct arrival arrival;
+	bool added = false;
 
 	(void) getrlimit(RLIMIT_NOFILE, &limit);
 	if (supervisor->keep && !supervisor->preserved) {
@@ -837,9 +838,12 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 			flush_rest(supervisor, (unsigned) limit.rlim_cur / 2, now >= supervisor->drain_until);
 		return busy ? now + DRAIN_TICK : supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
 	}
-	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival))
+	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival)) {
 		drain_add(drain, &arrival);
-	return drain_serve(drain) ? now + DRAIN_TICK : INT64_MAX;
+		added = true;
+	}
+	/* if these have ended at once, more may wait behind them */
+	return drain_serve(drain) ? now + DRAIN_TICK : added ? now : INT64_MAX;
 }
 
 /* Whether nothing is left to do but to exit. `drain_at`: of drain_rest(). */
