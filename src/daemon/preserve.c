@@ -193,6 +193,18 @@ int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct ar
 	return 1;
 }
 
+int preserve_check_flight(void)
+{
+	int ends[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return 0;
+	r = fdpass_send(ends[0], "", 1, ends, 1);
+	close(ends[0]);
+	close(ends[1]);
+	return r == -ETOOMANYREFS ? r : 0;
+}
+
 int preserve_finish(struct preserve *preserve)
 {
 	return packs_store(preserve, true);

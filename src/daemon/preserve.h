@@ -47,6 +47,9 @@ int preserve_add(struct preserve *preserve, struct arrival *arrival);
 /* Add a pack that was received and has not been read; it is empty then. Returns 0 or -ENOMEM. */
 int preserve_add_pack(struct preserve *preserve, struct pack *pack);
 
+/* Whether workers can hand connections over: 0; -ETOOMANYREFS where more descriptors are in flight than RLIMIT_NOFILE allows. */
+int preserve_check_flight(void);
+
 /* Send what is left, in order, as far as possible. Returns 0; or -errno with connections left (preserve_next()). */
 int preserve_finish(struct preserve *preserve);
 

@@ -42,6 +42,9 @@
 /* Connections that are taken from the queue, to be preserved, before other events get their turn. */
 #define PRESERVE_BATCH 256
 
+/* How long no connection may come before the supervisor looks whether workers can hand over any. */
+#define PRESERVE_PATIENCE (500 * USEC_PER_MSEC)
+
 /* Messages that are taken from it at the end, when no worker is left. A process that escaped could keep it filled. */
 #define PRESERVE_LAST (1U << 20)
 #define DAMAGED_LAST 1024
@@ -126,7 +129,8 @@ struct supervisor {
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	bool flush;                   /* ... of which the manager may close them: what is owed is sent first */
 	bool preserving;              /* connections can be put into the store */
-	bool preserved;               /* ... and has got them all */
+	int64_t preserve_at;          /* ... unless workers have sent none by then, clock_usec() */
+	bool preserved;               /* it has got them all */
 	struct preserve preserve;
 	struct restore restore;       /* connections that a predecessor kept */
 	struct drain drain;           /* stopping: connections that nothing else will serve */
@@ -723,6 +727,7 @@ static void stop_prepare(struct supervisor *supervisor, const struct conf *conf,
 	struct stats_slot *slot = scoreboard_own_slot(supervisor->ground.scoreboard);
 
 	supervisor->preserving = supervisor->keep;
+	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
 	preserve_init(&supervisor->preserve, restore_free_number(&supervisor->restore), queues, slot);
 	supervisor->drain_usec = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
@@ -775,6 +780,17 @@ static void on_handed_over(struct supervisor *supervisor)
 
 	if (r < 0 && rest.fd >= 0)
 		drain_add(&supervisor->drain, &rest);
+	if (r < 0)
+		preserve_failed(supervisor, r);
+	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
+}
+
+/* Workers wait where too many descriptors are in flight, but those in the store never arrive. */
+static void check_flight(struct supervisor *supervisor, int64_t now)
+{
+	int r = preserve_check_flight();
+
+	supervisor->preserve_at = now + PRESERVE_PATIENCE;
 	if (r < 0)
 		preserve_failed(supervisor, r);
 }
@@ -1120,6 +1136,8 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 	}
 	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
 		restore_feed(&supervisor->restore, supervisor->ground.outbox);
+	if (supervisor->preserving && now >= supervisor->preserve_at)
+		check_flight(supervisor, now);
 	if (now >= supervisor->extend_at) {
 		if (report_progress(&supervisor->report, supervisor->ground.scoreboard))
 			ask_for_patience(supervisor, now);
@@ -1180,6 +1198,8 @@ static int64_t next_timer(const struct supervisor *supervisor)
 		next = clock_earlier(next, supervisor->trouble_at);
 	if (supervisor->phase != PHASE_STOPPING)
 		next = clock_earlier(next, supervisor->restore.retry_at);
+	if (supervisor->preserving)
+		next = clock_earlier(next, supervisor->preserve_at);
 	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
 }
 

@@ -80,9 +80,15 @@ def test_restarts_of_models_that_serve_few(machine, everybody):
 
 
 @pytest.mark.timeout(400)
-def test_five_thousand_connections_over_ten_restarts(machine, everybody, record_property):
+@pytest.mark.parametrize("untuned", [False, True])
+def test_five_thousand_connections_over_ten_restarts(request, machine, everybody, record_property, untuned):
+    """Also on a host whose net.core.wmem_max is the kernel's default, where a queue holds 555 messages."""
+    if untuned:
+        request.getfixturevalue("fault_points")
     count = 5000
     machine.configure('model = "epoll"\nlog-connections = false\n')
+    if untuned:
+        machine.drop_in(SERVICE, "[Service]\nEnvironment=ECHOD_FAULT_QUEUE=212992\n")
     machine.systemctl("start", "echod")
     crowd = everybody(count, kinds="rrrrrrrriiiiiiiiiihr", think=20000)
     crowd.settle("the start")
@@ -98,7 +104,7 @@ def test_five_thousand_connections_over_ten_restarts(machine, everybody, record_
     crowd.finish("the end")
     told = [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]
     kept = [int(re.match(r"\d+", line)[0]) for line in told]
-    assert len(kept) == len(pauses) and count * 0.9 < min(kept) and max(kept) <= count, told
+    assert len(kept) == len(pauses) and min(kept) > count * 0.9 and max(kept) <= count, told
     crowds.tell(record_property, f"of any of {count} streams over {len(pauses)} restarts {max(pauses):.0f} ms, median "
                 f"{sorted(pauses)[len(pauses) // 2]:.0f} ms, the restart itself {min(times):.0f} to {max(times):.0f} ms; "
                 f"without a restart {quiet:.0f} ms")
@@ -231,9 +237,10 @@ def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     since = machine.cursor()
     crowd.begin("end")
     machine.systemctl("restart", "echod")
-    told = until(lambda: (lambda lines: lines if len(lines) == 2 else None)(
+    told = until(lambda: (lambda lines: lines if len(lines) == 3 else None)(
         [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]), "what was kept and what not")
-    kept, drained = (int(re.match(r"\d+", line)[0]) for line in told)
+    assert told[0].startswith("No more connections can be kept"), told
+    kept, drained = (int(re.match(r"\d+", line)[0]) for line in told[1:])
     restored = machine.wait_event("RESTORED", since)["MESSAGE"]
     assert f": {kept} connections" in restored, (restored, told)
     machine.systemctl("stop", "echod")
