@@ -33,6 +33,7 @@ lint-lists:
 	@cd $(srcdir) && status=0; for file in `find src tests -name '*.[ch]'`; do \
 		grep -qF "$$file" src/local.mk src/client/local.mk tests/local.mk tests/bench/local.mk tests/fuzz/local.mk || \
 		case $$file in tests/*.c) grep -qF "$${file%.c}" tests/local.mk tests/bench/local.mk tests/fuzz/local.mk;; *) false;; esac || \
+		grep -qF "	$${file%/*} \\" tests/local.mk || \
 		{ echo "$$file is in no list"; status=1; }; \
 	done; exit $$status
 .PHONY: lint-lists

@@ -126,8 +126,10 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 
 	if (r == 0 && crew->model->zero == MODEL_ZERO_PROCESSORS && process->threads > 1)
 		r = accept_token_make(&token, process->threads);
-	if (r < 0)
+	if (r < 0) {
+		free(threads);
 		return r;
+	}
 	for (unsigned i = 0; i < process->threads; i++) {
 		worker_fill(&threads[i].worker, crew, (unsigned) (process - crew->processes), process->index + i);
 		threads[i].worker.token = token;
