@@ -105,7 +105,7 @@
 
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
-struct supervisor {
+struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there is one, ordered by meaning */
 	const struct options *options;
 	struct privileges privileges;
 	enum phase phase;
