@@ -123,20 +123,20 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	char *pidfile_path;
 	int status;                   /* exit status */
 	bool start_cancelled;         /* by a signal, while it waited for an address */
-	int64_t stop_again_from;      /* from when on another SIGTERM ends it at once, clock_usec() */
-	bool hurry;                   /* that has come */
+	bool hurry;                   /* a later SIGTERM ends it at once, and has come */
+	int64_t stop_again_from;      /* ... from when on, clock_usec() */
 	struct ratelimit ignored;     /* lines about ignored signals */
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	bool flush;                   /* ... of which the manager may close them: what is owed is sent first */
 	bool preserving;              /* connections can be put into the store */
-	int64_t preserve_at;          /* ... unless workers have sent none by then, clock_usec() */
 	bool preserved;               /* it has got them all */
+	bool unsettled;               /* see settle_queue() */
+	int64_t preserve_at;          /* preserving: whether workers can send any is checked then, clock_usec() */
 	struct preserve preserve;
 	struct restore restore;       /* connections that a predecessor kept */
 	struct drain drain;           /* stopping: connections that nothing else will serve */
 	int64_t drain_until;          /* ... until then, clock_usec() */
 	int64_t drain_usec;           /* drain-timeout */
-	bool unsettled;               /* see settle_queue() */
 	int64_t look_at;              /* see look_at_counters() */
 	struct report report;
 	uint64_t work;                /* signals, log records and reports of readiness read */

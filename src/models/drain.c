@@ -100,14 +100,19 @@ bool drain_serve(struct drain *drain)
 	return drain->live > 0;
 }
 
-unsigned drain_cut(struct drain *drain)
+static unsigned sessions_end(struct drain *drain, struct list *sessions)
 {
-	struct list *lists[] = { &drain->flushed, &drain->sessions };
 	unsigned count = 0;
 
-	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-		for (; !list_empty(lists[i]); count++)
-			session_end(drain, LIST_ENTRY(lists[i]->next, struct session, link));
+	for (; !list_empty(sessions); count++)
+		session_end(drain, LIST_ENTRY(sessions->next, struct session, link));
+	return count;
+}
+
+unsigned drain_cut(struct drain *drain)
+{
+	unsigned count = sessions_end(drain, &drain->flushed) + sessions_end(drain, &drain->sessions);
+
 	turn_close(&drain->turn);
 	return count;
 }
