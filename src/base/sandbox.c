@@ -448,6 +448,8 @@ static unsigned try_arguments(unsigned uses)
 
 	memory = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	refused += was_refused(memory == MAP_FAILED ? -1 : 0, "mmap with PROT_EXEC");
+	if (memory != MAP_FAILED)
+		munmap(memory, 4096);
 	memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	refused += was_refused(mprotect(memory, 4096, PROT_READ | PROT_EXEC), "mprotect with PROT_EXEC");
 	munmap(memory, 4096);
