@@ -210,6 +210,18 @@ static int raise_nofile(void)
 	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
+/* The rings of io_uring are locked memory, which workers without capabilities get only within this limit: 8 MiB, the default,
+ * are 57 rings. */
+static void raise_memlock(void)
+{
+	struct rlimit limit = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void) setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
 static int open_signals(struct supervisor *supervisor)
 {
 	supervisor->signals = signals_open();
@@ -439,6 +451,7 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 	int r;
 
 	(void) raise_nofile();
+	raise_memlock();
 	if (!sandbox_can_filter(&why))
 		log_event(LOG_NOTICE, EVENT_STARTED, "Workers may make all system calls: %s", why);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -35,6 +35,7 @@ struct model {
 	unsigned workers_max;      /* 0: only conf's own limit */
 	unsigned uses;             /* enum sandbox_use beside what all models use */
 	unsigned pipes;            /* most pipes of a worker */
+	unsigned locked;           /* locked memory of a worker, bytes: an upper bound */
 	const struct ready_ops *ready; /* of the bodies that need one */
 
 	/* Whether this model can run on this host at all: NULL, or a sentence that says why not and

@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "models/handover.h"
 #include "models/model.h"
 
@@ -175,6 +176,9 @@ static int uring_open(struct uring *uring, struct worker *worker)
 	r = body_open(&uring->body, worker, &uring_body_ops);
 	if (r == 0)
 		r = ring_open(&uring->ring, worker->conf->buffer_size);
+	if (r == -ENOMEM)
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "The ring of worker %u exceeds the memory that may be locked; raise "
+		          "LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
 	if (r == 0)
 		r = uring_accept_open(uring);
 	if (r < 0)

@@ -100,10 +100,10 @@ exec "$@"
 """
 
 
-def without(*paths):
+def without(*paths, **keys):
     def make(directory, stack):
         (directory / "root").mkdir()
-        return Host(wrap=shell(ROOT, str(directory / "root"), " ".join(paths)))
+        return Host(wrap=shell(ROOT, str(directory / "root"), " ".join(paths)), keys=keys)
     return make
 
 
@@ -239,7 +239,7 @@ HOSTS = {
     "no-bus": no_bus,
     "no-proc": without("/proc"),
     "no-run": without("/run"),
-    "no-passwd": without("/etc"),
+    "no-passwd": without("/etc", user=None),  # nor a name of root
     "read-only-root": read_only,
     "pid-1": first_process,
     "two-uplinks": two_uplinks,
@@ -309,7 +309,11 @@ def test_host(launch, model, host, tmpdir):
     assert command(host, daemon, "-t") is not None
     dumps_consistently(host, daemon, directory)
     if host.processors and model in echod.LOOPS:
-        daemon.wait_log(rf"Ready: model {model}, {host.processors} workers?\b")
+        workers = int(daemon.wait_log(rf"Ready: model {model}, (\d+) workers?\b").group(1))
+        # the rings of io_uring also have to fit into the memory that may be locked
+        locked = proc.limit(daemon.pid, "Max locked memory") if model == "io_uring" else None
+        assert workers == host.processors if locked is None else 1 <= workers <= host.processors, workers
+        assert workers == host.processors or locked < host.processors << 20
     assert daemon.memory() < MEMORY
     visit(host, daemon, path)
 

@@ -165,7 +165,7 @@ class Daemon:
         self.port = None
         if text is None:
             self.keys = self._defaults(model, daemonize, keys)
-            if os.geteuid() == 0 and "setpriv" not in "".join(map(str, wrap)) and "group" not in self.keys:
+            if os.geteuid() == 0 and "setpriv" not in "".join(map(str, wrap)) and "group" not in self.keys and "user" not in keys:
                 self.keys.setdefault("user", "root")  # intended: no warning
             text = conf_text(**self.keys)
         else:

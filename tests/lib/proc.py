@@ -30,6 +30,13 @@ def become_subreaper():
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def limit(pid, name):
+    """A soft limit of a process by its name in /proc/PID/limits; None: unlimited."""
+    line = next(line for line in read(f"/proc/{pid}/limits").decode().splitlines() if line.startswith(name))
+    value = line.removeprefix(name).split()[0]
+    return None if value == "unlimited" else int(value)
+
+
 def hard_nofile():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 

@@ -118,7 +118,7 @@ def test_stopping(start, model):
     daemon = start(model)
     since = daemon.notify.mark()
     daemon.stop()
-    assert daemon.notify.all("STOPPING", since)
+    daemon.notify.wait("STOPPING=1", since=since)
     assert not daemon.notify.all("READY", since)
 
 

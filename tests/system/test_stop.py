@@ -23,7 +23,7 @@ def test_stop_without_connections(start, model, number):
     assert daemon.wait_exit() == 0
     assert time.monotonic() - began < 4
     assert not proc.tagged(daemon.tag)
-    assert daemon.notify.all("STOPPING")
+    daemon.notify.wait("STOPPING=1")
 
 
 def test_what_is_owed_is_sent(start, model):

@@ -149,12 +149,19 @@ def class_of_answer(sock, traffic_class):
 def test_dscp_is_reflected_when_asked_for(start_udp, model, host):
     """Of every value the upper six bits; the lower two are ECN. A reload turns it on and off."""
     daemon = start_udp(model, listen=[host])
+
+    def reload(**keys):
+        """The reader of the old crew may still answer a datagram until it has ended."""
+        old = daemon.workers()
+        daemon.reload(**keys)
+        proc.until(lambda: not any(map(proc.alive, old)), "the old workers have ended", 30)
+
     with client(host, connected_to=daemon.port) as sock:
         assert class_of_answer(sock, 0xB8) == 0
-        daemon.reload(reflect_dscp=True)
+        reload(reflect_dscp=True)
         for value in range(0, 256, 3):
             assert class_of_answer(sock, value) == value & 0xFC
-        daemon.reload(reflect_dscp=False)
+        reload(reflect_dscp=False)
         assert class_of_answer(sock, 0xB8) == 0
 
 
