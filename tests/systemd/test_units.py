@@ -108,7 +108,7 @@ def test_variants_agree():
     own, activated = set(lines_of(unit_text(SERVICE))), set(lines_of(unit_text(ACTIVATED)))
     assert {line.split("=")[0] for line in own ^ activated} == {
         "Description", "After", "Requires", "Conflicts", "Before", "Sockets", "AmbientCapabilities",
-        "CapabilityBoundingSet", "RestrictAddressFamilies", "PrivateNetwork", "PrivateUsers", "IPAddressDeny",
+        "CapabilityBoundingSet", "SystemCallFilter", "RestrictAddressFamilies", "PrivateNetwork", "PrivateUsers", "IPAddressDeny",
         "[Install]", "WantedBy"}
 
 
