@@ -108,12 +108,12 @@ static int run_daemon(struct conf *conf, struct options *options)
 		options->path = path;
 	signals_reset();
 	r = store_collect(&store, &errors);
+	/* other descriptors that were inherited are of no use, and could push ours out of an fd_set (select(2)) */
+	daemonize_close_others(passed, store_descriptors(&store, passed, PASSED_MAX));
 	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
-	if (r == 0 && !options->foreground) {
-		daemonize_close_others(passed, store_descriptors(&store, passed, PASSED_MAX));
+	if (r == 0 && !options->foreground)
 		r = daemonize();
-	}
 	if (r < 0) {
 		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
 

@@ -13,6 +13,7 @@ import pytest
 
 import echod
 import peer
+import proc
 
 SLACK = 256 << 10  # what the two directions may exceed their bounds by, as echod(8) states
 
@@ -86,9 +87,13 @@ def test_back_to_the_kernel(start, model):
     old = daemon.connect()
     peer.echo(old, b"old")
     daemon.reload(socket_buffer=0)
-    peer.echo(old, b"still here")
-    (found,) = server_side(daemon)
-    assert found["tb"] > 2 * 4096 and found["rb"] > 2 * 4096, found
+
+    def grown():
+        peer.echo(old, b"still here")
+        (found,) = server_side(daemon)
+        return found["tb"] > 2 * 4096 and found["rb"] > 2 * 4096
+
+    proc.until(grown, lambda: server_side(daemon))  # once the new worker has taken it over
     if model != "iterative":  # which serves the old one
         with daemon.connect() as sock:
             peer.echo(sock, peer.data(4 << 20))
