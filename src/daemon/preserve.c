@@ -210,6 +210,19 @@ int preserve_finish(struct preserve *preserve)
 	return packs_store(preserve, true);
 }
 
+int preserve_one(struct preserve *preserve, struct arrival *arrival)
+{
+	int r = preserve_add(preserve, arrival);
+
+	if (r < 0)
+		return r;
+	r = packs_store(preserve, true);
+	if (r == 0 || preserve_next(preserve, arrival))
+		return r;
+	stats_add(preserve->slot, STAT_DAMAGED, 1);
+	return 0;
+}
+
 bool preserve_next(struct preserve *preserve, struct arrival *arrival)
 {
 	while (!list_empty(&preserve->packs)) {

@@ -53,6 +53,10 @@ int preserve_check_flight(void);
 /* Send what is left, in order, as far as possible. Returns 0; or -errno with connections left (preserve_next()). */
 int preserve_finish(struct preserve *preserve);
 
+/* Send one connection at once; takes it over. Nothing else may be left to be sent. Returns 0; or -errno with the connection
+ * still the caller's, in `*arrival`. */
+int preserve_one(struct preserve *preserve, struct arrival *arrival);
+
 /* Take back a connection that could not be sent. Returns whether there was one. */
 bool preserve_next(struct preserve *preserve, struct arrival *arrival);
 

@@ -129,6 +129,7 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	bool keep;                    /* stopping: connections go into the descriptor store */
 	bool flush;                   /* ... of which the manager may close them: what is owed is sent first */
 	bool preserving;              /* connections can be put into the store */
+	bool preserve_late;           /* ... could not, but those that wait in the queue are tried again, one by one */
 	bool preserved;               /* it has got them all */
 	bool unsettled;               /* see settle_queue() */
 	int64_t preserve_at;          /* preserving: whether workers can send any is checked then, clock_usec() */
@@ -752,6 +753,8 @@ static void stop_prepare(struct supervisor *supervisor, const struct conf *conf,
 /* The store takes no more, or not now: workers drain the connections that they still have. */
 static void preserve_failed(struct supervisor *supervisor, int error)
 {
+	/* descriptors in flight to this process arrive as it takes them: what comes last may fit again */
+	supervisor->preserve_late = !supervisor->flush && (error == -EMFILE || error == -ETOOMANYREFS);
 	supervisor->preserving = supervisor->flush = false;
 	supervisor->preserve.flush = NULL;
 	drain_set_flush(&supervisor->drain, false);
@@ -868,7 +871,9 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 		return busy ? now + DRAIN_TICK : supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
 	}
 	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival)) {
-		drain_add(drain, &arrival);
+		if (!supervisor->preserve_late || !list_empty(&supervisor->preserve.packs) ||
+		    preserve_one(&supervisor->preserve, &arrival) < 0)
+			drain_add(drain, &arrival);
 		added = true;
 	}
 	/* if these have ended at once, more may wait behind them */
