@@ -59,10 +59,11 @@ void accept_init(struct accept_state *accept, struct worker *worker)
 		.worker = worker,
 		.retry_at = INT64_MAX,
 		.slot_fd = admission_room_fd(worker->admission.shared),
-		.batch = 1,
+		.own = { .size = 1 },
 		.prepare = any_adopted(worker),
 		.batch_max = worker->token ? BATCH_SHARED : BATCH_ALONE,
 	};
+	accept->batch = worker->token ? accept_token_batch(worker->token) : &accept->own;
 	update(accept);
 }
 
@@ -221,13 +222,15 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 
 void accept_adapt(struct accept_state *accept, unsigned got)
 {
-	if (got < accept->batch) {
-		accept->batch = accept->batch > 1 ? accept->batch / 2 : 1;
-		accept->full = 0;
-	} else if (++accept->full == FULL_BATCHES) {
-		accept->full = 0;
-		if (accept->batch < accept->batch_max)
-			accept->batch *= 2;
+	struct accept_batch *batch = accept->batch;
+
+	if (got < batch->size) {
+		batch->size = batch->size > 1 ? batch->size / 2 : 1;
+		batch->full = 0;
+	} else if (++batch->full == FULL_BATCHES) {
+		batch->full = 0;
+		if (batch->size < accept->batch_max)
+			batch->size *= 2;
 	}
 }
 

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "models/accept_token.h"
 #include "models/session.h"
 
 struct accept_state {
@@ -34,9 +35,8 @@ struct accept_state {
 	bool prepare;       /* an adopted listener may have connections that were made before its present options */
 	int64_t retry_at;   /* while paused or waiting: call accept_retry() then; INT64_MAX: need not */
 	int slot_fd;        /* readable when a slot becomes free */
-	unsigned batch;     /* connections to ask a listener for in one iteration */
+	struct accept_batch own, *batch; /* connections to ask a listener for in one iteration: its own, or the token's */
 	unsigned batch_max; /* most connections to take in one iteration from one listener, or from the queue */
-	unsigned full;      /* iterations since `batch` changed in which as many connections were there */
 	unsigned taken;     /* in this iteration: accepted, refused or inherited */
 };
 
@@ -57,7 +57,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 /* Take one connection from the queue. Never ACCEPT_REFUSED but for a damaged message. */
 enum accept_result accept_inherit(struct accept_state *accept, struct arrival *arrival);
 
-/* A listener was asked for at most `batch` connections and had `got`: adapt `batch`. */
+/* A listener was asked for at most batch->size connections and had `got`: adapt the size. */
 void accept_adapt(struct accept_state *accept, unsigned got);
 
 /* The end of an iteration: where something was taken, the next loop of the process gets its turn. Brings `open` and

@@ -11,6 +11,7 @@
 
 struct accept_token {
 	_Atomic unsigned holder;
+	struct accept_batch batch;
 	unsigned loops;
 	int fds[];
 };
@@ -21,6 +22,7 @@ int accept_token_make(struct accept_token **result, unsigned loops)
 
 	if (!token)
 		return -ENOMEM;
+	token->batch.size = 1;
 	for (; token->loops < loops; token->loops++) {
 		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
@@ -62,6 +64,11 @@ void accept_token_clear(const struct accept_token *token, unsigned loop)
 	/* EAGAIN: it is unreadable already */
 	if (read(token->fds[loop], &count, sizeof count) < 0)
 		return;
+}
+
+struct accept_batch *accept_token_batch(struct accept_token *token)
+{
+	return &token->batch;
 }
 
 void accept_token_pass(struct accept_token *token, unsigned loop)

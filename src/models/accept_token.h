@@ -16,6 +16,12 @@
 
 struct accept_token;
 
+/* How many connections to ask a listener for in one iteration, see accept_adapt(). */
+struct accept_batch {
+	unsigned size;
+	unsigned full; /* iterations since `size` changed in which as many connections were there */
+};
+
 /* Make the token of `loops` loops, numbered from 0, and give it to loop 0. Opens an eventfd(2) for each loop. Returns 0
  * or -errno. */
 int accept_token_make(struct accept_token **token, unsigned loops);
@@ -31,6 +37,10 @@ bool accept_token_held(const struct accept_token *token, unsigned loop);
 
 /* Make accept_token_fd() unreadable again. */
 void accept_token_clear(const struct accept_token *token, unsigned loop);
+
+/* The batch of all loops: one for all, or a loop with a larger one would get more connections than the others. Only
+ * the holder of the token may use it. */
+struct accept_batch *accept_token_batch(struct accept_token *token);
 
 /* `loop`, which must hold the token, gives it to the next loop. */
 void accept_token_pass(struct accept_token *token, unsigned loop);

@@ -56,11 +56,13 @@ void body_begin(struct body *body, const struct arrival *arrival)
 
 void body_accept(struct body *body, size_t index)
 {
-	enum accept_result result = ACCEPT_CONNECTION;
+	enum accept_result result;
 	struct arrival arrival;
 	unsigned got = 0;
 
-	while (got < body->accept.batch && (result = accept_one(&body->accept, index, &arrival)) != ACCEPT_NONE) {
+	if (!body->accept.open)
+		return;
+	while (got < body->accept.batch->size && (result = accept_one(&body->accept, index, &arrival)) != ACCEPT_NONE) {
 		got++;
 		if (result == ACCEPT_CONNECTION)
 			body_begin(body, &arrival);
