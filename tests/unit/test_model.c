@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "echo/scoreboard.h"
 #include "models/model.h"
 
 static rlim_t nofile;
@@ -103,9 +104,9 @@ static void what_the_file_says_is_not_changed(void **state)
 	processors = 2;
 	assert_int_equal(limits_of("epoll", 0, 5000000).max_connections, 5000000);
 	assert_int_equal(limits_of("epoll", 300, 0).workers, 300);
-	assert_int_equal(limits_of("process", 0, 90000).workers, 90000);
+	assert_int_equal(limits_of("process", 0, SCOREBOARD_WORKERS_MAX - 1).workers, SCOREBOARD_WORKERS_MAX - 1);
 	assert_int_equal(limits_of("thread", 7, 524288).workers, 7);
-	assert_int_equal(limits_of("prefork", 100000, 0).workers, 100000);
+	assert_int_equal(limits_of("prefork", SCOREBOARD_WORKERS_MAX, 0).workers, SCOREBOARD_WORKERS_MAX);
 }
 
 static int check(const char *name, unsigned workers, unsigned max_connections)
@@ -129,8 +130,8 @@ static void what_no_crew_can_hold_is_rejected(void **state)
 	(void) state;
 	processors = 2000;
 	for (nofile = 256; nofile < 1U << 30; nofile *= 16) {
-		assert_int_equal(check("process", 0, CONF_WORKERS_MAX), 0);
-		assert_int_equal(check("process", 0, CONF_WORKERS_MAX + 1), -EINVAL);
+		assert_int_equal(check("process", 0, SCOREBOARD_WORKERS_MAX), 0);
+		assert_int_equal(check("process", 0, SCOREBOARD_WORKERS_MAX + 1), -EINVAL);
 		assert_int_equal(check("thread", 0, 524288), -EINVAL);
 		assert_int_equal(check("thread", 8, 524288), 0);
 		assert_int_equal(check("epoll", 0, 524288), 0);
