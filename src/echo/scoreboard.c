@@ -66,12 +66,12 @@ static int map_unsealed(char **writable, const char **readable, size_t size)
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *twin;
 
 	if (memory == MAP_FAILED)
-		return -errno;
+		return -ENOMEM;
 	/* a second mapping of the same pages: mremap(2), old_size 0 */
 	twin = mremap(memory, 0, size, MREMAP_MAYMOVE);
 	if (twin == MAP_FAILED || mprotect(twin, size, PROT_READ) < 0) {
 		munmap(memory, size);
-		return -errno;
+		return -ENOMEM;
 	}
 	*writable = memory;
 	*readable = twin;
@@ -108,7 +108,7 @@ static int map_twice(char **writable, const char **readable, size_t size, int *h
 	if (first != MAP_FAILED)
 		second = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, read_fd >= 0 ? read_fd : fd, 0);
 	if (second == MAP_FAILED) {
-		r = -errno;
+		r = -ENOMEM;
 		if (first != MAP_FAILED)
 			munmap(first, size);
 	} else {

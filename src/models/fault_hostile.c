@@ -20,6 +20,8 @@
 #include "base/clock.h"
 #include "models/fault.h"
 
+#ifdef ECHOD_FAULTS
+
 #define ROUNDS 4
 #define MESSAGES 8
 #define DESCRIPTORS 1024
@@ -122,3 +124,5 @@ void fault_hostile(unsigned index)
 	}
 	kill(getpid(), SIGKILL);
 }
+
+#endif
