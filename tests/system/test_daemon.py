@@ -60,8 +60,8 @@ def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number
     """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
     # Leaks cannot be looked for by one who is traced.
     env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=ftruncate",
-                                                   "-e", f"inject=ftruncate:signal={number.name}"])
+    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=/ftruncate",
+                                                   "-e", f"inject=/ftruncate:signal={number.name}"])  # or ftruncate64(2)
     assert "before it was ready" in daemon.fails(echod.EX_OSERR)
 
 
