@@ -47,6 +47,7 @@ def test_workers_write_no_memory_of_others(start, model):
     daemon.reload(idle_timeout=100)  # there are more crews now: nor do they share
     for sock in crowd:
         peer.echo(sock, b"hello again")
+    proc.until(lambda: not any(map(proc.alive, pids)), "the old crew has ended")
     for pid in processes(daemon, model):
         assert not writable(pid) & seen, pid
 
