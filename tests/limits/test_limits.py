@@ -215,6 +215,8 @@ def test_max_per_source_of_ipv4(start, model):
     metrics.wait_line(daemon, "one refusal", connections_ended__limit=1, connections=2)
     peer.finish(mine.pop())
     metrics.wait_line(daemon, "one left", connections=1)
+    if model == "process":  # its parent gives the source back when the child has ended
+        proc.until(lambda: len(daemon.tree()) == 3, "supervisor, acceptor and one child")
     admitted_from("127.0.0.2", daemon.address)
     peer.finish(mine.pop())
     assert metrics.line(daemon)["connections_accepted"] == 4, "the refused one was counted as accepted"
