@@ -98,5 +98,5 @@ int main(int argc, char *argv[])
 	}
 	if (outcome != OUTCOME_OK)
 		json_finish(&options);
-	return output_end(outcome);
+	return (int) output_end(outcome);
 }

@@ -116,7 +116,10 @@ static const char *icmp6_text(unsigned type, unsigned code)
 
 static void error_describe(const struct sock_extended_err *report, struct packet_error *error)
 {
-	const struct sockaddr *from = SO_EE_OFFENDER(report);
+	const void *address = SO_EE_OFFENDER(report); /* aligned as `report` is */
+	const struct sockaddr *from = address;
+	const struct sockaddr_in *from4 = address;
+	const struct sockaddr_in6 *from6 = address;
 	const char *text = NULL;
 	int used;
 
@@ -128,11 +131,9 @@ static void error_describe(const struct sock_extended_err *report, struct packet
 	else if (report->ee_origin == SO_EE_ORIGIN_ICMP6)
 		text = icmp6_text(report->ee_type, report->ee_code);
 	if (from->sa_family == AF_INET)
-		inet_ntop(AF_INET, &((const struct sockaddr_in *) from)->sin_addr, error->from,
-			  sizeof error->from);
+		inet_ntop(AF_INET, &from4->sin_addr, error->from, sizeof error->from);
 	else if (from->sa_family == AF_INET6)
-		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *) from)->sin6_addr, error->from,
-			  sizeof error->from);
+		inet_ntop(AF_INET6, &from6->sin6_addr, error->from, sizeof error->from);
 	used = snprintf(error->text, sizeof error->text, "%s", text ? text : strerror(error->error));
 	if (error->mtu != 0)
 		snprintf(error->text + used, sizeof error->text - (size_t) used, " (MTU %u)", error->mtu);
