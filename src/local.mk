@@ -75,40 +75,40 @@ libechod_a_SOURCES = \
 	src/echo/state.h \
 	src/echo/stats.c \
 	src/echo/stats.h \
-	src/models/accept.c \
-	src/models/accept.h \
-	src/models/accept_token.c \
-	src/models/accept_token.h \
-	src/models/accept_watch.c \
-	src/models/accept_watch.h \
-	src/models/acceptor.c \
-	src/models/acceptor.h \
-	src/models/body.c \
-	src/models/body.h \
+	src/models/accept/accept.c \
+	src/models/accept/accept.h \
+	src/models/accept/accept_token.c \
+	src/models/accept/accept_token.h \
+	src/models/accept/accept_watch.c \
+	src/models/accept/accept_watch.h \
+	src/models/blocking/acceptor.c \
+	src/models/blocking/acceptor.h \
+	src/models/event/body.c \
+	src/models/event/body.h \
 	src/models/datagram.c \
 	src/models/datagram.h \
-	src/models/drain.c \
-	src/models/drain.h \
+	src/models/handover/drain.c \
+	src/models/handover/drain.h \
 	src/models/fault.h \
-	src/models/handover.c \
-	src/models/handover.h \
-	src/models/loop.c \
+	src/models/handover/handover.c \
+	src/models/handover/handover.h \
+	src/models/event/loop.c \
 	src/models/model.c \
 	src/models/model.h \
-	src/models/pack.c \
-	src/models/pack.h \
-	src/models/ready_epoll.c \
-	src/models/ready_poll.c \
-	src/models/ready_select.c \
-	src/models/serial.c \
-	src/models/serve.c \
-	src/models/serve.h \
+	src/models/handover/pack.c \
+	src/models/handover/pack.h \
+	src/models/event/poller_epoll.c \
+	src/models/event/poller_poll.c \
+	src/models/event/poller_select.c \
+	src/models/blocking/serial.c \
+	src/models/blocking/serve.c \
+	src/models/blocking/serve.h \
 	src/models/session.c \
 	src/models/session.h \
-	src/models/spawn.c \
+	src/models/blocking/spawn.c \
 	src/models/turn.c \
 	src/models/turn.h \
-	src/models/watch.h \
+	src/models/event/poller.h \
 	src/models/worker.c \
 	src/models/worker.h \
 	src/daemon/crew.c \
@@ -134,18 +134,18 @@ libechod_a_SOURCES = \
 
 if HAVE_LIBURING
 libechod_a_SOURCES += \
-	src/models/uring.c \
-	src/models/uring.h \
-	src/models/uring_buffers.c \
-	src/models/uring_buffers.h \
-	src/models/uring_accept.c \
-	src/models/uring_session.c \
-	src/models/uring_rxq.c \
-	src/models/uring_probe.c \
-	src/models/uring_ring.c \
-	src/models/uring_ring.h
+	src/models/uring/uring.c \
+	src/models/uring/uring.h \
+	src/models/uring/uring_buffers.c \
+	src/models/uring/uring_buffers.h \
+	src/models/uring/uring_accept.c \
+	src/models/uring/uring_session.c \
+	src/models/uring/uring_rxq.c \
+	src/models/uring/uring_probe.c \
+	src/models/uring/uring_ring.c \
+	src/models/uring/uring_ring.h
 else
-libechod_a_SOURCES += src/models/uring_stub.c
+libechod_a_SOURCES += src/models/uring/uring_stub.c
 endif
 
 if DEBUG_FAULTS

@@ -18,7 +18,7 @@
 #include "base/sandbox.h"
 #include "daemon/daemonize.h"
 #include "echo/meter.h"
-#include "models/accept_token.h"
+#include "models/accept/accept_token.h"
 #include "models/datagram.h"
 #include "models/fault.h"
 

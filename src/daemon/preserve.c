@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/handover.h"
+#include "models/handover/handover.h"
 
 /* Descriptors that must stay free for receiving one more message, and for files. */
 #define FDS_SPARE 8

@@ -15,8 +15,8 @@
 #include "base/list.h"
 #include "daemon/store.h"
 #include "echo/stats.h"
-#include "models/drain.h"
-#include "models/pack.h"
+#include "models/handover/drain.h"
+#include "models/handover/pack.h"
 #include "models/session.h"
 
 /* --- at a stop ------------------------------------------------------------------------- */

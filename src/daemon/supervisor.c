@@ -32,8 +32,8 @@
 #include "daemon/privileges.h"
 #include "daemon/report.h"
 #include "daemon/signals.h"
-#include "models/drain.h"
-#include "models/handover.h"
+#include "models/handover/drain.h"
+#include "models/handover/handover.h"
 #include "models/model.h"
 
 /* How often connections that the supervisor drains are looked at. */

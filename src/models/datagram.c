@@ -24,7 +24,7 @@
 #include "echo/conn.h"
 #include "echo/meter.h"
 #include "net/sockopt.h"
-#include "models/watch.h"
+#include "models/event/poller.h"
 
 #define BATCH 32
 #define BATCHES_A_TURN 4

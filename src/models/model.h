@@ -13,7 +13,7 @@
 
 #include "base/sandbox.h"
 #include "conf/conf.h"
-#include "models/watch.h"
+#include "models/event/poller.h"
 #include "models/worker.h"
 
 enum model_crew {

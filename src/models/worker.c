@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "models/watch.h"
+#include "models/event/poller.h"
 
 void worker_ready(struct worker *worker)
 {

@@ -1,4 +1,4 @@
-"""The formats of connections that are handed over and kept, written as src/echo/state.h and src/models/pack.h say."""
+"""The formats of connections that are handed over and kept, written as src/echo/state.h and src/models/handover/pack.h say."""
 
 import array
 import fcntl

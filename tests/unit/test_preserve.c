@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/preserve.h"
-#include "models/handover.h"
+#include "models/handover/handover.h"
 
 /* A sender that keeps the queue filled with damaged messages must not keep the caller. */
 static void test_take_is_bounded(void **state)

@@ -22,8 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "models/uring_buffers.h"
-#include "models/watch.h"
+#include "models/uring/uring_buffers.h"
+#include "models/event/poller.h"
 
 #define RING_NO_SLOT UINT32_MAX
 

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/accept_token.h"
+#include "models/accept/accept_token.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/acceptor.h"
+#include "models/blocking/acceptor.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "models/watch.h"
+#include "models/event/poller.h"
 
 /* Two arrays side by side, dense: poll(2) walks all of it at each call. They grow as needed. */
 struct ready {

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/uring_ring.h"
+#include "models/uring/uring_ring.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -8,7 +8,7 @@
 #include <sys/utsname.h>
 
 #include "models/model.h"
-#include "models/uring_ring.h"
+#include "models/uring/uring_ring.h"
 
 #define SYSCTL "/proc/sys/kernel/io_uring_disabled"
 

@@ -4,10 +4,10 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "models/accept_token.h"
-#include "models/accept_watch.h"
-#include "models/body.h"
-#include "models/handover.h"
+#include "models/accept/accept_token.h"
+#include "models/accept/accept_watch.h"
+#include "models/event/body.h"
+#include "models/handover/handover.h"
 #include "models/model.h"
 
 #define EVENTS_MAX 256

@@ -1,13 +1,13 @@
 /* uring.c - the body of io_uring: a loop over completions */
 #include <config.h>
 
-#include "models/uring.h"
+#include "models/uring/uring.h"
 
 #include <errno.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/handover.h"
+#include "models/handover/handover.h"
 #include "models/model.h"
 
 /* Maximum of completions handled in one iteration. */

@@ -8,7 +8,7 @@
 #define ECHOD_MODELS_BODY_H
 
 #include "base/pool.h"
-#include "models/accept.h"
+#include "models/accept/accept.h"
 #include "models/turn.h"
 
 struct body;

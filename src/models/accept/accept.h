@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "models/accept_token.h"
+#include "models/accept/accept_token.h"
 #include "models/session.h"
 
 struct accept_state {

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/handover.h"
+#include "models/handover/handover.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "models/watch.h"
+#include "models/event/poller.h"
 
 /* Events taken from the kernel at once. */
 #define BATCH 256

@@ -10,7 +10,7 @@
 #ifndef ECHOD_MODELS_ACCEPTOR_H
 #define ECHOD_MODELS_ACCEPTOR_H
 
-#include "models/accept_watch.h"
+#include "models/accept/accept_watch.h"
 
 struct acceptor {
 	struct accept_state accept;

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/pack.h"
+#include "models/handover/pack.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #include "base/memfile.h"
 #include "echo/state.h"
 #include "models/fault.h"
-#include "models/handover.h"
+#include "models/handover/handover.h"
 
 void pack_init(struct pack *pack)
 {

@@ -1,11 +1,11 @@
-/* watch.h - a descriptor that a body waits for, and the readiness back-ends that wait
+/* poller.h - a descriptor that a body waits for, and the readiness back-ends that wait
  *
  * A struct watch is embedded in whatever the descriptor belongs to; the back-end hands it back
  * with each event and keeps its own place in `slot`. Back-ends report, the body dispatches.
  * All functions of one struct ready are called by one thread.
  */
-#ifndef ECHOD_MODELS_WATCH_H
-#define ECHOD_MODELS_WATCH_H
+#ifndef ECHOD_MODELS_POLLER_H
+#define ECHOD_MODELS_POLLER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "models/uring.h"
+#include "models/uring/uring.h"
 
 void rxq_push(struct ring *ring, struct uring_state *state, uint16_t buffer, size_t size)
 {

@@ -6,8 +6,8 @@
 #ifndef ECHOD_MODELS_ACCEPT_WATCH_H
 #define ECHOD_MODELS_ACCEPT_WATCH_H
 
-#include "models/accept.h"
-#include "models/watch.h"
+#include "models/accept/accept.h"
+#include "models/event/poller.h"
 
 struct accept_watch {
 	struct accept_state *accept;

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/body.h"
+#include "models/event/body.h"
 
 #include <errno.h>
 

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/drain.h"
+#include "models/handover/drain.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>

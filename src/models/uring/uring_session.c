@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "models/uring.h"
+#include "models/uring/uring.h"
 
 /* Maximum of buffers in the receive queue; beyond it the session leaves the multishot receive. */
 #define QUEUED_MAX 4

@@ -7,9 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "models/accept_token.h"
+#include "models/accept/accept_token.h"
 #include "models/fault.h"
-#include "models/uring.h"
+#include "models/uring/uring.h"
 
 /* Maximum of deferred connections admitted in one iteration. */
 #define ADMIT_MAX 64

@@ -1,12 +1,12 @@
 #include <config.h>
 
-#include "models/serve.h"
+#include "models/blocking/serve.h"
 
 #include <errno.h>
 #include <poll.h>
 
 #include "base/clock.h"
-#include "models/handover.h"
+#include "models/handover/handover.h"
 
 /* How often a draining session is looked at: nothing tells when a peer has acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)

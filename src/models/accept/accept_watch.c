@@ -1,11 +1,11 @@
 #include <config.h>
 
-#include "models/accept_watch.h"
+#include "models/accept/accept_watch.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#include "models/accept_token.h"
+#include "models/accept/accept_token.h"
 
 static int watch_add(struct accept_watch *self, struct watch *watch, int fd, enum watch_kind kind)
 {

@@ -2,9 +2,9 @@
  * end, repeat */
 #include <config.h>
 
-#include "models/acceptor.h"
+#include "models/blocking/acceptor.h"
 #include "models/model.h"
-#include "models/serve.h"
+#include "models/blocking/serve.h"
 
 int serial_run(struct worker *worker)
 {

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/accept.h"
+#include "models/accept/accept.h"
 
 #include <errno.h>
 #include <string.h>
@@ -8,8 +8,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/accept_token.h"
-#include "models/handover.h"
+#include "models/accept/accept_token.h"
+#include "models/handover/handover.h"
 #include "net/sockopt.h"
 
 /* Pause in accepting after descriptors or memory have run out. */

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/uring_buffers.h"
+#include "models/uring/uring_buffers.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -25,8 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "models/body.h"
-#include "models/uring_ring.h"
+#include "models/event/body.h"
+#include "models/uring/uring_ring.h"
 
 /* A stream listener. */
 struct uring_listener {

@@ -26,9 +26,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/acceptor.h"
+#include "models/blocking/acceptor.h"
 #include "models/model.h"
-#include "models/serve.h"
+#include "models/blocking/serve.h"
 
 /* Enough for serve() and a log record; only what is touched costs memory. */
 #define STACK_SIZE (256U << 10)

@@ -5,7 +5,7 @@
 #include <sys/select.h>
 
 #include "base/clock.h"
-#include "models/watch.h"
+#include "models/event/poller.h"
 
 struct ready {
 	fd_set read, write; /* what to watch for */
