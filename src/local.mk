@@ -44,8 +44,8 @@ libechod_a_SOURCES = \
 	src/net/admission.h \
 	src/net/listener.c \
 	src/net/listener.h \
-	src/net/network.c \
-	src/net/network.h \
+	src/net/cidr.c \
+	src/net/cidr.h \
 	src/net/peer.c \
 	src/net/peer.h \
 	src/net/sockopt.c \
@@ -67,8 +67,8 @@ libechod_a_SOURCES = \
 	src/echo/conn.h \
 	src/echo/dgram.c \
 	src/echo/dgram.h \
-	src/echo/meter.c \
-	src/echo/meter.h \
+	src/echo/udp_ratelimit.c \
+	src/echo/udp_ratelimit.h \
 	src/echo/scoreboard.c \
 	src/echo/scoreboard.h \
 	src/echo/state.c \
@@ -106,8 +106,8 @@ libechod_a_SOURCES = \
 	src/models/session.c \
 	src/models/session.h \
 	src/models/blocking/spawn.c \
-	src/models/turn.c \
-	src/models/turn.h \
+	src/models/session_io.c \
+	src/models/session_io.h \
 	src/models/event/poller.h \
 	src/models/worker.c \
 	src/models/worker.h \
@@ -127,8 +127,8 @@ libechod_a_SOURCES = \
 	src/daemon/signals.h \
 	src/daemon/sockets.c \
 	src/daemon/sockets.h \
-	src/daemon/store.c \
-	src/daemon/store.h \
+	src/daemon/fdstore.c \
+	src/daemon/fdstore.h \
 	src/daemon/supervisor.c \
 	src/daemon/supervisor.h
 

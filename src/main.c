@@ -15,7 +15,7 @@
 #include "conf/options.h"
 #include "daemon/daemonize.h"
 #include "daemon/signals.h"
-#include "daemon/store.h"
+#include "daemon/fdstore.h"
 #include "daemon/supervisor.h"
 #include "models/model.h"
 
@@ -101,15 +101,15 @@ static int run_daemon(struct conf *conf, struct options *options)
 	static char path[PATH_MAX];
 	struct conf_errors errors = { 0 };
 	int passed[PASSED_MAX], r;
-	struct store store;
+	struct fdstore store;
 
 	/* a reload reads the same file, wherever the working directory is then */
 	if (realpath(options->path, path))
 		options->path = path;
 	signals_reset();
-	r = store_collect(&store, &errors);
+	r = fdstore_collect(&store, &errors);
 	/* other descriptors that were inherited are of no use, and could push ours out of an fd_set (select(2)) */
-	daemonize_close_others(passed, store_descriptors(&store, passed, PASSED_MAX));
+	daemonize_close_others(passed, fdstore_descriptors(&store, passed, PASSED_MAX));
 	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
 	if (r == 0 && !options->foreground)

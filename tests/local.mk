@@ -18,13 +18,13 @@ unit_tests = \
 	tests/unit/test_preserve \
 	tests/unit/test_model \
 	tests/unit/test_names \
-	tests/unit/test_network \
+	tests/unit/test_cidr \
 	tests/unit/test_options \
 	tests/unit/test_processors \
 	tests/unit/test_sandbox \
 	tests/unit/test_scoreboard \
 	tests/unit/test_stats \
-	tests/unit/test_turn
+	tests/unit/test_session_io
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \

@@ -19,7 +19,7 @@
 #define SEND_PAUSE (2 * USEC_PER_SEC)
 
 /* The same for a descriptor that is lost if it is not stored. */
-#define STORE_TIMEOUT (5 * USEC_PER_SEC)
+#define FDSTORE_TIMEOUT (5 * USEC_PER_SEC)
 
 static int64_t paused_until;
 static bool lost;
@@ -98,7 +98,7 @@ int notify_store(const char *name, int fd, bool wait)
 
 	escape_controls(plain, sizeof plain, name, strlen(name));
 	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", plain);
-	return send_message(text, fd, wait ? STORE_TIMEOUT : SEND_TIMEOUT);
+	return send_message(text, fd, wait ? FDSTORE_TIMEOUT : SEND_TIMEOUT);
 }
 
 void notify_unstore(const char *name)

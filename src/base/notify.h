@@ -13,7 +13,7 @@
 /* Whether a service manager listens. */
 bool notify_enabled(void);
 
-/* Send assignments without foreign text, such as "WATCHDOG=1", printf-style, as one message. */
+/* Send assignments without shared_ofd text, such as "WATCHDOG=1", printf-style, as one message. */
 void notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Send the assignments `state` ("READY=1"; may be empty) and STATUS= with a printf-style text, in which control characters

@@ -58,7 +58,7 @@ static int has_room(const struct pool *pool)
 	return !list_empty(&pool->chunks) && !chunk_full(pool, LIST_ENTRY(pool->chunks.next, struct chunk, link));
 }
 
-void *pool_take(struct pool *pool)
+void *pool_alloc(struct pool *pool)
 {
 	struct chunk *chunk;
 	void *object;
@@ -80,7 +80,7 @@ void *pool_take(struct pool *pool)
 	return object;
 }
 
-void pool_give(struct pool *pool, void *object)
+void pool_free(struct pool *pool, void *object)
 {
 	struct chunk *chunk = (void *) ((char *) object - ((uintptr_t) object & (POOL_CHUNK - 1)));
 
@@ -97,7 +97,7 @@ void pool_give(struct pool *pool, void *object)
 		list_prepend(&pool->chunks, &chunk->link);
 }
 
-void pool_free(struct pool *pool)
+void pool_destroy(struct pool *pool)
 {
 	while (!list_empty(&pool->chunks)) {
 		struct chunk *chunk = LIST_ENTRY(pool->chunks.next, struct chunk, link);

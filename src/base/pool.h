@@ -21,12 +21,12 @@ struct pool {
 void pool_init(struct pool *pool, size_t object);
 
 /* One object, not cleared, or NULL where there is no memory. */
-void *pool_take(struct pool *pool);
+void *pool_alloc(struct pool *pool);
 
 /* Give it back; NULL is fine. */
-void pool_give(struct pool *pool, void *object);
+void pool_free(struct pool *pool, void *object);
 
 /* Free them all, given back or not. */
-void pool_free(struct pool *pool);
+void pool_destroy(struct pool *pool);
 
 #endif

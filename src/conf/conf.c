@@ -272,10 +272,10 @@ static void strings_of(struct reader *reader, enum conf_key key, struct conf_str
 	}
 }
 
-static void networks_of(struct reader *reader, enum conf_key key, struct network_set *set,
+static void networks_of(struct reader *reader, enum conf_key key, struct cidr_set *set,
                         struct conf_strings *strings)
 {
-	struct network *networks;
+	struct cidr *networks;
 	const char *why;
 	size_t count = 0;
 
@@ -286,12 +286,12 @@ static void networks_of(struct reader *reader, enum conf_key key, struct network
 		return;
 	}
 	for (size_t i = 0; i < strings->count; i++) {
-		if (network_parse(&networks[count], strings->items[i], &why) == 0)
+		if (cidr_parse(&networks[count], strings->items[i], &why) == 0)
 			count++;
 		else
 			blame_text(reader, key, strings->items[i], why);
 	}
-	if (network_set_make(set, networks, count) < 0)
+	if (cidr_set_make(set, networks, count) < 0)
 		reader->mistakes.lost = true;
 	free(networks);
 }
@@ -645,9 +645,9 @@ void conf_free(struct conf *conf)
 	free(conf->group);
 	free(conf->pidfile);
 	free(conf->metrics_file);
-	network_set_clear(&conf->allow);
-	network_set_clear(&conf->deny);
-	network_set_clear(&conf->udp_trusted);
+	cidr_set_clear(&conf->allow);
+	cidr_set_clear(&conf->deny);
+	cidr_set_clear(&conf->udp_trusted);
 	strings_clear(&conf->listen_text);
 	strings_clear(&conf->allow_text);
 	strings_clear(&conf->deny_text);

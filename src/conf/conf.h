@@ -16,7 +16,7 @@
 
 #include "conf/errors.h"
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 /* Every key of echod.conf(5), in the order in which the manual and `echod -T` list them. */
 enum conf_key {
@@ -99,7 +99,7 @@ struct conf {
 	unsigned drain_timeout; /* seconds */
 	size_t buffer_size;     /* bytes */
 	unsigned socket_buffer; /* bytes; 0: the kernel decides */
-	struct network_set allow, deny;
+	struct cidr_set allow, deny;
 	char *user, *group, *pidfile; /* "" where unset, never NULL */
 	enum conf_log_target log_target;
 	int log_level; /* LOG_ERR to LOG_DEBUG of syslog(3) */
@@ -108,7 +108,7 @@ struct conf {
 	bool keep_connections;
 	bool reflect_dscp;
 	unsigned udp_rate; /* datagrams per second and prefix; 0: no limit */
-	struct network_set udp_trusted;
+	struct cidr_set udp_trusted;
 	char *metrics_file;
 
 	/* the lists as they were written, for conf_dump() */

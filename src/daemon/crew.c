@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "base/sandbox.h"
 #include "daemon/daemonize.h"
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 #include "models/accept/accept_token.h"
 #include "models/datagram.h"
 #include "models/fault.h"
@@ -57,8 +57,8 @@ static void crew_forget(struct crew *crew)
 static void worker_fill(struct worker *worker, const struct crew *crew, unsigned process, unsigned index)
 {
 	static struct log_limits log_limits;
-	const struct crew_ground *ground = crew->ground;
-	const struct scoreboard_shared *view = scoreboard_view(ground->scoreboard);
+	const struct crew_context *context = crew->context;
+	const struct scoreboard_shared *view = scoreboard_view(context->scoreboard);
 	const struct conf *conf = crew->conf;
 	unsigned number = (unsigned) crew->number;
 
@@ -67,26 +67,26 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.model = crew->model,
 		.index = index,
 		.workers = crew->limits.workers,
-		.scoreboard = ground->scoreboard,
+		.scoreboard = context->scoreboard,
 		.crew = number,
 		.log_limits = &log_limits,
-		.slot = scoreboard_slot(ground->scoreboard, number, index),
+		.slot = scoreboard_slot(context->scoreboard, number, index),
 		.first_child = crew->first_child,
-		.orders = &view->orders[number],
+		.stop_request = &view->stop_request[number],
 		.listeners = crew->sockets.items,
 		.listener_count = crew->streams,
 		.stop_fd = crew->stop_out,
 		.ready_fd = crew->ready_in,
-		.wakeup_fd = ground->wakeup,
-		.inbox_fd = ground->inbox,
-		.outbox_fd = ground->outbox,
+		.wakeup_fd = context->wakeup,
+		.inbox_fd = context->inbox,
+		.outbox_fd = context->outbox,
 		.capacity = crew->limits.capacity,
 		.pipes = crew->limits.pipes,
-		.beat_usec = ground->beat_usec,
-		.next_beat = ground->beat_usec == INT64_MAX ? INT64_MAX : 0,
+		.heartbeat_usec = context->heartbeat_usec,
+		.next_beat = context->heartbeat_usec == INT64_MAX ? INT64_MAX : 0,
 		.admission = {
 			.shared = &view->admission,
-			.own = process < crew->serving ? scoreboard_admission(ground->scoreboard, number, process) : NULL,
+			.own = process < crew->serving ? scoreboard_admission(context->scoreboard, number, process) : NULL,
 			.group = number,
 			.index = process,
 			.allow = &conf->allow,
@@ -192,19 +192,19 @@ static int close_others(const struct crew *crew, const struct crew_process *proc
 		return -ENOMEM;
 	keep[count++] = crew->stop_out;
 	keep[count++] = crew->ready_in;
-	keep[count++] = crew->ground->log_relay;
+	keep[count++] = crew->context->log_relay;
 	if (process->socket) {
 		keep[count++] = process->socket->fd;
-		keep[count++] = process->meter;
+		keep[count++] = process->udp_ratelimit;
 		keep[count++] = alive;
 		count += find_predecessors(crew, process, &keep[count]);
 	} else {
 		for (size_t i = 0; i < crew->streams; i++)
 			keep[count++] = crew->sockets.items[i].fd;
-		keep[count++] = crew->ground->inbox;
-		keep[count++] = crew->ground->outbox;
-		keep[count++] = crew->ground->wakeup;
-		keep[count++] = admission_room_fd(&scoreboard_view(crew->ground->scoreboard)->admission);
+		keep[count++] = crew->context->inbox;
+		keep[count++] = crew->context->outbox;
+		keep[count++] = crew->context->wakeup;
+		keep[count++] = admission_room_fd(&scoreboard_view(crew->context->scoreboard)->admission);
 	}
 	daemonize_close_others(keep, (unsigned) count);
 	free(keep);
@@ -226,7 +226,7 @@ static int run_reader(const struct crew *crew, const struct crew_process *proces
 	worker.listener_count = crew->sockets.count - crew->streams;
 	worker.inbox_fd = worker.outbox_fd = -1;
 	log_identify(crew->model->name, (int) process->index);
-	r = datagram_run(&worker, process->socket, process->meter, predecessors, count);
+	r = datagram_run(&worker, process->socket, process->udp_ratelimit, predecessors, count);
 	free(predecessors);
 	return r;
 }
@@ -263,7 +263,7 @@ static int confine(const struct crew *crew, const struct crew_process *process)
 {
 	int r;
 
-	addr_use_socket(crew->ground->log_relay);
+	addr_use_socket(crew->context->log_relay);
 	r = sandbox_enter(process->socket ? crew->datagram_filter : crew->stream_filter);
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot confine a worker process: %s", strerror(-r));
@@ -274,14 +274,14 @@ static int confine(const struct crew *crew, const struct crew_process *process)
 
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
-	struct stats_slot *slot = scoreboard_slot(crew->ground->scoreboard, (unsigned) crew->number, process->index);
+	struct stats_slot *slot = scoreboard_slot(crew->context->scoreboard, (unsigned) crew->number, process->index);
 	int r;
 
-	scoreboard_enter(crew->ground->scoreboard, (unsigned) crew->number, (unsigned) (process - crew->processes));
+	scoreboard_enter(crew->context->scoreboard, (unsigned) crew->number, (unsigned) (process - crew->processes));
 	daemonize_inherit();
 	r = close_others(crew, process, alive);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	log_relay_to(crew->ground->log_relay, crew->conf->log_level, &slot->counters[STAT_LOG_LOST]);
+	log_relay_to(crew->context->log_relay, crew->conf->log_level, &slot->counters[STAT_LOG_LOST]);
 	log_identify(crew->model->name, -1);
 	if (crew->model->crew != MODEL_PROCESSES && !process->socket)
 		table_grow(crew);
@@ -308,13 +308,13 @@ static int find_meter(const struct crew *crew, const struct listener *socket)
 			const struct crew_process *reader = &other->processes[i];
 			int fd;
 
-			if (!reader->socket || reader->socket->fd != socket->fd || reader->meter < 0)
+			if (!reader->socket || reader->socket->fd != socket->fd || reader->udp_ratelimit < 0)
 				continue;
-			fd = fcntl(reader->meter, F_DUPFD_CLOEXEC, 0);
+			fd = fcntl(reader->udp_ratelimit, F_DUPFD_CLOEXEC, 0);
 			return fd < 0 ? -errno : fd;
 		}
 	}
-	return meter_make();
+	return udp_ratelimit_make();
 }
 
 /* Before a reader is forked: its table, and the pipe whose writing end `*alive` only the new process will have. */
@@ -322,11 +322,11 @@ static int reader_prepare(const struct crew *crew, struct crew_process *process,
 {
 	int ends[2], r;
 
-	if (process->meter < 0) {
+	if (process->udp_ratelimit < 0) {
 		r = find_meter(crew, process->socket);
 		if (r < 0)
 			return r;
-		process->meter = r;
+		process->udp_ratelimit = r;
 	}
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
@@ -347,7 +347,7 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	r = process->socket ? reader_prepare(crew, process, &alive) : 0;
 	if (r < 0)
 		return r;
-	scoreboard_process_start(crew->ground->scoreboard, (unsigned) crew->number, number);
+	scoreboard_process_start(crew->context->scoreboard, (unsigned) crew->number, number);
 	pid = fork();
 	if (pid == 0)
 		process_main(crew, process, alive);
@@ -356,7 +356,7 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	if (r == 0)
 		process->pid = pid;
 	else
-		(void) scoreboard_process_end(crew->ground->scoreboard, (unsigned) crew->number, number);
+		(void) scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, number);
 	return r;
 }
 
@@ -376,7 +376,7 @@ static int find_place(struct crew *crew)
 		.sources = crew->conf->max_per_source > 0,
 	};
 
-	crew->number = scoreboard_crew_open(crew->ground->scoreboard, &layout);
+	crew->number = scoreboard_crew_open(crew->context->scoreboard, &layout);
 	return crew->number < 0 ? crew->number : 0;
 }
 
@@ -393,14 +393,14 @@ static int plan(struct crew *crew)
 	if (!crew->processes)
 		return -ENOMEM;
 	for (unsigned i = 0; i < serving; i++)
-		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads, .ended = -1, .meter = -1 };
+		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads, .ended = -1, .udp_ratelimit = -1 };
 	for (unsigned i = 0; i < readers; i++)
 		crew->processes[serving + i] = (struct crew_process) {
 			.index = serving * threads + i,
 			.threads = 1,
 			.socket = &crew->sockets.items[crew->streams + i],
 			.ended = -1,
-			.meter = -1,
+			.udp_ratelimit = -1,
 		};
 	crew->first_child = serving * threads + readers;
 	return 0;
@@ -448,8 +448,8 @@ static int make_filters(struct crew *crew)
 	return r;
 }
 
-int crew_raise(struct crew **result, struct conf *conf, const struct sockets *sockets,
-               const struct crew_ground *ground, const struct list *others)
+int crew_start(struct crew **result, struct conf *conf, const struct sockets *sockets,
+               const struct crew_context *context, const struct list *others)
 {
 	struct crew *crew = calloc(1, sizeof *crew);
 	bool some = false;
@@ -462,7 +462,7 @@ int crew_raise(struct crew **result, struct conf *conf, const struct sockets *so
 	list_init(&crew->link);
 	crew->stop_in = crew->stop_out = crew->ready_in = crew->ready_out = crew->number = -1;
 	crew->conf = conf;
-	crew->ground = ground;
+	crew->context = context;
 	crew->others = others;
 	crew->model = model_find(conf->model);
 	model_limits(&crew->limits, crew->model, conf, sockets->count);
@@ -504,7 +504,7 @@ unsigned crew_note_ready(struct crew *crew)
 bool crew_ready(struct crew *crew)
 {
 	if (!crew->failed && !crew->was_ready)
-		crew->was_ready = scoreboard_crew_ready(crew->ground->scoreboard, (unsigned) crew->number);
+		crew->was_ready = scoreboard_crew_ready(crew->context->scoreboard, (unsigned) crew->number);
 	return !crew->failed && crew->was_ready;
 }
 
@@ -526,7 +526,7 @@ static void process_failed(struct crew *crew, struct crew_process *process)
 static void count_lost(struct crew *crew, pid_t pid, int status, uint32_t lost)
 {
 	if (!worker_ended_well(status))
-		stats_add(scoreboard_own_slot(crew->ground->scoreboard), STAT_ENDED_ERROR, lost);
+		stats_add(scoreboard_own_slot(crew->context->scoreboard), STAT_ENDED_ERROR, lost);
 	worker_tell_lost(pid, status, lost);
 }
 
@@ -574,7 +574,7 @@ static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
 		i++;
 	if (i == crew->orphan_count)
 		return false;
-	lost = scoreboard_orphan_end(crew->ground->scoreboard, (unsigned) crew->number, crew->orphans[i].child,
+	lost = scoreboard_orphan_end(crew->context->scoreboard, (unsigned) crew->number, crew->orphans[i].child,
 	                             WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER);
 	count_lost(crew, pid, status, lost);
 	crew->orphans[i] = crew->orphans[--crew->orphan_count];
@@ -592,9 +592,9 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		count_lost(crew, pid, status, scoreboard_process_end(crew->ground->scoreboard, (unsigned) crew->number, i));
+		count_lost(crew, pid, status, scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i));
 		if (i == 0)
-			scoreboard_find_orphans(crew->ground->scoreboard, (unsigned) crew->number, adopt_orphan, crew);
+			scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number, adopt_orphan, crew);
 		if (!crew->stopping)
 			process_failed(crew, process);
 		return true;
@@ -602,7 +602,7 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 	return orphan_reaped(crew, pid, status);
 }
 
-int64_t crew_tend(struct crew *crew, int64_t now)
+int64_t crew_maintain(struct crew *crew, int64_t now)
 {
 	int64_t next = INT64_MAX;
 
@@ -631,19 +631,19 @@ int64_t crew_tend(struct crew *crew, int64_t now)
 
 void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64_t drain_until)
 {
-	struct scoreboard_shared *shared = scoreboard_shared(crew->ground->scoreboard);
-	struct stats_orders *orders = &shared->orders[crew->number];
+	struct scoreboard_shared *shared = scoreboard_shared(crew->context->scoreboard);
+	struct stop_request *stop_request = &shared->stop_request[crew->number];
 
 	if (crew->stopping) {
-		if (atomic_load(&orders->stop) == STOP_DRAIN)
+		if (atomic_load(&stop_request->stop) == STOP_DRAIN)
 			how = STOP_DRAIN;
-		hand_until = clock_earlier(hand_until, atomic_load(&orders->hand_until));
-		drain_until = clock_earlier(drain_until, atomic_load(&orders->drain_until));
+		hand_until = clock_earlier(hand_until, atomic_load(&stop_request->hand_until));
+		drain_until = clock_earlier(drain_until, atomic_load(&stop_request->drain_until));
 	}
-	atomic_store(&orders->hand_until, hand_until);
-	atomic_store(&orders->drain_until, drain_until);
+	atomic_store(&stop_request->hand_until, hand_until);
+	atomic_store(&stop_request->drain_until, drain_until);
 	admission_group_stopping(&shared->admission, (unsigned) crew->number);
-	atomic_store(&orders->stop, how);
+	atomic_store(&stop_request->stop, how);
 	close_fd(crew->stop_in);
 	crew->stop_in = -1;
 	crew->stopping = true;
@@ -672,7 +672,7 @@ bool crew_gone(const struct crew *crew)
 
 bool crew_alive(struct crew *crew)
 {
-	return scoreboard_crew_alive(crew->ground->scoreboard, (unsigned) crew->number);
+	return scoreboard_crew_alive(crew->context->scoreboard, (unsigned) crew->number);
 }
 
 void crew_free(struct crew *crew)
@@ -680,10 +680,10 @@ void crew_free(struct crew *crew)
 	if (!crew)
 		return;
 	if (crew->number >= 0)
-		scoreboard_crew_close(crew->ground->scoreboard, (unsigned) crew->number);
+		scoreboard_crew_close(crew->context->scoreboard, (unsigned) crew->number);
 	for (unsigned i = 0; crew->processes && i < crew->process_count; i++) {
 		close_fd(crew->processes[i].ended);
-		close_fd(crew->processes[i].meter);
+		close_fd(crew->processes[i].udp_ratelimit);
 	}
 	close_fd(crew->stop_in);
 	close_fd(crew->stop_out);

@@ -1,7 +1,7 @@
 /* crew.h - the processes that serve under one configuration
  *
  * Raised, watched, stopped and reaped by the supervisor, which has one thread. The order of
- * a life: crew_raise() forks; crew_ready() becomes true; crew_stop() orders the end; when
+ * a life: crew_start() forks; crew_ready() becomes true; crew_stop() orders the end; when
  * crew_gone(), crew_free(). A crew owns its configuration.
  */
 #ifndef ECHOD_DAEMON_CREW_H
@@ -19,12 +19,12 @@
 #include "net/admission.h"
 
 /* What all crews share, made by the supervisor at its start. */
-struct crew_ground {
+struct crew_context {
 	struct scoreboard *scoreboard;
 	int inbox, outbox;   /* the queue of handed-over connections */
 	int wakeup;          /* eventfd with which a worker has another one look for connections, see acceptor.h */
 	int log_relay;       /* where workers send log records */
-	int64_t beat_usec;   /* INT64_MAX: no watchdog */
+	int64_t heartbeat_usec;   /* INT64_MAX: no watchdog */
 };
 
 struct crew_process {
@@ -33,7 +33,7 @@ struct crew_process {
 	unsigned threads;    /* workers in it */
 	const struct listener *socket; /* the datagram socket that it reads; NULL: it serves connections */
 	int ended;           /* a reader's: at end of file when its process has ended; -1: none was started */
-	int meter;           /* a reader's: the table of udp-rate (echo/meter.h); -1: none yet */
+	int udp_ratelimit;           /* a reader's: the table of udp-rate (echo/udp_ratelimit.h); -1: none yet */
 	unsigned failures;   /* in a row */
 	int64_t started;     /* clock_usec() */
 	int64_t restart_at;  /* INT64_MAX: no need */
@@ -48,7 +48,7 @@ struct crew {
 	struct list link;    /* the supervisor's */
 	struct conf *conf;
 	const struct model *model;
-	const struct crew_ground *ground;
+	const struct crew_context *context;
 	const struct list *others; /* all crews that have processes; this one too, once it has been raised */
 	struct sockets sockets;  /* what it was raised with, stream sockets first; descriptors belong to the supervisor's set */
 	size_t streams;          /* stream sockets among them */
@@ -73,8 +73,8 @@ struct crew {
 /* Fork the crew for `conf`, which it takes over (also on failure), to serve `sockets` (copied). `others`: the crews that
  * still have processes, a list that outlives the crew. Returns 0, or -errno with a message logged. Where some processes
  * could be forked and others not, it returns 0 and the crew has failed: it must be stopped. */
-int crew_raise(struct crew **crew, struct conf *conf, const struct sockets *sockets,
-               const struct crew_ground *ground, const struct list *others);
+int crew_start(struct crew **crew, struct conf *conf, const struct sockets *sockets,
+               const struct crew_context *context, const struct list *others);
 
 /* ready_out is readable: workers may have become ready. Returns how many messages of theirs were read, at most 4096. */
 unsigned crew_note_ready(struct crew *crew);
@@ -87,7 +87,7 @@ bool crew_ready(struct crew *crew);
 bool crew_reaped(struct crew *crew, pid_t pid, int status);
 
 /* Replace what must be replaced at `now`. Returns when to call again; INT64_MAX: need not. */
-int64_t crew_tend(struct crew *crew, int64_t now);
+int64_t crew_maintain(struct crew *crew, int64_t now);
 
 /* Stop it: `how` connections are treated; where they are handed over, workers wait for room in the queue until
  * `hand_until`, and what is left is drained until `drain_until` (clock_usec()). A crew that is stopping

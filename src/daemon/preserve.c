@@ -62,7 +62,7 @@ static int queue_open(struct preserve *preserve)
 	r = handover_pair(&inbox, &outbox);
 	if (r < 0)
 		return r;
-	r = store_keep_queue(preserve->number, inbox);
+	r = fdstore_keep_queue(preserve->number, inbox);
 	close(inbox);
 	if (r < 0) {
 		close(outbox);
@@ -113,7 +113,7 @@ static int packs_store(struct preserve *preserve, bool all)
 	return r;
 }
 
-int preserve_add(struct preserve *preserve, struct arrival *arrival)
+int preserve_add(struct preserve *preserve, struct new_conn *new_conn)
 {
 	struct pack *pack = list_empty(&preserve->packs) ? NULL : of_link(preserve->packs.prev);
 	int r;
@@ -122,26 +122,26 @@ int preserve_add(struct preserve *preserve, struct arrival *arrival)
 		pack = pack_append(preserve);
 	if (!pack)
 		return -ENOMEM;
-	r = pack_add(pack, arrival);
+	r = pack_add(pack, new_conn);
 	if (r == 0 && pack->count == PACK_MAX)
 		(void) packs_store(preserve, false); /* where that fails, it is tried again with the next one */
 	return r;
 }
 
-static bool is_quiet(const struct arrival *arrival)
+static bool is_quiet(const struct new_conn *new_conn)
 {
 	int unread = 0, unsent = 0;
 
-	return conn_owed_total(&arrival->conn) == 0 &&
-	       (ioctl(arrival->fd, FIONREAD, &unread) < 0 || unread <= 0) &&
-	       (arrival->peer.family == AF_UNIX || ioctl(arrival->fd, SIOCOUTQ, &unsent) < 0 || unsent <= 0);
+	return conn_owed_total(&new_conn->conn) == 0 &&
+	       (ioctl(new_conn->fd, FIONREAD, &unread) < 0 || unread <= 0) &&
+	       (new_conn->peer.family == AF_UNIX || ioctl(new_conn->fd, SIOCOUTQ, &unsent) < 0 || unsent <= 0);
 }
 
-int preserve_or_flush(struct preserve *preserve, struct arrival *arrival)
+int preserve_or_flush(struct preserve *preserve, struct new_conn *new_conn)
 {
-	if (!preserve->flush || is_quiet(arrival))
-		return preserve_add(preserve, arrival);
-	drain_add(preserve->flush, arrival);
+	if (!preserve->flush || is_quiet(new_conn))
+		return preserve_add(preserve, new_conn);
+	drain_add(preserve->flush, new_conn);
 	return 0;
 }
 
@@ -167,7 +167,7 @@ static bool has_descriptors(const struct preserve *preserve)
 	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t) preserve->highest + FDS_SPARE < limit.rlim_cur;
 }
 
-int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct arrival *rest)
+int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct new_conn *rest)
 {
 	rest->fd = -1;
 	while (most-- > 0) {
@@ -210,27 +210,27 @@ int preserve_finish(struct preserve *preserve)
 	return packs_store(preserve, true);
 }
 
-int preserve_one(struct preserve *preserve, struct arrival *arrival)
+int preserve_one(struct preserve *preserve, struct new_conn *new_conn)
 {
-	int r = preserve_add(preserve, arrival);
+	int r = preserve_add(preserve, new_conn);
 
 	if (r < 0)
 		return r;
 	r = packs_store(preserve, true);
-	if (r == 0 || preserve_next(preserve, arrival))
+	if (r == 0 || preserve_next(preserve, new_conn))
 		return r;
 	stats_add(preserve->slot, STAT_DAMAGED, 1);
 	return 0;
 }
 
-bool preserve_next(struct preserve *preserve, struct arrival *arrival)
+bool preserve_next(struct preserve *preserve, struct new_conn *new_conn)
 {
 	while (!list_empty(&preserve->packs)) {
 		struct pack *pack = of_link(preserve->packs.next);
 		int r;
 
 		(void) pack_seal(pack);
-		r = pack_next(pack, arrival);
+		r = pack_next(pack, new_conn);
 		if (r > 0)
 			return true;
 		if (r == 0)
@@ -250,7 +250,7 @@ void preserve_clear(struct preserve *preserve)
 
 /* --- at a start ------------------------------------------------------------------------ */
 
-void restore_init(struct restore *restore, const struct store_queues *queues, struct stats_slot *slot)
+void restore_init(struct restore *restore, const struct fdstore_queues *queues, struct stats_slot *slot)
 {
 	*restore = (struct restore) { .queues = *queues, .retry_at = INT64_MAX, .slot = slot };
 	pack_init(&restore->pack);
@@ -291,7 +291,7 @@ static void note_damaged(struct restore *restore, unsigned count, int error)
 static bool pack_fetch(struct restore *restore)
 {
 	while (restore->at < restore->queues.count) {
-		struct store_queue *queue = &restore->queues.items[restore->at];
+		struct fdstore_queue *queue = &restore->queues.items[restore->at];
 		unsigned waiting = pack_waiting(queue->fd), left;
 		int r;
 
@@ -307,16 +307,16 @@ static bool pack_fetch(struct restore *restore)
 		if (left > 0)
 			note_damaged(restore, left, -EBADMSG);
 		close(queue->fd);
-		store_forget_queue(queue->number);
+		fdstore_forget_queue(queue->number);
 		restore->at++;
 	}
 	return false;
 }
 
-bool restore_next(struct restore *restore, struct arrival *arrival)
+bool restore_next(struct restore *restore, struct new_conn *new_conn)
 {
 	if (restore->holding) {
-		*arrival = restore->arrival;
+		*new_conn = restore->new_conn;
 		restore->holding = false;
 		return true;
 	}
@@ -324,7 +324,7 @@ bool restore_next(struct restore *restore, struct arrival *arrival)
 		unsigned left;
 
 		while ((left = pack_left(&restore->pack)) > 0) {
-			int r = pack_next(&restore->pack, arrival);
+			int r = pack_next(&restore->pack, new_conn);
 
 			if (r > 0)
 				return true;
@@ -334,17 +334,17 @@ bool restore_next(struct restore *restore, struct arrival *arrival)
 	return false;
 }
 
-static void arrival_close(struct arrival *arrival)
+static void arrival_close(struct new_conn *new_conn)
 {
-	close(arrival->fd);
-	conn_clear(&arrival->conn);
+	close(new_conn->fd);
+	conn_clear(&new_conn->conn);
 }
 
 void restore_feed(struct restore *restore, int outbox)
 {
 	restore->retry_at = INT64_MAX;
-	for (unsigned i = 0; i < PACK_MAX && restore_next(restore, &restore->arrival); i++) {
-		int r = handover_pass(outbox, &restore->arrival);
+	for (unsigned i = 0; i < PACK_MAX && restore_next(restore, &restore->new_conn); i++) {
+		int r = handover_pass(outbox, &restore->new_conn);
 
 		switch (r) {
 		case -ETOOMANYREFS:
@@ -363,7 +363,7 @@ void restore_feed(struct restore *restore, int outbox)
 		default:
 			note_damaged(restore, 1, r);
 		}
-		arrival_close(&restore->arrival);
+		arrival_close(&restore->new_conn);
 	}
 }
 
@@ -372,9 +372,9 @@ int restore_preserve(struct restore *restore, struct preserve *preserve)
 	int r = 0;
 
 	while (r == 0 && (restore->holding || pack_left(&restore->pack) > 0)) {
-		if (!restore_next(restore, &restore->arrival))
+		if (!restore_next(restore, &restore->new_conn))
 			return 0;
-		r = preserve_add(preserve, &restore->arrival);
+		r = preserve_add(preserve, &restore->new_conn);
 		restore->holding = r < 0;
 	}
 	while (r == 0 && pack_fetch(restore))
@@ -385,7 +385,7 @@ int restore_preserve(struct restore *restore, struct preserve *preserve)
 void restore_clear(struct restore *restore)
 {
 	if (restore->holding)
-		arrival_close(&restore->arrival);
+		arrival_close(&restore->new_conn);
 	restore->holding = false;
 	pack_clear(&restore->pack);
 	for (; restore->at < restore->queues.count; restore->at++)
@@ -395,5 +395,5 @@ void restore_clear(struct restore *restore)
 void restore_forget(const struct restore *restore)
 {
 	for (unsigned i = restore->at; i < restore->queues.count; i++)
-		store_forget_queue(restore->queues.items[i].number);
+		fdstore_forget_queue(restore->queues.items[i].number);
 }

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
-#include "daemon/store.h"
+#include "daemon/fdstore.h"
 #include "echo/stats.h"
 #include "models/handover/drain.h"
 #include "models/handover/pack.h"
@@ -37,12 +37,12 @@ void preserve_init(struct preserve *preserve, unsigned number, unsigned queues, 
 
 /* Take at most `most` connections from `inbox`. Returns 1 where more may wait, 0 where none does; or -errno where no more can
  * be taken now: then a connection may be in `*rest`, the caller's; else its fd is -1. */
-int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct arrival *rest);
+int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct new_conn *rest);
 
 /* Add a connection; takes it over. Returns 0, or -errno with the connection still the caller's. preserve_or_flush() has it
  * flushed first where it is not quiet: where it owes bytes, or its peer has sent or not acknowledged some. */
-int preserve_or_flush(struct preserve *preserve, struct arrival *arrival);
-int preserve_add(struct preserve *preserve, struct arrival *arrival);
+int preserve_or_flush(struct preserve *preserve, struct new_conn *new_conn);
+int preserve_add(struct preserve *preserve, struct new_conn *new_conn);
 
 /* Add a pack that was received and has not been read; it is empty then. Returns 0 or -ENOMEM. */
 int preserve_add_pack(struct preserve *preserve, struct pack *pack);
@@ -54,11 +54,11 @@ int preserve_check_flight(void);
 int preserve_finish(struct preserve *preserve);
 
 /* Send one connection at once; takes it over. Nothing else may be left to be sent. Returns 0; or -errno with the connection
- * still the caller's, in `*arrival`. */
-int preserve_one(struct preserve *preserve, struct arrival *arrival);
+ * still the caller's, in `*new_conn`. */
+int preserve_one(struct preserve *preserve, struct new_conn *new_conn);
 
 /* Take back a connection that could not be sent. Returns whether there was one. */
-bool preserve_next(struct preserve *preserve, struct arrival *arrival);
+bool preserve_next(struct preserve *preserve, struct new_conn *new_conn);
 
 /* Free it all. What was sent is in the store. */
 void preserve_clear(struct preserve *preserve);
@@ -66,17 +66,17 @@ void preserve_clear(struct preserve *preserve);
 /* --- at a start ------------------------------------------------------------------------ */
 
 struct restore {
-	struct store_queues queues;  /* from the store, in order */
+	struct fdstore_queues queues;  /* from the store, in order */
 	unsigned at;                 /* of them, the one being read */
 	struct pack pack;            /* being taken apart */
-	struct arrival arrival;      /* did not fit into the queue of the workers */
-	bool holding;                /* there is one in `arrival` */
+	struct new_conn new_conn;      /* did not fit into the queue of the workers */
+	bool holding;                /* there is one in `new_conn` */
 	int64_t retry_at;            /* clock_usec() at which to go on although the queue says nothing; INT64_MAX: no need */
 	struct stats_slot *slot;     /* where damaged connections are counted */
 };
 
 /* Begin with what the store had; takes `queues` over. */
-void restore_init(struct restore *restore, const struct store_queues *queues, struct stats_slot *slot);
+void restore_init(struct restore *restore, const struct fdstore_queues *queues, struct stats_slot *slot);
 
 /* Whether there are still connections to be fed to the workers. */
 bool restore_active(const struct restore *restore);
@@ -93,7 +93,7 @@ unsigned restore_free_number(const struct restore *restore);
 void restore_feed(struct restore *restore, int outbox);
 
 /* Take the next connection, instead of feeding it. Returns whether there was one. */
-bool restore_next(struct restore *restore, struct arrival *arrival);
+bool restore_next(struct restore *restore, struct new_conn *new_conn);
 
 /* Move all that is left to `preserve`. Returns 0, or -errno with connections left (restore_next()). */
 int restore_preserve(struct restore *restore, struct preserve *preserve);

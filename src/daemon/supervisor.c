@@ -117,7 +117,7 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	bool differs;                 /* from what the file asks for, and that was told */
 	bool reload_again;            /* a SIGHUP came while one was under way */
 	bool reaping;                 /* more than REAP_BATCH processes have ended */
-	struct crew_ground ground;
+	struct crew_context context;
 	int signals, relay;
 	int pidfile;
 	char *pidfile_path;
@@ -149,7 +149,7 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 
 static void on_signals(struct supervisor *supervisor);
 static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf);
-static void tend_retired(struct supervisor *supervisor, int64_t now);
+static void maintain_retired(struct supervisor *supervisor, int64_t now);
 
 static void start_failed(struct supervisor *supervisor, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -238,30 +238,30 @@ static int open_relay(struct supervisor *supervisor)
 	(void) setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 	(void) setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 	supervisor->relay = ends[0];
-	supervisor->ground.log_relay = ends[1];
+	supervisor->context.log_relay = ends[1];
 	return 0;
 }
 
 /* What all crews stand on. */
-static int lay_ground(struct supervisor *supervisor, struct store *store)
+static int init_context(struct supervisor *supervisor, struct fdstore *store)
 {
-	struct crew_ground *ground = &supervisor->ground;
-	int r = scoreboard_make(&ground->scoreboard, model_descriptors());
+	struct crew_context *context = &supervisor->context;
+	int r = scoreboard_make(&context->scoreboard, model_descriptors());
 
 	if (r < 0)
 		return r;
-	log_count_lost(&scoreboard_own_slot(ground->scoreboard)->counters[STAT_LOG_LOST]);
-	restore_init(&supervisor->restore, &store->queues, scoreboard_own_slot(ground->scoreboard));
-	r = handover_pair(&ground->inbox, &ground->outbox);
+	log_count_lost(&scoreboard_own_slot(context->scoreboard)->counters[STAT_LOG_LOST]);
+	restore_init(&supervisor->restore, &store->queues, scoreboard_own_slot(context->scoreboard));
+	r = handover_pair(&context->inbox, &context->outbox);
 	supervisor->watchdog_usec = (int64_t) notify_watchdog_usec();
-	ground->beat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
-	ground->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (r == 0 && ground->wakeup < 0)
+	context->heartbeat_usec = supervisor->watchdog_usec > 0 ? supervisor->watchdog_usec / 8 : INT64_MAX;
+	context->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r == 0 && context->wakeup < 0)
 		r = -errno;
 	if (r == 0)
 		r = open_relay(supervisor);
 	if (r == 0)
-		admission_queue_settle(&scoreboard_shared(ground->scoreboard)->admission, restore_waiting(&supervisor->restore));
+		admission_queue_settle(&scoreboard_shared(context->scoreboard)->admission, restore_waiting(&supervisor->restore));
 	return r;
 }
 
@@ -310,7 +310,7 @@ static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf
 }
 
 /* What the service manager has kept for us, since a restart or a crash. */
-static void tell_restored(const struct supervisor *supervisor, const struct store *store)
+static void tell_restored(const struct supervisor *supervisor, const struct fdstore *store)
 {
 	unsigned connections = restore_waiting(&supervisor->restore);
 
@@ -356,7 +356,7 @@ static int listen_when_there(struct supervisor *supervisor, const struct conf *c
 	}
 }
 
-static int open_sockets(struct supervisor *supervisor, const struct conf *conf, struct store *store)
+static int open_sockets(struct supervisor *supervisor, const struct conf *conf, struct fdstore *store)
 {
 	struct conf_errors errors = { 0 };
 	int r = 0;
@@ -446,7 +446,7 @@ static int drop_privileges(struct supervisor *supervisor, const struct conf *con
 }
 
 /* Everything up to the first crew. Takes `conf` over. Returns 0 or -errno with the status set. */
-static int supervisor_start(struct supervisor *supervisor, struct conf *conf, struct store *store)
+static int supervisor_start(struct supervisor *supervisor, struct conf *conf, struct fdstore *store)
 {
 	const char *why;
 	int r;
@@ -458,7 +458,7 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r = open_signals(supervisor);
 	if (r == 0)
-		r = lay_ground(supervisor, store);
+		r = init_context(supervisor, store);
 	if (r < 0)
 		start_failed(supervisor, EX_OSERR, "cannot start: %s", strerror(-r));
 	if (r == 0)
@@ -474,8 +474,8 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 		return r;
 	}
 	/* before workers start: kept connections come before new ones */
-	restore_feed(&supervisor->restore, supervisor->ground.outbox);
-	r = crew_raise(&supervisor->next, conf, &supervisor->sockets, &supervisor->ground, &supervisor->crews);
+	restore_feed(&supervisor->restore, supervisor->context.outbox);
+	r = crew_start(&supervisor->next, conf, &supervisor->sockets, &supervisor->context, &supervisor->crews);
 	if (r < 0) {
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", strerror(-r));
 		return r;
@@ -490,14 +490,14 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 /* The kernel drops datagrams, and only the socket knows how many. */
 static void count_dropped(struct supervisor *supervisor)
 {
-	stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_UDP_QUEUE_FULL,
+	stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_UDP_QUEUE_FULL,
 	          sockets_count_dropped(&supervisor->sockets, &supervisor->next_sockets));
 }
 
 static void refresh(struct supervisor *supervisor, bool ready)
 {
 	count_dropped(supervisor);
-	report_refresh(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf,
+	report_refresh(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
 	               supervisor->current->limits.workers, ready);
 }
 
@@ -513,9 +513,9 @@ static void keep_in_store(const struct supervisor *supervisor)
 	if (!notify_enabled())
 		return;
 	if (supervisor->current->conf->keep_connections)
-		store_keep(&supervisor->sockets);
+		fdstore_keep(&supervisor->sockets);
 	else
-		store_forget(&supervisor->sockets);
+		fdstore_forget(&supervisor->sockets);
 }
 
 static void tell_serving(struct supervisor *supervisor, enum event event, const char *what)
@@ -543,7 +543,7 @@ static void started(struct supervisor *supervisor)
 	supervisor->phase = PHASE_SERVING;
 	tell_serving(supervisor, EVENT_READY, "Ready");
 	/* INVOCATION_ID: systemd started this service */
-	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !store_is_useful())
+	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !fdstore_is_useful())
 		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections will not be kept over a restart: systemd before 254 says only over "
 		          "the system bus whether a stop is part of a restart, and there is no system bus");
 	notify_state(supervisor);
@@ -596,7 +596,7 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->reload_again = false;
 	/* the new configuration may name them again */
 	if (supervisor->retired.count > 0)
-		tend_retired(supervisor, INT64_MAX);
+		maintain_retired(supervisor, INT64_MAX);
 	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
 	if (r == 0 && !supervisor->activated)
 		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &supervisor->privileges, &errors);
@@ -606,8 +606,8 @@ static void reload_begin(struct supervisor *supervisor)
 	}
 	tell_not_applied(supervisor->current->conf, conf);
 	warn_about_log_target(conf, supervisor->options->foreground);
-	r = crew_raise(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
-	               &supervisor->ground, &supervisor->crews);
+	r = crew_start(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
+	               &supervisor->context, &supervisor->crews);
 	if (r < 0) {
 		supervisor->next = NULL;
 		sockets_abandon(&supervisor->next_sockets);
@@ -625,9 +625,9 @@ static void settle_queue(struct supervisor *supervisor)
 	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		if (LIST_ENTRY(at, const struct crew, link)->stopping)
 			return;
-	if (restore_active(&supervisor->restore) || handover_waiting(supervisor->ground.inbox) > 0)
+	if (restore_active(&supervisor->restore) || handover_waiting(supervisor->context.inbox) > 0)
 		return;
-	admission_queue_settle(&scoreboard_shared(supervisor->ground.scoreboard)->admission, 0);
+	admission_queue_settle(&scoreboard_shared(supervisor->context.scoreboard)->admission, 0);
 	supervisor->unsettled = false;
 }
 
@@ -648,17 +648,17 @@ static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum sta
 /* Accept the clients that wait in the backlogs of `set` for the workers of the new configuration. */
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
-	struct stats_orders orders = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
-	struct admission_shared *admission = &scoreboard_shared(supervisor->ground.scoreboard)->admission;
+	struct stop_request stop_request = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
+	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
 	static struct log_limits log_limits;
 	struct worker self = {
 		.conf = conf,
 		.log_limits = &log_limits,
-		.slot = scoreboard_own_slot(supervisor->ground.scoreboard),
-		.orders = &orders,
+		.slot = scoreboard_own_slot(supervisor->context.scoreboard),
+		.stop_request = &stop_request,
 		.admission = { .shared = admission, .own = &admission->supervisor, .group = ADMISSION_GROUPS,
 		               .allow = &conf->allow, .deny = &conf->deny, .max_connections = UINT32_MAX },
-		.outbox_fd = supervisor->ground.outbox,
+		.outbox_fd = supervisor->context.outbox,
 		.next_beat = INT64_MAX,
 	};
 
@@ -686,7 +686,7 @@ static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, 
 		struct sockets one = { .items = &have->items[i], .count = 1 };
 
 		if (!have->items[i].keep)
-			store_forget(&one);
+			fdstore_forget(&one);
 	}
 	sockets_retire(have, &supervisor->retired);
 	sockets_commit(have, conf);
@@ -697,7 +697,7 @@ static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, 
 	supervisor->retire_until = clock_usec() + RETIRE_TIME;
 }
 
-static void tend_retired(struct supervisor *supervisor, int64_t now)
+static void maintain_retired(struct supervisor *supervisor, int64_t now)
 {
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 
@@ -738,7 +738,7 @@ static void reload_done(struct supervisor *supervisor)
 /* A stop has begun under `conf`. The store has room for `queues` more queues, where connections are kept. */
 static void stop_prepare(struct supervisor *supervisor, const struct conf *conf, unsigned queues)
 {
-	struct stats_slot *slot = scoreboard_own_slot(supervisor->ground.scoreboard);
+	struct stats_slot *slot = scoreboard_own_slot(supervisor->context.scoreboard);
 
 	supervisor->preserving = supervisor->keep;
 	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
@@ -770,29 +770,29 @@ static void flush_rest(struct supervisor *supervisor, unsigned live_max, bool la
 {
 	struct preserve *preserve = &supervisor->preserve;
 	struct drain *drain = &supervisor->drain;
-	struct arrival arrival;
+	struct new_conn new_conn;
 	int r = 0;
 
 	if (late)
 		preserve->flush = NULL;
 	for (unsigned i = 0; i < PRESERVE_BATCH && r == 0 && !late && drain->live < live_max; i++) {
-		if (!restore_next(&supervisor->restore, &arrival))
+		if (!restore_next(&supervisor->restore, &new_conn))
 			break;
-		r = preserve_or_flush(preserve, &arrival);
+		r = preserve_or_flush(preserve, &new_conn);
 	}
-	while (r == 0 && drain_take(drain, late, &arrival))
-		r = preserve_add(preserve, &arrival);
+	while (r == 0 && drain_take(drain, late, &new_conn))
+		r = preserve_add(preserve, &new_conn);
 	if (r == 0)
 		return;
-	drain_add(drain, &arrival);
+	drain_add(drain, &new_conn);
 	preserve_failed(supervisor, r);
 }
 
 /* Connections from workers, which wait for room in the queue. */
 static void on_handed_over(struct supervisor *supervisor)
 {
-	struct arrival rest;
-	int r = preserve_take(&supervisor->preserve, supervisor->ground.inbox, PRESERVE_BATCH, &rest);
+	struct new_conn rest;
+	int r = preserve_take(&supervisor->preserve, supervisor->context.inbox, PRESERVE_BATCH, &rest);
 
 	if (r < 0 && rest.fd >= 0)
 		drain_add(&supervisor->drain, &rest);
@@ -815,13 +815,13 @@ static void check_flight(struct supervisor *supervisor, int64_t now)
 static void preserve_rest(struct supervisor *supervisor)
 {
 	struct preserve *preserve = &supervisor->preserve;
-	struct arrival rest;
+	struct new_conn rest;
 	int r;
 
 	if (supervisor->flush)
 		flush_rest(supervisor, 0, true);
 	/* some of what failed before can be done now: descriptors in flight have arrived */
-	while ((r = preserve_take(preserve, supervisor->ground.inbox, PRESERVE_LAST, &rest)) < 0) {
+	while ((r = preserve_take(preserve, supervisor->context.inbox, PRESERVE_LAST, &rest)) < 0) {
 		if (rest.fd >= 0)
 			drain_add(&supervisor->drain, &rest);
 		if (r != -EMFILE || preserve_finish(preserve) < 0)
@@ -838,20 +838,20 @@ static void preserve_rest(struct supervisor *supervisor)
 }
 
 /* The next connection that neither a worker nor the store will take. */
-static bool next_rest(struct supervisor *supervisor, struct arrival *arrival)
+static bool next_rest(struct supervisor *supervisor, struct new_conn *new_conn)
 {
-	if (preserve_next(&supervisor->preserve, arrival))
+	if (preserve_next(&supervisor->preserve, new_conn))
 		return true;
 	for (unsigned i = 0; i < DAMAGED_LAST; i++) {
-		int r = handover_take(supervisor->ground.inbox, arrival);
+		int r = handover_take(supervisor->context.inbox, new_conn);
 
 		if (r == 0)
 			return true;
 		if (r == -EAGAIN)
 			break;
-		stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_DAMAGED, 1);
+		stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_DAMAGED, 1);
 	}
-	return restore_next(&supervisor->restore, arrival);
+	return restore_next(&supervisor->restore, new_conn);
 }
 
 /* Drain connections that nothing else will serve, some at a time. Returns when to look again; INT64_MAX: there are none. */
@@ -859,7 +859,7 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 {
 	struct drain *drain = &supervisor->drain;
 	struct rlimit limit = { .rlim_cur = 256 };
-	struct arrival arrival;
+	struct new_conn new_conn;
 	bool added = false;
 
 	(void) getrlimit(RLIMIT_NOFILE, &limit);
@@ -870,10 +870,10 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 			flush_rest(supervisor, (unsigned) limit.rlim_cur / 2, now >= supervisor->drain_until);
 		return busy ? now + DRAIN_TICK : supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
 	}
-	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &arrival)) {
+	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &new_conn)) {
 		if (!supervisor->preserve_late || !list_empty(&supervisor->preserve.packs) ||
-		    preserve_one(&supervisor->preserve, &arrival) < 0)
-			drain_add(drain, &arrival);
+		    preserve_one(&supervisor->preserve, &new_conn) < 0)
+			drain_add(drain, &new_conn);
 		added = true;
 	}
 	/* if these have ended at once, more may wait behind them */
@@ -887,7 +887,7 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 		return false;
 	if (supervisor->keep && !supervisor->preserved) {
 		bool flushing = supervisor->drain.live > 0 || restore_active(&supervisor->restore) ||
-		                handover_waiting(supervisor->ground.inbox) > 0;
+		                handover_waiting(supervisor->context.inbox) > 0;
 
 		if (supervisor->flush && flushing && !supervisor->hurry && clock_usec() < supervisor->drain_until)
 			return false;
@@ -901,11 +901,11 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 static void drain_end(struct supervisor *supervisor)
 {
 	unsigned cut = drain_cut(&supervisor->drain), count = supervisor->drain.count;
-	struct arrival arrival;
+	struct new_conn new_conn;
 
-	for (unsigned i = 0; i < PRESERVE_LAST && next_rest(supervisor, &arrival); i++, cut++, count++) {
-		close(arrival.fd);
-		conn_clear(&arrival.conn);
+	for (unsigned i = 0; i < PRESERVE_LAST && next_rest(supervisor, &new_conn); i++, cut++, count++) {
+		close(new_conn.fd);
+		conn_clear(&new_conn.conn);
 	}
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
@@ -943,7 +943,7 @@ static bool has_spare_descriptor(void)
 	return fd >= 0;
 }
 
-static void tend_next(struct supervisor *supervisor, int64_t now)
+static void maintain_next(struct supervisor *supervisor, int64_t now)
 {
 	struct crew *next = supervisor->next;
 
@@ -971,7 +971,7 @@ static void stop_begin(struct supervisor *supervisor)
 {
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 	bool serving = supervisor->phase == PHASE_SERVING;
-	enum store_stop stop = STORE_DROPPED;
+	enum fdstore_stop stop = FDSTORE_DROPPED;
 	enum stats_stop how;
 	unsigned room = 0;
 
@@ -983,10 +983,10 @@ static void stop_begin(struct supervisor *supervisor)
 	}
 	/* before the service is ready, no listener of its has been stored */
 	if (crew->conf->keep_connections)
-		stop = store_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
+		stop = fdstore_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
 		                      &room);
-	supervisor->keep = stop != STORE_DROPPED;
-	supervisor->flush = stop == STORE_UNKNOWN;
+	supervisor->keep = stop != FDSTORE_DROPPED;
+	supervisor->flush = stop == FDSTORE_UNKNOWN;
 	how = supervisor->flush ? STOP_FLUSH : supervisor->keep ? STOP_HAND_OVER : STOP_DRAIN;
 	supervisor->phase = PHASE_STOPPING;
 	stop_prepare(supervisor, crew->conf, room);
@@ -1004,7 +1004,7 @@ static void stop_begin(struct supervisor *supervisor)
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;
-	(void) report_progress(&supervisor->report, supervisor->ground.scoreboard);
+	(void) report_progress(&supervisor->report, supervisor->context.scoreboard);
 }
 
 /* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
@@ -1043,7 +1043,7 @@ static void on_other_signal(struct supervisor *supervisor, const struct signalfd
 /* A killed worker may have been woken for a connection that it did not take: another one must look. */
 static void wake_workers(const struct supervisor *supervisor)
 {
-	worker_wake_other(&(struct worker) { .wakeup_fd = supervisor->ground.wakeup });
+	worker_wake_other(&(struct worker) { .wakeup_fd = supervisor->context.wakeup });
 }
 
 /* A child ended. Orphans of an acceptor that was killed come here too. */
@@ -1091,7 +1091,7 @@ static void on_signals(struct supervisor *supervisor)
 			break;
 		case SIGUSR1:
 			count_dropped(supervisor);
-			report_log(&supervisor->report, supervisor->ground.scoreboard);
+			report_log(&supervisor->report, supervisor->context.scoreboard);
 			break;
 		case SIGCHLD:
 			reap(supervisor);
@@ -1107,7 +1107,7 @@ static void on_relay(struct supervisor *supervisor, int limit)
 	uint64_t suppressed;
 	int count = log_relay_receive(supervisor->relay, limit, &suppressed);
 
-	stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_LOG_SUPPRESSED, suppressed);
+	stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_LOG_SUPPRESSED, suppressed);
 	supervisor->work += (unsigned) count;
 	if (count > 0 && supervisor->left_out_at == INT64_MAX)
 		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
@@ -1149,20 +1149,20 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		set_stats_timer(supervisor);
 	}
 	if (now >= supervisor->left_out_at) {
-		report_left_out(&supervisor->report, supervisor->ground.scoreboard);
+		report_left_out(&supervisor->report, supervisor->context.scoreboard);
 		supervisor->left_out_at = INT64_MAX;
 	}
 	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
-		restore_feed(&supervisor->restore, supervisor->ground.outbox);
+		restore_feed(&supervisor->restore, supervisor->context.outbox);
 	if (supervisor->preserving && now >= supervisor->preserve_at)
 		check_flight(supervisor, now);
 	if (now >= supervisor->extend_at) {
-		if (report_progress(&supervisor->report, supervisor->ground.scoreboard))
+		if (report_progress(&supervisor->report, supervisor->context.scoreboard))
 			ask_for_patience(supervisor, now);
 		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
 	if (now >= supervisor->retire_at)
-		tend_retired(supervisor, now);
+		maintain_retired(supervisor, now);
 	if (now >= supervisor->notify_at) {
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next) {
 			notify_reloading(); /* it may be what was lost, and the service manager waits for it */
@@ -1175,7 +1175,7 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 /* Over a reload or a restart: those for whom the queue had no room. */
 static void tell_drained(struct supervisor *supervisor)
 {
-	uint64_t count = report_drained(&supervisor->report, supervisor->ground.scoreboard);
+	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_HANDOVER, "%" PRIu64 " connections could not be handed over and were ended in good order",
@@ -1183,7 +1183,7 @@ static void tell_drained(struct supervisor *supervisor)
 }
 
 /* Replace lost processes, let go of crews that are gone. Returns when to look again. */
-static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
+static int64_t maintain_crews(struct supervisor *supervisor, int64_t now)
 {
 	int64_t next_time = INT64_MAX;
 	struct list *at, *next;
@@ -1192,13 +1192,13 @@ static int64_t tend_crews(struct supervisor *supervisor, int64_t now)
 		struct crew *crew = LIST_ENTRY(at, struct crew, link);
 
 		next = at->next;
-		next_time = clock_earlier(next_time, crew_tend(crew, now));
+		next_time = clock_earlier(next_time, crew_maintain(crew, now));
 		if (!crew->stopping || !crew_gone(crew))
 			continue;
 		list_remove(&crew->link);
 		if (supervisor->phase == PHASE_SERVING)
 			tell_drained(supervisor);
-		report_cut_off(&supervisor->report, supervisor->ground.scoreboard);
+		report_cut_off(&supervisor->report, supervisor->context.scoreboard);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
 		crew_free(crew);
@@ -1229,8 +1229,8 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 		{ .fd = supervisor->signals, .events = POLLIN },
 		{ .fd = supervisor->relay, .events = POLLIN },
 		{ .fd = supervisor->next ? supervisor->next->ready_out : -1, .events = POLLIN },
-		{ .fd = supervisor->preserving ? supervisor->ground.inbox : -1, .events = POLLIN },
-		{ .fd = feed ? supervisor->ground.outbox : -1, .events = POLLOUT },
+		{ .fd = supervisor->preserving ? supervisor->context.inbox : -1, .events = POLLIN },
+		{ .fd = feed ? supervisor->context.outbox : -1, .events = POLLOUT },
 	};
 	uint64_t before = supervisor->work;
 	int64_t now = clock_usec();
@@ -1246,12 +1246,12 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 	if (fds[3].revents)
 		on_handed_over(supervisor);
 	if (fds[4].revents)
-		restore_feed(&supervisor->restore, supervisor->ground.outbox);
+		restore_feed(&supervisor->restore, supervisor->context.outbox);
 	if (fds[0].revents)
 		on_signals(supervisor);
 	for (size_t i = 0; i < 3 && supervisor->work == before; i++)
 		if (fds[i].revents)
-			stats_add(scoreboard_own_slot(supervisor->ground.scoreboard), STAT_IDLE_WAKEUPS,
+			stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_IDLE_WAKEUPS,
 			          idle_check(&supervisor->idle, fds[i].fd, POLLIN, before));
 	if (supervisor->reaping)
 		reap(supervisor);
@@ -1260,7 +1260,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 
 static void notify_trouble(struct supervisor *supervisor, int64_t now)
 {
-	bool any = report_trouble(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf,
+	bool any = report_trouble(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
 	                          supervisor->current->limits.workers);
 
 	supervisor->trouble_at = any ? now + TROUBLE_INTERVAL : 0;
@@ -1271,7 +1271,7 @@ static void look_at_counters(struct supervisor *supervisor, int64_t now)
 {
 	if (now < supervisor->look_at)
 		return;
-	supervisor->look_at = now + LOOK_INTERVAL * (1 + scoreboard_look(supervisor->ground.scoreboard) / 1000);
+	supervisor->look_at = now + LOOK_INTERVAL * (1 + scoreboard_look(supervisor->context.scoreboard) / 1000);
 }
 
 static void supervisor_loop(struct supervisor *supervisor)
@@ -1289,8 +1289,8 @@ static void supervisor_loop(struct supervisor *supervisor)
 			return;
 		}
 		on_timers(supervisor, now);
-		tend_next(supervisor, now);
-		crews_at = tend_crews(supervisor, now);
+		maintain_next(supervisor, now);
+		crews_at = maintain_crews(supervisor, now);
 		drain_at = supervisor->phase == PHASE_STOPPING ? drain_rest(supervisor, now) : INT64_MAX;
 		look_at_counters(supervisor, now);
 		if (supervisor->unsettled)
@@ -1319,7 +1319,7 @@ static void finish_sockets(struct supervisor *supervisor)
 		tell_drained(supervisor);
 	} else if (stopping) {
 		/* the manager would let go of them only after this process has ended */
-		store_forget(&supervisor->sockets);
+		fdstore_forget(&supervisor->sockets);
 		restore_forget(&supervisor->restore);
 	}
 	preserve_clear(&supervisor->preserve);
@@ -1329,11 +1329,11 @@ static void finish_sockets(struct supervisor *supervisor)
 static void supervisor_finish(struct supervisor *supervisor)
 {
 	finish_sockets(supervisor);
-	if (supervisor->ground.scoreboard)
-		report_left_out(&supervisor->report, supervisor->ground.scoreboard);
+	if (supervisor->context.scoreboard)
+		report_left_out(&supervisor->report, supervisor->context.scoreboard);
 	if (supervisor->current) {
 		count_dropped(supervisor);
-		report_final(&supervisor->report, supervisor->ground.scoreboard, supervisor->current->conf);
+		report_final(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf);
 	}
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
 	close_retired(supervisor);
@@ -1346,17 +1346,17 @@ static void supervisor_finish(struct supervisor *supervisor)
 	log_count_lost(NULL);
 	crew_free(supervisor->current);
 	report_clear(&supervisor->report);
-	scoreboard_free(supervisor->ground.scoreboard);
+	scoreboard_free(supervisor->context.scoreboard);
 	free(supervisor->pidfile_path);
 	close(supervisor->signals);
 	close(supervisor->relay);
-	close(supervisor->ground.log_relay);
-	close(supervisor->ground.inbox);
-	close(supervisor->ground.outbox);
-	close(supervisor->ground.wakeup);
+	close(supervisor->context.log_relay);
+	close(supervisor->context.inbox);
+	close(supervisor->context.outbox);
+	close(supervisor->context.wakeup);
 }
 
-int supervisor_run(struct conf *conf, const struct options *options, struct store *store)
+int supervisor_run(struct conf *conf, const struct options *options, struct fdstore *store)
 {
 	struct supervisor supervisor = {
 		.options = options,
@@ -1364,7 +1364,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct stor
 		.relay = -1,
 		.pidfile = -1,
 		.privileges = PRIVILEGES_NONE,
-		.ground = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
+		.context = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.preserve = { .queue = -1 },
 		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },
 		.raise_until = INT64_MAX,

@@ -8,10 +8,10 @@
 
 #include "conf/conf.h"
 #include "conf/options.h"
-#include "daemon/store.h"
+#include "daemon/fdstore.h"
 
 /* Run the daemon under `conf`, which it takes over: bind, drop privileges, raise the first crew,
  * serve until a signal ends it. `store`: what the service manager passed. Returns the exit status (sysexits(3)). */
-int supervisor_run(struct conf *conf, const struct options *options, struct store *store);
+int supervisor_run(struct conf *conf, const struct options *options, struct fdstore *store);
 
 #endif

@@ -55,7 +55,7 @@ static bool memory_is_stuck(const struct conn *conn, size_t limit)
 	       (size_t) (conn->data - memory->bytes) < conn->owed;
 }
 
-size_t conn_room(const struct conn *conn, size_t limit)
+size_t conn_recv_window(const struct conn *conn, size_t limit)
 {
 	size_t owed = conn_owed_total(conn), room = owed < limit ? limit - owed : 0;
 
@@ -74,7 +74,7 @@ unsigned conn_want(const struct conn *conn, size_t limit)
 		return CONN_CLOSE;
 	if (conn_owed_total(conn) > 0)
 		want |= CONN_SEND;
-	if (conn_room(conn, limit) > 0)
+	if (conn_recv_window(conn, limit) > 0)
 		want |= CONN_RECV;
 	if (want == 0)
 		want = conn->eof ? CONN_CLOSE : CONN_LINGER;
@@ -106,9 +106,9 @@ static void memory_grow(struct conn *conn, size_t limit)
 	conn->data = larger->bytes + start;
 }
 
-struct span conn_landing(struct conn *conn, struct span scratch, size_t limit)
+struct span conn_recv_buf(struct conn *conn, struct span scratch, size_t limit)
 {
-	size_t room = conn_room(conn, limit);
+	size_t room = conn_recv_window(conn, limit);
 	struct span span = { NULL, 0 };
 	uint8_t *tail;
 
@@ -185,7 +185,7 @@ void conn_drain(struct conn *conn, size_t unread)
 	conn->quota = unread < CONN_LIMIT_MAX ? (uint32_t) unread : CONN_LIMIT_MAX;
 }
 
-size_t conn_owed(const struct conn *conn, const uint8_t **data)
+size_t conn_pending(const struct conn *conn, const uint8_t **data)
 {
 	*data = conn->data;
 	return conn->owed;

@@ -1,13 +1,13 @@
 /* conn.h - one echo: a pure state machine
  *
  * It makes no system call and knows no model. Its driver asks what the connection wants
- * (conn_want()), where bytes may land (conn_landing()) and which are owed (conn_owed()), does
+ * (conn_want()), where bytes may land (conn_recv_buf()) and which are owed (conn_pending()), does
  * the I/O in whatever way its model does, and tells what happened. Order, back-pressure,
  * half-close, the bound on what is held and the reason of the end are decided here, once.
  *
  * Owed bytes lie in one of three places, never in two at a time:
  *   - in memory that the driver lent (its scratch buffer), until conn_keep() or all is sent;
- *   - in memory of the connection's own, allocated by conn_keep() and conn_landing();
+ *   - in memory of the connection's own, allocated by conn_keep() and conn_recv_buf();
  *   - in a pipe of the driver's (splice(2)), of which only the count is known here.
  * A connection that owes nothing holds no memory.
  *
@@ -38,8 +38,8 @@ enum conn_reason {
 
 /* What a connection wants; several may be set together. */
 enum conn_want {
-	CONN_RECV = 1,   /* receive into conn_landing() */
-	CONN_SEND = 2,   /* send conn_owed(), or what lies in the pipe */
+	CONN_RECV = 1,   /* receive into conn_recv_buf() */
+	CONN_SEND = 2,   /* send conn_pending(), or what lies in the pipe */
 	CONN_LINGER = 4, /* draining, all sent: say FIN, discard input, close when the peer has it all */
 	CONN_CLOSE = 8,  /* nothing more: close(2) */
 };
@@ -78,15 +78,15 @@ void conn_clear(struct conn *conn);
 unsigned conn_want(const struct conn *conn, size_t limit);
 
 /* Most bytes that may be received now: 0 where the connection must not receive. */
-size_t conn_room(const struct conn *conn, size_t limit);
+size_t conn_recv_window(const struct conn *conn, size_t limit);
 
 /* Where the next received bytes may land: in `scratch` while nothing is owed, else behind
  * what is owed in own memory, which grows as far as `limit` and the allocator allow. An empty
  * span: nothing may be received now (all held that may be, lent memory not yet kept, bytes in
  * the pipe, at the end, draining with its quota used up). */
-struct span conn_landing(struct conn *conn, struct span scratch, size_t limit);
+struct span conn_recv_buf(struct conn *conn, struct span scratch, size_t limit);
 
-/* `n` > 0 bytes were received and lie at `at`: where conn_landing() said, or in other memory
+/* `n` > 0 bytes were received and lie at `at`: where conn_recv_buf() said, or in other memory
  * that the driver lends, allowed only while nothing is owed. */
 void conn_received(struct conn *conn, uint8_t *at, size_t n);
 
@@ -104,12 +104,12 @@ void conn_end(struct conn *conn, enum conn_reason reason);
 void conn_drain(struct conn *conn, size_t unread);
 
 /* The bytes owed in memory: their number, and in `*data` where they are. */
-size_t conn_owed(const struct conn *conn, const uint8_t **data);
+size_t conn_pending(const struct conn *conn, const uint8_t **data);
 
 /* All bytes owed, in memory and in the pipe. */
 size_t conn_owed_total(const struct conn *conn);
 
-/* `n` bytes of conn_owed() were sent. Own memory is freed with the last of them. */
+/* `n` bytes of conn_pending() were sent. Own memory is freed with the last of them. */
 void conn_sent(struct conn *conn, size_t n);
 
 /* `n` bytes went from the peer into the driver's pipe; only while nothing is owed in memory. */

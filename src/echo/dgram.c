@@ -54,9 +54,9 @@ static bool from_one_to_one(const struct dgram *dgram, const struct in6_addr *so
 
 static bool is_denied(const struct dgram_rules *rules, const struct addr *source)
 {
-	if (network_set_match(rules->deny, source))
+	if (cidr_set_match(rules->deny, source))
 		return true;
-	return rules->allow->count > 0 && !network_set_match(rules->allow, source);
+	return rules->allow->count > 0 && !cidr_set_match(rules->allow, source);
 }
 
 /* Whether one of our own sockets may have sent it: all of them, on whatever host, since what
@@ -112,7 +112,7 @@ enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgr
 	if (verdict != DGRAM_ANSWER)
 		return verdict;
 	/* nobody can be answered at port 0 */
-	if (is_low(port) && (port == 0 || !network_set_match(rules->trusted, &dgram->source)))
+	if (is_low(port) && (port == 0 || !cidr_set_match(rules->trusted, &dgram->source)))
 		return STAT_UDP_LOW_PORT;
 	if (dgram->hops >= 0 && dgram->hops <= DGRAM_HOPS_STEP)
 		return STAT_UDP_LOOP;

@@ -17,7 +17,7 @@
 
 #include "echo/stats.h"
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 /* An answer has this many hops less than what it answers, and never more than this many in
  * all. With these, what goes round between two services is answered at most 7 times, and a
@@ -44,7 +44,7 @@ struct dgram {
 };
 
 struct dgram_rules {
-	const struct network_set *allow, *deny, *trusted;
+	const struct cidr_set *allow, *deny, *trusted;
 	const struct addr *own;   /* what the datagram sockets of this daemon are bound to */
 	size_t own_count;
 };

@@ -27,7 +27,7 @@
 /* Of what the supervisor has seen in a slot, the last time that it was plausible. */
 struct seen {
 	uint64_t counters[STATS_COUNT];
-	uint32_t beats; /* at the last scoreboard_crew_alive() */
+	uint32_t heartbeats; /* at the last scoreboard_crew_alive() */
 };
 
 /* The file of a crew, mapped twice, and how it is divided. Segments begin at a page. */
@@ -505,7 +505,7 @@ int scoreboard_crew_open(struct scoreboard *scoreboard, const struct scoreboard_
 	file->children = 0;
 	file->started = clock_usec();
 	file->used = true;
-	atomic_store(&scoreboard->shared->orders[crew].stop, STOP_NONE);
+	atomic_store(&scoreboard->shared->stop_request[crew].stop, STOP_NONE);
 	atomic_init(&group.processes, layout->processes);
 	group.capacity = layout->capacity;
 	group.stride = file->process_size;
@@ -631,11 +631,11 @@ bool scoreboard_crew_alive(struct scoreboard *scoreboard, unsigned crew)
 
 	update_children(file);
 	for (unsigned i = 0; i < workers_used(file); i++) {
-		uint32_t beats = atomic_load(&slot_at(file, i)->beats);
+		uint32_t heartbeats = atomic_load(&slot_at(file, i)->heartbeats);
 
-		if (slot_state(file, i) == SLOT_READY && file->seen[i].beats == beats)
+		if (slot_state(file, i) == SLOT_READY && file->seen[i].heartbeats == heartbeats)
 			alive = false;
-		file->seen[i].beats = beats;
+		file->seen[i].heartbeats = heartbeats;
 	}
 	return alive;
 }

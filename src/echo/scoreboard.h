@@ -1,6 +1,6 @@
 /* scoreboard.h - the memory that the supervisor and its worker processes share
  *
- * Worker processes are not trusted: one that runs foreign code must not be able to change what the supervisor or another
+ * Worker processes are not trusted: one that runs code of an attacker must not be able to change what the supervisor or another
  * worker relies on. So there are separate files (memfd_create(2)):
  *
  *   struct scoreboard_shared   written by the supervisor, read and trusted by all
@@ -47,7 +47,7 @@ enum stats_stop {
 };
 
 /* The request to one crew to stop; its stop pipe says when to look. Written by the supervisor, trusted by workers. */
-struct stats_orders {
+struct stop_request {
 	_Atomic int stop;              /* enum stats_stop; STOP_NONE although the pipe closed: the supervisor is dead */
 	_Atomic int64_t hand_until;    /* clock_usec() until which to wait for room to hand over */
 	_Atomic int64_t drain_until;   /* clock_usec() at which what is left is cut off */
@@ -56,7 +56,7 @@ struct stats_orders {
 /* Written by the supervisor, read and trusted by all. */
 struct scoreboard_shared {
 	struct admission_shared admission;
-	struct stats_orders orders[SCOREBOARD_CREWS];
+	struct stop_request stop_request[SCOREBOARD_CREWS];
 	_Atomic uint32_t generations[SCOREBOARD_CREWS][CONF_WORKERS_MAX]; /* of the processes that serve connections */
 	_Atomic uint8_t orphans[SCOREBOARD_CREWS][CONF_WORKERS_MAX]; /* children whose parent was killed and that still run */
 };

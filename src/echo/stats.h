@@ -60,15 +60,15 @@ enum stats_slot_state { SLOT_FREE, SLOT_STARTING, SLOT_READY };
 struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;     /* connections being served */
-	_Atomic uint32_t beats;    /* heartbeat */
+	_Atomic uint32_t heartbeats;    /* heartbeat */
 	_Atomic uint64_t unsent;   /* draining: bytes in the kernel that clients have not taken yet */
 	_Atomic int32_t pid;       /* a child's process; a hint that must be checked, 0: none */
 	_Atomic uint32_t state;    /* enum stats_slot_state */
 	_Atomic uint32_t children; /* of a worker that makes others: how many of their slots it has ever used */
 } __attribute__((aligned(64)));
 
-/* What a worker counts on its way; published once a turn of its loop. */
-struct stats_tally {
+/* What a worker counts on its way; published once in each iteration. */
+struct local_stats {
 	uint64_t received, echoed;
 	uint64_t work; /* never cleared: steps of any kind, see base/idle.h */
 };
@@ -80,7 +80,7 @@ static inline void stats_add(struct stats_slot *slot, enum stats_counter counter
 
 static inline void stats_beat(struct stats_slot *slot)
 {
-	atomic_fetch_add_explicit(&slot->beats, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&slot->heartbeats, 1, memory_order_relaxed);
 }
 
 /* The worker in the slot accepts, or serves. That is its first sign of life: whoever looks before it has come to give
@@ -91,16 +91,16 @@ static inline void stats_slot_ready(struct stats_slot *slot)
 	atomic_store(&slot->state, SLOT_READY);
 }
 
-/* Add the tally to the slot and clear it. */
-static inline void stats_publish(struct stats_slot *slot, struct stats_tally *tally)
+/* Add the local_stats to the slot and clear it. */
+static inline void stats_publish(struct stats_slot *slot, struct local_stats *local_stats)
 {
-	if (tally->received) {
-		stats_add(slot, STAT_RECEIVED, tally->received);
-		tally->received = 0;
+	if (local_stats->received) {
+		stats_add(slot, STAT_RECEIVED, local_stats->received);
+		local_stats->received = 0;
 	}
-	if (tally->echoed) {
-		stats_add(slot, STAT_ECHOED, tally->echoed);
-		tally->echoed = 0;
+	if (local_stats->echoed) {
+		stats_add(slot, STAT_ECHOED, local_stats->echoed);
+		local_stats->echoed = 0;
 	}
 }
 

@@ -22,7 +22,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "echo/conn.h"
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 #include "net/sockopt.h"
 #include "models/event/poller.h"
 
@@ -237,7 +237,7 @@ static void message_dropped(struct datagram *datagram, const struct message *mes
 	const struct addr *source = &message->dgram.source;
 
 	datagram->batch->counts[why] += count;
-	log_dropped(datagram, why, source, meter_hash(datagram->meter, source), now);
+	log_dropped(datagram, why, source, udp_ratelimit_hash(datagram->udp_ratelimit, source), now);
 }
 
 /* Returns how many of the message's datagrams are to be answered; the others are counted. */
@@ -251,7 +251,7 @@ static unsigned message_check(struct datagram *datagram, const struct message *m
 		return 0;
 	}
 	if (rate > 0)
-		count = meter_take(datagram->meter, rate, meter_hash(datagram->meter, &message->dgram.source), now, count);
+		count = udp_ratelimit_take(datagram->udp_ratelimit, rate, udp_ratelimit_hash(datagram->udp_ratelimit, &message->dgram.source), now, count);
 	if (count < message->count)
 		message_dropped(datagram, message, STAT_UDP_RATE, message->count - count, now);
 	return count;
@@ -417,7 +417,7 @@ static void batch_send(struct datagram *datagram, int fd, unsigned count)
 	}
 }
 
-/* --- a turn ---------------------------------------------------------------------------- */
+/* --- a step --------------------------------------------------------------------------- */
 
 static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 {
@@ -438,7 +438,7 @@ static int batch_turn(struct datagram *datagram)
 	int64_t now = clock_coarse_usec();
 	unsigned answers = 0;
 
-	datagram->worker->tally.work += n >= 0 || (error != EAGAIN && error != EWOULDBLOCK);
+	datagram->worker->local_stats.work += n >= 0 || (error != EAGAIN && error != EWOULDBLOCK);
 	for (unsigned from = 0; n > 0 && from < (unsigned) n; from++) {
 		struct message *message = &batch->message[answers];
 		bool whole = message_read(message, &batch->in[from], &batch->source[from]);
@@ -545,7 +545,7 @@ static int batch_make(struct datagram_batch **result)
 	return 0;
 }
 
-int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int meter)
+int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int udp_ratelimit)
 {
 	int r;
 
@@ -562,7 +562,7 @@ int datagram_open(struct datagram *datagram, struct worker *worker, const struct
 		.own = datagram->own,
 		.own_count = worker->listener_count,
 	};
-	r = meter_map(&datagram->meter, meter);
+	r = udp_ratelimit_map(&datagram->udp_ratelimit, udp_ratelimit);
 	if (r == 0)
 		r = batch_make(&datagram->batch);
 	return r;
@@ -572,7 +572,7 @@ void datagram_close(struct datagram *datagram)
 {
 	if (datagram->batch)
 		munmap(datagram->batch, sizeof *datagram->batch);
-	meter_unmap(datagram->meter);
+	udp_ratelimit_unmap(datagram->udp_ratelimit);
 	free(datagram->own);
 	*datagram = (struct datagram) { .worker = datagram->worker };
 }
@@ -590,7 +590,7 @@ static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
 		return clock_may_wait_again(errno) ? 1 : -errno;
 	if (!fds[0].revents)
 		return 1;
-	(void) worker_stop_order(worker);
+	(void) worker_stop_requested(worker);
 	return 0;
 }
 
@@ -634,7 +634,7 @@ static int read_until_stop(struct datagram *datagram)
 	while ((r = wait_for(worker, fds, 2)) > 0) {
 		if (!fds[1].revents)
 			continue;
-		before = worker->tally.work;
+		before = worker->local_stats.work;
 		datagram_turn(datagram);
 		worker_check_work(worker, before, fds[1].fd, WATCH_READ);
 	}
@@ -643,11 +643,11 @@ static int read_until_stop(struct datagram *datagram)
 	return r;
 }
 
-int datagram_run(struct worker *worker, const struct listener *listener, int meter, const int *predecessors,
+int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit, const int *predecessors,
                  size_t predecessor_count)
 {
 	struct datagram datagram;
-	int r = datagram_open(&datagram, worker, listener, meter);
+	int r = datagram_open(&datagram, worker, listener, udp_ratelimit);
 
 	if (r == 0) {
 		worker_ready(worker);

@@ -1,4 +1,4 @@
-/* fault.h - fault points that tests turn
+/* fault.h - fault points for tests
  *
  * What a test sets in the environment, in builds configured with --enable-debug-faults. Elsewhere a
  * number is the constant it stands for, and nothing hangs.

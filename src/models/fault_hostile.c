@@ -1,4 +1,4 @@
-/* fault_hostile.c - a worker that runs foreign code, for builds with fault points
+/* fault_hostile.c - a worker that runs code of an attacker, for builds with fault points
  *
  * It does all the harm that memory and descriptors allow: it fills all shared memory that it can write with random values,
  * sends random messages, some with descriptors, to every pipe and socket that it holds, and dies.

@@ -73,7 +73,7 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 2,
-		.ready = &ready_select,
+		.poller = &poller_select,
 		.uses = SANDBOX_SELECT,
 		.run = loop_run,
 	},
@@ -84,7 +84,7 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
-		.ready = &ready_poll,
+		.poller = &poller_poll,
 		.run = loop_run,
 	},
 	{
@@ -94,7 +94,7 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
-		.ready = &ready_epoll,
+		.poller = &poller_epoll,
 		.uses = SANDBOX_EPOLL,
 		.run = loop_run,
 	},
@@ -196,7 +196,7 @@ void model_limits(struct model_limits *limits, const struct model *model, const 
 {
 	unsigned fds = model_descriptors();
 
-	if (model->ready == &ready_select)
+	if (model->poller == &poller_select)
 		fds = lesser(fds, FD_SETSIZE);
 	fds = subtract(fds, FDS_RESERVED + (unsigned) listeners);
 	if (model->zero == MODEL_ZERO_PROCESSORS) {
@@ -276,7 +276,7 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 	if (conf->workers > SCOREBOARD_WORKERS_MAX)
 		conf_blame(conf, CONF_WORKERS, errors, "there can be %u workers where addresses have 32 bits, not %u; set workers to "
 		           "%u or less", (unsigned) SCOREBOARD_WORKERS_MAX, conf->workers, (unsigned) SCOREBOARD_WORKERS_MAX);
-	if (model->ready == &ready_select)
+	if (model->poller == &poller_select)
 		check_select(model, conf, errors);
 	if (model->zero == MODEL_ZERO_CONNECTIONS)
 		check_spawn(model, conf, errors);

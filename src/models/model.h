@@ -36,13 +36,13 @@ struct model {
 	unsigned uses;             /* enum sandbox_use beside what all models use */
 	unsigned pipes;            /* most pipes of a worker */
 	unsigned locked;           /* locked memory of a worker, bytes: an upper bound */
-	const struct ready_ops *ready; /* of the bodies that need one */
+	const struct poller_ops *poller; /* of the bodies that need one */
 
 	/* Whether this model can run on this host at all: NULL, or a sentence that says why not and
 	 * what would help, in `text` (`size` bytes). */
 	const char *(*probe)(char *text, size_t size);
 
-	/* The body: serve until worker->stop_fd is readable, then do as worker_stop_order() says.
+	/* The body: serve until worker->stop_fd is readable, then do as worker_stop_requested() says.
 	 * Returns 0, or -errno where it could not start or go on. */
 	int (*run)(struct worker *worker);
 };

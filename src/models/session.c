@@ -26,14 +26,14 @@ static const enum stats_counter end_counters[CONN_REASONS] = {
 	[CONN_DRAIN] = STAT_ENDED_DRAIN,   [CONN_ERROR] = STAT_ENDED_ERROR,
 };
 
-void session_open(struct session *session, const struct arrival *arrival)
+void session_open(struct session *session, const struct new_conn *new_conn)
 {
 	memset(session, 0, sizeof *session);
-	session->conn = arrival->conn;
-	session->peer = arrival->peer;
-	session->watch = (struct watch) { .fd = arrival->fd, .kind = WATCH_SESSION, .foreign = arrival->foreign };
+	session->conn = new_conn->conn;
+	session->peer = new_conn->peer;
+	session->watch = (struct watch) { .fd = new_conn->fd, .kind = WATCH_SESSION, .shared_ofd = new_conn->shared_ofd };
 	list_init(&session->link);
-	session_touch(session, arrival->active);
+	session_touch(session, new_conn->active);
 }
 
 /* The budget of this process; the supervisor has one for all of them (log.h). */
@@ -116,7 +116,7 @@ static void session_release(struct session *session, struct worker *worker)
 	session->watch.fd = -1;
 	conn_clear(&session->conn);
 	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
-	worker->tally.work++;
+	worker->local_stats.work++;
 }
 
 void session_close(struct session *session, struct worker *worker)

@@ -20,32 +20,32 @@
 #define SESSION_TICK_SHIFT 18
 #define SESSION_TICK_BITS 29
 
-struct turn_pipe;
+struct splice_pipe;
 
 struct session {
 	struct conn conn;
 	struct list link;        /* of the body that holds it: by last activity */
 	struct peer peer;
-	struct turn_pipe *pipe;  /* holds conn.piped bytes; NULL while that is 0 */
+	struct splice_pipe *pipe;  /* holds conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last movement either way */
 	bool bulk : 1;           /* receives are long: use a pipe */
 	bool choked : 1;         /* its pipe took no more: no receive before something was sent */
-	bool lingering : 1;      /* FIN was sent, see turn_linger() */
+	bool lingering : 1;      /* FIN was sent, see session_io_linger() */
 };
 
 /* A connection just accepted or taken over: its place and source are admitted and counted. */
-struct arrival {
+struct new_conn {
 	int fd;
-	bool foreign;            /* taken over: the predecessor may still have its descriptor */
+	bool shared_ofd;            /* taken over: the predecessor may still have its descriptor */
 	struct conn conn;
 	struct peer peer;
 	int64_t active;          /* clock_usec() of the last movement */
 };
 
-/* Begin to serve `arrival`, whose descriptor and memory the session now owns. It is in the worker's count of live
+/* Begin to serve `new_conn`, whose descriptor and memory the session now owns. It is in the worker's count of live
  * connections since it arrived. */
-void session_open(struct session *session, const struct arrival *arrival);
+void session_open(struct session *session, const struct new_conn *new_conn);
 
 /* Its end, for conn.reason: log it, count it, give back its place, close the descriptor, free
  * its memory (not the struct; its pipe must have been given back). */

@@ -24,7 +24,7 @@ void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned 
 {
 	short events = (short) ((interest & WATCH_READ ? POLLIN : 0) | (interest & WATCH_WRITE ? POLLOUT : 0));
 
-	if (worker->tally.work == before)
+	if (worker->local_stats.work == before)
 		stats_add(worker->slot, STAT_IDLE_WAKEUPS, idle_check(&worker->idle, fd, events, before));
 }
 
@@ -37,9 +37,9 @@ void worker_wake_other(const struct worker *worker)
 		return;
 }
 
-enum stats_stop worker_stop_order(const struct worker *worker)
+enum stats_stop worker_stop_requested(const struct worker *worker)
 {
-	int stop = atomic_load(&worker->orders->stop);
+	int stop = atomic_load(&worker->stop_request->stop);
 
 	if (stop == STOP_NONE)
 		_exit(1);

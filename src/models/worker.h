@@ -52,7 +52,7 @@ struct worker {
 	struct log_limits *log_limits; /* private */
 	struct stats_slot *slot;       /* this worker's; shared memory that its process writes */
 	unsigned first_child;          /* index of the first worker that it makes itself, `workers` at most */
-	const struct stats_orders *orders; /* shared memory that the supervisor writes: why stop_fd became readable */
+	const struct stop_request *stop_request; /* shared memory that the supervisor writes: why stop_fd became readable */
 	struct admission admission;
 	uint32_t capacity;             /* most connections its process can hold */
 	unsigned pipes;                /* most pipes this worker may have */
@@ -66,9 +66,9 @@ struct worker {
 	int inbox_fd;                  /* connections handed over by a predecessor; -1: none */
 	int outbox_fd;                 /* where to hand connections over; -1: nowhere */
 
-	int64_t beat_usec;             /* show life at least this often; INT64_MAX: need not */
+	int64_t heartbeat_usec;             /* show life at least this often; INT64_MAX: need not */
 	int64_t next_beat;
-	struct stats_tally tally;
+	struct local_stats local_stats;
 	struct idle idle;
 };
 
@@ -79,29 +79,29 @@ void worker_ready(struct worker *worker);
  * a connection that it does not take. */
 void worker_wake_other(const struct worker *worker);
 
-/* Show life, at time `now`: to be called once a turn of the body's loop. */
+/* Show life, at time `now`: to be called once in each iteration of the body. */
 static inline void worker_beat(struct worker *worker, int64_t now)
 {
 	if (now >= worker->next_beat) {
 		fault_hang(worker->index);
 		fault_hostile(worker->index);
 		stats_beat(worker->slot);
-		worker->next_beat = now + worker->beat_usec;
+		worker->next_beat = now + worker->heartbeat_usec;
 	}
 }
 
 /* After an event of `fd`, which was watched for `interest` (enum watch_interest), has been handled: count it if nothing was
- * done, that is if tally.work is still what it was `before`, and the descriptor stays ready. */
+ * done, that is if local_stats.work is still what it was `before`, and the descriptor stays ready. */
 void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned interest);
 
 /* What to do now that stop_fd is readable. Does not return if the supervisor is dead: then
  * nobody is left to work for, and the process ends at once. */
-enum stats_stop worker_stop_order(const struct worker *worker);
+enum stats_stop worker_stop_requested(const struct worker *worker);
 
 /* Whether a draining worker may go on at time `now`: the supervisor may have changed its mind since the order came. */
 static inline bool worker_may_drain(const struct worker *worker, int64_t now)
 {
-	return now < atomic_load(&worker->orders->drain_until);
+	return now < atomic_load(&worker->stop_request->drain_until);
 }
 
 /* A child of this process that has ended, and its wait(2) status; 0: none has. */

@@ -499,9 +499,9 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 		return ADMISSION_OK;
 	if (admission->deny->count > 0 || admission->allow->count > 0) {
 		peer_to_addr(peer, &addr);
-		if (network_set_match(admission->deny, &addr))
+		if (cidr_set_match(admission->deny, &addr))
 			return ADMISSION_DENIED;
-		if (admission->allow->count > 0 && !network_set_match(admission->allow, &addr))
+		if (admission->allow->count > 0 && !cidr_set_match(admission->allow, &addr))
 			return ADMISSION_DENIED;
 	}
 	if (admission->max_per_source > 0 && !source_take(admission, peer))

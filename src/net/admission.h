@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "base/siphash.h"
-#include "net/network.h"
+#include "net/cidr.h"
 #include "net/peer.h"
 
 /* Most groups: one for each crew. */
@@ -75,7 +75,7 @@ struct admission {
 	const struct admission_shared *shared;
 	struct admission_process *own; /* of this process; NULL: another process counts for it, and nothing is counted here */
 	uint32_t group, index;         /* which that is; the supervisor's group is ADMISSION_GROUPS */
-	const struct network_set *allow, *deny;
+	const struct cidr_set *allow, *deny;
 	uint32_t max_connections; /* never 0 here; UINT32_MAX: no limit */
 	uint32_t max_per_source;  /* 0: no limit */
 };

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 #define PORT 7007
 #define NETWORKS_MAX 64
@@ -63,7 +63,7 @@ static void addr_from_bits(struct addr *addr, const uint8_t bits[static 16])
 }
 
 /* A network that is wider than all of IPv4 is one of IPv6 and does not mean IPv4. */
-static bool search(const struct network *networks, size_t count, const uint8_t bits[static 16])
+static bool search(const struct cidr *networks, size_t count, const uint8_t bits[static 16])
 {
 	for (size_t i = 0; i < count; i++) {
 		if (in_ipv4(bits) && !(in_ipv4(networks[i].first) && in_ipv4(networks[i].last)))
@@ -75,7 +75,7 @@ static bool search(const struct network *networks, size_t count, const uint8_t b
 }
 
 /* Ask the set for `bits` and for both its neighbours. */
-static void try_match(const struct network_set *set, const struct network *networks, size_t count,
+static void try_match(const struct cidr_set *set, const struct cidr *networks, size_t count,
                       const uint8_t bits[static 16])
 {
 	for (int step = -1; step <= 1; step++) {
@@ -91,16 +91,16 @@ static void try_match(const struct network_set *set, const struct network *netwo
 			carry = sum < 0 ? -1 : sum > 255;
 		}
 		addr_from_bits(&addr, near);
-		FUZZ_CLAIM(network_set_match(set, &addr) == search(networks, count, near));
+		FUZZ_CLAIM(cidr_set_match(set, &addr) == search(networks, count, near));
 	}
 }
 
-static void try_set(const struct network *networks, size_t count)
+static void try_set(const struct cidr *networks, size_t count)
 {
 	static const uint8_t edge_of_ipv4[16] = { [10] = 0xff, [11] = 0xff };
-	struct network_set set = { 0 };
+	struct cidr_set set = { 0 };
 
-	FUZZ_CLAIM(network_set_make(&set, networks, count) == 0);
+	FUZZ_CLAIM(cidr_set_make(&set, networks, count) == 0);
 	FUZZ_CLAIM(set.count <= 2 * count && (set.count > 0) == (count > 0));
 	for (size_t i = 1; i < set.count; i++)
 		FUZZ_CLAIM(memcmp(set.ranges[i - 1].last, set.ranges[i].first, 16) < 0);
@@ -109,13 +109,13 @@ static void try_set(const struct network *networks, size_t count)
 		try_match(&set, networks, count, networks[i].last);
 		try_match(&set, networks, count, edge_of_ipv4);
 	}
-	network_set_clear(&set);
+	cidr_set_clear(&set);
 	FUZZ_CLAIM(set.count == 0 && !set.ranges);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct network networks[NETWORKS_MAX];
+	struct cidr networks[NETWORKS_MAX];
 	char *text = malloc(size + 1), *rest = text, *line;
 	const char *why;
 	size_t count = 0;
@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		try_addr(line);
 		why = NULL;
-		r = network_parse(&networks[count], line, &why);
+		r = cidr_parse(&networks[count], line, &why);
 		FUZZ_CLAIM(r == 0 || (r == -EINVAL && why && *why));
 		if (r == 0) {
 			FUZZ_CLAIM(memcmp(networks[count].first, networks[count].last, 16) <= 0);

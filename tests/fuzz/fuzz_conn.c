@@ -87,7 +87,7 @@ static size_t driver_room(const struct driver *d)
 	if (d->eof || d->reason != CONN_OPEN)
 		return 0;
 	/* allowed to offer none until half of a full memory is sent, but no longer */
-	if (d->conn.memory && held * 2 > d->conn.memory->size && conn_room(&d->conn, d->limit) == 0)
+	if (d->conn.memory && held * 2 > d->conn.memory->size && conn_recv_window(&d->conn, d->limit) == 0)
 		return 0;
 	return d->draining ? min_size(room, d->quota) : room;
 }
@@ -117,7 +117,7 @@ static void driver_got(struct driver *d, size_t n)
 static void driver_receive(struct driver *d, size_t amount, bool elsewhere)
 {
 	size_t room = driver_room(d), in_memory = driver_held(d) - d->piped;
-	struct span span = conn_landing(&d->conn, d->scratch, d->limit);
+	struct span span = conn_recv_buf(&d->conn, d->scratch, d->limit);
 
 	FUZZ_CLAIM(span.size <= room);
 	if (d->piped > 0 || d->lent_in_use)
@@ -156,7 +156,7 @@ static void driver_send(struct driver *d, size_t amount)
 
 	if (!(conn_want(&d->conn, d->limit) & CONN_SEND) || d->piped > 0)
 		return;
-	owed = conn_owed(&d->conn, &data);
+	owed = conn_pending(&d->conn, &data);
 	FUZZ_CLAIM(owed == driver_held(d));
 	stream_check(data, d->sent, owed);
 	amount = 1 + amount % owed;
@@ -270,7 +270,7 @@ static void driver_check(const struct driver *d)
 	FUZZ_CLAIM(d->conn.reason == d->reason);
 	FUZZ_CLAIM(d->conn.echoed == d->sent);
 	FUZZ_CLAIM(conn_owed_total(&d->conn) == driver_held(d));
-	FUZZ_CLAIM(conn_room(&d->conn, d->limit) == driver_room(d));
+	FUZZ_CLAIM(conn_recv_window(&d->conn, d->limit) == driver_room(d));
 	FUZZ_CLAIM(driver_held(d) <= d->limit_was);
 	FUZZ_CLAIM(!d->conn.memory || d->conn.memory->size <= d->limit_was);
 	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_held(d) > d->piped || !d->conn.memory);

@@ -13,15 +13,15 @@
 #include <string.h>
 
 #include "echo/dgram.h"
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 #define OWN_MAX 4
 #define DATAGRAMS_MAX 64
 #define USEC 1000000
 
-static struct meter meter;
+static struct udp_ratelimit meter;
 
 /* --- taking the input apart ------------------------------------------------------------ */
 
@@ -77,24 +77,24 @@ static struct addr take_addr(struct fuzz_input *input)
 	return addr;
 }
 
-static struct network_set take_set(struct fuzz_input *input)
+static struct cidr_set take_set(struct fuzz_input *input)
 {
-	struct network_set set = { 0 };
-	struct network network;
+	struct cidr_set set = { 0 };
+	struct cidr network;
 
 	if (fuzz_take(input) % 2 == 0)
 		return set;
 	memcpy(network.first, take_bits(input).s6_addr, 16);
 	memcpy(network.last, network.first, 16);
 	network.last[15] |= (uint8_t) fuzz_take(input);
-	if (network_set_make(&set, &network, 1) < 0)
+	if (cidr_set_make(&set, &network, 1) < 0)
 		abort();
 	return set;
 }
 
 /* --- the rules, in other words --------------------------------------------------------- */
 
-static bool matches(const struct network_set *set, const struct in6_addr *bits)
+static bool matches(const struct cidr_set *set, const struct in6_addr *bits)
 {
 	return set->count > 0 && memcmp(set->ranges[0].first, bits, 16) <= 0 && memcmp(bits, set->ranges[0].last, 16) <= 0;
 }
@@ -174,7 +174,7 @@ struct tally {
 /* Never more than one second's worth and the rate for the time gone by. */
 static void try_meter(struct tally *tally, unsigned rate, const struct addr *source, int64_t now, unsigned count)
 {
-	unsigned passed = meter_take(&meter, rate, meter_hash(&meter, source), now, count);
+	unsigned passed = udp_ratelimit_take(&meter, rate, udp_ratelimit_hash(&meter, source), now, count);
 
 	FUZZ_CLAIM(passed <= count);
 	if (rate == 0) {
@@ -215,7 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static int64_t epoch = USEC;
 	struct fuzz_input input = { data, size };
-	struct network_set allow = take_set(&input), deny = take_set(&input), trusted = take_set(&input);
+	struct cidr_set allow = take_set(&input), deny = take_set(&input), trusted = take_set(&input);
 	struct addr own[OWN_MAX];
 	struct dgram_rules rules = { &allow, &deny, &trusted, own, fuzz_take(&input) % (OWN_MAX + 1) };
 	unsigned rate = fuzz_take(&input) * fuzz_take(&input);
@@ -233,8 +233,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		later += (int) fuzz_take_size(&input) * 16;
 		try_meter(&tally, rate, &source, epoch + later, (unsigned) fuzz_take_size(&input));
 	}
-	network_set_clear(&allow);
-	network_set_clear(&deny);
-	network_set_clear(&trusted);
+	cidr_set_clear(&allow);
+	cidr_set_clear(&deny);
+	cidr_set_clear(&trusted);
 	return 0;
 }

@@ -24,7 +24,7 @@
 #define CAPACITY 1000
 #define SOURCES 2048
 
-static const struct network_set nobody = { NULL, 0 };
+static const struct cidr_set nobody = { NULL, 0 };
 
 /* What the supervisor and the processes of one group share; each test has its own. */
 struct shared {

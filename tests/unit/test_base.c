@@ -37,22 +37,22 @@ static void pool_objects_do_not_overlap(void **state)
 		random = random * 1664525 + 1013904223;
 		at = (random >> 8) % OBJECTS;
 		if (!objects[at]) {
-			objects[at] = pool_take(&pool);
+			objects[at] = pool_alloc(&pool);
 			assert_non_null(objects[at]);
 			memset(objects[at], (int) (at & 0xff), OBJECT);
 			continue;
 		}
 		for (int j = 0; j < OBJECT; j++)
 			assert_int_equal(objects[at][j], at & 0xff);
-		pool_give(&pool, objects[at]);
+		pool_free(&pool, objects[at]);
 		objects[at] = NULL;
 	}
 	for (unsigned at = 0; at < OBJECTS; at++)
-		pool_give(&pool, objects[at]);
+		pool_free(&pool, objects[at]);
 	/* all memory was given back but for one chunk, kept for the next object */
 	assert_false(list_empty(&pool.chunks));
 	assert_ptr_equal(pool.chunks.next, pool.chunks.prev);
-	pool_free(&pool);
+	pool_destroy(&pool);
 	assert_true(list_empty(&pool.chunks));
 }
 

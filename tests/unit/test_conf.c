@@ -235,11 +235,11 @@ static void reads_every_key(void **state)
 	assert_int_equal(conf->buffer_size, 16777216);
 	assert_int_equal(conf->socket_buffer, 1073741824);
 	assert_int_equal(addr_parse(&addr, "192.0.2.7", 7, &why), 0);
-	assert_true(network_set_match(&conf->allow, &addr));
-	assert_true(network_set_match(&conf->deny, &addr));
+	assert_true(cidr_set_match(&conf->allow, &addr));
+	assert_true(cidr_set_match(&conf->deny, &addr));
 	assert_int_equal(addr_parse(&addr, "::1", 7, &why), 0);
-	assert_false(network_set_match(&conf->allow, &addr));
-	assert_true(network_set_match(&conf->udp_trusted, &addr));
+	assert_false(cidr_set_match(&conf->allow, &addr));
+	assert_true(cidr_set_match(&conf->udp_trusted, &addr));
 	assert_string_equal(conf->user, "root");
 	assert_string_equal(conf->group, "root");
 	assert_string_equal(conf->pidfile, "/tmp/a \"b\" \\ ${HOME}");

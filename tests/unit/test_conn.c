@@ -28,7 +28,7 @@ static void wants_input_and_holds_nothing_at_first(void **state)
 	(void) state;
 	conn_init(&conn, 7);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_RECV);
-	assert_int_equal(conn_owed(&conn, &data), 0);
+	assert_int_equal(conn_pending(&conn, &data), 0);
 	assert_null(conn.memory);
 	assert_int_equal(conn.since, 7);
 	conn_clear(&conn);
@@ -41,7 +41,7 @@ static void half_close_is_answered_in_full(void **state)
 
 	(void) state;
 	conn_init(&conn, 0);
-	span = conn_landing(&conn, scratch, LIMIT);
+	span = conn_recv_buf(&conn, scratch, LIMIT);
 	assert_ptr_equal(span.data, scratch.data);
 	conn_received(&conn, span.data, 100);
 	conn_eof(&conn);
@@ -65,7 +65,7 @@ static void what_is_held_is_bounded(void **state)
 	(void) state;
 	conn_init(&conn, 0);
 	for (int i = 0; i < 1000; i++) {
-		struct span span = conn_landing(&conn, scratch, LIMIT);
+		struct span span = conn_recv_buf(&conn, scratch, LIMIT);
 
 		if (span.size == 0)
 			break;
@@ -112,7 +112,7 @@ static void drain_takes_what_had_come_and_no_more(void **state)
 	(void) state;
 	conn_init(&conn, 0);
 	conn_drain(&conn, 50);
-	span = conn_landing(&conn, scratch, LIMIT);
+	span = conn_recv_buf(&conn, scratch, LIMIT);
 	assert_int_equal(span.size, 50);
 	conn_received(&conn, span.data, 50);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND);
@@ -135,7 +135,7 @@ static void pipe_counts_as_owed(void **state)
 	conn_init(&conn, 0);
 	conn_pipe_received(&conn, 3000);
 	assert_int_equal(conn_owed_total(&conn), 3000);
-	assert_int_equal(conn_room(&conn, LIMIT), LIMIT - 3000);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT - 3000);
 	conn_eof(&conn);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND);
 	conn_pipe_sent(&conn, 2999);
@@ -166,7 +166,7 @@ static uint8_t stream_byte(uint64_t position)
 /* Receive part of what fits; the reference is the position in the stream alone. */
 static uint64_t step_receive(struct conn *conn, size_t limit, uint64_t received)
 {
-	struct span span = conn_landing(conn, scratch, limit);
+	struct span span = conn_recv_buf(conn, scratch, limit);
 	size_t n;
 
 	if (span.size == 0)
@@ -181,7 +181,7 @@ static uint64_t step_receive(struct conn *conn, size_t limit, uint64_t received)
 static uint64_t step_send(struct conn *conn, uint64_t sent)
 {
 	const uint8_t *data;
-	size_t owed = conn_owed(conn, &data), n;
+	size_t owed = conn_pending(conn, &data), n;
 
 	if (owed == 0)
 		return sent;

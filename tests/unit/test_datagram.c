@@ -21,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 #include "models/datagram.h"
 
 struct stage {
@@ -76,7 +76,7 @@ static uint64_t counted(const struct stage *stage, enum stats_counter counter)
 static struct stage *stage_open(int fd)
 {
 	struct stage *stage = aligned_alloc(64, (sizeof *stage + 63) / 64 * 64);
-	int meter;
+	int udp_ratelimit;
 
 	assert_non_null(stage);
 	memset(stage, 0, sizeof *stage);
@@ -89,10 +89,10 @@ static struct stage *stage_open(int fd)
 		.listener_count = 1,
 	};
 	stage->worker.slot = &stage->slot;
-	meter = meter_make();
-	assert_true(meter >= 0);
-	assert_int_equal(datagram_open(&stage->datagram, &stage->worker, &stage->listener, meter), 0);
-	close(meter);
+	udp_ratelimit = udp_ratelimit_make();
+	assert_true(udp_ratelimit >= 0);
+	assert_int_equal(datagram_open(&stage->datagram, &stage->worker, &stage->listener, udp_ratelimit), 0);
+	close(udp_ratelimit);
 	datagram_start(&stage->datagram);
 	return stage;
 }
@@ -100,7 +100,7 @@ static struct stage *stage_open(int fd)
 static void stage_close(struct stage *stage)
 {
 	datagram_close(&stage->datagram);
-	network_set_clear(&stage->conf.deny);
+	cidr_set_clear(&stage->conf.deny);
 	listener_close(&stage->listener);
 	free(stage);
 }
@@ -112,11 +112,11 @@ static void turn(struct stage *stage)
 
 static void deny(struct stage *stage, const char *text)
 {
-	struct network network;
+	struct cidr network;
 	const char *why;
 
-	assert_int_equal(network_parse(&network, text, &why), 0);
-	assert_int_equal(network_set_make(&stage->conf.deny, &network, 1), 0);
+	assert_int_equal(cidr_parse(&network, text, &why), 0);
+	assert_int_equal(cidr_set_make(&stage->conf.deny, &network, 1), 0);
 }
 
 static void send_to(const struct stage *stage, int fd, const void *data, size_t size)

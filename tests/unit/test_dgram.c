@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "echo/dgram.h"
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 #define OUTSIDE 2 /* an interface that is not the loopback */
 
@@ -40,15 +40,15 @@ static struct in6_addr bits_of(const char *text)
 	return bits;
 }
 
-static struct network_set set_of(const char *text)
+static struct cidr_set set_of(const char *text)
 {
-	struct network_set set = { 0 };
-	struct network network;
+	struct cidr_set set = { 0 };
+	struct cidr network;
 	const char *why;
 
 	if (*text) {
-		assert_int_equal(network_parse(&network, text, &why), 0);
-		assert_int_equal(network_set_make(&set, &network, 1), 0);
+		assert_int_equal(cidr_parse(&network, text, &why), 0);
+		assert_int_equal(cidr_set_make(&set, &network, 1), 0);
 	}
 	return set;
 }
@@ -69,8 +69,8 @@ struct trial {
 static void try(const struct trial *trial)
 {
 	const struct addr own[] = { addr_of("192.0.2.7:7007"), addr_of("[::]:8008"), addr_of("unix:/run/echod.dgram") };
-	struct network_set allow = set_of(trial->allow ? trial->allow : ""), deny = set_of(trial->deny ? trial->deny : "");
-	struct network_set trusted = set_of(trial->trusted ? trial->trusted : "");
+	struct cidr_set allow = set_of(trial->allow ? trial->allow : ""), deny = set_of(trial->deny ? trial->deny : "");
+	struct cidr_set trusted = set_of(trial->trusted ? trial->trusted : "");
 	struct dgram_rules rules = { &allow, &deny, &trusted, own, sizeof own / sizeof own[0] };
 	const char *to = trial->to ? trial->to : strchr(trial->source, '[') ? TO6 : TO4;
 	struct dgram dgram = {
@@ -85,9 +85,9 @@ static void try(const struct trial *trial)
 	if (verdict != trial->expected)
 		fail_msg("%s to %s: %s instead of %s", trial->source, to, verdict == OK ? "answered" : stats_labels(verdict),
 		         trial->expected == OK ? "answered" : stats_labels(trial->expected));
-	network_set_clear(&allow);
-	network_set_clear(&deny);
-	network_set_clear(&trusted);
+	cidr_set_clear(&allow);
+	cidr_set_clear(&deny);
+	cidr_set_clear(&trusted);
 }
 
 static void try_all(const struct trial *trials, size_t count)
@@ -147,7 +147,7 @@ static void trusts_low_ports_of_some(void **state)
 
 static void never_answers_port_0(void **state)
 {
-	struct network_set none = { 0 }, all = set_of("0.0.0.0/0");
+	struct cidr_set none = { 0 }, all = set_of("0.0.0.0/0");
 	struct dgram_rules rules = { &none, &none, &all, NULL, 0 };
 	struct dgram dgram = { .source = addr_of("198.51.100.1:1"), .to = bits_of(TO4), .local = bits_of(TO4), .hops = 64 };
 
@@ -155,7 +155,7 @@ static void never_answers_port_0(void **state)
 	assert_int_equal(dgram_guard(&rules, &dgram), DGRAM_ANSWER);
 	dgram.source.in.sin_port = 0;
 	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_LOW_PORT);
-	network_set_clear(&all);
+	cidr_set_clear(&all);
 }
 
 static void knows_its_own(void **state)
@@ -176,7 +176,7 @@ static void knows_its_own(void **state)
 
 static void answers_no_unnamed_unix_socket(void **state)
 {
-	struct network_set none = { 0 };
+	struct cidr_set none = { 0 };
 	struct dgram_rules rules = { &none, &none, &none, NULL, 0 };
 	struct dgram dgram = { .hops = -1 };
 
@@ -317,34 +317,34 @@ static void names_an_interface_for_link_local_addresses_only(void **state)
 
 #define SECOND INT64_C(1000000)
 
-static struct meter *meter_open(void)
+static struct udp_ratelimit *udp_ratelimit_open(void)
 {
-	int fd = meter_make();
-	struct meter *meter;
+	int fd = udp_ratelimit_make();
+	struct udp_ratelimit *udp_ratelimit;
 
 	assert_true(fd >= 0);
-	assert_int_equal(meter_map(&meter, fd), 0);
+	assert_int_equal(udp_ratelimit_map(&udp_ratelimit, fd), 0);
 	close(fd);
-	return meter;
+	return udp_ratelimit;
 }
 
 static int make_meter(void **state)
 {
-	*state = meter_open();
+	*state = udp_ratelimit_open();
 	return 0;
 }
 
 static int free_meter(void **state)
 {
-	meter_unmap(*state);
+	udp_ratelimit_unmap(*state);
 	return 0;
 }
 
-static unsigned take(struct meter *meter, unsigned rate, const char *source, int64_t now, unsigned count)
+static unsigned take(struct udp_ratelimit *udp_ratelimit, unsigned rate, const char *source, int64_t now, unsigned count)
 {
 	struct addr addr = addr_of(source);
 
-	return meter_take(meter, rate, meter_hash(meter, &addr), now, count);
+	return udp_ratelimit_take(udp_ratelimit, rate, udp_ratelimit_hash(udp_ratelimit, &addr), now, count);
 }
 
 static void lets_the_rate_pass(void **state)
@@ -426,7 +426,7 @@ static unsigned cell_without_key(uint64_t network)
 
 	key = (key ^ key >> 32) * UINT64_C(0x9e3779b97f4a7c15);
 	key = (key ^ key >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
-	return key >> 32 & (METER_CELLS - 1);
+	return key >> 32 & (UDP_RATELIMIT_CELLS - 1);
 }
 
 static struct addr addr_in(uint64_t network)
@@ -442,8 +442,8 @@ static struct addr addr_in(uint64_t network)
  * where the hash has no key: one pair of a victim and an attacker's network in four. */
 static void no_network_can_choose_whose_cell_it_shares(void **state)
 {
-	static uint16_t attackers[METER_CELLS];
-	struct meter *meter = *state;
+	static uint16_t attackers[UDP_RATELIMIT_CELLS];
+	struct udp_ratelimit *udp_ratelimit = *state;
 	unsigned pairs = 0, shared = 0;
 
 	for (unsigned i = 1; i < 65536; i++)
@@ -454,36 +454,36 @@ static void no_network_can_choose_whose_cell_it_shares(void **state)
 		if (attackers[cell_without_key(victim)] == 0)
 			continue;
 		pairs++;
-		shared += ((meter_hash(meter, &one) ^ meter_hash(meter, &other)) & (METER_CELLS - 1)) == 0;
+		shared += ((udp_ratelimit_hash(udp_ratelimit, &one) ^ udp_ratelimit_hash(udp_ratelimit, &other)) & (UDP_RATELIMIT_CELLS - 1)) == 0;
 	}
 	assert_in_range(pairs, 1000, 16384);
-	/* one pair in METER_CELLS shares a cell by chance: 0.02 of all these */
+	/* one pair in UDP_RATELIMIT_CELLS shares a cell by chance: 0.02 of all these */
 	assert_in_range(shared, 0, 3);
 }
 
 static void each_table_has_its_own_key(void **state)
 {
-	struct meter *meter = *state, *other = meter_open();
+	struct udp_ratelimit *udp_ratelimit = *state, *other = udp_ratelimit_open();
 	struct addr addr = addr_of("192.0.2.1");
 
-	assert_true(meter_hash(meter, &addr) != meter_hash(other, &addr));
-	meter_unmap(other);
+	assert_true(udp_ratelimit_hash(udp_ratelimit, &addr) != udp_ratelimit_hash(other, &addr));
+	udp_ratelimit_unmap(other);
 }
 
 /* The next reader of the socket maps the same file. */
 static void keeps_its_cells_for_a_successor(void **state)
 {
-	int fd = meter_make();
-	struct meter *meter, *next;
+	int fd = udp_ratelimit_make();
+	struct udp_ratelimit *udp_ratelimit, *next;
 
 	(void) state;
-	assert_int_equal(meter_map(&meter, fd), 0);
-	assert_int_equal(take(meter, 10, "192.0.2.1", SECOND, 100), 10);
-	assert_int_equal(meter_map(&next, fd), 0);
-	meter_unmap(meter);
+	assert_int_equal(udp_ratelimit_map(&udp_ratelimit, fd), 0);
+	assert_int_equal(take(udp_ratelimit, 10, "192.0.2.1", SECOND, 100), 10);
+	assert_int_equal(udp_ratelimit_map(&next, fd), 0);
+	udp_ratelimit_unmap(udp_ratelimit);
 	assert_int_equal(take(next, 10, "192.0.2.1", SECOND, 100), 0);
 	assert_int_equal(take(next, 10, "192.0.2.1", 2 * SECOND, 100), 10);
-	meter_unmap(next);
+	udp_ratelimit_unmap(next);
 	/* a reader that is compromised cannot make its successor fail */
 	assert_int_equal(ftruncate(fd, 0), -1);
 	assert_int_equal(errno, EPERM);
@@ -495,13 +495,13 @@ static void survives_any_content(void **state)
 {
 	const int64_t values[] = { INT64_MIN, INT64_MIN + 1, -1, 0, 1, INT64_MAX - 1, INT64_MAX };
 	struct addr addr = addr_of("192.0.2.1");
-	struct meter *meter = *state;
+	struct udp_ratelimit *udp_ratelimit = *state;
 	int64_t now = SECOND;
 
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++, now += 10 * SECOND) {
-		meter->cells[meter_hash(meter, &addr) & (METER_CELLS - 1)] = values[i];
-		assert_in_range(take(meter, 50, "192.0.2.1", now, 100), 0, 50);
-		assert_int_equal(take(meter, 50, "192.0.2.1", now + SECOND, 100), 50);
+		udp_ratelimit->cells[udp_ratelimit_hash(udp_ratelimit, &addr) & (UDP_RATELIMIT_CELLS - 1)] = values[i];
+		assert_in_range(take(udp_ratelimit, 50, "192.0.2.1", now, 100), 0, 50);
+		assert_int_equal(take(udp_ratelimit, 50, "192.0.2.1", now + SECOND, 100), 50);
 	}
 }
 

@@ -22,7 +22,7 @@ static void test_take_is_bounded(void **state)
 	static struct stats_slot slot;
 	static const char rubbish[7];
 	struct preserve preserve;
-	struct arrival rest;
+	struct new_conn rest;
 	unsigned sent = 0;
 	int inbox, outbox;
 

@@ -44,14 +44,14 @@ static void totals_survive_workers_and_crews(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 	int crew = scoreboard_crew_open(scoreboard, &loops);
-	struct stats_tally tally = { .received = 100, .echoed = 90 };
+	struct local_stats local_stats = { .received = 100, .echoed = 90 };
 	struct stats_total total;
 
 	assert_int_equal(crew, 0);
 	scoreboard_process_start(scoreboard, 0, 0);
 	atomic_store(&scoreboard_slot(scoreboard, 0, 2)->live, 2);
-	stats_publish(scoreboard_slot(scoreboard, 0, 2), &tally);
-	assert_int_equal(tally.received + tally.echoed, 0);
+	stats_publish(scoreboard_slot(scoreboard, 0, 2), &local_stats);
+	assert_int_equal(local_stats.received + local_stats.echoed, 0);
 	scoreboard_total(scoreboard, &total);
 	assert_int_equal(total.counters[STAT_ECHOED], 90);
 	assert_int_equal(total.live, 2);
@@ -245,7 +245,7 @@ static int check_process(const struct scoreboard *scoreboard, unsigned process, 
 	int wrong = 0;
 
 	wrong |= can_write(scoreboard_view(scoreboard)) ? 1 : 0;
-	wrong |= can_write(&scoreboard_view(scoreboard)->orders[0]) ? 1 : 0;
+	wrong |= can_write(&scoreboard_view(scoreboard)->stop_request[0]) ? 1 : 0;
 	wrong |= can_write(scoreboard_view(scoreboard)->admission.groups[0].first) ? 2 : 0;
 	for (unsigned i = 0; i < workers; i++)
 		wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == process) ? 0 : 4;

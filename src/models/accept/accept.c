@@ -165,38 +165,38 @@ void accept_error(struct accept_state *accept, int error)
 		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
 }
 
-bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct arrival *arrival)
+bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct new_conn *new_conn)
 {
 	struct worker *worker = accept->worker;
 	enum admission_verdict verdict;
 
 	accept->taken++;
-	worker->tally.work++;
-	peer_from_addr(&arrival->peer, addr);
-	verdict = admission_admit(&worker->admission, &arrival->peer);
+	worker->local_stats.work++;
+	peer_from_addr(&new_conn->peer, addr);
+	verdict = admission_admit(&worker->admission, &new_conn->peer);
 	if (verdict == ADMISSION_OK) {
-		if (accept->prepare || arrival->peer.family == AF_UNIX) {
+		if (accept->prepare || new_conn->peer.family == AF_UNIX) {
 			sockopt_prepare(fd);
 			if (worker->conf->socket_buffer > 0)
 				sockopt_set_buffers(fd, worker->conf->socket_buffer, -1);
-			if (arrival->peer.family != AF_UNIX)
+			if (new_conn->peer.family != AF_UNIX)
 				sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
 		}
-		arrival->fd = fd;
-		arrival->foreign = false;
-		arrival->active = clock_usec();
-		conn_init(&arrival->conn, arrival->active);
+		new_conn->fd = fd;
+		new_conn->shared_ofd = false;
+		new_conn->active = clock_usec();
+		conn_init(&new_conn->conn, new_conn->active);
 		stats_add(worker->slot, STAT_ACCEPTED, 1);
 		atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 		return true;
 	}
-	session_refused(worker, fd, &arrival->peer, verdict);
+	session_refused(worker, fd, &new_conn->peer, verdict);
 	close(fd);
 	admission_give_place(&worker->admission);
 	return false;
 }
 
-enum accept_result accept_one(struct accept_state *accept, size_t index, struct arrival *arrival)
+enum accept_result accept_one(struct accept_state *accept, size_t index, struct new_conn *new_conn)
 {
 	const struct listener *listener = &accept->worker->listeners[index];
 	struct addr addr = { .len = sizeof addr.un };
@@ -204,7 +204,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 
 	/* those in the queue came first, and are counted by source only once they are taken out */
 	if ((accept->queue_pending || admission_queue_pending(&accept->worker->admission)) &&
-	    accept_inherit(accept, arrival) == ACCEPT_CONNECTION)
+	    accept_inherit(accept, new_conn) == ACCEPT_CONNECTION)
 		return ACCEPT_CONNECTION;
 	if (!accept->open || !accept_take_slot(accept))
 		return ACCEPT_NONE;
@@ -217,7 +217,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 			accept_error(accept, error);
 		return ACCEPT_NONE;
 	}
-	return accept_admit(accept, fd, &addr, arrival) ? ACCEPT_CONNECTION : ACCEPT_REFUSED;
+	return accept_admit(accept, fd, &addr, new_conn) ? ACCEPT_CONNECTION : ACCEPT_REFUSED;
 }
 
 void accept_adapt(struct accept_state *accept, unsigned got)
@@ -234,7 +234,7 @@ void accept_adapt(struct accept_state *accept, unsigned got)
 	}
 }
 
-enum accept_result accept_inherit(struct accept_state *accept, struct arrival *arrival)
+enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *new_conn)
 {
 	struct worker *worker = accept->worker;
 	int r;
@@ -246,7 +246,7 @@ enum accept_result accept_inherit(struct accept_state *accept, struct arrival *a
 		accept_error(accept, EMFILE);
 		return ACCEPT_NONE;
 	}
-	r = handover_receive(worker->inbox_fd, worker, arrival);
+	r = handover_receive(worker->inbox_fd, worker, new_conn);
 	if (r < 0)
 		admission_give_place(&worker->admission);
 	if (r == -EAGAIN)

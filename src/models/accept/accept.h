@@ -42,7 +42,7 @@ struct accept_state {
 
 enum accept_result {
 	ACCEPT_NONE,       /* none is there, or none may be taken now */
-	ACCEPT_CONNECTION, /* `*arrival` is filled in */
+	ACCEPT_CONNECTION, /* `*new_conn` is filled in */
 	ACCEPT_REFUSED,    /* one was refused, logged and closed */
 };
 
@@ -52,10 +52,10 @@ void accept_init(struct accept_state *accept, struct worker *worker);
 void accept_close(struct accept_state *accept);
 
 /* Accept one connection from listener `index`; or take one from the queue where that is due first. */
-enum accept_result accept_one(struct accept_state *accept, size_t index, struct arrival *arrival);
+enum accept_result accept_one(struct accept_state *accept, size_t index, struct new_conn *new_conn);
 
 /* Take one connection from the queue. Never ACCEPT_REFUSED but for a damaged message. */
-enum accept_result accept_inherit(struct accept_state *accept, struct arrival *arrival);
+enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *new_conn);
 
 /* A listener was asked for at most batch->size connections and had `got`: adapt the size. */
 void accept_adapt(struct accept_state *accept, unsigned got);
@@ -81,7 +81,7 @@ void accept_limit_reached(struct accept_state *accept);
 
 /* A connection was accepted by a completion, after its slot was taken: whether this worker may keep it. Refuses, logs
  * and closes it otherwise. */
-bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct arrival *arrival);
+bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct new_conn *new_conn);
 
 /* Whether a descriptor of this kind (enum watch_kind) is still to be watched: false where it is one from which no
  * connection may be taken now. */

@@ -13,7 +13,7 @@ static int watch_add(struct accept_watch *self, struct watch *watch, int fd, enu
 	int r;
 
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
-	r = self->ops->add(self->ready, watch, exclusive);
+	r = self->ops->add(self->poller, watch, exclusive);
 	if (r == -EEXIST)
 		r = 0; /* its removal has failed */
 	if (r < 0)
@@ -28,7 +28,7 @@ static int watch_set(struct accept_watch *self, struct watch *watch, int fd, enu
 		return 0;
 	if (want)
 		return watch_add(self, watch, fd, kind);
-	self->ops->remove(self->ready, watch, false);
+	self->ops->remove(self->poller, watch, false);
 	watch->fd = -1;
 	return 0;
 }
@@ -74,13 +74,13 @@ void accept_watch_rearm(struct accept_watch *self)
 	accept_watch_update(self);
 }
 
-int accept_watch_open(struct accept_watch *self, struct accept_state *accept, const struct ready_ops *ops,
-                      struct ready *ready, bool exclusive)
+int accept_watch_open(struct accept_watch *self, struct accept_state *accept, const struct poller_ops *ops,
+                      struct poller *poller, bool exclusive)
 {
 	struct worker *worker = accept->worker;
 
 	*self = (struct accept_watch) {
-		.accept = accept, .ops = ops, .ready = ready, .exclusive = exclusive,
+		.accept = accept, .ops = ops, .poller = poller, .exclusive = exclusive,
 		.inbox = { .fd = -1 }, .slot = { .fd = -1 }, .token = { .fd = -1 },
 	};
 	self->listeners = calloc(worker->listener_count + 1, sizeof *self->listeners);

@@ -11,8 +11,8 @@
 
 struct accept_watch {
 	struct accept_state *accept;
-	const struct ready_ops *ops;
-	struct ready *ready;
+	const struct poller_ops *ops;
+	struct poller *poller;
 	bool exclusive;          /* one waiting worker is woken for an event, see EPOLLEXCLUSIVE in epoll_ctl(2) */
 	bool listening;          /* all stream listeners are watched */
 	struct watch *listeners; /* one for each of the worker's; `fd` -1: not watched; likewise the next ones */
@@ -21,8 +21,8 @@ struct accept_watch {
 
 /* Watch what accept_state asks for now. `accept`, `ops` and `ready` must outlive it. Returns 0 or -errno, after which
  * accept_watch_close() is still right. */
-int accept_watch_open(struct accept_watch *watch, struct accept_state *accept, const struct ready_ops *ops,
-                      struct ready *ready, bool exclusive);
+int accept_watch_open(struct accept_watch *watch, struct accept_state *accept, const struct poller_ops *ops,
+                      struct poller *poller, bool exclusive);
 void accept_watch_close(struct accept_watch *watch);
 
 /* Watch from now on what accept_state asks for now; pauses accepting where that fails for want of memory. */

@@ -14,16 +14,16 @@
 static int watch_begin(struct acceptor *acceptor, struct watch *watch, int fd, enum watch_kind kind, bool exclusive)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
-	return ready_epoll.add(acceptor->ready, watch, exclusive);
+	return poller_epoll.add(acceptor->poller, watch, exclusive);
 }
 
 int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other)
 {
 	int r;
 
-	*acceptor = (struct acceptor) { .ready = NULL };
+	*acceptor = (struct acceptor) { .poller = NULL };
 	accept_init(&acceptor->accept, worker);
-	r = ready_epoll.open(&acceptor->ready, worker->listener_count + 5);
+	r = poller_epoll.open(&acceptor->poller, worker->listener_count + 5);
 	if (r < 0)
 		return r;
 	r = watch_begin(acceptor, &acceptor->stop, worker->stop_fd, WATCH_STOP, false);
@@ -31,13 +31,13 @@ int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other)
 		r = watch_begin(acceptor, &acceptor->wakeup, worker->wakeup_fd, WATCH_WAKEUP, true);
 	if (r == 0 && other >= 0)
 		r = watch_begin(acceptor, &acceptor->other, other, WATCH_OTHER, false);
-	return r < 0 ? r : accept_watch_open(&acceptor->watched, &acceptor->accept, &ready_epoll, acceptor->ready, true);
+	return r < 0 ? r : accept_watch_open(&acceptor->watched, &acceptor->accept, &poller_epoll, acceptor->poller, true);
 }
 
 void acceptor_close(struct acceptor *acceptor)
 {
 	accept_close(&acceptor->accept);
-	ready_epoll.close(acceptor->ready);
+	poller_epoll.close(acceptor->poller);
 	accept_watch_close(&acceptor->watched);
 	/* this worker may have been the only one that was woken for a connection */
 	if (acceptor->stopping)
@@ -57,21 +57,21 @@ static bool is_one_of_many(const struct worker *worker)
 }
 
 /* Take one connection, from the queue rather than from a listener: its client came first. */
-static int take(struct acceptor *acceptor, const struct watch_event *events, int n, struct arrival *arrival)
+static int take(struct acceptor *acceptor, const struct watch_event *events, int n, struct new_conn *new_conn)
 {
 	enum accept_result got = ACCEPT_NONE;
 	struct worker *worker = acceptor->accept.worker;
-	uint64_t before = worker->tally.work;
+	uint64_t before = worker->local_stats.work;
 	bool more = acceptor->woken;
 
 	for (int i = 0; i < n && got == ACCEPT_NONE; i++)
 		if (events[i].watch->kind == WATCH_INBOX)
-			got = accept_inherit(&acceptor->accept, arrival);
+			got = accept_inherit(&acceptor->accept, new_conn);
 	for (int i = 0; i < n; i++) {
 		if (events[i].watch->kind != WATCH_LISTENER)
 			continue;
 		if (got == ACCEPT_NONE)
-			got = accept_one(&acceptor->accept, accept_watch_index(&acceptor->watched, events[i].watch), arrival);
+			got = accept_one(&acceptor->accept, accept_watch_index(&acceptor->watched, events[i].watch), new_conn);
 		else
 			more = true;
 	}
@@ -105,7 +105,7 @@ static bool dispatch(struct acceptor *acceptor, const struct watch_event *events
 	return rearm;
 }
 
-int acceptor_wait(struct acceptor *acceptor, struct arrival *arrival)
+int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn)
 {
 	struct worker *worker = acceptor->accept.worker;
 	int64_t now = clock_coarse_usec(), deadline = clock_earlier(worker->next_beat, acceptor->accept.retry_at);
@@ -113,14 +113,14 @@ int acceptor_wait(struct acceptor *acceptor, struct arrival *arrival)
 	bool rearm;
 	int n, got = 0;
 
-	n = ready_epoll.wait(acceptor->ready, events, EVENTS_MAX, acceptor->woken ? 0 : clock_poll_timeout(deadline, now));
+	n = poller_epoll.wait(acceptor->poller, events, EVENTS_MAX, acceptor->woken ? 0 : clock_poll_timeout(deadline, now));
 	now = clock_coarse_usec();
 	worker_beat(worker, now);
 	rearm = dispatch(acceptor, events, n);
 	if (now >= acceptor->accept.retry_at)
 		accept_retry(&acceptor->accept);
 	if (!acceptor->stopping)
-		got = take(acceptor, events, n, arrival);
+		got = take(acceptor, events, n, new_conn);
 	accept_iteration_end(&acceptor->accept);
 	if (rearm && !got) {
 		accept_watch_rearm(&acceptor->watched);

@@ -15,7 +15,7 @@
 struct acceptor {
 	struct accept_state accept;
 	struct accept_watch watched;
-	struct ready *ready;
+	struct poller *poller;
 	struct watch stop, wakeup, other;
 	bool woken;    /* another worker asked for a look at all listeners; none has found anything since */
 	bool stopping; /* the request to stop has come */
@@ -28,9 +28,9 @@ int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other);
 /* Stop waiting. A worker that stops wakes another one, of its successors or its crew. */
 void acceptor_close(struct acceptor *acceptor);
 
-/* Wait for the next connection. Returns 1 with `*arrival` filled in; 0 where something else ended the wait: the
+/* Wait for the next connection. Returns 1 with `*new_conn` filled in; 0 where something else ended the wait: the
  * request to stop (`stopping`), a heartbeat that was due, `other`, a refused connection; or -errno. */
-int acceptor_wait(struct acceptor *acceptor, struct arrival *arrival);
+int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn);
 
 /* `busy`: the body can take no more for now, not even from the queue. */
 void acceptor_set_busy(struct acceptor *acceptor, bool busy);

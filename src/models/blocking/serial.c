@@ -8,10 +8,10 @@
 
 int serial_run(struct worker *worker)
 {
-	struct acceptor acceptor = { .ready = NULL };
-	struct arrival arrival;
-	struct turn turn;
-	int r = serve_turn_open(&turn, worker);
+	struct acceptor acceptor = { .poller = NULL };
+	struct new_conn new_conn;
+	struct session_io io;
+	int r = serve_io_open(&io, worker);
 
 	if (r < 0)
 		return r;
@@ -19,13 +19,13 @@ int serial_run(struct worker *worker)
 	if (r == 0)
 		worker_ready(worker);
 	while (r == 0 && !acceptor.stopping) {
-		r = acceptor_wait(&acceptor, &arrival);
+		r = acceptor_wait(&acceptor, &new_conn);
 		if (r == 1) {
-			serve(worker, &turn, &arrival);
+			serve(worker, &io, &new_conn);
 			r = 0;
 		}
 	}
 	acceptor_close(&acceptor);
-	turn_close(&turn);
+	session_io_close(&io);
 	return r;
 }

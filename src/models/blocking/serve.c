@@ -11,36 +11,36 @@
 /* How often a draining session is looked at: nothing tells when a peer has acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
-int serve_turn_open(struct turn *turn, struct worker *worker)
+int serve_io_open(struct session_io *io, struct worker *worker)
 {
-	return turn_open(turn, worker->conf->buffer_size, 1, &worker->tally);
+	return session_io_open(io, worker->conf->buffer_size, 1, &worker->local_stats);
 }
 
 /* Returns whether the session is gone. */
-static bool hand_over(struct worker *worker, struct turn *turn, struct session *session)
+static bool hand_over(struct worker *worker, struct session_io *io, struct session *session)
 {
-	if (turn_empty_pipe(turn, session) < 0 || handover_send_wait(worker, session) < 0)
+	if (session_io_empty_pipe(io, session) < 0 || handover_send_wait(worker, session) < 0)
 		return false;
 	session_forget(session, worker);
 	return true;
 }
 
 /* The request to stop has come. Returns whether the session is gone. */
-static bool stop(struct worker *worker, struct turn *turn, struct session *session)
+static bool stop(struct worker *worker, struct session_io *io, struct session *session)
 {
-	if (worker_stop_order(worker) == STOP_HAND_OVER && hand_over(worker, turn, session))
+	if (worker_stop_requested(worker) == STOP_HAND_OVER && hand_over(worker, io, session))
 		return true;
-	turn_drain(session);
+	session_io_drain(session);
 	return false;
 }
 
 /* A draining session is handed over instead of being ended: once it owes nothing, or at the end of the time for draining.
  * Returns whether it is gone. */
-static bool hand_over_drained(struct worker *worker, struct turn *turn, struct session *session, int64_t now)
+static bool hand_over_drained(struct worker *worker, struct session_io *io, struct session *session, int64_t now)
 {
-	turn->flush = worker_stop_order(worker) == STOP_FLUSH;
-	return turn->flush && session->conn.reason == CONN_OPEN &&
-	       (turn_flushed(turn, session) || !worker_may_drain(worker, now)) && hand_over(worker, turn, session);
+	io->flush = worker_stop_requested(worker) == STOP_FLUSH;
+	return io->flush && session->conn.reason == CONN_OPEN &&
+	       (session_io_flushed(io, session) || !worker_may_drain(worker, now)) && hand_over(worker, io, session);
 }
 
 static int64_t next_deadline(const struct worker *worker, const struct session *session, int64_t now)
@@ -88,38 +88,38 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 	}
 }
 
-void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival)
+void serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn)
 {
 	struct session session;
 	bool stopping = false;
 	unsigned want;
 
-	session_open(&session, arrival);
-	want = conn_want(&session.conn, turn->limit);
+	session_open(&session, new_conn);
+	want = conn_want(&session.conn, io->limit);
 	while (!(want & CONN_CLOSE)) {
 		short got = wait_for(worker, &session, want, &stopping);
 		int64_t now = clock_coarse_usec();
-		uint64_t before = worker->tally.work;
+		uint64_t before = worker->local_stats.work;
 		unsigned waited = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
-		if (stopping && !session.conn.draining && stop(worker, turn, &session))
+		if (stopping && !session.conn.draining && stop(worker, io, &session))
 			return;
-		want = turn_step(turn, &session, got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
+		want = session_io_step(io, &session, got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
 		if (got && !stopping)
 			worker_check_work(worker, before, session.watch.fd, waited);
-		stats_publish(worker->slot, &worker->tally);
+		stats_publish(worker->slot, &worker->local_stats);
 		worker_beat(worker, now);
-		if (session.conn.draining && hand_over_drained(worker, turn, &session, now))
+		if (session.conn.draining && hand_over_drained(worker, io, &session, now))
 			return;
 		if (want & CONN_LINGER)
-			(void) turn_linger(turn, &session);
+			(void) session_io_linger(io, &session);
 		if (session.conn.draining) {
-			turn_unsent_add(turn, &session);
-			turn_unsent_publish(turn, worker->slot, now);
+			session_io_unsent_add(io, &session);
+			session_io_unsent_publish(io, worker->slot, now);
 		}
 		expire(worker, &session, now);
 		want = session.conn.reason != CONN_OPEN ? (unsigned) CONN_CLOSE : want;
 	}
-	turn_drop_pipe(turn, &session);
+	session_io_drop_pipe(io, &session);
 	session_close(&session, worker);
 }

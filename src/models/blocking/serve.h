@@ -7,13 +7,13 @@
 #define ECHOD_MODELS_SERVE_H
 
 #include "models/session.h"
-#include "models/turn.h"
+#include "models/session_io.h"
 
-/* Serve `arrival` until it has ended or, after the order to stop, was handed over or drained.
- * `turn` has room for this thread alone. Shows life for `worker` meanwhile. */
-void serve(struct worker *worker, struct turn *turn, const struct arrival *arrival);
+/* Serve `new_conn` until it has ended or, after the order to stop, was handed over or drained.
+ * `io` is used by this thread only. Shows life for `worker` meanwhile. */
+void serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn);
 
-/* Open a turn for a worker that serves one connection at a time. 0 or -errno. */
-int serve_turn_open(struct turn *turn, struct worker *worker);
+/* Prepare `io` for a worker that serves one connection at a time. 0 or -errno. */
+int serve_io_open(struct session_io *io, struct worker *worker);
 
 #endif

@@ -48,12 +48,12 @@ struct spawner {
 	int slot;               /* for the next connection; -1: none is free */
 	int ended;              /* descriptor that is readable when some have ended */
 	bool full;              /* as many run as may, those that a killed predecessor left behind included */
-	bool pending;           /* `arrival` still waits to be served */
-	struct arrival arrival;
+	bool pending;           /* `new_conn` still waits to be served */
+	struct new_conn new_conn;
 	pthread_attr_t attr;    /* threads only */
 	struct child *children; /* processes only: `workers` of them */
 	int64_t started;        /* clock_usec() */
-	int (*start)(struct spawner *spawner); /* serve `arrival` in `slot` */
+	int (*start)(struct spawner *spawner); /* serve `new_conn` in `slot` */
 	void (*collect)(struct spawner *spawner);
 };
 
@@ -111,33 +111,33 @@ static void worker_derive(struct worker *derived, const struct spawner *spawner)
 	*derived = *worker;
 	derived->slot = child_slot(worker, (unsigned) spawner->slot);
 	derived->index = worker->first_child + (unsigned) spawner->slot;
-	derived->tally = (struct stats_tally) { 0 };
+	derived->local_stats = (struct local_stats) { 0 };
 }
 
 /* The life of a derived worker, in its own process or thread. */
-static void serve_derived(struct worker *worker, const struct arrival *arrival)
+static void serve_derived(struct worker *worker, const struct new_conn *new_conn)
 {
-	struct turn turn;
+	struct session_io io;
 
 	log_identify(worker->model->name, (int) worker->index);
 	stats_slot_ready(worker->slot);
-	if (serve_turn_open(&turn, worker) < 0) {
+	if (serve_io_open(&io, worker) < 0) {
 		struct session session;
 
-		session_open(&session, arrival);
+		session_open(&session, new_conn);
 		conn_error(&session.conn, ENOMEM);
 		session_close(&session, worker);
 		return;
 	}
-	serve(worker, &turn, arrival);
-	turn_close(&turn);
+	serve(worker, &io, new_conn);
+	session_io_close(&io);
 }
 
 /* --- threads --------------------------------------------------------------------------- */
 
 struct thread_start {
 	struct worker worker;
-	struct arrival arrival;
+	struct new_conn new_conn;
 	int ended;
 };
 
@@ -146,7 +146,7 @@ static void *thread_main(void *argument)
 	struct thread_start *start = argument;
 	uint64_t one = 1;
 
-	serve_derived(&start->worker, &start->arrival);
+	serve_derived(&start->worker, &start->new_conn);
 	stats_slot_free(start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
@@ -163,7 +163,7 @@ static int thread_start(struct spawner *spawner)
 	if (!start)
 		return -ENOMEM;
 	worker_derive(&start->worker, spawner);
-	start->arrival = spawner->arrival;
+	start->new_conn = spawner->new_conn;
 	start->ended = spawner->ended;
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
 	if (r != 0)
@@ -200,7 +200,7 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner)
 	log_count_lost(&worker.slot->counters[STAT_LOG_LOST]);
 	atomic_store(&worker.slot->pid, getpid());
 	before = atomic_load(&worker.slot->counters[STAT_HANDED_OVER]);
-	serve_derived(&worker, &spawner->arrival);
+	serve_derived(&worker, &spawner->new_conn);
 	_exit(atomic_load(&worker.slot->counters[STAT_HANDED_OVER]) > before ? WORKER_HANDED_OVER : 0);
 }
 
@@ -214,10 +214,10 @@ static int process_start(struct spawner *spawner)
 	if (pid < 0)
 		return -errno;
 	child->pid = pid;
-	child->peer = spawner->arrival.peer;
+	child->peer = spawner->new_conn.peer;
 	atomic_store(&child_slot(spawner->worker, (unsigned) spawner->slot)->pid, pid);
-	close(spawner->arrival.fd);
-	conn_clear(&spawner->arrival.conn);
+	close(spawner->new_conn.fd);
+	conn_clear(&spawner->new_conn.conn);
 	return 0;
 }
 
@@ -317,7 +317,7 @@ static int spawner_turn(struct spawner *spawner)
 
 	look_whether_full(spawner);
 	acceptor_set_busy(acceptor, spawner->pending || spawner->full);
-	r = acceptor_wait(acceptor, &spawner->arrival);
+	r = acceptor_wait(acceptor, &spawner->new_conn);
 	if (r < 0)
 		return r;
 	if (r == 1)
@@ -335,7 +335,7 @@ static void spawner_finish(struct spawner *spawner)
 	struct worker *worker = spawner->worker;
 
 	if (spawner->pending)
-		serve_derived(worker, &spawner->arrival);
+		serve_derived(worker, &spawner->new_conn);
 	while (spawner->running > 0) {
 		int64_t now = clock_coarse_usec();
 

@@ -24,30 +24,30 @@ int body_open(struct body *body, struct worker *worker, const struct body_ops *o
 	list_init(&body->drain_next);
 	pool_init(&body->pool, sizeof(struct session));
 	accept_init(&body->accept, worker);
-	return turn_open(&body->turn, worker->conf->buffer_size, worker->pipes, &worker->tally);
+	return session_io_open(&body->io, worker->conf->buffer_size, worker->pipes, &worker->local_stats);
 }
 
 void body_close(struct body *body)
 {
 	accept_close(&body->accept);
-	turn_close(&body->turn);
-	pool_free(&body->pool);
+	session_io_close(&body->io);
+	pool_destroy(&body->pool);
 }
 
 /* --- connections ----------------------------------------------------------------------- */
 
-void body_begin(struct body *body, const struct arrival *arrival)
+void body_begin(struct body *body, const struct new_conn *new_conn)
 {
-	struct session *session = pool_take(&body->pool), failed;
+	struct session *session = pool_alloc(&body->pool), failed;
 	int r = -ENOMEM;
 
-	session_open(session ? session : &failed, arrival);
+	session_open(session ? session : &failed, new_conn);
 	if (session) {
 		r = body->ops->start(body, session);
 		if (r == 0)
 			return;
 		failed = *session;
-		pool_give(&body->pool, session);
+		pool_free(&body->pool, session);
 	}
 	conn_error(&failed.conn, -r);
 	session_close(&failed, body->worker);
@@ -57,30 +57,30 @@ void body_begin(struct body *body, const struct arrival *arrival)
 void body_accept(struct body *body, size_t index)
 {
 	enum accept_result result;
-	struct arrival arrival;
+	struct new_conn new_conn;
 	unsigned got = 0;
 
 	if (!body->accept.open)
 		return;
-	while (got < body->accept.batch->size && (result = accept_one(&body->accept, index, &arrival)) != ACCEPT_NONE) {
+	while (got < body->accept.batch->size && (result = accept_one(&body->accept, index, &new_conn)) != ACCEPT_NONE) {
 		got++;
 		if (result == ACCEPT_CONNECTION)
-			body_begin(body, &arrival);
+			body_begin(body, &new_conn);
 	}
 	accept_adapt(&body->accept, got);
 }
 
 void body_inherit(struct body *body)
 {
-	struct arrival arrival;
+	struct new_conn new_conn;
 
 	for (unsigned i = 0; i < body->accept.batch_max; i++) {
-		enum accept_result result = accept_inherit(&body->accept, &arrival);
+		enum accept_result result = accept_inherit(&body->accept, &new_conn);
 
 		if (result == ACCEPT_NONE)
 			return;
 		if (result == ACCEPT_CONNECTION)
-			body_begin(body, &arrival);
+			body_begin(body, &new_conn);
 	}
 }
 
@@ -112,16 +112,16 @@ void body_stop(struct body *body)
 
 void body_drain_begin(struct body *body, struct session *session)
 {
-	turn_drain(session);
+	session_io_drain(session);
 	list_move_last(&body->drain_next, &session->link);
 }
 
 /* Hand over or begin to drain the sessions that were idle for longest. */
 static void stop_some(struct body *body)
 {
-	bool hand_over = worker_stop_order(body->worker) == STOP_HAND_OVER;
+	bool hand_over = worker_stop_requested(body->worker) == STOP_HAND_OVER;
 
-	body->turn.flush = worker_stop_order(body->worker) == STOP_FLUSH;
+	body->io.flush = worker_stop_requested(body->worker) == STOP_FLUSH;
 	for (unsigned i = 0; i < BATCH && !list_empty(&body->sessions); i++)
 		body->ops->stop(body, first(&body->sessions), hand_over);
 }
@@ -132,7 +132,7 @@ static bool hand_over_drained(struct body *body, struct session *session, bool l
 {
 	int r = -ECANCELED;
 
-	if (body->turn.flush && session->conn.reason == CONN_OPEN && (late || turn_flushed(&body->turn, session)))
+	if (body->io.flush && session->conn.reason == CONN_OPEN && (late || session_io_flushed(&body->io, session)))
 		r = body->ops->hand_over(body, session);
 	return r == 0 || r == -EAGAIN;
 }
@@ -144,7 +144,7 @@ static void drain_some(struct body *body)
 	if (list_empty(&body->draining) && body->now >= body->drain_at) {
 		list_append_all(&body->draining, &body->drain_next);
 		body->drain_at = body->now + DRAIN_TICK;
-		turn_unsent_publish(&body->turn, body->worker->slot, body->now);
+		session_io_unsent_publish(&body->io, body->worker->slot, body->now);
 	}
 	for (unsigned i = 0; i < BATCH && !list_empty(&body->draining); i++) {
 		struct session *session = first(&body->draining);
@@ -156,7 +156,7 @@ static void drain_some(struct body *body)
 			session_cut(session, body->worker);
 			body->ops->end(body, session);
 		} else {
-			turn_unsent_add(&body->turn, session);
+			session_io_unsent_add(&body->io, session);
 			body->ops->drain(body, session);
 		}
 	}
@@ -175,7 +175,7 @@ void body_iteration_end(struct body *body)
 		expire(body);
 	}
 	accept_iteration_end(&body->accept);
-	stats_publish(body->worker->slot, &body->worker->tally);
+	stats_publish(body->worker->slot, &body->worker->local_stats);
 	worker_beat(body->worker, body->now);
 }
 

@@ -9,7 +9,7 @@
 
 #include "base/pool.h"
 #include "models/accept/accept.h"
-#include "models/turn.h"
+#include "models/session_io.h"
 
 struct body;
 
@@ -30,7 +30,7 @@ struct body_ops {
 struct body {
 	struct worker *worker;
 	const struct body_ops *ops;
-	struct turn turn;
+	struct session_io io;
 	struct accept_state accept;
 	struct pool pool;
 	struct list sessions;   /* by last activity, the longest idle first */
@@ -48,7 +48,7 @@ int body_open(struct body *body, struct worker *worker, const struct body_ops *o
 void body_close(struct body *body);
 
 /* Serve a new connection. */
-void body_begin(struct body *body, const struct arrival *arrival);
+void body_begin(struct body *body, const struct new_conn *new_conn);
 
 /* Accept from listener `index`, or take from the queue of handed-over connections, one batch. */
 void body_accept(struct body *body, size_t index);

@@ -14,8 +14,8 @@
 
 struct loop {
 	struct body body;
-	const struct ready_ops *ops;
-	struct ready *ready;
+	const struct poller_ops *ops;
+	struct poller *poller;
 	struct accept_watch accepting;
 	struct watch stop;
 };
@@ -31,11 +31,11 @@ static void session_end(struct body *body, struct session *session)
 {
 	struct loop *loop = of_body(body);
 
-	turn_drop_pipe(&body->turn, session);
-	loop->ops->remove(loop->ready, &session->watch, true);
+	session_io_drop_pipe(&body->io, session);
+	loop->ops->remove(loop->poller, &session->watch, true);
 	list_remove(&session->link);
 	session_close(session, body->worker);
-	pool_give(&body->pool, session);
+	pool_free(&body->pool, session);
 }
 
 static unsigned to_interest(unsigned want)
@@ -48,15 +48,15 @@ static void session_update(struct loop *loop, struct session *session, unsigned 
 {
 	unsigned interest = to_interest(want);
 
-	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&loop->body.turn, session))) {
+	if (want & CONN_CLOSE || (want & CONN_LINGER && session_io_linger(&loop->body.io, session))) {
 		session_end(&loop->body, session);
 		return;
 	}
 	if (interest == session->watch.interest)
 		return;
 	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
-	loop->body.worker->tally.work++;
-	if (loop->ops->change(loop->ready, &session->watch) < 0) {
+	loop->body.worker->local_stats.work++;
+	if (loop->ops->change(loop->poller, &session->watch) < 0) {
 		conn_error(&session->conn, ENOMEM);
 		session_end(&loop->body, session);
 	}
@@ -65,7 +65,7 @@ static void session_update(struct loop *loop, struct session *session, unsigned 
 static void session_serve(struct loop *loop, struct session *session, bool readable)
 {
 	uint32_t before = session->active;
-	unsigned want = turn_step(&loop->body.turn, session, readable, loop->body.now);
+	unsigned want = session_io_step(&loop->body.io, session, readable, loop->body.now);
 
 	body_served(&loop->body, session, before);
 	session_update(loop, session, want);
@@ -76,8 +76,8 @@ static int session_start(struct body *body, struct session *session)
 	struct loop *loop = of_body(body);
 	int r;
 
-	session->watch.interest = to_interest(conn_want(&session->conn, body->turn.limit)) & (WATCH_READ | WATCH_WRITE);
-	r = loop->ops->add(loop->ready, &session->watch, false);
+	session->watch.interest = to_interest(conn_want(&session->conn, body->io.limit)) & (WATCH_READ | WATCH_WRITE);
+	r = loop->ops->add(loop->poller, &session->watch, false);
 	if (r == 0)
 		session_enlist(&body->sessions, session, body->now, &body->sort_at);
 	return r;
@@ -86,16 +86,16 @@ static int session_start(struct body *body, struct session *session)
 static int session_hand_over(struct body *body, struct session *session)
 {
 	struct loop *loop = of_body(body);
-	int r = turn_empty_pipe(&body->turn, session);
+	int r = session_io_empty_pipe(&body->io, session);
 
 	if (r == 0)
 		r = handover_send_wait(body->worker, session);
 	if (r < 0)
 		return r;
-	loop->ops->remove(loop->ready, &session->watch, false);
+	loop->ops->remove(loop->poller, &session->watch, false);
 	list_remove(&session->link);
 	session_forget(session, body->worker);
-	pool_give(&body->pool, session);
+	pool_free(&body->pool, session);
 	return 0;
 }
 
@@ -111,7 +111,7 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 
 static void session_drain(struct body *body, struct session *session)
 {
-	session_update(of_body(body), session, conn_want(&session->conn, body->turn.limit));
+	session_update(of_body(body), session, conn_want(&session->conn, body->io.limit));
 }
 
 static const struct body_ops loop_body_ops = {
@@ -143,11 +143,11 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 		break;
 	case WATCH_TOKEN:
 		accept_token_clear(body->worker->token, body->worker->index);
-		body->worker->tally.work++;
+		body->worker->local_stats.work++;
 		break;
 	case WATCH_STOP:
 		body->stop_seen = true;
-		body->worker->tally.work++;
+		body->worker->local_stats.work++;
 		break;
 	case WATCH_WAKEUP:
 	case WATCH_OTHER:
@@ -159,7 +159,7 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 static void handle(struct loop *loop, const struct watch_event *event)
 {
 	struct body *body = &loop->body;
-	uint64_t before = body->worker->tally.work;
+	uint64_t before = body->worker->local_stats.work;
 	unsigned kind = event->watch->kind, interest = event->watch->interest;
 	int fd = event->watch->fd;
 
@@ -172,7 +172,7 @@ static int loop_iterate(struct loop *loop)
 {
 	struct watch_event events[EVENTS_MAX];
 	struct body *body = &loop->body;
-	int n = loop->ops->wait(loop->ready, events, EVENTS_MAX, clock_poll_timeout(body_deadline(body), body->now));
+	int n = loop->ops->wait(loop->poller, events, EVENTS_MAX, clock_poll_timeout(body_deadline(body), body->now));
 
 	if (n < 0)
 		return n;
@@ -180,7 +180,7 @@ static int loop_iterate(struct loop *loop)
 	for (int i = 0; i < n; i++)
 		handle(loop, &events[i]);
 	if (body->stop_seen && !body->stopping) {
-		loop->ops->remove(loop->ready, &loop->stop, false);
+		loop->ops->remove(loop->poller, &loop->stop, false);
 		body_stop(body);
 	}
 	body_iteration_end(body);
@@ -194,20 +194,20 @@ static int loop_open(struct loop *loop, struct worker *worker)
 
 	if (r < 0)
 		return r;
-	loop->ops = worker->model->ready;
-	r = loop->ops->open(&loop->ready, (size_t) worker->admission.max_connections + worker->listener_count + 16);
+	loop->ops = worker->model->poller;
+	r = loop->ops->open(&loop->poller, (size_t) worker->admission.max_connections + worker->listener_count + 16);
 	if (r < 0)
 		return r;
 	loop->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
-	r = loop->ops->add(loop->ready, &loop->stop, false);
+	r = loop->ops->add(loop->poller, &loop->stop, false);
 	if (r < 0)
 		return r;
-	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->ready, false);
+	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->poller, false);
 }
 
 int loop_run(struct worker *worker)
 {
-	struct loop loop = { .ready = NULL };
+	struct loop loop = { .poller = NULL };
 	int r = loop_open(&loop, worker);
 
 	if (r == 0) {
@@ -216,8 +216,8 @@ int loop_run(struct worker *worker)
 			r = loop_iterate(&loop);
 	}
 	accept_watch_close(&loop.accepting);
-	if (loop.ready)
-		loop.ops->close(loop.ready);
+	if (loop.poller)
+		loop.ops->close(loop.poller);
 	body_close(&loop.body);
 	return r;
 }

@@ -2,7 +2,7 @@
  *
  * A struct watch is embedded in whatever the descriptor belongs to; the back-end hands it back
  * with each event and keeps its own place in `slot`. Back-ends report, the body dispatches.
- * All functions of one struct ready are called by one thread.
+ * All functions of one struct poller are called by one thread.
  */
 #ifndef ECHOD_MODELS_POLLER_H
 #define ECHOD_MODELS_POLLER_H
@@ -30,7 +30,7 @@ struct watch {
 	uint16_t generation; /* of the slot, where the back-end uses slots again */
 	uint8_t kind;        /* enum watch_kind: what it is embedded in */
 	uint8_t interest : 2; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
-	uint8_t foreign : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
+	uint8_t shared_ofd : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
 };
 
 struct watch_event {
@@ -38,24 +38,24 @@ struct watch_event {
 	bool readable, writable; /* an error or hang-up sets both */
 };
 
-struct ready; /* the back-end's own */
+struct poller; /* the back-end's own */
 
-struct ready_ops {
+struct poller_ops {
 	/* Prepare for at most `most` descriptors at a time. 0 or -errno. */
-	int (*open)(struct ready **ready, size_t most);
-	void (*close)(struct ready *ready);
+	int (*open)(struct poller **poller, size_t most);
+	void (*close)(struct poller *poller);
 	/* Watch `watch->fd` for `watch->interest`. `exclusive`: of the workers that watch it one is woken, where the
 	 * back-end can do that (epoll(7)). 0 or -errno (-EMFILE: it cannot be watched here, FD_SETSIZE). */
-	int (*add)(struct ready *ready, struct watch *watch, bool exclusive);
+	int (*add)(struct poller *poller, struct watch *watch, bool exclusive);
 	/* `watch->interest` has changed. 0 or -errno. */
-	int (*change)(struct ready *ready, struct watch *watch);
+	int (*change)(struct poller *poller, struct watch *watch);
 	/* Watch it no longer; before the descriptor is closed. `closing`: this process closes it at
-	 * once, so that unless it is `foreign` the kernel forgets it by itself. */
-	void (*remove)(struct ready *ready, struct watch *watch, bool closing);
+	 * once, so that unless it is `shared_ofd` the kernel forgets it by itself. */
+	void (*remove)(struct poller *poller, struct watch *watch, bool closing);
 	/* Wait for `timeout` ms (-1: for ever) for at most `most` events. Their number, or -errno. */
-	int (*wait)(struct ready *ready, struct watch_event *events, int most, int timeout);
+	int (*wait)(struct poller *poller, struct watch_event *events, int most, int timeout);
 };
 
-extern const struct ready_ops ready_select, ready_poll, ready_epoll;
+extern const struct poller_ops poller_select, poller_poll, poller_epoll;
 
 #endif

@@ -10,14 +10,14 @@
 /* Events taken from the kernel at once. */
 #define BATCH 256
 
-struct ready {
+struct poller {
 	int fd;
 	struct epoll_event batch[BATCH];
 };
 
-static int ready_epoll_open(struct ready **ready, size_t most)
+static int poller_epoll_open(struct poller **poller, size_t most)
 {
-	struct ready *self = calloc(1, sizeof *self);
+	struct poller *self = calloc(1, sizeof *self);
 
 	(void) most;
 	if (!self)
@@ -29,11 +29,11 @@ static int ready_epoll_open(struct ready **ready, size_t most)
 		free(self);
 		return -error;
 	}
-	*ready = self;
+	*poller = self;
 	return 0;
 }
 
-static void ready_epoll_close(struct ready *self)
+static void poller_epoll_close(struct poller *self)
 {
 	if (!self)
 		return;
@@ -46,30 +46,30 @@ static uint32_t to_epoll(unsigned interest)
 	return (interest & WATCH_READ ? (uint32_t) EPOLLIN : 0) | (interest & WATCH_WRITE ? (uint32_t) EPOLLOUT : 0);
 }
 
-static int control(struct ready *self, int operation, struct watch *watch, uint32_t flags)
+static int control(struct poller *self, int operation, struct watch *watch, uint32_t flags)
 {
 	struct epoll_event event = { .events = to_epoll(watch->interest) | flags, .data.ptr = watch };
 
 	return epoll_ctl(self->fd, operation, watch->fd, &event) < 0 ? -errno : 0;
 }
 
-static int ready_epoll_add(struct ready *self, struct watch *watch, bool exclusive)
+static int poller_epoll_add(struct poller *self, struct watch *watch, bool exclusive)
 {
 	return control(self, EPOLL_CTL_ADD, watch, exclusive ? (uint32_t) EPOLLEXCLUSIVE : 0);
 }
 
-static int ready_epoll_change(struct ready *self, struct watch *watch)
+static int poller_epoll_change(struct poller *self, struct watch *watch)
 {
 	return control(self, EPOLL_CTL_MOD, watch, 0);
 }
 
-static void ready_epoll_remove(struct ready *self, struct watch *watch, bool closing)
+static void poller_epoll_remove(struct poller *self, struct watch *watch, bool closing)
 {
-	if (!closing || watch->foreign)
+	if (!closing || watch->shared_ofd)
 		(void) control(self, EPOLL_CTL_DEL, watch, 0);
 }
 
-static int ready_epoll_wait(struct ready *self, struct watch_event *events, int most, int timeout)
+static int poller_epoll_wait(struct poller *self, struct watch_event *events, int most, int timeout)
 {
 	int n = epoll_wait(self->fd, self->batch, most < BATCH ? most : BATCH, timeout);
 
@@ -85,11 +85,11 @@ static int ready_epoll_wait(struct ready *self, struct watch_event *events, int 
 	return n;
 }
 
-const struct ready_ops ready_epoll = {
-	.open = ready_epoll_open,
-	.close = ready_epoll_close,
-	.add = ready_epoll_add,
-	.change = ready_epoll_change,
-	.remove = ready_epoll_remove,
-	.wait = ready_epoll_wait,
+const struct poller_ops poller_epoll = {
+	.open = poller_epoll_open,
+	.close = poller_epoll_close,
+	.add = poller_epoll_add,
+	.change = poller_epoll_change,
+	.remove = poller_epoll_remove,
+	.wait = poller_epoll_wait,
 };

@@ -8,7 +8,7 @@
 #include "models/event/poller.h"
 
 /* Two arrays side by side, dense: poll(2) walks all of it at each call. They grow as needed. */
-struct ready {
+struct poller {
 	struct pollfd *fds;
 	struct watch **watches;
 	size_t count, size;
@@ -16,7 +16,7 @@ struct ready {
 	int left;    /* ready ones not reported yet */
 };
 
-static void ready_poll_close(struct ready *self)
+static void poller_poll_close(struct poller *self)
 {
 	if (!self)
 		return;
@@ -25,14 +25,14 @@ static void ready_poll_close(struct ready *self)
 	free(self);
 }
 
-static int ready_poll_open(struct ready **ready, size_t most)
+static int poller_poll_open(struct poller **poller, size_t most)
 {
 	(void) most; /* only a hint */
-	*ready = calloc(1, sizeof **ready);
-	return *ready ? 0 : -ENOMEM;
+	*poller = calloc(1, sizeof **poller);
+	return *poller ? 0 : -ENOMEM;
 }
 
-static int grow(struct ready *self)
+static int grow(struct poller *self)
 {
 	size_t size = self->size > 0 ? 2 * self->size : 64;
 	struct pollfd *fds = realloc(self->fds, size * sizeof *fds);
@@ -49,14 +49,14 @@ static int grow(struct ready *self)
 	return 0;
 }
 
-static int ready_poll_change(struct ready *self, struct watch *watch)
+static int poller_poll_change(struct poller *self, struct watch *watch)
 {
 	self->fds[watch->slot].events = (short) ((watch->interest & WATCH_READ ? POLLIN : 0) |
 	                                         (watch->interest & WATCH_WRITE ? POLLOUT : 0));
 	return 0;
 }
 
-static int ready_poll_add(struct ready *self, struct watch *watch, bool exclusive)
+static int poller_poll_add(struct poller *self, struct watch *watch, bool exclusive)
 {
 	(void) exclusive;
 	if (self->count == self->size && grow(self) < 0)
@@ -64,10 +64,10 @@ static int ready_poll_add(struct ready *self, struct watch *watch, bool exclusiv
 	watch->slot = (uint32_t) self->count++;
 	self->watches[watch->slot] = watch;
 	self->fds[watch->slot] = (struct pollfd) { .fd = watch->fd };
-	return ready_poll_change(self, watch);
+	return poller_poll_change(self, watch);
 }
 
-static void ready_poll_remove(struct ready *self, struct watch *watch, bool closing)
+static void poller_poll_remove(struct poller *self, struct watch *watch, bool closing)
 {
 	size_t last = --self->count, slot = watch->slot;
 
@@ -77,7 +77,7 @@ static void ready_poll_remove(struct ready *self, struct watch *watch, bool clos
 	self->watches[slot]->slot = (uint32_t) slot;
 }
 
-static int report(struct ready *self, struct watch_event *events, int most)
+static int report(struct poller *self, struct watch_event *events, int most)
 {
 	int n = 0;
 
@@ -96,7 +96,7 @@ static int report(struct ready *self, struct watch_event *events, int most)
 	return n;
 }
 
-static int ready_poll_wait(struct ready *self, struct watch_event *events, int most, int timeout)
+static int poller_poll_wait(struct poller *self, struct watch_event *events, int most, int timeout)
 {
 	/* what one poll(2) found beyond `most` is reported before the next one; entries moved by
 	 * a removal in between are found again then, since poll(2) is level-triggered */
@@ -115,11 +115,11 @@ static int ready_poll_wait(struct ready *self, struct watch_event *events, int m
 	return report(self, events, most);
 }
 
-const struct ready_ops ready_poll = {
-	.open = ready_poll_open,
-	.close = ready_poll_close,
-	.add = ready_poll_add,
-	.change = ready_poll_change,
-	.remove = ready_poll_remove,
-	.wait = ready_poll_wait,
+const struct poller_ops poller_poll = {
+	.open = poller_poll_open,
+	.close = poller_poll_close,
+	.add = poller_poll_add,
+	.change = poller_poll_change,
+	.remove = poller_poll_remove,
+	.wait = poller_poll_wait,
 };

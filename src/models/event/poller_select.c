@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "models/event/poller.h"
 
-struct ready {
+struct poller {
 	fd_set read, write; /* what to watch for */
 	fd_set got_read, got_write;
 	struct watch *watches[FD_SETSIZE];
@@ -16,25 +16,25 @@ struct ready {
 	int left;    /* bits not reported yet */
 };
 
-static int ready_select_open(struct ready **ready, size_t most)
+static int poller_select_open(struct poller **poller, size_t most)
 {
-	struct ready *self = calloc(1, sizeof *self);
+	struct poller *self = calloc(1, sizeof *self);
 
 	(void) most; /* add() refuses what does not fit */
 	if (!self)
 		return -ENOMEM;
 	FD_ZERO(&self->read);
 	FD_ZERO(&self->write);
-	*ready = self;
+	*poller = self;
 	return 0;
 }
 
-static void ready_select_close(struct ready *self)
+static void poller_select_close(struct poller *self)
 {
 	free(self);
 }
 
-static int ready_select_change(struct ready *self, struct watch *watch)
+static int poller_select_change(struct poller *self, struct watch *watch)
 {
 	FD_CLR(watch->fd, &self->read);
 	FD_CLR(watch->fd, &self->write);
@@ -45,7 +45,7 @@ static int ready_select_change(struct ready *self, struct watch *watch)
 	return 0;
 }
 
-static int ready_select_add(struct ready *self, struct watch *watch, bool exclusive)
+static int poller_select_add(struct poller *self, struct watch *watch, bool exclusive)
 {
 	(void) exclusive;
 	/* the one guard in front of every FD_SET: select(2), "BUGS" */
@@ -54,10 +54,10 @@ static int ready_select_add(struct ready *self, struct watch *watch, bool exclus
 	self->watches[watch->fd] = watch;
 	if (watch->fd >= self->highest)
 		self->highest = watch->fd + 1;
-	return ready_select_change(self, watch);
+	return poller_select_change(self, watch);
 }
 
-static void ready_select_remove(struct ready *self, struct watch *watch, bool closing)
+static void poller_select_remove(struct poller *self, struct watch *watch, bool closing)
 {
 	int fd = watch->fd;
 
@@ -71,7 +71,7 @@ static void ready_select_remove(struct ready *self, struct watch *watch, bool cl
 		self->highest--;
 }
 
-static int report(struct ready *self, struct watch_event *events, int most)
+static int report(struct poller *self, struct watch_event *events, int most)
 {
 	int n = 0;
 
@@ -86,7 +86,7 @@ static int report(struct ready *self, struct watch_event *events, int most)
 	return n;
 }
 
-static int ready_select_wait(struct ready *self, struct watch_event *events, int most, int timeout)
+static int poller_select_wait(struct poller *self, struct watch_event *events, int most, int timeout)
 {
 	struct timeval limit = { .tv_sec = timeout / 1000, .tv_usec = timeout % 1000 * 1000 };
 
@@ -107,11 +107,11 @@ static int ready_select_wait(struct ready *self, struct watch_event *events, int
 	return report(self, events, most);
 }
 
-const struct ready_ops ready_select = {
-	.open = ready_select_open,
-	.close = ready_select_close,
-	.add = ready_select_add,
-	.change = ready_select_change,
-	.remove = ready_select_remove,
-	.wait = ready_select_wait,
+const struct poller_ops poller_select = {
+	.open = poller_select_open,
+	.close = poller_select_close,
+	.add = poller_select_add,
+	.change = poller_select_change,
+	.remove = poller_select_remove,
+	.wait = poller_select_wait,
 };

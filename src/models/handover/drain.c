@@ -13,12 +13,12 @@ void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot)
 	*drain = (struct drain) { .slot = slot };
 	list_init(&drain->sessions);
 	list_init(&drain->flushed);
-	drain->ready = turn_open(&drain->turn, limit, 0, &drain->tally) == 0;
+	drain->ready = session_io_open(&drain->io, limit, 0, &drain->local_stats) == 0;
 }
 
 void drain_set_flush(struct drain *drain, bool flush)
 {
-	drain->turn.flush = flush;
+	drain->io.flush = flush;
 }
 
 static void count_drained(struct drain *drain)
@@ -31,7 +31,7 @@ static void count_drained(struct drain *drain)
 static void session_end(struct drain *drain, struct session *session)
 {
 	count_drained(drain);
-	turn_drop_pipe(&drain->turn, session);
+	session_io_drop_pipe(&drain->io, session);
 	list_remove(&session->link);
 	drain->live--;
 	shutdown(session->watch.fd, SHUT_WR);
@@ -40,28 +40,28 @@ static void session_end(struct drain *drain, struct session *session)
 	free(session);
 }
 
-void drain_add(struct drain *drain, const struct arrival *arrival)
+void drain_add(struct drain *drain, const struct new_conn *new_conn)
 {
 	struct session *session = drain->ready ? calloc(1, sizeof *session) : NULL;
 
 	if (!session) {
-		struct conn conn = arrival->conn;
+		struct conn conn = new_conn->conn;
 
 		count_drained(drain);
-		close(arrival->fd);
+		close(new_conn->fd);
 		conn_clear(&conn);
 		return;
 	}
-	session->conn = arrival->conn;
-	session->peer = arrival->peer;
-	session->watch.fd = arrival->fd;
-	session_touch(session, arrival->active);
+	session->conn = new_conn->conn;
+	session->peer = new_conn->peer;
+	session->watch.fd = new_conn->fd;
+	session_touch(session, new_conn->active);
 	list_append(&drain->sessions, &session->link);
 	drain->live++;
-	turn_drain(session);
+	session_io_drain(session);
 }
 
-bool drain_take(struct drain *drain, bool all, struct arrival *arrival)
+bool drain_take(struct drain *drain, bool all, struct new_conn *new_conn)
 {
 	struct list *from = list_empty(&drain->flushed) && all ? &drain->sessions : &drain->flushed;
 	struct session *session;
@@ -69,9 +69,9 @@ bool drain_take(struct drain *drain, bool all, struct arrival *arrival)
 	if (list_empty(from))
 		return false;
 	session = LIST_ENTRY(from->next, struct session, link);
-	*arrival = (struct arrival) {
+	*new_conn = (struct new_conn) {
 		.fd = session->watch.fd,
-		.foreign = true,
+		.shared_ofd = true,
 		.conn = session->conn,
 		.peer = session->peer,
 		.active = session_active_usec(session, clock_usec()),
@@ -88,15 +88,15 @@ bool drain_serve(struct drain *drain)
 
 	for (at = drain->sessions.next; at != &drain->sessions; at = next) {
 		struct session *session = LIST_ENTRY(at, struct session, link);
-		unsigned want = turn_step(&drain->turn, session, true, clock_coarse_usec());
+		unsigned want = session_io_step(&drain->io, session, true, clock_coarse_usec());
 
 		next = at->next;
-		if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&drain->turn, session)))
+		if (want & CONN_CLOSE || (want & CONN_LINGER && session_io_linger(&drain->io, session)))
 			session_end(drain, session);
-		else if (drain->turn.flush && turn_flushed(&drain->turn, session))
+		else if (drain->io.flush && session_io_flushed(&drain->io, session))
 			list_move_last(&drain->flushed, &session->link);
 	}
-	stats_publish(drain->slot, &drain->tally);
+	stats_publish(drain->slot, &drain->local_stats);
 	return drain->live > 0;
 }
 
@@ -113,6 +113,6 @@ unsigned drain_cut(struct drain *drain)
 {
 	unsigned count = sessions_end(drain, &drain->flushed) + sessions_end(drain, &drain->sessions);
 
-	turn_close(&drain->turn);
+	session_io_close(&drain->io);
 	return count;
 }

@@ -9,12 +9,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "models/turn.h"
+#include "models/session_io.h"
 
 struct drain {
 	struct list sessions;
-	struct turn turn;
-	struct stats_tally tally;
+	struct session_io io;
+	struct local_stats local_stats;
 	struct list flushed;     /* drain_take() */
 	bool ready;              /* there is memory to drain anything */
 	struct stats_slot *slot;
@@ -24,14 +24,14 @@ struct drain {
 /* Prepare for connections that may hold `limit` bytes each, and are counted in `slot`. */
 void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot);
 
-/* Drain `arrival`, whose descriptor and memory it takes over. Where there is no memory, the connection is closed. */
-void drain_add(struct drain *drain, const struct arrival *arrival);
+/* Drain `new_conn`, whose descriptor and memory it takes over. Where there is no memory, the connection is closed. */
+void drain_add(struct drain *drain, const struct new_conn *new_conn);
 
 /* With `flush`, a connection that has got everything does not end, but is returned by drain_take(); as long as that is set. */
 void drain_set_flush(struct drain *drain, bool flush);
 
 /* Take back a connection that has got everything, or with `all` any one. Returns whether there was one. */
-bool drain_take(struct drain *drain, bool all, struct arrival *arrival);
+bool drain_take(struct drain *drain, bool all, struct new_conn *new_conn);
 
 /* Echo what can be echoed now; false once every connection has got everything. To be called again in 10 ms. */
 bool drain_serve(struct drain *drain);

@@ -55,7 +55,7 @@ static int owed_to_file(const struct conn *conn)
 {
 	int file = (int) fault_number("ECHOD_FAULT_MEMFILE", 0), r;
 	const uint8_t *data;
-	size_t owed = conn_owed(conn, &data);
+	size_t owed = conn_pending(conn, &data);
 
 	file = file ? -file : memfile_create("echod-owed");
 	if (file < 0)
@@ -91,28 +91,28 @@ int handover_send(int outbox, const struct session *session)
 	return message_send(outbox, &state, &session->conn, session->watch.fd);
 }
 
-int handover_pass(int outbox, const struct arrival *arrival)
+int handover_pass(int outbox, const struct new_conn *new_conn)
 {
 	struct state state;
 
-	state_encode(&state, &arrival->conn, &arrival->peer, arrival->active);
-	return message_send(outbox, &state, &arrival->conn, arrival->fd);
+	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active);
+	return message_send(outbox, &state, &new_conn->conn, new_conn->fd);
 }
 
-/* Whether a stopping worker may wait for room: as long as its orders, which may change, say. */
+/* Whether a stopping worker may wait for room: as long as its stop request, which may change, says. */
 static bool may_wait(struct worker *worker)
 {
 	int64_t now = clock_usec();
 
 	worker_beat(worker, now);
-	return worker_stop_order(worker) != STOP_DRAIN && now < atomic_load(&worker->orders->hand_until);
+	return worker_stop_requested(worker) != STOP_DRAIN && now < atomic_load(&worker->stop_request->hand_until);
 }
 
 static int send_when_room(struct worker *worker, const struct session *session)
 {
 	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
 
-	while (worker->outbox_fd >= 0 && worker_stop_order(worker) != STOP_DRAIN) {
+	while (worker->outbox_fd >= 0 && worker_stop_requested(worker) != STOP_DRAIN) {
 		int r = handover_send(worker->outbox_fd, session);
 
 		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))
@@ -173,12 +173,12 @@ static int read_owed(struct conn *conn, int file, int64_t at, uint32_t owed)
 	return r;
 }
 
-int handover_read(const void *record, size_t size, int fd, int file, int64_t at, struct arrival *arrival)
+int handover_read(const void *record, size_t size, int fd, int file, int64_t at, struct new_conn *new_conn)
 {
 	uint32_t owed;
 	int flags, r;
 
-	r = state_decode(record, size, clock_usec(), &arrival->conn, &arrival->peer, &arrival->active, &owed);
+	r = state_decode(record, size, clock_usec(), &new_conn->conn, &new_conn->peer, &new_conn->active, &owed);
 	if (r < 0)
 		return r;
 	if (!is_connection(fd) || (owed > 0 && file < 0))
@@ -188,16 +188,16 @@ int handover_read(const void *record, size_t size, int fd, int file, int64_t at,
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
 	if (owed > 0)
-		r = read_owed(&arrival->conn, file, at, owed);
+		r = read_owed(&new_conn->conn, file, at, owed);
 	if (r < 0)
 		return r;
-	arrival->fd = fd;
-	arrival->foreign = true;
+	new_conn->fd = fd;
+	new_conn->shared_ofd = true;
 	return (int) owed;
 }
 
-/* Make an arrival of a message and its descriptors, which remain the caller's on failure. */
-static int message_read(const void *message, size_t size, const int fds[], unsigned count, struct arrival *arrival)
+/* Make a new_conn of a message and its descriptors, which remain the caller's on failure. */
+static int message_read(const void *message, size_t size, const int fds[], unsigned count, struct new_conn *new_conn)
 {
 	int64_t owed = 0;
 	int r;
@@ -206,12 +206,12 @@ static int message_read(const void *message, size_t size, const int fds[], unsig
 		return -EBADMSG;
 	if (count > 1)
 		owed = memfile_size(fds[1]);
-	r = owed < 0 ? (int) owed : handover_read(message, size, fds[0], count > 1 ? fds[1] : -1, 0, arrival);
+	r = owed < 0 ? (int) owed : handover_read(message, size, fds[0], count > 1 ? fds[1] : -1, 0, new_conn);
 	if (r < 0)
 		return r;
 	if (r == owed && (count == 1 || owed > 0))
 		return 0;
-	conn_clear(&arrival->conn);
+	conn_clear(&new_conn->conn);
 	return -EBADMSG;
 }
 
@@ -246,7 +246,7 @@ void handover_log_damaged(unsigned count, int error)
 	          damage_name(error), before);
 }
 
-int handover_take(int inbox, struct arrival *arrival)
+int handover_take(int inbox, struct new_conn *new_conn)
 {
 	uint8_t message[STATE_SIZE_MAX];
 	int fds[FDS_MAX], r;
@@ -257,7 +257,7 @@ int handover_take(int inbox, struct arrival *arrival)
 		return -EAGAIN; /* the other end is gone: nothing will come */
 	if (n < 0 && n != -EBADMSG && n != -EMFILE)
 		return -EAGAIN;
-	r = n < 0 ? (int) n : message_read(message, (size_t) n, fds, count, arrival);
+	r = n < 0 ? (int) n : message_read(message, (size_t) n, fds, count, new_conn);
 	if (r < 0 && count > 0)
 		close(fds[0]);
 	if (count > 1)
@@ -277,23 +277,23 @@ static int listener_like(const struct worker *worker, const struct peer *peer)
 	return worker->inbox_fd;
 }
 
-int handover_receive(int inbox, struct worker *worker, struct arrival *arrival)
+int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn)
 {
-	int r = handover_take(inbox, arrival);
+	int r = handover_take(inbox, new_conn);
 
-	worker->tally.work += r != -EAGAIN;
+	worker->local_stats.work += r != -EAGAIN;
 	if (r == -EBADMSG) {
 		stats_add(worker->slot, STAT_DAMAGED, 1);
 		admission_dequeue(&worker->admission, NULL);
 	}
 	if (r < 0)
 		return r;
-	admission_dequeue(&worker->admission, &arrival->peer);
+	admission_dequeue(&worker->admission, &new_conn->peer);
 	/* sizes that the creator of an adopted listener chose are left alone */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
-		sockopt_set_buffers(arrival->fd, worker->conf->socket_buffer, listener_like(worker, &arrival->peer));
-	if (arrival->peer.family != AF_UNIX)
-		sockopt_set_keepalive(arrival->fd, worker->conf->tcp_keepalive);
+		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer, listener_like(worker, &new_conn->peer));
+	if (new_conn->peer.family != AF_UNIX)
+		sockopt_set_keepalive(new_conn->fd, worker->conf->tcp_keepalive);
 	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;

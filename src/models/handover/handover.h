@@ -13,7 +13,7 @@
 
 #include "models/session.h"
 
-/* Send the session, which owes only what is in memory (turn_empty_pipe()), into `outbox`
+/* Send the session, which owes only what is in memory (session_io_empty_pipe()), into `outbox`
  * without waiting. On success the caller still has its copy of everything. Nothing is counted.
  * Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS where too many
  * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
@@ -21,7 +21,7 @@ int handover_send(int outbox, const struct session *session);
 
 /* Send on a connection that handover_take() or handover_read() made, without waiting. On success the caller still has its
  * copy of everything. Nothing is counted. Returns as handover_send() does. */
-int handover_pass(int outbox, const struct arrival *arrival);
+int handover_pass(int outbox, const struct new_conn *new_conn);
 
 /* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
  * may change meanwhile, and showing life. On success the place and the source have gone along, and the caller
@@ -30,18 +30,18 @@ int handover_send_wait(struct worker *worker, const struct session *session);
 
 /* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
  * There must be room for two descriptors: the kernel closes what it cannot deliver.
- * Returns 0 with `*arrival` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
+ * Returns 0 with `*new_conn` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
  * version: it is closed, counted, logged, and the next may be tried. */
-int handover_receive(int inbox, struct worker *worker, struct arrival *arrival);
+int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn);
 
 /* The same where nothing is counted: for whoever is no worker. Returns as handover_receive() does. */
-int handover_take(int inbox, struct arrival *arrival);
+int handover_take(int inbox, struct new_conn *new_conn);
 
-/* Make `*arrival` of a state (state.h) of `size` bytes and its connection `fd`, which becomes non-blocking. `file` has the
+/* Make `*new_conn` of a state (state.h) of `size` bytes and its connection `fd`, which becomes non-blocking. `file` has the
  * bytes owed from `at` on; -1: there is none. Everything is checked. Returns the number of bytes owed; or -errno, with
  * the descriptors still the caller's: -ENOTSUP where another version wrote the state, -EBADMSG or -EINVAL where
  * something is damaged. */
-int handover_read(const void *state, size_t size, int fd, int file, int64_t at, struct arrival *arrival);
+int handover_read(const void *state, size_t size, int fd, int file, int64_t at, struct new_conn *new_conn);
 
 /* Log, with a limit to the rate, that `count` connections could not be taken up because of `error` (-errno). */
 void handover_log_damaged(unsigned count, int error);

@@ -52,24 +52,24 @@ static int file_open(struct pack *pack)
 	return 0;
 }
 
-int pack_add(struct pack *pack, struct arrival *arrival)
+int pack_add(struct pack *pack, struct new_conn *new_conn)
 {
 	struct state state;
 	const uint8_t *data;
-	size_t owed = conn_owed(&arrival->conn, &data);
+	size_t owed = conn_pending(&new_conn->conn, &data);
 	int r = pack->file < 0 ? file_open(pack) : 0;
 
 	if (r < 0)
 		return r;
-	state_encode(&state, &arrival->conn, &arrival->peer, arrival->active);
+	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active);
 	r = memfile_write(pack->file, &state, sizeof state, pack->at);
 	if (r == 0)
 		r = memfile_write(pack->file, data, owed, pack->at + (int64_t) sizeof state);
 	if (r < 0)
 		return r;
 	pack->at += (int64_t) (sizeof state + owed);
-	pack->fds[pack->count++] = arrival->fd;
-	conn_clear(&arrival->conn);
+	pack->fds[pack->count++] = new_conn->fd;
+	conn_clear(&new_conn->conn);
 	return 0;
 }
 
@@ -152,7 +152,7 @@ int pack_receive(struct pack *pack, int queue)
 	return r;
 }
 
-int pack_next(struct pack *pack, struct arrival *arrival)
+int pack_next(struct pack *pack, struct new_conn *new_conn)
 {
 	uint8_t record[STATE_SIZE_MAX];
 	int64_t left = pack->size - pack->at;
@@ -172,7 +172,7 @@ int pack_next(struct pack *pack, struct arrival *arrival)
 		pack_clear(pack);
 		return size;
 	}
-	r = handover_read(record, (size_t) size, pack->fds[pack->next], pack->file, pack->at + size, arrival);
+	r = handover_read(record, (size_t) size, pack->fds[pack->next], pack->file, pack->at + size, new_conn);
 	if (r < 0)
 		close(pack->fds[pack->next]);
 	pack->next++;

@@ -52,7 +52,7 @@ unsigned pack_left(const struct pack *pack);
 
 /* Add a connection to a pack that has fewer than PACK_MAX and was neither sent nor received. Takes over its descriptor and
  * memory. Returns 0, or -errno with everything still the caller's. */
-int pack_add(struct pack *pack, struct arrival *arrival);
+int pack_add(struct pack *pack, struct new_conn *new_conn);
 
 /* Nothing is added any more: it can be sent or read. pack_send() does that itself. Returns 0; or -errno: it can be read. */
 int pack_seal(struct pack *pack);
@@ -65,9 +65,9 @@ int pack_send(struct pack *pack, int queue);
  * where a message was damaged, of another version (-ENOTSUP), or beyond the limit of descriptors (-EMFILE): it is closed. */
 int pack_receive(struct pack *pack, int queue);
 
-/* Take the next connection out of it. Returns 1 with `*arrival` filled in; 0: there is none; or -errno where a connection, or
+/* Take the next connection out of it. Returns 1 with `*new_conn` filled in; 0: there is none; or -errno where a connection, or
  * all that were left (see pack_left()), could not be read: they are closed. */
-int pack_next(struct pack *pack, struct arrival *arrival);
+int pack_next(struct pack *pack, struct new_conn *new_conn);
 
 /* How many connections wait in `queue`. */
 unsigned pack_waiting(int queue);

@@ -27,7 +27,7 @@ static int session_hand_over(struct body *body, struct session *session)
 		uring->quiescing = true;
 		return -EAGAIN;
 	}
-	r = turn_empty_pipe(&body->turn, session);
+	r = session_io_empty_pipe(&body->io, session);
 	if (r == 0)
 		r = handover_send_wait(body->worker, session);
 	if (r == 0)
@@ -53,7 +53,7 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 static void session_drain(struct body *body, struct session *session)
 {
 	if (ring_state(&uring_of(body)->ring, &session->watch)->op == RING_NONE)
-		uring_session_update(uring_of(body), session, conn_want(&session->conn, body->turn.limit));
+		uring_session_update(uring_of(body), session, conn_want(&session->conn, body->io.limit));
 }
 
 static const struct body_ops uring_body_ops = {
@@ -104,7 +104,7 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		break;
 	case WATCH_STOP:
 		uring->body.stop_seen = true;
-		uring->body.worker->tally.work++;
+		uring->body.worker->local_stats.work++;
 		break;
 	case WATCH_WAKEUP:
 		uring_wakeup_event(uring);
@@ -119,13 +119,13 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 static void handle(struct uring *uring, const struct ring_event *event)
 {
 	struct worker *worker = uring->body.worker;
-	uint64_t before = worker->tally.work;
+	uint64_t before = worker->local_stats.work;
 	unsigned kind = event->watch->kind, interest = event->watch->interest;
 	int fd = event->watch->fd;
 
 	dispatch(uring, event);
 	if (event->op != RING_POLL && event->result >= 0)
-		worker->tally.work++;
+		worker->local_stats.work++;
 	if (!uring->quiescing && event->result != -ECANCELED && accept_is_watched(&uring->body.accept, kind))
 		worker_check_work(worker, before, fd, interest);
 }

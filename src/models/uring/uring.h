@@ -10,7 +10,7 @@
  * buffers, each after the send, until messages have been short for a while.
  *
  * Sends never wait in the ring. When a send was cut short, or no buffer was left, or data come in bulk, the session
- * copies its pending data into memory of its own, and is polled and served by turn_step() as in the readiness loop,
+ * copies its pending data into memory of its own, and is polled and served by session_io_step() as in the readiness loop,
  * until nothing is pending. Its own memory is bounded as in every other model. Data that its multishot receive has
  * brought beyond that bound, before it could be cancelled, wait in small buffers: a client that does not read can
  * occupy the small buffers, and leave single receives to the other sessions, but not the large ones.
@@ -94,7 +94,7 @@ size_t rxq_last_size(const struct ring *ring, const struct uring_state *state);
 void rxq_borrow(struct ring *ring, struct session *session);
 
 /* Copy the queue into memory of the session's own, where its pending data must be, as far as that may grow
- * (conn_landing()); after the last byte also the queued FIN. Without memory the session ends. */
+ * (conn_recv_buf()); after the last byte also the queued FIN. Without memory the session ends. */
 void rxq_copy(struct ring *ring, struct session *session, size_t limit);
 
 /* Give all buffers back. */

@@ -20,13 +20,13 @@
 static void admit(struct uring *uring, int fd)
 {
 	struct addr addr = { .len = sizeof addr.un };
-	struct arrival arrival;
+	struct new_conn new_conn;
 
 	/* a connection that was reset meanwhile has no peer name, but is an accepted connection all the same */
 	if (getpeername(fd, &addr.sa, &addr.len) < 0)
 		addr = (struct addr) { .len = 0 };
-	if (accept_admit(&uring->body.accept, fd, &addr, &arrival))
-		body_begin(&uring->body, &arrival);
+	if (accept_admit(&uring->body.accept, fd, &addr, &new_conn))
+		body_begin(&uring->body, &new_conn);
 }
 
 /* Returns false where there is no memory for it. */
@@ -135,7 +135,7 @@ void uring_slot_event(struct uring *uring)
 	uring->slot_armed = false;
 	if (uring->body.accept.waiting)
 		accept_retry(&uring->body.accept);
-	uring->body.worker->tally.work++;
+	uring->body.worker->local_stats.work++;
 }
 
 void uring_token_event(struct uring *uring)
@@ -143,7 +143,7 @@ void uring_token_event(struct uring *uring)
 	const struct worker *worker = uring->body.worker;
 
 	accept_token_clear(worker->token, worker->index);
-	uring->body.worker->tally.work++;
+	uring->body.worker->local_stats.work++;
 	if (!uring->body.accept.stopped)
 		ring_poll(&uring->ring, &uring->token);
 }
@@ -157,7 +157,7 @@ void uring_wakeup_event(struct uring *uring)
 	unsigned before = body->accept.taken;
 	uint64_t count;
 
-	worker->tally.work++;
+	worker->local_stats.work++;
 	if (body->accept.stopped)
 		return; /* it is meant for a worker that accepts */
 	if (read(uring->wakeup.fd, &count, sizeof count) == sizeof count && body->accept.open) {

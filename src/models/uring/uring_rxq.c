@@ -53,7 +53,7 @@ static size_t append(struct conn *conn, const uint8_t *data, size_t n, size_t li
 		memcpy(span.data, data, n);
 		return n;
 	}
-	span = conn_landing(conn, span, limit);
+	span = conn_recv_buf(conn, span, limit);
 	n = span.size < n ? span.size : n;
 	if (n > 0) {
 		memcpy(span.data, data, n);

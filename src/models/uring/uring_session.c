@@ -90,7 +90,7 @@ static void detach(struct uring *uring, struct session *session)
 {
 	buffer_return(uring, session, session->conn.data);
 	rxq_clear(&uring->ring, state_of(uring, session));
-	turn_drop_pipe(&uring->body.turn, session);
+	session_io_drop_pipe(&uring->body.io, session);
 	ring_unregister(&uring->ring, &session->watch);
 	list_remove(&session->link);
 }
@@ -99,7 +99,7 @@ static void release(struct uring *uring, struct session *session)
 {
 	detach(uring, session);
 	session_close(session, uring->body.worker);
-	pool_give(&uring->body.pool, session);
+	pool_free(&uring->body.pool, session);
 }
 
 static void multishot_cancel(struct uring *uring, struct session *session)
@@ -139,7 +139,7 @@ void uring_session_forget(struct uring *uring, struct session *session)
 {
 	detach(uring, session);
 	session_forget(session, uring->body.worker);
-	pool_give(&uring->body.pool, session);
+	pool_free(&uring->body.pool, session);
 }
 
 /* Copy pending data, and the receive queue as far as `limit` allows, into memory of the session's own. */
@@ -188,8 +188,8 @@ static unsigned want_after_queue(struct uring *uring, struct session *session)
 {
 	unsigned want;
 
-	rxq_copy(&uring->ring, session, uring->body.turn.limit);
-	want = conn_want(&session->conn, uring->body.turn.limit);
+	rxq_copy(&uring->ring, session, uring->body.io.limit);
+	want = conn_want(&session->conn, uring->body.io.limit);
 	return state_of(uring, session)->queued > 0 ? want & ~(unsigned) CONN_RECV : want;
 }
 
@@ -211,7 +211,7 @@ static void start_receive(struct uring *uring, struct session *session)
 static void start_send(struct uring *uring, struct session *session)
 {
 	const uint8_t *data;
-	size_t owed = conn_owed(&session->conn, &data);
+	size_t owed = conn_pending(&session->conn, &data);
 
 	state_of(uring, session)->op = RING_SEND;
 	ring_send(&uring->ring, &session->watch, data, owed);
@@ -221,7 +221,7 @@ void uring_session_update(struct uring *uring, struct session *session, unsigned
 {
 	struct uring_state *state = state_of(uring, session);
 
-	if (want & CONN_CLOSE || (want & CONN_LINGER && turn_linger(&uring->body.turn, session))) {
+	if (want & CONN_CLOSE || (want & CONN_LINGER && session_io_linger(&uring->body.io, session))) {
 		uring_session_end(&uring->body, session);
 	} else if (uring->quiescing) {
 		return;
@@ -240,7 +240,7 @@ void uring_session_serve(struct uring *uring, struct session *session, bool read
 	const struct uring_state *state = state_of(uring, session);
 	uint32_t before = session->active;
 	/* the receive queue came before the data that are still in the socket */
-	unsigned want = turn_step(&uring->body.turn, session, readable && state->queued == 0, uring->body.now);
+	unsigned want = session_io_step(&uring->body.io, session, readable && state->queued == 0, uring->body.now);
 
 	body_served(&uring->body, session, before);
 	if (state->queued > 0 || state->fin_queued)
@@ -257,7 +257,7 @@ static void go_on(struct uring *uring, struct session *session)
 	if (state->mode == URING_LEAVING) {
 		if (state->multishot != MULTISHOT_NONE)
 			return;
-		copy_pending(uring, session, uring->body.turn.limit);
+		copy_pending(uring, session, uring->body.io.limit);
 		state->mode = URING_FLOWING;
 	} else if (state->queued > 0 && conn->owed == 0) {
 		rxq_borrow(&uring->ring, session);
@@ -290,7 +290,7 @@ static void next_operation(struct uring *uring, struct session *session)
 
 static void received(struct uring *uring, struct session *session, const struct ring_event *event)
 {
-	uring->body.worker->tally.received += (size_t) event->result;
+	uring->body.worker->local_stats.received += (size_t) event->result;
 	touch(uring, session);
 }
 
@@ -318,7 +318,7 @@ static void on_receive(struct uring *uring, struct session *session, const struc
 	if (event->result > 0 && state->mode != URING_ENDING) {
 		received(uring, session, event);
 		borrow(uring, session, event);
-		turn_note_size(&uring->body.turn, session, n, uring->ring.large.size);
+		session_io_note_size(&uring->body.io, session, n, uring->ring.large.size);
 		if (n > uring->ring.small.size)
 			state->backoff = BACKOFF;
 		else if (state->backoff > 0)
@@ -375,7 +375,7 @@ static void on_send(struct uring *uring, struct session *session, const struct r
 
 	if (event->result > 0) {
 		conn_sent(conn, (size_t) event->result);
-		uring->body.worker->tally.echoed += (uint64_t) event->result;
+		uring->body.worker->local_stats.echoed += (uint64_t) event->result;
 		if (!ending)
 			touch(uring, session);
 	} else if (event->result < 0 && !is_no_error(event->result)) {
@@ -417,6 +417,6 @@ int uring_session_start(struct body *body, struct session *session)
 	if (r < 0)
 		return r;
 	session_enlist(&body->sessions, session, body->now, &body->sort_at);
-	uring_session_update(uring, session, conn_want(&session->conn, body->turn.limit));
+	uring_session_update(uring, session, conn_want(&session->conn, body->io.limit));
 	return 0;
 }

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "daemon/store.h"
+#include "daemon/fdstore.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -65,7 +65,7 @@ static bool is_reachable(const struct listener *listener)
 	return listener->addr.sa.sa_family != AF_UNIX || (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
 }
 
-static int collect_listener(struct store *store, int fd, const char *name, struct conf_errors *errors)
+static int collect_listener(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
 {
 	bool ours = is_ours(name);
 	struct listener listener;
@@ -96,16 +96,16 @@ static int collect_listener(struct store *store, int fd, const char *name, struc
 }
 
 /* Take a queue of connections, in the order of numbers. Returns whether `name` is that of one. */
-static bool collect_queue(struct store *store, int fd, const char *name, struct conf_errors *errors)
+static bool collect_queue(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
 {
 	const char *digits = name + strlen(NAME_QUEUE);
-	struct store_queues *queues = &store->queues;
+	struct fdstore_queues *queues = &store->queues;
 	unsigned number, at;
 	char end;
 
 	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) || sscanf(digits, "%9u%c", &number, &end) != 1)
 		return false;
-	if (queues->count == STORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
+	if (queues->count == FDSTORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
 		conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is no queue of connections of this version: "
 		                "what may be in it is closed", fd, name);
 		close(fd);
@@ -114,16 +114,16 @@ static bool collect_queue(struct store *store, int fd, const char *name, struct 
 	}
 	for (at = queues->count++; at > 0 && queues->items[at - 1].number > number; at--)
 		queues->items[at] = queues->items[at - 1];
-	queues->items[at] = (struct store_queue) { .fd = fd, .number = number };
+	queues->items[at] = (struct fdstore_queue) { .fd = fd, .number = number };
 	return true;
 }
 
-int store_collect(struct store *store, struct conf_errors *errors)
+int fdstore_collect(struct fdstore *store, struct conf_errors *errors)
 {
 	char **names = NULL;
 	int count, r = 0;
 
-	*store = (struct store) { 0 };
+	*store = (struct fdstore) { 0 };
 	count = sd_listen_fds_with_names(1, &names);
 	for (int i = 0; i < count; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
@@ -136,7 +136,7 @@ int store_collect(struct store *store, struct conf_errors *errors)
 	return count < 0 ? count : r;
 }
 
-unsigned store_descriptors(const struct store *store, int fds[], unsigned most)
+unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned most)
 {
 	unsigned count = 0;
 
@@ -162,7 +162,7 @@ static char *listener_name(const struct listener *listener, char name[static 256
 	return name;
 }
 
-void store_keep(const struct sockets *set)
+void fdstore_keep(const struct sockets *set)
 {
 	char name[256];
 
@@ -171,7 +171,7 @@ void store_keep(const struct sockets *set)
 			(void) notify_store(listener_name(&set->items[i], name), set->items[i].fd, false);
 }
 
-void store_forget(const struct sockets *set)
+void fdstore_forget(const struct sockets *set)
 {
 	char name[256];
 
@@ -186,14 +186,14 @@ static char *queue_name(unsigned number, char name[static 32])
 	return name;
 }
 
-int store_keep_queue(unsigned number, int fd)
+int fdstore_keep_queue(unsigned number, int fd)
 {
 	char name[32];
 
 	return notify_store(queue_name(number, name), fd, true);
 }
 
-void store_forget_queue(unsigned number)
+void fdstore_forget_queue(unsigned number)
 {
 	char name[32];
 
@@ -303,7 +303,7 @@ static bool ask_manager(struct unit *answer)
 
 /* Since systemd 254: FileDescriptorStoreMax= of the unit; 0 where that is not known. Such a manager drops the store itself
  * unless the service is started again. */
-static uint32_t store_max(void)
+static uint32_t fdstore_max(void)
 {
 	const char *text = getenv("FDSTORE");
 	unsigned max;
@@ -322,33 +322,33 @@ static uint32_t given(const struct sockets *set)
 	return count;
 }
 
-enum store_stop store_ask_stop(const struct sockets *set, unsigned queues, unsigned *room)
+enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, unsigned *room)
 {
 	struct unit unit;
-	enum store_stop stop = STORE_DROPPED;
+	enum fdstore_stop stop = FDSTORE_DROPPED;
 
 	*room = 0;
 	if (!notify_enabled())
-		return STORE_DROPPED;
+		return FDSTORE_DROPPED;
 	if (ask_manager(&unit)) {
-		stop = unit.restarts || unit.preserves ? STORE_KEPT : STORE_DROPPED;
+		stop = unit.restarts || unit.preserves ? FDSTORE_KEPT : FDSTORE_DROPPED;
 		if (unit.kept >= given(set) && unit.max > unit.kept)
 			*room = unit.max - unit.kept;
-	} else if (store_max() > 0) {
-		stop = fault_number("ECHOD_FAULT_RESTART", 0) ? STORE_KEPT : STORE_UNKNOWN;
-		if (store_max() > given(set) + queues)
-			*room = store_max() - given(set) - queues;
+	} else if (fdstore_max() > 0) {
+		stop = fault_number("ECHOD_FAULT_RESTART", 0) ? FDSTORE_KEPT : FDSTORE_UNKNOWN;
+		if (fdstore_max() > given(set) + queues)
+			*room = fdstore_max() - given(set) - queues;
 	}
-	if (stop == STORE_DROPPED || *room > 0)
+	if (stop == FDSTORE_DROPPED || *room > 0)
 		return stop;
 	log_event(LOG_WARNING, EVENT_HANDOVER, "Connections cannot be kept over this restart: the unit's descriptor store "
 	          "is too small; set FileDescriptorStoreMax= to 128");
-	return STORE_DROPPED;
+	return FDSTORE_DROPPED;
 }
 
-bool store_is_useful(void)
+bool fdstore_is_useful(void)
 {
 	struct unit unit;
 
-	return store_max() > 0 || ask_manager(&unit);
+	return fdstore_max() > 0 || ask_manager(&unit);
 }

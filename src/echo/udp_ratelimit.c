@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "echo/meter.h"
+#include "echo/udp_ratelimit.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,13 +28,13 @@ static int file_make(void)
 	return fd < 0 ? -errno : fd;
 }
 
-int meter_make(void)
+int udp_ratelimit_make(void)
 {
 	int fd = file_make(), r;
 
 	if (fd < 0)
 		return fd;
-	if (ftruncate(fd, sizeof(struct meter)) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+	if (ftruncate(fd, sizeof(struct udp_ratelimit)) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
 		r = -errno;
 		close(fd);
 		return r;
@@ -42,31 +42,31 @@ int meter_make(void)
 	return fd;
 }
 
-int meter_map(struct meter **result, int fd)
+int udp_ratelimit_map(struct udp_ratelimit **result, int fd)
 {
-	struct meter *meter = mmap(NULL, sizeof *meter, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct udp_ratelimit *udp_ratelimit = mmap(NULL, sizeof *udp_ratelimit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	int r;
 
-	if (meter == MAP_FAILED)
+	if (udp_ratelimit == MAP_FAILED)
 		return -errno;
-	if (meter->key.low == 0 && meter->key.high == 0) {
-		r = siphash_key_make(&meter->key);
+	if (udp_ratelimit->key.low == 0 && udp_ratelimit->key.high == 0) {
+		r = siphash_key_make(&udp_ratelimit->key);
 		if (r < 0) {
-			meter_unmap(meter);
+			udp_ratelimit_unmap(udp_ratelimit);
 			return r;
 		}
 	}
-	*result = meter;
+	*result = udp_ratelimit;
 	return 0;
 }
 
-void meter_unmap(struct meter *meter)
+void udp_ratelimit_unmap(struct udp_ratelimit *udp_ratelimit)
 {
-	if (meter)
-		munmap(meter, sizeof *meter);
+	if (udp_ratelimit)
+		munmap(udp_ratelimit, sizeof *udp_ratelimit);
 }
 
-uint64_t meter_hash(const struct meter *meter, const struct addr *source)
+uint64_t udp_ratelimit_hash(const struct udp_ratelimit *udp_ratelimit, const struct addr *source)
 {
 	/* a family, and as many bytes of the address as name the network */
 	unsigned char network[8] = { 0 };
@@ -78,12 +78,12 @@ uint64_t meter_hash(const struct meter *meter, const struct addr *source)
 		network[0] = 6;
 		memcpy(&network[1], &source->in6.sin6_addr, 6);
 	}
-	return siphash(&meter->key, network, sizeof network);
+	return siphash(&udp_ratelimit->key, network, sizeof network);
 }
 
-unsigned meter_take(struct meter *meter, unsigned rate, uint64_t hash, int64_t now, unsigned count)
+unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, uint64_t hash, int64_t now, unsigned count)
 {
-	int64_t *cell = &meter->cells[hash & (METER_CELLS - 1)];
+	int64_t *cell = &udp_ratelimit->cells[hash & (UDP_RATELIMIT_CELLS - 1)];
 	int64_t interval, full, begin, left;
 
 	if (rate == 0)
@@ -93,7 +93,7 @@ unsigned meter_take(struct meter *meter, unsigned rate, uint64_t hash, int64_t n
 	now *= NSEC_PER_USEC;
 	full = now + interval * rate;
 	begin = *cell > now ? *cell : now;
-	/* later than this is no time that meter_take() writes */
+	/* later than this is no time that udp_ratelimit_take() writes */
 	if (begin > full)
 		begin = full;
 	left = (full - begin) / interval;

@@ -1,4 +1,4 @@
-/* test_network.c - networks and the sets that look addresses up in them */
+/* test_cidr.c - networks and the sets that look addresses up in them */
 #include <config.h>
 
 #include <setjmp.h>
@@ -14,7 +14,7 @@
 #include <arpa/inet.h>
 
 #include "net/addr.h"
-#include "net/network.h"
+#include "net/cidr.h"
 
 static struct addr addr_of(const char *text)
 {
@@ -25,26 +25,26 @@ static struct addr addr_of(const char *text)
 	return addr;
 }
 
-static struct network network_of(const char *text)
+static struct cidr cidr_of(const char *text)
 {
-	struct network network;
+	struct cidr network;
 	const char *why;
 
-	if (network_parse(&network, text, &why) < 0)
+	if (cidr_parse(&network, text, &why) < 0)
 		fail_msg("%s: %s", text, why);
 	return network;
 }
 
-static bool covers(const char *network_text, const char *addr_text)
+static bool covers(const char *cidr_text, const char *addr_text)
 {
-	struct network network = network_of(network_text);
+	struct cidr network = cidr_of(cidr_text);
 	struct addr addr = addr_of(addr_text);
-	struct network_set set;
+	struct cidr_set set;
 	bool matched;
 
-	assert_int_equal(network_set_make(&set, &network, 1), 0);
-	matched = network_set_match(&set, &addr);
-	network_set_clear(&set);
+	assert_int_equal(cidr_set_make(&set, &network, 1), 0);
+	matched = cidr_set_match(&set, &addr);
+	cidr_set_clear(&set);
 	assert_null(set.ranges);
 	return matched;
 }
@@ -99,16 +99,16 @@ static void keeps_the_families_apart(void **state)
 static void matches_mapped_addresses_unchanged(void **state)
 {
 	struct addr mapped = { .in6 = { .sin6_family = AF_INET6 }, .len = sizeof(mapped.in6) };
-	struct network network = network_of("192.0.2.0/24");
-	struct network_set set;
+	struct cidr network = cidr_of("192.0.2.0/24");
+	struct cidr_set set;
 
 	(void) state;
-	assert_int_equal(network_set_make(&set, &network, 1), 0);
+	assert_int_equal(cidr_set_make(&set, &network, 1), 0);
 	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.7", &mapped.in6.sin6_addr), 1);
-	assert_true(network_set_match(&set, &mapped));
+	assert_true(cidr_set_match(&set, &mapped));
 	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.3.7", &mapped.in6.sin6_addr), 1);
-	assert_false(network_set_match(&set, &mapped));
-	network_set_clear(&set);
+	assert_false(cidr_set_match(&set, &mapped));
+	cidr_set_clear(&set);
 }
 
 static void refuses_the_rest(void **state)
@@ -123,10 +123,10 @@ static void refuses_the_rest(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		struct network network;
+		struct cidr network;
 		const char *why = NULL;
 
-		if (network_parse(&network, wrong[i], &why) == 0)
+		if (cidr_parse(&network, wrong[i], &why) == 0)
 			fail_msg("\"%s\" was taken for a network", wrong[i]);
 		assert_non_null(why);
 	}
@@ -134,15 +134,15 @@ static void refuses_the_rest(void **state)
 
 static void matches_nothing_when_empty(void **state)
 {
-	struct network_set set, zeroed = { 0 };
+	struct cidr_set set, zeroed = { 0 };
 	struct addr addr = addr_of("192.0.2.1");
 
 	(void) state;
-	assert_int_equal(network_set_make(&set, NULL, 0), 0);
-	assert_false(network_set_match(&set, &addr));
-	assert_false(network_set_match(&zeroed, &addr));
-	network_set_clear(&set);
-	network_set_clear(&zeroed);
+	assert_int_equal(cidr_set_make(&set, NULL, 0), 0);
+	assert_false(cidr_set_match(&set, &addr));
+	assert_false(cidr_set_match(&zeroed, &addr));
+	cidr_set_clear(&set);
+	cidr_set_clear(&zeroed);
 }
 
 /* ---- random sets against a plain look at each network ---- */
@@ -208,7 +208,7 @@ static int draw_address(uint8_t bytes[16], struct addr *addr)
 	return AF_INET6;
 }
 
-static void draw_network(struct plain *plain, struct network *network)
+static void draw_network(struct plain *plain, struct cidr *network)
 {
 	char text[INET6_ADDRSTRLEN + 5], host[INET6_ADDRSTRLEN];
 	struct addr addr;
@@ -221,7 +221,7 @@ static void draw_network(struct plain *plain, struct network *network)
 		plain->bytes[bit / 8] &= (uint8_t) ~(0x80U >> bit % 8);
 	assert_non_null(inet_ntop(plain->family, plain->bytes, host, sizeof(host)));
 	snprintf(text, sizeof(text), "%s/%u", host, plain->prefix);
-	*network = network_of(text);
+	*network = cidr_of(text);
 }
 
 static void agrees_with_a_plain_look(void **state)
@@ -232,15 +232,15 @@ static void agrees_with_a_plain_look(void **state)
 	(void) state;
 	for (uint32_t round = 1; round <= ROUNDS; round++) {
 		struct plain plain[NETWORKS];
-		struct network networks[NETWORKS];
-		struct network_set set;
+		struct cidr networks[NETWORKS];
+		struct cidr_set set;
 		size_t count;
 
 		seed = round * 2654435761U;
 		count = draw(NETWORKS + 1);
 		for (size_t i = 0; i < count; i++)
 			draw_network(&plain[i], &networks[i]);
-		assert_int_equal(network_set_make(&set, networks, count), 0);
+		assert_int_equal(cidr_set_make(&set, networks, count), 0);
 		for (size_t i = 1; i < set.count; i++)
 			assert_true(memcmp(set.ranges[i - 1].last, set.ranges[i].first, 16) < 0);
 
@@ -252,11 +252,11 @@ static void agrees_with_a_plain_look(void **state)
 
 			for (size_t j = 0; j < count; j++)
 				expected |= plain_match(&plain[j], family, bytes);
-			if (network_set_match(&set, &addr) != expected)
+			if (cidr_set_match(&set, &addr) != expected)
 				fail_msg("round %u, address %u: expected %d", round, i, expected);
 			*(expected ? &hits : &misses) += 1;
 		}
-		network_set_clear(&set);
+		cidr_set_clear(&set);
 	}
 	/* A draw that always missed, or always hit, would have shown nothing. */
 	assert_in_range(hits, ROUNDS * ADDRESSES / 10, ROUNDS * ADDRESSES);

@@ -1,11 +1,11 @@
-/* network.h - IP networks, and sets of them that answer quickly
+/* cidr.h - IP networks, and sets of them that answer quickly
  *
  * Addresses and networks are compared as 128-bit numbers, IPv4 as IPv4-mapped IPv6
  * (RFC 4291, 2.5.5.2), so one ordering serves both. A set is a sorted array of disjoint
  * ranges: a look-up among n networks costs log2(n) comparisons and no allocation.
  */
-#ifndef ECHOD_NET_NETWORK_H
-#define ECHOD_NET_NETWORK_H
+#ifndef ECHOD_NET_CIDR_H
+#define ECHOD_NET_CIDR_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,7 +14,7 @@
 struct addr;
 
 /* One network as the closed range of addresses it covers, in network byte order. */
-struct network {
+struct cidr {
 	uint8_t first[16];
 	uint8_t last[16];
 };
@@ -23,21 +23,21 @@ struct network {
  * Bits set beyond the prefix are a mistake ("192.0.2.1/24"). An IPv4-mapped IPv6 network
  * stands for the IPv4 one.
  * Returns 0, or -EINVAL with `*why` set to a constant sentence that says what would be right. */
-int network_parse(struct network *network, const char *text, const char **why);
+int cidr_parse(struct cidr *network, const char *text, const char **why);
 
-struct network_set {
-	struct network *ranges; /* sorted, disjoint; NULL when empty */
+struct cidr_set {
+	struct cidr *ranges; /* sorted, disjoint; NULL when empty */
 	size_t count;
 };
 
 /* Make a set of the `count` networks at `networks` (any order, overlapping or not).
- * Returns 0 or -ENOMEM. The set owns its memory: network_set_clear(). */
-int network_set_make(struct network_set *set, const struct network *networks, size_t count);
+ * Returns 0 or -ENOMEM. The set owns its memory: cidr_set_clear(). */
+int cidr_set_make(struct cidr_set *set, const struct cidr *networks, size_t count);
 
 /* Whether `addr` (IPv4 or IPv6; never a unix address) lies in the set. Any thread. */
-bool network_set_match(const struct network_set *set, const struct addr *addr);
+bool cidr_set_match(const struct cidr_set *set, const struct addr *addr);
 
 /* Free what the set holds and leave it empty; a zeroed set is fine. */
-void network_set_clear(struct network_set *set);
+void cidr_set_clear(struct cidr_set *set);
 
 #endif

@@ -1,4 +1,4 @@
-/* test_turn.c - what one turn does on real sockets: bounds, urgent data, wake-ups without effect */
+/* test_session_io.c - what one turn does on real sockets: bounds, urgent data, wake-ups without effect */
 #include <config.h>
 
 #include <setjmp.h>
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "base/idle.h"
-#include "models/turn.h"
+#include "models/session_io.h"
 #include "net/sockopt.h"
 
 /* Two ends of a TCP connection on the loopback, non-blocking, with buffers of `size` bytes. */
@@ -82,22 +82,22 @@ static uint64_t taken(int fd)
 static void test_linger_is_bounded(void **state)
 {
 	struct session session;
-	struct turn turn = { 0 };
+	struct session_io io = { 0 };
 	int ends[2], calls = 0;
 	uint64_t before, n;
 
 	(void) state;
 	connection(ends, 1 << 20);
 	session_make(&session, ends[0]);
-	turn_drain(&session);
+	session_io_drain(&session);
 	/* something unacknowledged keeps the connection from being closed: the client does not read */
 	fill(ends[0], ends[1]);
 	do {
-		assert_true(fill(ends[1], ends[0]) > (int) TURN_LINGER_MAX);
+		assert_true(fill(ends[1], ends[0]) > (int) LINGER_DISCARD_MAX);
 		before = taken(ends[0]);
-		assert_false(turn_linger(&turn, &session));
+		assert_false(session_io_linger(&io, &session));
 		n = taken(ends[0]) - before;
-		assert_true(n > 0 && n <= TURN_LINGER_MAX);
+		assert_true(n > 0 && n <= LINGER_DISCARD_MAX);
 	} while (++calls < 20);
 	assert_int_equal(session.conn.reason, CONN_OPEN);
 	close(ends[0]);
@@ -108,16 +108,16 @@ static void test_linger_is_bounded(void **state)
 static void test_linger_ends(void **state)
 {
 	struct session session;
-	struct turn turn = { 0 };
+	struct session_io io = { 0 };
 	int ends[2], calls = 0;
 	char byte;
 
 	(void) state;
 	connection(ends, 1 << 20);
 	session_make(&session, ends[0]);
-	turn_drain(&session);
-	assert_true(fill(ends[1], ends[0]) > (int) TURN_LINGER_MAX);
-	while (!turn_linger(&turn, &session)) {
+	session_io_drain(&session);
+	assert_true(fill(ends[1], ends[0]) > (int) LINGER_DISCARD_MAX);
+	while (!session_io_linger(&io, &session)) {
 		fill(ends[1], ends[0]);
 		assert_true(++calls < 1000);
 	}
@@ -129,27 +129,27 @@ static void test_linger_ends(void **state)
 
 static void test_urgent_byte_in_place(void **state)
 {
-	struct stats_tally tally = { 0 };
+	struct local_stats local_stats = { 0 };
 	struct session session;
-	struct turn turn;
+	struct session_io io;
 	char back[16];
 	int ends[2];
 
 	(void) state;
-	assert_int_equal(turn_open(&turn, 65536, 4, &tally), 0);
+	assert_int_equal(session_io_open(&io, 65536, 4, &local_stats), 0);
 	connection(ends, 1 << 18);
 	sockopt_prepare(ends[0]);
 	session_make(&session, ends[0]);
-	turn_note_size(&turn, &session, 65536, 65536); /* takes to splice(2) */
+	session_io_note_size(&io, &session, 65536, 65536); /* takes to splice(2) */
 	assert_int_equal(send(ends[1], "abU", 3, MSG_OOB), 3);
 	assert_int_equal(send(ends[1], "cd", 2, 0), 2);
 	for (int i = 0; i < 5; i++)
-		turn_step(&turn, &session, true, 1);
+		session_io_step(&io, &session, true, 1);
 	assert_int_equal(recv(ends[1], back, sizeof back, MSG_DONTWAIT), 5);
 	assert_memory_equal(back, "abUcd", 5);
-	assert_int_equal(tally.received, 5);
-	turn_drop_pipe(&turn, &session);
-	turn_close(&turn);
+	assert_int_equal(local_stats.received, 5);
+	session_io_drop_pipe(&io, &session);
+	session_io_close(&io);
 	close(ends[0]);
 	close(ends[1]);
 }

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "net/network.h"
+#include "net/cidr.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include "net/addr.h"
 
 /* ::ffff:0:0/96, the block in which IPv4 lives. */
-static const struct network ipv4_block = {
+static const struct cidr ipv4_block = {
 	.first = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0 },
 	.last = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
 };
@@ -54,7 +54,7 @@ static int parse_address(uint8_t bytes[16], const char *text)
 	return inet_pton(AF_INET6, text, bytes) == 1 ? 128 : 0;
 }
 
-int network_parse(struct network *network, const char *text, const char **why)
+int cidr_parse(struct cidr *network, const char *text, const char **why)
 {
 	char host[INET6_ADDRSTRLEN];
 	const char *slash = strchr(text, '/');
@@ -88,7 +88,7 @@ int network_parse(struct network *network, const char *text, const char **why)
 
 static int by_first(const void *a, const void *b)
 {
-	const struct network *left = a, *right = b;
+	const struct cidr *left = a, *right = b;
 
 	return memcmp(left->first, right->first, 16);
 }
@@ -108,7 +108,7 @@ static void decrement(uint8_t bytes[16])
 
 /* Put `network` at `ranges` and return how many ranges it takes. An IPv6 network shorter than the
  * IPv4 block, "::/0" say, must not cover IPv4 just because IPv4 is numbered inside it. */
-static size_t without_ipv4(struct network *ranges, const struct network *network)
+static size_t without_ipv4(struct cidr *ranges, const struct cidr *network)
 {
 	int below = memcmp(network->first, ipv4_block.first, 16);
 	int above = memcmp(network->last, ipv4_block.last, 16);
@@ -126,12 +126,12 @@ static size_t without_ipv4(struct network *ranges, const struct network *network
 	return 2;
 }
 
-int network_set_make(struct network_set *set, const struct network *networks, size_t count)
+int cidr_set_make(struct cidr_set *set, const struct cidr *networks, size_t count)
 {
-	struct network *ranges;
+	struct cidr *ranges;
 	size_t n = 0, kept = 0;
 
-	*set = (struct network_set) { 0 };
+	*set = (struct cidr_set) { 0 };
 	if (count == 0)
 		return 0;
 	ranges = calloc(count, 2 * sizeof(*ranges));
@@ -153,7 +153,7 @@ int network_set_make(struct network_set *set, const struct network *networks, si
 	return 0;
 }
 
-bool network_set_match(const struct network_set *set, const struct addr *addr)
+bool cidr_set_match(const struct cidr_set *set, const struct addr *addr)
 {
 	uint8_t bytes[16];
 	size_t low = 0, high = set->count;
@@ -175,8 +175,8 @@ bool network_set_match(const struct network_set *set, const struct addr *addr)
 	return low < set->count && memcmp(bytes, set->ranges[low].first, 16) >= 0;
 }
 
-void network_set_clear(struct network_set *set)
+void cidr_set_clear(struct cidr_set *set)
 {
 	free(set->ranges);
-	*set = (struct network_set) { 0 };
+	*set = (struct cidr_set) { 0 };
 }

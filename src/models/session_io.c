@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "models/turn.h"
+#include "models/session_io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,36 +24,36 @@
 /* Interval at which the unacknowledged bytes are summed up. */
 #define UNSENT_INTERVAL (USEC_PER_SEC / 2)
 
-int turn_open(struct turn *turn, size_t limit, unsigned pipes_max, struct stats_tally *tally)
+int session_io_open(struct session_io *io, size_t limit, unsigned pipes_max, struct local_stats *local_stats)
 {
-	*turn = (struct turn) { .limit = limit, .pipes_max = pipes_max, .tally = tally };
-	list_init(&turn->spare);
-	turn->scratch.size = limit < SCRATCH_MAX ? limit : SCRATCH_MAX;
-	turn->scratch.data = malloc(turn->scratch.size);
-	return turn->scratch.data ? 0 : -ENOMEM;
+	*io = (struct session_io) { .limit = limit, .pipes_max = pipes_max, .local_stats = local_stats };
+	list_init(&io->spare);
+	io->scratch.size = limit < SCRATCH_MAX ? limit : SCRATCH_MAX;
+	io->scratch.data = malloc(io->scratch.size);
+	return io->scratch.data ? 0 : -ENOMEM;
 }
 
 /* --- pipes ----------------------------------------------------------------------------- */
 
-static void pipe_free(struct turn *turn, struct turn_pipe *pipe)
+static void pipe_free(struct session_io *io, struct splice_pipe *pipe)
 {
 	close(pipe->in);
 	close(pipe->out);
 	free(pipe);
-	turn->pipes--;
+	io->pipes--;
 }
 
-static struct turn_pipe *pipe_make(struct turn *turn)
+static struct splice_pipe *pipe_make(struct session_io *io)
 {
-	struct turn_pipe *pipe;
+	struct splice_pipe *pipe;
 	int ends[2], size;
 
-	if (turn->pipes >= turn->pipes_max)
+	if (io->pipes >= io->pipes_max)
 		return NULL;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return NULL;
 	/* beyond the user's allowance of pipe memory it keeps its default size: pipe(7) */
-	size = fcntl(ends[0], F_SETPIPE_SZ, (int) (turn->limit < (1U << 20) ? turn->limit : 1U << 20));
+	size = fcntl(ends[0], F_SETPIPE_SZ, (int) (io->limit < (1U << 20) ? io->limit : 1U << 20));
 	if (size < 0)
 		size = fcntl(ends[0], F_GETPIPE_SZ);
 	pipe = malloc(sizeof *pipe);
@@ -67,78 +67,78 @@ static struct turn_pipe *pipe_make(struct turn *turn)
 	pipe->out = ends[0];
 	pipe->in = ends[1];
 	pipe->size = (size_t) size;
-	turn->pipes++;
+	io->pipes++;
 	return pipe;
 }
 
-static struct turn_pipe *pipe_take(struct turn *turn)
+static struct splice_pipe *pipe_take(struct session_io *io)
 {
-	struct turn_pipe *pipe;
+	struct splice_pipe *pipe;
 
-	if (list_empty(&turn->spare))
-		return pipe_make(turn);
-	pipe = LIST_ENTRY(turn->spare.prev, struct turn_pipe, link);
+	if (list_empty(&io->spare))
+		return pipe_make(io);
+	pipe = LIST_ENTRY(io->spare.prev, struct splice_pipe, link);
 	list_remove(&pipe->link);
 	return pipe;
 }
 
-static void pipe_give_back(struct turn *turn, struct session *session)
+static void pipe_give_back(struct session_io *io, struct session *session)
 {
-	list_append(&turn->spare, &session->pipe->link);
+	list_append(&io->spare, &session->pipe->link);
 	session->pipe = NULL;
 }
 
 /* Note whether the session moves bulk. */
-static void set_bulk(struct turn *turn, struct session *session, bool bulk)
+static void set_bulk(struct session_io *io, struct session *session, bool bulk)
 {
-	turn->bulk += (unsigned) bulk - (unsigned) session->bulk;
+	io->bulk += (unsigned) bulk - (unsigned) session->bulk;
 	session->bulk = bulk;
 }
 
-void turn_note_size(struct turn *turn, struct session *session, size_t n, size_t most)
+void session_io_note_size(struct session_io *io, struct session *session, size_t n, size_t most)
 {
-	set_bulk(turn, session, n == most || n >= BULK_MIN);
+	set_bulk(io, session, n == most || n >= BULK_MIN);
 }
 
-static void pipes_free_spare(struct turn *turn)
+static void pipes_free_spare(struct session_io *io)
 {
-	while (!list_empty(&turn->spare)) {
-		struct turn_pipe *pipe = LIST_ENTRY(turn->spare.next, struct turn_pipe, link);
+	while (!list_empty(&io->spare)) {
+		struct splice_pipe *pipe = LIST_ENTRY(io->spare.next, struct splice_pipe, link);
 
 		list_remove(&pipe->link);
-		pipe_free(turn, pipe);
+		pipe_free(io, pipe);
 	}
 }
 
-void turn_drop_pipe(struct turn *turn, struct session *session)
+void session_io_drop_pipe(struct session_io *io, struct session *session)
 {
-	set_bulk(turn, session, false);
+	set_bulk(io, session, false);
 	if (session->pipe && session->conn.piped == 0) {
-		pipe_give_back(turn, session);
+		pipe_give_back(io, session);
 	} else if (session->pipe) {
-		pipe_free(turn, session->pipe);
+		pipe_free(io, session->pipe);
 		session->pipe = NULL;
 	}
-	if (turn->bulk == 0)
-		pipes_free_spare(turn);
+	if (io->bulk == 0)
+		pipes_free_spare(io);
 }
 
-void turn_close(struct turn *turn)
+void session_io_close(struct session_io *io)
 {
-	pipes_free_spare(turn);
-	free(turn->scratch.data);
-	turn->scratch.data = NULL;
+	pipes_free_spare(io);
+	free(io->scratch.data);
+	io->scratch.data = NULL;
 }
 
 /* Read the pipe into memory of its own. */
-int turn_empty_pipe(struct turn *turn, struct session *session)
+int session_io_empty_pipe(struct session_io *io, struct session *session)
 {
 	struct conn *conn = &session->conn;
 	size_t n = conn->piped, got = 0;
 	uint8_t *data;
 
 	if (n == 0) {
-		turn_drop_pipe(turn, session);
+		session_io_drop_pipe(io, session);
 		return 0;
 	}
 	data = conn_restore_piped(conn);
@@ -155,11 +155,11 @@ int turn_empty_pipe(struct turn *turn, struct session *session)
 		}
 		got += (size_t) r;
 	}
-	pipe_give_back(turn, session);
+	pipe_give_back(io, session);
 	return 0;
 }
 
-/* --- one turn -------------------------------------------------------------------------- */
+/* --- one step -------------------------------------------------------------------------- */
 
 static bool is_again(int error)
 {
@@ -175,9 +175,9 @@ static void receive_ended(struct session *session, ssize_t n)
 		conn_error(&session->conn, errno);
 }
 
-static bool receive_to_memory(struct turn *turn, struct session *session)
+static bool receive_to_memory(struct session_io *io, struct session *session)
 {
-	struct span span = conn_landing(&session->conn, turn->scratch, turn->limit);
+	struct span span = conn_recv_buf(&session->conn, io->scratch, io->limit);
 	ssize_t n;
 
 	if (span.size == 0) {
@@ -191,31 +191,31 @@ static bool receive_to_memory(struct turn *turn, struct session *session)
 		return false;
 	}
 	conn_received(&session->conn, span.data, (size_t) n);
-	turn->tally->received += (uint64_t) n;
+	io->local_stats->received += (uint64_t) n;
 	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
-	if (span.data == turn->scratch.data)
-		turn_note_size(turn, session, (size_t) n, turn->scratch.size);
+	if (span.data == io->scratch.data)
+		session_io_note_size(io, session, (size_t) n, io->scratch.size);
 	return true;
 }
 
 /* Returns 1: moved something; 0: nothing to move; -EAGAIN: nothing that splice(2) can move, which stops at urgent data for
  * ever; -EINVAL: no pipe available, or the socket cannot splice. */
-static int receive_to_pipe(struct turn *turn, struct session *session)
+static int receive_to_pipe(struct session_io *io, struct session *session)
 {
-	size_t room = conn_room(&session->conn, turn->limit);
+	size_t room = conn_recv_window(&session->conn, io->limit);
 	ssize_t n;
 
 	if (room == 0)
 		return 0;
 	if (!session->pipe)
-		session->pipe = pipe_take(turn);
+		session->pipe = pipe_take(io);
 	if (!session->pipe)
 		return -EINVAL;
 	n = splice(session->watch.fd, NULL, session->pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n > 0) {
 		conn_pipe_received(&session->conn, (size_t) n);
-		turn->tally->received += (uint64_t) n;
-		set_bulk(turn, session, (size_t) n >= room / BULK_SHARE);
+		io->local_stats->received += (uint64_t) n;
+		set_bulk(io, session, (size_t) n >= room / BULK_SHARE);
 		return 1;
 	}
 	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
@@ -229,23 +229,23 @@ static int receive_to_pipe(struct turn *turn, struct session *session)
 	return 0;
 }
 
-static bool receive(struct turn *turn, struct session *session)
+static bool receive(struct session_io *io, struct session *session)
 {
 	int r;
 
 	if (session->choked)
 		return false;
 	if (session->conn.piped > 0 || (session->bulk && session->conn.owed == 0)) {
-		r = receive_to_pipe(turn, session);
+		r = receive_to_pipe(io, session);
 		if (r >= 0)
 			return r > 0;
 		if (r == -EINVAL)
-			set_bulk(turn, session, false);
+			set_bulk(io, session, false);
 	}
-	return receive_to_memory(turn, session);
+	return receive_to_memory(io, session);
 }
 
-static bool send_owed(struct turn *turn, struct session *session)
+static bool send_owed(struct session_io *io, struct session *session)
 {
 	struct conn *conn = &session->conn;
 	const uint8_t *data;
@@ -256,14 +256,14 @@ static bool send_owed(struct turn *turn, struct session *session)
 		if (n > 0)
 			conn_pipe_sent(conn, (size_t) n);
 	} else {
-		size_t owed = conn_owed(conn, &data);
+		size_t owed = conn_pending(conn, &data);
 
 		n = send(session->watch.fd, data, owed, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n > 0)
 			conn_sent(conn, (size_t) n);
 	}
 	if (n > 0) {
-		turn->tally->echoed += (uint64_t) n;
+		io->local_stats->echoed += (uint64_t) n;
 		session->choked = false;
 		return true;
 	}
@@ -272,28 +272,28 @@ static bool send_owed(struct turn *turn, struct session *session)
 	return false;
 }
 
-unsigned turn_step(struct turn *turn, struct session *session, bool readable, int64_t now)
+unsigned session_io_step(struct session_io *io, struct session *session, bool readable, int64_t now)
 {
 	struct conn *conn = &session->conn;
 	bool moved = false, eof = conn->eof, choked = session->choked;
 
 	if (readable)
-		moved = receive(turn, session);
+		moved = receive(io, session);
 	if (conn_owed_total(conn) > 0 && conn->reason == CONN_OPEN)
-		moved |= send_owed(turn, session);
+		moved |= send_owed(io, session);
 	if (session->pipe && conn->piped == 0)
-		pipe_give_back(turn, session);
+		pipe_give_back(io, session);
 	if (moved)
 		session_touch(session, now);
 	if (moved || conn->eof != eof || session->choked != choked || conn->reason != CONN_OPEN)
-		turn->tally->work++;
+		io->local_stats->work++;
 	(void) conn_keep(conn);
-	return conn_want(conn, turn->limit) & ~(session->choked ? (unsigned) CONN_RECV : 0);
+	return conn_want(conn, io->limit) & ~(session->choked ? (unsigned) CONN_RECV : 0);
 }
 
 /* --- the end of the service ------------------------------------------------------------ */
 
-void turn_drain(struct session *session)
+void session_io_drain(struct session *session)
 {
 	int unread = 0;
 
@@ -310,35 +310,35 @@ static unsigned unacknowledged(const struct session *session)
 	return ioctl(session->watch.fd, SIOCOUTQ, &unsent) < 0 || unsent < 0 ? 0 : (unsigned) unsent;
 }
 
-void turn_unsent_add(struct turn *turn, const struct session *session)
+void session_io_unsent_add(struct session_io *io, const struct session *session)
 {
-	if (turn->summing)
-		turn->unsent += unacknowledged(session);
+	if (io->summing)
+		io->unsent += unacknowledged(session);
 }
 
-void turn_unsent_publish(struct turn *turn, struct stats_slot *slot, int64_t now)
+void session_io_unsent_publish(struct session_io *io, struct stats_slot *slot, int64_t now)
 {
-	if (turn->summing)
-		atomic_store(&slot->unsent, turn->unsent);
-	turn->unsent = 0;
-	turn->summing = now >= turn->unsent_at;
-	if (turn->summing)
-		turn->unsent_at = now + UNSENT_INTERVAL;
+	if (io->summing)
+		atomic_store(&slot->unsent, io->unsent);
+	io->unsent = 0;
+	io->summing = now >= io->unsent_at;
+	if (io->summing)
+		io->unsent_at = now + UNSENT_INTERVAL;
 }
 
-bool turn_flushed(const struct turn *turn, const struct session *session)
+bool session_io_flushed(const struct session_io *io, const struct session *session)
 {
 	/* what a unix socket sent lies in the peer's queue already */
-	return conn_want(&session->conn, turn->limit) == CONN_LINGER &&
+	return conn_want(&session->conn, io->limit) == CONN_LINGER &&
 	       (session->peer.family == AF_UNIX || unacknowledged(session) == 0);
 }
 
-bool turn_linger(const struct turn *turn, struct session *session)
+bool session_io_linger(const struct session_io *io, struct session *session)
 {
 	char unread[16 << 10]; /* not written to: see MSG_TRUNC in tcp(7) */
 	ssize_t n = 1;
 
-	if (turn->flush)
+	if (io->flush)
 		return false;
 	/* what a unix socket sent lies in the peer's queue already, which our close does not touch */
 	if (session->peer.family == AF_UNIX) {
@@ -351,7 +351,7 @@ bool turn_linger(const struct turn *turn, struct session *session)
 		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;
 	}
-	for (size_t got = 0; n > 0 && got < TURN_LINGER_MAX; got += sizeof unread)
+	for (size_t got = 0; n > 0 && got < LINGER_DISCARD_MAX; got += sizeof unread)
 		n = recv(session->watch.fd, unread, sizeof unread, MSG_TRUNC | MSG_DONTWAIT);
 	/* a reset must not take the place of the FIN just because the client goes on sending */
 	if (n > 0 && !session->lingering) {
