@@ -1,4 +1,4 @@
-/* main.c - from arguments and configuration to the supervisor; holds the only exit */
+/* main.c - read arguments and configuration, then run the supervisor; the only caller of exit() */
 #include <config.h>
 
 #include <errno.h>
@@ -19,10 +19,10 @@
 #include "daemon/supervisor.h"
 #include "models/model.h"
 
-/* More than systemd ever passes (FileDescriptorStoreMax and sockets). */
+/* More descriptors than systemd ever passes (FileDescriptorStoreMax and sockets). */
 #define PASSED_MAX 1024
 
-/* Whatever is opened must not become somebody's standard error. */
+/* Open descriptors 0 to 2 where they are closed, so that no later open() returns one of them. */
 static void open_missing_standard_streams(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -43,8 +43,8 @@ static void print_version(void)
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 
-/* What goes wrong before there is a log: where standard error is the journal, which would take it for
- * information, there with what makes it findable; on standard error otherwise. */
+/* Report errors that occur before the log is open: to the journal, with message id and priority, where
+ * standard error is connected to it; to standard error otherwise. */
 static void tell_errors(const struct conf_errors *errors, int priority, enum event event)
 {
 	if (!log_stderr_is_journal()) {
@@ -56,7 +56,7 @@ static void tell_errors(const struct conf_errors *errors, int priority, enum eve
 		log_event(priority, event, "%s", errors->lines[i]);
 }
 
-/* The same for wrong usage. */
+/* Parse the command line. Errors go where log_errors() sends them. */
 static int parse(struct options *options, int argc, char *argv[])
 {
 	char *text = NULL;
@@ -73,7 +73,7 @@ static int parse(struct options *options, int argc, char *argv[])
 	return r;
 }
 
-/* Whether nothing is wrong but an option of the command line, which makes the configuration impossible. */
+/* Whether every error comes from an option of the command line. */
 static bool command_line_is_to_blame(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
@@ -82,7 +82,7 @@ static bool command_line_is_to_blame(const struct conf_errors *errors)
 	return true;
 }
 
-/* Read and check; 0 or the exit status, with the mistakes printed. */
+/* Read and check the configuration. Returns 0, or the exit status after reporting the errors. */
 static int read_conf(struct conf **conf, const struct options *options)
 {
 	struct conf_errors errors = { 0 };
@@ -103,12 +103,13 @@ static int run_daemon(struct conf *conf, struct options *options)
 	int passed[PASSED_MAX], r;
 	struct fdstore store;
 
-	/* a reload reads the same file, wherever the working directory is then */
+	/* absolute, because a reload reads the file again from another working directory */
 	if (realpath(options->path, path))
 		options->path = path;
 	signals_reset();
 	r = fdstore_collect(&store, &errors);
-	/* other descriptors that were inherited are of no use, and could push ours out of an fd_set (select(2)) */
+	/* other inherited descriptors are not used, and could push descriptors of echod out of an fd_set
+	 * (select(2)) */
 	daemonize_close_others(passed, fdstore_descriptors(&store, passed, PASSED_MAX));
 	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);

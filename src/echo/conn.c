@@ -43,9 +43,9 @@ size_t conn_owed_total(const struct conn *conn)
 	return (size_t) conn->owed + conn->piped;
 }
 
-/* Whether own memory is as large as it may be and full to its end, with what is owed still too
- * long to be moved to its start. The room in front of it must not be offered: a driver that
- * waits for input would be woken for bytes that it can put nowhere, again and again. */
+/* Whether own memory has its maximum size, is full to its end, and holds too many owed bytes to move them to
+ * its start. The free bytes before the owed ones must not be offered then: a driver that waits for input
+ * would be woken again and again for bytes that it cannot store. */
 static bool memory_is_stuck(const struct conn *conn, size_t limit)
 {
 	const struct conn_memory *memory = conn->memory;
@@ -81,15 +81,14 @@ unsigned conn_want(const struct conn *conn, size_t limit)
 	return want;
 }
 
-/* Make room for more behind what is owed in own memory; as much as there was remains where
- * there is none to be had. */
+/* Make room behind the owed bytes in own memory. Leaves it unchanged where that is not possible. */
 static void memory_grow(struct conn *conn, size_t limit)
 {
 	struct conn_memory *memory = conn->memory, *larger;
 	size_t start = (size_t) (conn->data - memory->bytes);
 	size_t size = memory->size;
 
-	/* moving no more than was sent since keeps the cost of moving below that of sending */
+	/* moving at most as many bytes as were sent since the last move keeps moving cheaper than sending */
 	if (start >= conn->owed && start > 0) {
 		memcpy(memory->bytes, conn->data, conn->owed);
 		conn->data = memory->bytes;
@@ -222,7 +221,7 @@ static struct conn_memory *memory_make(size_t need)
 	size_t size = need > MEMORY_MIN ? need : MEMORY_MIN;
 	struct conn_memory *memory = malloc(sizeof *memory + size);
 
-	/* not a byte more: `need` may be all that is allowed */
+	/* exactly `need`, which may be the limit */
 	if (memory)
 		memory->size = (uint32_t) size;
 	return memory;

@@ -22,8 +22,8 @@ static struct in6_addr addr_bits(const struct addr *addr)
 
 /* --- addresses ------------------------------------------------------------------------- */
 
-/* Multicast, the limited broadcast, and "this host" of IPv4 (RFC 1122, 3.2.1.3) and IPv6. Other
- * broadcasts look like any address; the kernel knows them (struct dgram, `local`). */
+/* Whether the address is none of: multicast, limited broadcast, "this host" (RFC 1122, 3.2.1.3), "::".
+ * Directed broadcasts cannot be recognized by their bits; struct dgram's `local` shows them. */
 static bool is_unicast(const struct in6_addr *bits)
 {
 	const uint8_t *in = &bits->s6_addr[12];
@@ -59,8 +59,8 @@ static bool is_denied(const struct dgram_rules *rules, const struct addr *source
 	return rules->allow->count > 0 && !cidr_set_match(rules->allow, source);
 }
 
-/* Whether one of our own sockets may have sent it: all of them, on whatever host, since what
- * listens on this port elsewhere is likely to be another echo service. */
+/* Whether the source may be one of this daemon's own sockets. A port of this daemon at another host counts as
+ * well, because the same service is likely to listen there. */
 static enum stats_counter guard_own(const struct dgram_rules *rules, const struct dgram *dgram,
                                     const struct in6_addr *source)
 {
@@ -111,7 +111,7 @@ enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgr
 	verdict = guard_own(rules, dgram, &source);
 	if (verdict != DGRAM_ANSWER)
 		return verdict;
-	/* nobody can be answered at port 0 */
+	/* port 0 cannot be a destination */
 	if (is_low(port) && (port == 0 || !cidr_set_match(rules->trusted, &dgram->source)))
 		return STAT_UDP_LOW_PORT;
 	if (dgram->hops >= 0 && dgram->hops <= DGRAM_HOPS_STEP)
@@ -119,7 +119,7 @@ enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgr
 	return DGRAM_ANSWER;
 }
 
-/* An IPv4 source that is link-local, or either end where IPv6 is. */
+/* An IPv4 source that is link-local, or an IPv6 source or destination that is. */
 static bool is_link_local(const struct dgram *dgram)
 {
 	if (dgram->source.sa.sa_family == AF_INET)

@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 
-/* Since Linux 5.1 and 6.10; their numbers are the same on every architecture. */
+/* Since Linux 5.1 and 6.10; the numbers are the same on every architecture. */
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -20,47 +20,49 @@
 #define __NR_mseal 462
 #endif
 
-/* No hardware counts faster, per second. A counter that has is a sign of memory that was overwritten. */
+/* Maximum rates, per second, above those of any hardware. A counter above them shows overwritten memory. */
 #define EVENTS_MAX UINT64_C(10000000)
 #define BYTES_MAX UINT64_C(1000000000000)
 
-/* Of what the supervisor has seen in a slot, the last time that it was plausible. */
+/* The supervisor's private copy of a slot, of the last time that its values were plausible. */
 struct seen {
 	uint64_t counters[STATS_COUNT];
 	uint32_t heartbeats; /* at the last scoreboard_crew_alive() */
 };
 
-/* The file of a crew, mapped twice, and how it is divided. Segments begin at a page. */
+/* The file of a crew, mapped twice, and its layout. Segments begin at a page. */
 struct file {
 	char *writable;
 	const char *readable;
-	int fd; /* to free its pages; -1: that cannot be done */
+	int fd; /* to free its pages; -1: not possible */
 	bool used;
 	struct scoreboard_layout layout;
-	size_t process_size, reader_size; /* of a segment; the latter also of a child process */
+	size_t process_size, reader_size; /* of a segment; reader_size also of a child process */
 	size_t readers_at, children_at;
-	size_t admission_at; /* of struct admission_process in a segment */
-	unsigned children;   /* of which slots have been used */
-	struct seen *seen;   /* by worker; mapped, so that only what is used costs memory, and only until the crew ends */
+	size_t admission_at; /* offset of struct admission_process in a segment */
+	unsigned children;   /* number of child slots used so far */
+	struct seen *seen;   /* by worker; mapped, so that only used pages cost memory, and only until the
+	                      * crew ends */
 	size_t seen_size;
-	bool *begun;         /* by process: its slots are not those of an earlier crew any more */
+	bool *begun;         /* by process: whether its slots were cleared after the end of an earlier crew */
 	int64_t started;
 };
 
 struct scoreboard {
 	struct scoreboard_shared *shared;
 	const struct scoreboard_shared *view;
-	size_t page, size; /* size: of a crew's file */
+	size_t page, size; /* size: of the file of a crew */
 	struct file files[SCOREBOARD_CREWS];
-	unsigned count; /* files that there are */
+	unsigned count; /* number of files */
 	struct stats_slot own;
-	uint64_t retired[STATS_COUNT]; /* of crews that have ended */
-	uint64_t last[STATS_COUNT];    /* the last total */
+	uint64_t retired[STATS_COUNT]; /* counters of ended crews */
+	uint64_t last[STATS_COUNT];    /* the previous total */
 };
 
 /* --- memory ----------------------------------------------------------------------------- */
 
-/* Where files cannot have that size (RLIMIT_FSIZE): memory without a name, which cannot be sealed. */
+/* Anonymous shared memory, which cannot be sealed, where files of that size are not allowed
+ * (RLIMIT_FSIZE). */
 static int map_unsealed(char **writable, const char **readable, size_t size)
 {
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *twin;
@@ -78,7 +80,8 @@ static int map_unsealed(char **writable, const char **readable, size_t size)
 	return 0;
 }
 
-/* A read-only description of the file `fd`: what is mapped with it cannot be made writable. -1 where there is no /proc. */
+/* Open the file `fd` read-only: a mapping of that description cannot be made writable. Returns -1 where there
+ * is no /proc. */
 static int open_readable(int fd)
 {
 	char path[32];
@@ -87,8 +90,8 @@ static int open_readable(int fd)
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Make a file of `size` bytes and map it twice. `*hole_fd` (NULL: not wanted) is a descriptor with which its pages can be
- * freed, or -1: with F_SEAL_FUTURE_WRITE, which does without /proc, the kernel does not free pages. */
+/* Make a file of `size` bytes and map it twice. `hole_fd` is NULL, or is set to a descriptor with which pages
+ * can be freed, or to -1: with F_SEAL_FUTURE_WRITE, the way without /proc, the kernel does not free pages. */
 static int map_twice(char **writable, const char **readable, size_t size, int *hole_fd)
 {
 	int fd = memfd_create("echod-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING), read_fd = -1, r = 0;
@@ -102,7 +105,7 @@ static int map_twice(char **writable, const char **readable, size_t size, int *h
 	if (hole_fd)
 		read_fd = open_readable(fd);
 	first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	/* before Linux 5.1 the other mapping is only protected as long as its process does not want to write it */
+	/* before Linux 5.1 a process can make the second mapping writable again with mprotect(2) */
 	if (read_fd >= 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
 		(void) fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 	if (first != MAP_FAILED)
@@ -129,7 +132,7 @@ static size_t round_up(size_t size, size_t to)
 	return (size + to - 1) / to * to;
 }
 
-/* The number of entries of a table: a power of two, twice as many as there are connections. */
+/* Number of entries of a table: a power of two, at least twice the number of connections. */
 static uint32_t table_entries(uint32_t capacity)
 {
 	uint32_t entries = 4;
@@ -139,13 +142,13 @@ static uint32_t table_entries(uint32_t capacity)
 	return entries;
 }
 
-/* Room for the largest crew of any model. */
+/* Size of a file: enough for the largest crew of any model. */
 static size_t file_size(size_t page, uint32_t capacity)
 {
 	size_t slots = (size_t) (CONF_WORKERS_MAX + 8) * (page > sizeof(struct stats_slot) ? page : sizeof(struct stats_slot));
 	size_t table = (size_t) table_entries(capacity) * sizeof(struct admission_source);
 
-	/* of 4 GiB of addresses, files and their twins must leave most to others */
+	/* 4 GiB of address space: leave most of it to other mappings */
 	if (sizeof(void *) == 4)
 		return 32U << 20;
 	return round_up(slots + table, page);
@@ -179,7 +182,7 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 			break;
 		scoreboard->count++;
 	}
-	if (scoreboard->count < 3) /* one that serves, its successor, and one that still drains */
+	if (scoreboard->count < 3) /* the serving crew, its successor, and one that still drains */
 		return r;
 	return admission_open(&scoreboard->shared->admission);
 }
@@ -240,7 +243,7 @@ static unsigned crew_workers(const struct scoreboard_layout *layout)
 	return layout->processes * layout->threads + layout->readers;
 }
 
-/* Divide the file; false where the layout does not fit. */
+/* Compute the offsets of the file's parts; false where the layout does not fit. */
 static bool file_divide(const struct scoreboard *scoreboard, struct file *file, uint32_t *sources)
 {
 	const struct scoreboard_layout *layout = &file->layout;
@@ -253,7 +256,7 @@ static bool file_divide(const struct scoreboard *scoreboard, struct file *file, 
 		file->process_size = round_up(file->admission_at + sizeof(struct admission_process) + table, page);
 		file->reader_size = round_up(sizeof(struct stats_slot), page);
 		if (file->process_size > scoreboard->size / layout->processes && *sources > 1024)
-			continue; /* 32 bit: then the table bounds the number of connections */
+			continue; /* 32 bit: the table then bounds the number of connections */
 		break;
 	}
 	if (file->process_size > scoreboard->size / layout->processes)
@@ -310,13 +313,13 @@ struct admission_process *scoreboard_admission(const struct scoreboard *scoreboa
 	return (struct admission_process *) (void *) (file->writable + segment_at(file, process) + file->admission_at);
 }
 
-/* Workers whose slots are worth a look: all of the crew's processes, and the children that there have been. */
+/* Number of workers whose slots are in use: those of the crew's processes, and children created so far. */
 static unsigned workers_used(const struct file *file)
 {
 	return crew_workers(&file->layout) + file->children;
 }
 
-/* Ask the parent of the children how many slots it has used. */
+/* Read from the slot of the children's parent how many child slots it has used. */
 static void update_children(struct file *file)
 {
 	uint32_t children = file->layout.children > 0 ? atomic_load(&slot_at(file, 0)->children) : 0;
@@ -348,8 +351,8 @@ bool scoreboard_is_plausible(const struct stats_slot *slot, int64_t started, int
 	return true;
 }
 
-/* Look at the counters of a slot. Where one is impossible, none of them is believed, nor anything else in the slot:
- * returns false. */
+/* Copy the counters of a slot. Returns false, and copies nothing, where a counter is impossible; then no
+ * other value of the slot may be trusted either. */
 static bool slot_look(const struct file *file, unsigned index, int64_t now)
 {
 	const struct stats_slot *slot = slot_at(file, index);
@@ -367,7 +370,7 @@ static bool slot_look(const struct file *file, unsigned index, int64_t now)
 	return true;
 }
 
-/* Connections of a worker by what it has counted, of which the others have ended or were handed over. */
+/* Number of live connections, computed from the counters. */
 static uint64_t live_by_counters(const uint64_t counters[static STATS_COUNT])
 {
 	uint64_t came = counters[STAT_ACCEPTED] + counters[STAT_TAKEN_OVER];
@@ -396,7 +399,8 @@ static enum stats_slot_state slot_state(const struct file *file, unsigned index)
 	return state == SLOT_READY ? SLOT_READY : state == SLOT_STARTING ? SLOT_STARTING : SLOT_FREE;
 }
 
-/* The process of the slot has ended: its successor counts on from what was plausible. Returns the connections it served. */
+/* Free the slot of a process that has ended and restore plausible counters, from which a new process counts
+ * on. Returns the number of connections that it was serving. */
 static uint32_t slot_end(struct file *file, unsigned index)
 {
 	struct stats_slot *slot = slot_at(file, index);
@@ -531,7 +535,8 @@ void scoreboard_crew_close(struct scoreboard *scoreboard, unsigned crew)
 		(void) fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t) scoreboard->size);
 }
 
-/* The first worker of the process, and how many there are in its segment but for children. */
+/* Sets `*first` to the first worker of the process. Returns the number of workers in its segment without
+ * children. */
 static unsigned process_workers(const struct file *file, unsigned process, unsigned *first)
 {
 	const struct scoreboard_layout *layout = &file->layout;
@@ -572,7 +577,7 @@ uint32_t scoreboard_process_end(struct scoreboard *scoreboard, unsigned crew, un
 	update_children(file);
 	for (unsigned i = first; i < first + count; i++)
 		live += slot_end(file, i);
-	/* its threads end with it */
+	/* threads end with their process */
 	if (process == 0 && !file->layout.child_processes)
 		for (unsigned i = crew_workers(&file->layout); i < workers_used(file); i++)
 			live += slot_end(file, i);
@@ -648,7 +653,7 @@ static void unmap(char *from, char *to)
 		munmap(from, (size_t) (to - from));
 }
 
-/* Where the kernel knows it, the mapping can be neither moved, grown nor removed. */
+/* Seal the mapping where the kernel can: then it can be neither moved, grown nor removed. */
 static void seal(char *from, size_t size)
 {
 	(void) syscall(__NR_mseal, from, size, 0UL);
@@ -671,7 +676,7 @@ void scoreboard_enter(const struct scoreboard *scoreboard, unsigned crew, unsign
 		seal(from, (size_t) (to - from));
 		return;
 	}
-	/* the rest is its children's; it is not sealed, for each of them gives all but its own part up */
+	/* the rest belongs to the children; not sealed, because each child unmaps all but its own part */
 	unmap(to, file->writable + file->children_at);
 	unmap(file->writable + file->children_at + file->layout.children * file->reader_size, end);
 }

@@ -16,7 +16,7 @@ static uint32_t sum_add(uint32_t sum, const uint8_t *bytes, size_t size)
 	return sum;
 }
 
-/* Over a record of `size` bytes. */
+/* The checksum of a record of `size` bytes. */
 static uint32_t state_check(const void *record, size_t size)
 {
 	const uint8_t *bytes = record;
@@ -35,7 +35,7 @@ void state_encode(struct state *state, const struct conn *conn, const struct pee
 	state->owed = (uint32_t) conn_owed_total(conn);
 	state->echoed = conn->echoed;
 	state->since = conn->since;
-	/* drivers count activity in ticks rounded down */
+	/* drivers round activity down to ticks */
 	state->active = active < conn->since ? conn->since : active;
 	memcpy(state->address, peer->address, sizeof state->address);
 	state->scope = peer->scope;

@@ -1,11 +1,11 @@
-/* state.h - the state of a connection as it is handed over: to another worker, model, process or version
+/* state.h - the record of a connection that is handed over: to another worker, model, process or version
  *
- * A record of a fixed layout (native byte order: it never leaves the machine). The connection's descriptor and the
- * bytes owed travel beside it (handover.h, pack.h). Pure; any thread.
+ * The layout is fixed (native byte order, because a record never leaves the machine). The connection's
+ * descriptor and its owed bytes travel beside it (handover.h, pack.h). Pure; any thread.
  *
- * How the layout may change: a field that an older reader may ignore is appended to struct state, and reads as 0 where
- * an older writer did not write it. Where ignoring it would be wrong, the writer also sets a new bit of `flags`: a
- * reader refuses bits that it does not know. Only a change that is neither needs another STATE_VERSION.
+ * How to change the layout: append a field to struct state if older readers may ignore it; it reads as 0
+ * where an older writer did not write it. Where ignoring it would be wrong, the writer also sets a new bit of
+ * `flags`: a reader refuses unknown bits. Any other change needs a new STATE_VERSION.
  */
 #ifndef ECHOD_ECHO_STATE_H
 #define ECHOD_ECHO_STATE_H
@@ -19,26 +19,26 @@
 #define STATE_MAGIC UINT32_C(0x65636864) /* "echd" */
 #define STATE_VERSION 2
 
-/* Bytes of a record, of this version and of later ones. The socket buffers of the queue are charged 768 bytes for a
- * message of up to 192 bytes, and much more for a longer one. */
+/* Size of a record in bytes, of this version and of later ones. The kernel charges the socket buffers of the
+ * queue 768 bytes for a message of up to 192 bytes, and much more for a longer one. */
 #define STATE_SIZE_MIN 72U
 #define STATE_SIZE_MAX 192U
 
-/* More than any connection owes: twice the largest buffer-size. */
+/* Twice the largest buffer-size: more than any connection owes. */
 #define STATE_OWED_MAX (UINT32_C(32) << 20)
 
-/* Set by the writer, checked by the reader, which trusts nothing in it. */
+/* Set by the writer. The reader checks every field. */
 struct state {
 	uint32_t magic;
 	uint16_t version;
-	uint16_t size;     /* of the record */
-	uint32_t check;    /* over all of the record but this field: it tells damage, not malice */
+	uint16_t size;     /* bytes of the record */
+	uint32_t check;    /* over the record without this field: detects damage, not forgery */
 	uint32_t flags;    /* STATE_* */
-	uint32_t owed;     /* bytes owed, which travel in a file */
+	uint32_t owed;     /* bytes owed; they travel in a file */
 	uint32_t scope;
 	uint64_t echoed;
 	int64_t since;     /* clock_usec() */
-	int64_t active;    /* clock_usec() of the last movement */
+	int64_t active;    /* clock_usec() of the last byte sent or received */
 	uint8_t address[16];
 	uint16_t port;
 	uint16_t family;
@@ -49,16 +49,16 @@ _Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <=
 
 #define STATE_EOF 1U
 
-/* Describe `conn` in `*state`. */
+/* Fill `*state` from `conn`. */
 void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active);
 
-/* The size of the record that begins with these `size` bytes, where it is one of this version and complete. Returns it;
- * -EINVAL (damaged), or -ENOTSUP (another version). */
+/* Check the header of a record at the beginning of `size` bytes. Returns the size of the record, -EINVAL
+ * (damaged or incomplete), or -ENOTSUP (another version). */
 int state_size(const void *bytes, size_t size);
 
-/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*active` and `*owed`
- * (bytes to be read from the file that travelled along).
- * Returns 0, or -EINVAL (damaged) or -ENOTSUP (another version), with nothing filled in. */
+/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*active`
+ * and `*owed` (number of bytes to read from the file that came with the record). Returns 0, or -EINVAL
+ * (damaged) or -ENOTSUP (another version) with nothing filled in. */
 int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer, int64_t *active,
                  uint32_t *owed);
 

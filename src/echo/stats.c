@@ -18,7 +18,7 @@ void stats_slot_free(struct stats_slot *slot)
 	atomic_store(&slot->live, 0);
 	atomic_store(&slot->unsent, 0);
 	atomic_store(&slot->pid, 0);
-	/* last: from here on it may be another's */
+	/* must be last: afterwards another worker may use the slot */
 	atomic_store(&slot->state, SLOT_FREE);
 }
 

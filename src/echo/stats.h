@@ -1,8 +1,9 @@
-/* stats.h - what echod counts: a slot for each worker, and the metrics that are made of them
+/* stats.h - counters: a slot for each worker, and the metrics made from them
  *
- * A worker adds to its own slot, which lies in memory that its process shares with the supervisor (scoreboard.h). Every
- * counter is a lock-free atomic that only grows, also when its slot goes to another worker: so totals survive a worker
- * that is killed at any point. STATUS=, the SIGUSR1 line and the metrics file all come from scoreboard_total().
+ * A worker adds to its own slot in memory that its process shares with the supervisor (scoreboard.h). Every
+ * counter is a lock-free atomic that only grows, also when its slot passes to another worker, so totals
+ * survive a worker that is killed at any point. STATUS=, the SIGUSR1 line and the metrics file are all made
+ * from scoreboard_total().
  */
 #ifndef ECHOD_ECHO_STATS_H
 #define ECHOD_ECHO_STATS_H
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-/* Every counter, once: identifier, metric name, label set or "", help. Rows of one metric stand together. */
+/* The table of counters: identifier, metric name, label set or "", help. Rows of one metric are adjacent. */
 #define STATS_COUNTERS(X) \
 	X(STAT_ACCEPTED, "connections_accepted", "", "Connections accepted") \
 	X(STAT_ENDED_EOF, "connections_ended", "reason=\"eof\"", "Connections ended, by reason") \
@@ -56,18 +57,18 @@ enum stats_counter {
 
 enum stats_slot_state { SLOT_FREE, SLOT_STARTING, SLOT_READY };
 
-/* One worker's. Written by its process; what others read from it they check: scoreboard.h. */
+/* The slot of a worker. Written by its process; readers check the values (scoreboard.h). */
 struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;     /* connections being served */
-	_Atomic uint32_t heartbeats;    /* heartbeat */
-	_Atomic uint64_t unsent;   /* draining: bytes in the kernel that clients have not taken yet */
-	_Atomic int32_t pid;       /* a child's process; a hint that must be checked, 0: none */
+	_Atomic uint32_t heartbeats;    /* increased while the worker's loop goes on */
+	_Atomic uint64_t unsent;   /* draining: bytes in the kernel that clients have not acknowledged yet */
+	_Atomic int32_t pid;       /* process id of a child, a hint that must be checked; 0: none */
 	_Atomic uint32_t state;    /* enum stats_slot_state */
-	_Atomic uint32_t children; /* of a worker that makes others: how many of their slots it has ever used */
+	_Atomic uint32_t children; /* of a worker that creates others: number of child slots used so far */
 } __attribute__((aligned(64)));
 
-/* What a worker counts on its way; published once in each iteration. */
+/* Counters local to a worker, added to its slot once in each iteration. */
 struct local_stats {
 	uint64_t received, echoed;
 	uint64_t work; /* never cleared: steps of any kind, see base/idle.h */
@@ -83,15 +84,15 @@ static inline void stats_beat(struct stats_slot *slot)
 	atomic_fetch_add_explicit(&slot->heartbeats, 1, memory_order_relaxed);
 }
 
-/* The worker in the slot accepts, or serves. That is its first sign of life: whoever looks before it has come to give
- * another must not take it for hung. */
+/* Mark the worker as serving. Counts as a heartbeat, so that a check before the first regular heartbeat does
+ * not find the worker hung. */
 static inline void stats_slot_ready(struct stats_slot *slot)
 {
 	stats_beat(slot);
 	atomic_store(&slot->state, SLOT_READY);
 }
 
-/* Add the local_stats to the slot and clear it. */
+/* Add `local_stats` to the slot and clear them. */
 static inline void stats_publish(struct stats_slot *slot, struct local_stats *local_stats)
 {
 	if (local_stats->received) {
@@ -104,7 +105,7 @@ static inline void stats_publish(struct stats_slot *slot, struct local_stats *lo
 	}
 }
 
-/* Make the slot of a child free for another one, which counts on from where it is. */
+/* Free the slot of a child. The next child continues its counters. */
 void stats_slot_free(struct stats_slot *slot);
 
 /* Sums over all workers at one moment. */

@@ -22,7 +22,7 @@ static int file_make(void)
 	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 	int fd = memfd_create("udp-rate", flags | MFD_NOEXEC_SEAL);
 
-	/* a kernel that does not know the flag refuses it */
+	/* a kernel without this flag refuses it */
 	if (fd < 0 && errno == EINVAL)
 		fd = memfd_create("udp-rate", flags);
 	return fd < 0 ? -errno : fd;
@@ -68,7 +68,7 @@ void udp_ratelimit_unmap(struct udp_ratelimit *udp_ratelimit)
 
 uint64_t udp_ratelimit_hash(const struct udp_ratelimit *udp_ratelimit, const struct addr *source)
 {
-	/* a family, and as many bytes of the address as name the network */
+	/* the address family, then the bytes of the network prefix */
 	unsigned char network[8] = { 0 };
 
 	if (source->sa.sa_family == AF_INET) {
@@ -93,7 +93,7 @@ unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, 
 	now *= NSEC_PER_USEC;
 	full = now + interval * rate;
 	begin = *cell > now ? *cell : now;
-	/* later than this is no time that udp_ratelimit_take() writes */
+	/* a later time was not written by this function */
 	if (begin > full)
 		begin = full;
 	left = (full - begin) / interval;
