@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # The Debian package, built as README.source there says: from the release tarball and nothing else.
 #
 #   make deb           deb/echod_VERSION-1_ARCHITECTURE.deb

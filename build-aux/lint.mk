@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: ISC
 # Static checks; each can be run alone. They need a configured build for config.h.
 
 lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR=\"/etc\"
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
 	grep -rlE '^.! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
-lint: lint-lists lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+lint: lint-lists lint-spdx lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
 lint-cppcheck:
 	find $(srcdir)/src -name '*.c' | sort | xargs cppcheck --quiet -j 2 --std=c11 --error-exitcode=1 \
@@ -37,3 +38,12 @@ lint-lists:
 		{ echo "$$file is in no list"; status=1; }; \
 	done; exit $$status
 .PHONY: lint-lists
+
+# The first or second line of each source names the licence (https://spdx.dev/learn/handling-license-info/).
+lint-spdx:
+	@cd $(srcdir) && status=0; \
+	for file in `find src tests build-aux etc man m4 systemd -name '*.[ch]' -o -name '*.py' -o -name '*.mk' -o -name '*.m4'` \
+		`grep -rlE '^.!' --exclude-dir=corpus tests build-aux/debian etc bootstrap .ci` Makefile.am configure.ac; do \
+		head -n 2 $$file | grep -q 'SPDX-License-Identifier: ISC' || { echo "$$file: no SPDX-License-Identifier"; status=1; }; \
+	done; exit $$status
+.PHONY: lint-spdx

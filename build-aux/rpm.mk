@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # The RPM package, from the release tarball. On Debian, whose packages rpm does not see, RPMFLAGS=--nodeps is needed.
 #
 #   make rpm RPMFLAGS=--nodeps      rpm/RPMS/ARCHITECTURE/echod-VERSION-1.ARCHITECTURE.rpm

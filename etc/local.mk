@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # echod.conf belongs to the operator once it is installed: an existing one is never replaced,
 # and only one that nobody has edited is removed by "make uninstall".
 

@@ -1,3 +1,4 @@
+dnl SPDX-License-Identifier: ISC
 # echod.m4 - the checks that configure.ac repeats
 
 # ECHOD_COMPILER_FLAGS(VARIABLE, FLAGS)

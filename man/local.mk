@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Manual pages
 
 dist_man_MANS += \

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # echod: everything but main() is in libechod.a, so that the unit tests link the same objects.
 
 noinst_LIBRARIES += libechod.a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* main.c - read arguments and configuration, then run the supervisor; the only caller of exit() */
 #include <config.h>
 

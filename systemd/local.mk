@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Units, the user they run as, and the message catalog. systemd reads all three below /usr/lib and
 # /usr/local/lib alike, so they follow the prefix.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Options and fixtures of all suites; README.md describes them.
 
 Every test that asks for `model` runs once for each concurrency model, or for those of its marker

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* coverage.c - in a --enable-coverage build, _exit() writes the counts that it would lose
  *
  * Workers end with _exit(), as forked children must. The linker (--wrap=_exit) sends that here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Tests speak TAP, so that "make check" counts each one.
 #
 #   make check              all suites

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* clock.h - time as echod counts it
  *
  * Microseconds of CLOCK_MONOTONIC (clock_gettime(2)): it never jumps and is the same for

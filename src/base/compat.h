@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* compat.h - system calls that an older libc or kernel lacks
  *
  * echod works with glibc 2.31 and Linux 5.10. Each function here says what it replaces there. Any thread.

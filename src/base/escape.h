@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* escape.h - text for logs and notifications, where a control character would begin another line or assignment */
 #ifndef ECHOD_BASE_ESCAPE_H
 #define ECHOD_BASE_ESCAPE_H

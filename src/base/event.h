@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* event.h - the kinds of event echod logs, each with the MESSAGE_ID it carries in the journal
  *
  * One row an event: name and a 128-bit identifier that never changes once released. The

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fdpass.h - messages with descriptors over a unix socket (SCM_RIGHTS, see unix(7))
  *
  * Whatever arrives is treated as hostile: no descriptor that arrives is leaked, however many came and in whatever

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* idle.h - detect wake-ups that lead to nothing
  *
  * A level-triggered wait returns at once for as long as a descriptor is ready. If the handler of its event reads, writes or

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* list.h - an intrusive doubly linked ring
  *
  * A head is an empty ring pointing at itself; an entry is embedded in what it links. No

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* log.h - the only user of the journal, syslog(3) and standard error
  *
  * The supervisor writes to the target. Worker processes never do: after log_relay_to() their

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* log_budget.h - share a number of log lines fairly among the sources that cause them
  *
  * In each interval a source may cause at most `share` lines, all sources together at most `all`. So a flood from one source

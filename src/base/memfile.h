@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* memfile.h - files in memory that are passed to other processes (memfd_create(2))
  *
  * Any thread. Positions and sizes are bytes.

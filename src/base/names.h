@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* names.h - help with misspelt names */
 #ifndef ECHOD_BASE_NAMES_H
 #define ECHOD_BASE_NAMES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* notify.h - messages to the service manager; the only user of sd_notify(3)
  *
  * Supervisor only. Without NOTIFY_SOCKET every function does nothing and returns 0. A service manager that does

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* pool.h - many objects of one size, densely
  *
  * Objects lie in chunks of POOL_CHUNK bytes without a header of their own; a chunk in which

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* processors.h - the number of processors that this process may use
  *
  * Limited by the scheduler's affinity mask (sched_getaffinity(2)) and by the CPU quota of the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* quote.h - text from outside, made fit for a message
  *
  * Pure; any thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* ratelimit.h - at most so many events in so long, with a count of the rest
  *
  * May lie in shared memory and be used by many processes and threads at once: every field is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* sandbox.h - what a worker process may do: no capabilities, no new privileges, and only the system calls of its model
  *
  * A worker process handles bytes of strangers and needs little for it. sandbox_enter() takes everything else from it, with or

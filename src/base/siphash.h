@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* siphash.h - a keyed hash for tables whose keys strangers choose (SipHash-2-4, Aumasson and Bernstein 2012)
  *
  * Without the key nobody can find keys that share a bucket. Pure; any thread.

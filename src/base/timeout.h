@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* timeout.h - limit the time of a call that may block
  *
  * For calls that cannot be asked not to wait: write(2) on an inherited descriptor, whose flags belong to other processes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* error.c - see error.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* error.h - error messages of echoc
  *
  * Main thread, until the program ends.

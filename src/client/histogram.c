@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* histogram.c - see histogram.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* histogram.h - distribution of durations with a bounded relative error
  *
  * A log-linear histogram, as HdrHistogram: each power of two is divided into 128 equal cells, so that a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* interrupt.c - see interrupt.h */
 #include <config.h>
 

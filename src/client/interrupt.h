@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* interrupt.h - signals that end the work, but not the report; and SIGQUIT, which requests a summary
  *
  * After interrupt_init() SIGINT, SIGTERM, SIGHUP and SIGQUIT are blocked in the whole process and are

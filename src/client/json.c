@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* json.c - see json.h */
 #include <config.h>
 

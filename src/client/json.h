@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* json.h - write a JSON object (RFC 8259)
  *
  * Members are written in the order of the calls, also of nested objects. In text that is not UTF-8, as a

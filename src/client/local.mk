@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # echoc: uses base/ and net/ of libechod.a and nothing else of the daemon.
 
 bin_PROGRAMS += echoc

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* main.c - echoc: parse the command line, find the server, then talk, ping or load */
 #include <config.h>
 

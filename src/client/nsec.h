@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* nsec.h - monotonic time in nanoseconds
  *
  * Any thread. 0 is never a time of the clock, so that it can mean "none".

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* numbers.c - see numbers.h */
 #include <config.h>
 

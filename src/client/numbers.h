@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* numbers.h - parse and print numbers with units
  *
  * Pure; any thread. Invalid text is rejected: nothing is clamped or ignored.

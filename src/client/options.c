@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* options.c - see options.h */
 #include <config.h>
 

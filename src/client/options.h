@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* options.h - command line of echoc
  *
  * Main thread; parsed once.

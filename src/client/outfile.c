@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* outfile.c - see outfile.h */
 #include <config.h>
 

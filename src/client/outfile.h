@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* outfile.h - write a file so that it is never seen empty or incomplete
  *
  * The file is written under a temporary name in the same directory and renamed at the end. A path that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* output.h - lines on standard output
  *
  * Main thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* pattern.c - see pattern.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* pattern.h - the bytes that are sent, in a form that is cheap to check
  *
  * A table of pseudo-random bytes, repeated with a prime period, is the stream of every connection; each

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* target.c - see target.h */
 #include <config.h>
 

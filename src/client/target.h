@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* target.h - find the addresses of a server and connect to the first that answers
  *
  * Functions that can fail write the reason into `why` (TARGET_WHY_MAX bytes): a sentence without full stop

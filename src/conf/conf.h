@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* conf.h - the configuration: what echod.conf and the command line say, checked
  *
  * A struct conf is complete and valid from the moment conf_read() hands it out and never

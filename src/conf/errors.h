@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* errors.h - what is wrong, in whole sentences for people, collected until somebody tells them
  *
  * Owned by whoever zeroed it; one thread.

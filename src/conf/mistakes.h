@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* mistakes.h - what is wrong with a configuration file, collected while it is read
  *
  * Mistakes are found in whatever order the checks run and told in that of the file. Owned by the

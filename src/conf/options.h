@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* options.h - echod's command line
  *
  * Main thread, once, at the start. Prints nothing but a usage error or the help itself.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* scan.h - the look at echod.conf that comes before libconfuse's
  *
  * libconfuse stops at the first mistake, keeps no line for a key, takes the last of two values in

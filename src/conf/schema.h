@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* schema.h - the keys of echod.conf: names, types, ranges, defaults
  *
  * The one table from which the file, the command line and the dump know what is legal. Pure; any

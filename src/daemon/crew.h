@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* crew.h - the processes that serve under one configuration
  *
  * Raised, watched, stopped and reaped by the supervisor, which has one thread. The order of

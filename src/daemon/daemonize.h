@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* daemonize.h - into the background, as daemon(7) describes for SysV daemons
  *
  * Main thread, before anything else is started.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fdstore.h - sockets that the service manager passes to this process and keeps for the next one
  *
  * Three kinds of descriptors come with LISTEN_FDS (sd_listen_fds(3)): sockets of a socket

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* pidfile.h - the locked file that names a daemon's process
  *
  * Supervisor only.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* preserve.h - live connections in the service manager's descriptor store, over a restart
  *
  * Workers hand connections over one at a time, through one queue (handover.h), which without privileges holds a few

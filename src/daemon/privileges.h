@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* privileges.h - from root to whom the configuration names
  *
  * Supervisor, once, before it forks the first crew.

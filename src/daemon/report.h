@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* report.h - the statistics as the manager, the log and the metrics file get them
  *
  * Supervisor only. Everything comes from one scoreboard_total().

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* signals.h - which signals the daemon takes, from its first instruction on
  *
  * All signals that would end a process are blocked in every process of the daemon, in workers too, and read by the supervisor

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* sockets.h - the set of listeners a configuration asks for
  *
  * Supervisor only. Listeners are shared by workers and by successive crews: a reload keeps

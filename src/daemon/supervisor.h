@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* supervisor.h - the process that raises, watches, replaces and stops the crews
  *
  * One thread, one poll(2) over a signalfd, the workers' log relay and the pipes of the crews.

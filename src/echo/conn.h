@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* conn.h - one echo: a pure state machine
  *
  * It makes no system call and does not depend on a model. The driver of a connection asks what the connection

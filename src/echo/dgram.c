@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 #include <config.h>
 
 #include "echo/dgram.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* dgram.h - which datagrams are answered, and the hop limit of the answer
  *
  * The source of a datagram can be forged, and two services that answer each other never stop by themselves

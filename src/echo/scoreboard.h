@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* scoreboard.h - memory that the supervisor and its worker processes share
  *
  * Worker processes are not trusted: one that runs code of an attacker must not be able to change values that

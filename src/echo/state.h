@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* state.h - the record of a connection that is handed over: to another worker, model, process or version
  *
  * The layout is fixed (native byte order, because a record never leaves the machine). The connection's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* stats.h - counters: a slot for each worker, and the metrics made from them
  *
  * A worker adds to its own slot in memory that its process shares with the supervisor (scoreboard.h). Every

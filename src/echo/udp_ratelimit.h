@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* udp_ratelimit.h - the limit of udp-rate: datagrams per second answered to each network
  *
  * A network is an IPv4 /24 or an IPv6 /48; all unix senders count as one. Each cell of the table is the token

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* datagram.c - batches of datagrams: received, checked, sent back out of the same memory
  *
  * A message is what one entry of recvmmsg(2) delivers: one datagram, or with UDP_GRO several

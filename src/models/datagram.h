@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* datagram.h - the reader of a datagram socket: a worker of its own, in a process of its own
  *
  * Each datagram socket has one reader at a time, in every model: so the datagrams of a flow are answered in

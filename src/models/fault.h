@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fault.h - fault points for tests
  *
  * What a test sets in the environment, in builds configured with --enable-debug-faults. Elsewhere a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fault_hostile.c - a worker that runs code of an attacker, for builds with fault points
  *
  * It does all the harm that memory and descriptors allow: it fills all shared memory that it can write with random values,

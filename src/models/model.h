@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* model.h - the table of concurrency models
  *
  * Two questions make a model: what is a worker (the crew), and what does it do (run). Nine

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* session.h - a connection as a worker holds it: the echo, its socket and what surrounds them
  *
  * Plain data that can be handed to another worker, model or process (handover.h). One thread

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* session_io.h - one I/O step of a session on a non-blocking socket: at most one receive and one send
  *
  * What the blocking and the readiness bodies have in common: they differ in how they learn

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* worker.h - what the body of a model gets to work with
  *
  * A worker is one thread of a crew process, or the process itself. The crew fills a struct

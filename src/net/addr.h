@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* addr.h - socket addresses: parse, print, compare
  *
  * A struct addr holds one IPv4, IPv6 or unix address as the socket calls take it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* admission.h - which connections are taken: limits over all workers, and lists of addresses
  *
  * Two questions about a new connection. Is a connection slot free (max-connections, over all workers of all crews)? Asked

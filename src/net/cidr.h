@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* cidr.h - IP networks, and sets of them that answer quickly
  *
  * Addresses and networks are compared as 128-bit numbers, IPv4 as IPv4-mapped IPv6

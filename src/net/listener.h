@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* listener.h - listening sockets: bound here or passed by the service manager
  *
  * Supervisor only, before it forks the crew that inherits them. A listener belongs to the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* peer.h - the far end of a connection in 24 bytes
  *
  * What a struct addr says of an IPv4 or IPv6 peer, without the room a unix path needs, since

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* sockopt.h - options of stream sockets, listening and connected
  *
  * Pure but for the socket; any thread and process. socket(7), tcp(7), unix(7).

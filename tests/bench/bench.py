@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: ISC
 """make bench and make bench-goals: see tests/bench/local.mk, and --help."""
 import argparse
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What a server costs: processor time and memory of its whole process tree, read from /proc.
 
 Processor time is that of the processes that live, to the nanosecond from their CPU clocks (threads that ended

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: ISC
 """make bench-datagrams: datagrams per server CPU second against two plain loops; see tests/bench/local.mk, and --help.
 
 Server and client have a processor each. A round measures each server once, one right after the other, and each round begins

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The goals: what io_uring and epoll must reach against the yardstick, in one interleaved run.
 
 Each ratio is of two measurements of the same round, one right after the other; told are its median over the rounds

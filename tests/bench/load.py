@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What is measured: the scenarios, and one measurement of one server."""
 import json
 import os

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* load_udp.c - the client of "make bench-datagrams"
  *
  *   load_udp PORT SIZE WINDOW SEGMENTS WARMUP SECONDS

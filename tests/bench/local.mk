@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Benchmarks; nothing here is installed, and "make check" runs none of it. They need python3, and gnuplot for plots.
 #
 #   make bench                    all models and the other servers that are installed; about half an hour

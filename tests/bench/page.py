@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The page: one file, with the plots of gnuplot inside, that says which model to use here."""
 import html
 import re

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* plain_epoll.c - the yardstick of "make bench": the least that echoes on epoll(7)
  *
  *   plain_epoll PORT [BUFFER]      on 127.0.0.1, with BUFFER bytes (16384) for all connections together

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* plain_udp.c - the yardsticks of "make bench-datagrams": the least that echoes datagrams
  *
  *   plain_udp PORT            on 127.0.0.1: recvmmsg(2) and sendmmsg(2), 32 datagrams at a time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Who takes part: the models of echod, the yardstick, and other echo servers that are installed.
 
 A Contestant says whether it is there and fit for a scenario, and starts a fresh server for each measurement, on one

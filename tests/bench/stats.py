@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Medians with spread, and ranks that are refused where spreads overlap."""
 import statistics
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What was found, in words and columns; the terminal's half of the report."""
 import stats
 

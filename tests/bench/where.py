@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Where it is measured: what of this machine decides the result, and a network of its own where that is wanted."""
 import ctypes
 import fcntl

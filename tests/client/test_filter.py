@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echoc as a filter: exact, full duplex, and loud about every fault."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echoc --load: every mode on every engine, every byte accounted for, and nothing hidden."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The command line: refusals that name what is wrong, help that fits a screen, and papers that agree."""
 
 import contextlib

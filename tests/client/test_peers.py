@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Other people's echo servers: echoc works the same with each."""
 
 import json

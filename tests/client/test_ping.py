@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echoc --ping: what it measures, and what it makes of answers that go astray."""
 
 import ipaddress

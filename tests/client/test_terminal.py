@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echoc on a terminal, as a person has it before them: by a pty of our own, and inside tmux."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echoc beside other programs: through proxies, and on the same path as ping, fping, irtt and iperf3, which must agree."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Other releases of Debian, and other architectures, in chroots that are built once, in distro/ of the build directory
 # (as root; see check-distro).
 #

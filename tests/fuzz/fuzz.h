@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz.h - what the fuzz targets share
  *
  * A target defines LLVMFuzzerTestOneInput() and claims, with FUZZ_CLAIM(), what must hold for

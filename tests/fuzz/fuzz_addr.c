@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_addr.c - addresses and networks from any text
  *
  * The input is text. As one address: what is accepted prints as text that is read as the same

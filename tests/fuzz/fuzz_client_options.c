@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_client_options.c - the command line of echoc, and the host it names
  *
  * The input is the arguments, separated by newlines. They are either refused, with an exit status and a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_conf.c - whole configuration files, through libconfuse
  *
  * Whatever the file says, it is either refused with at least one mistake told, or accepted

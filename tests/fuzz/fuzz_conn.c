@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_conn.c - schedules of partial I/O and errors, against the simplest reference
  *
  * The input is a schedule of what a driver may do with a connection. Byte i of the peer's

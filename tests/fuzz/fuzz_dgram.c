@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_dgram.c - the guard and the meter against plain statements of their rules
  *
  * The input is read as what a daemon is bound to, its lists, and datagrams with the time at

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fuzz_state.c - connections read back from messages that may say anything
  *
  * The input is tried as it is, and once more with its frame (magic, version, size, check)

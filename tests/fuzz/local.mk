@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 # Fuzz targets: one program a source file of the same name. Seeds are in tests/fuzz/corpus/NAME,
 # words in tests/fuzz/NAME.dict, both optional.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* replay.c - run a fuzz target over kept inputs, without libFuzzer
  *
  * Every argument is a file or a directory of files. So the corpus, and whatever fuzzing once

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* host.c - another host for the process that preloads this (LD_PRELOAD): what it is told of the kernel and its files
  *
  *   HOST_NOFILE=N        the hard RLIMIT_NOFILE is N and the soft one 1024; both are only numbers, the real limit stays

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Every model does the same short scenario on each host of a table: limits, processors, kernels, file systems, networks
 and users as they are elsewhere, made by LD_PRELOAD (host.c), namespaces and real limits."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The build under test: as `make check` names it in the environment, else the newest one in the source tree."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The client under test: run to its end, or started and talked to."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Many verified streams, kept going by the program `streams` (which see for the kinds and the counts)."""
 
 import json

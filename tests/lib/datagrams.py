@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Datagrams: numbered flows, the process that reads a socket, and what the daemon counts of them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Echo servers with faults of their own, and a path that loses, delays, doubles and reorders datagrams."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The daemon under test: found, configured, started, looked at and stopped."""
 
 import os

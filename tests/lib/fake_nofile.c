@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* fake_nofile.c - a host whose hard RLIMIT_NOFILE is the number in FAKE_NOFILE (LD_PRELOAD)
  *
  * The real limit stays what it is: only what the program is told changes.

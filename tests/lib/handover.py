@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The formats of connections that are handed over and kept, written as src/echo/state.h and src/models/handover/pack.h say."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """A machine with a systemd of its own (see boot), into which the build is installed as a user would install it."""
 
 import concurrent.futures

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The daemon's counters as a collector of OpenMetrics sees them."""
 
 import re

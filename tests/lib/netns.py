@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """A network namespace of a test's own, for root."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The service manager's end of NOTIFY_SOCKET."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """A client and a server in network namespaces, joined by one or more paths with a router each."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The clients of the tests: they check every byte and never wait for ever."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What /proc knows about the processes of a daemon under test."""
 
 import ctypes

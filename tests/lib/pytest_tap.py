@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """A pytest plugin: one TAP line a test, to the descriptor named by ECHOD_TAP_FD.
 
 With pytest-xdist only the controlling process writes; it gets the reports of all workers. What a test

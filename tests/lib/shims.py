@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Shared objects for LD_PRELOAD that make the program believe that it runs on another host."""
 
 import os

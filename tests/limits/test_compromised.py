@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """A worker process that runs foreign code harms only the connections that it serves, and its own counters."""
 
 import re

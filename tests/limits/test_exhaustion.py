@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Descriptors that run out: no spinning, no end, one line; who is served goes on, who waits is served later."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Every system call of the daemon may fail: it carries on or stops with a message; it never hangs, crashes or corrupts.
 
 One run of each model is recorded by strace(1): start, visits by stream and datagram, a reload over which a client is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Peers that mean no good, in every model, and a good client that must not notice.
 
 Where a connection has its worker to itself (iterative, prefork, prethread) a pool that hostile peers have exhausted

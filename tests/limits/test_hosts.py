@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Limits of the host: every model starts, serves and reloads with any RLIMIT_NOFILE; what echod cannot hold is rejected."""
 
 import resource

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """tcp-keepalive: a dead peer is found, a silent one is left alone."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """max-connections, max-per-source, allow, deny and idle-timeout mean the same in every model."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The counters: a metrics file that a real parser reads, and totals that agree with what the clients measured."""
 
 import os

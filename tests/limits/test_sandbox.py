@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What a worker process may do: no capabilities, no new privileges, and only the system calls of its model."""
 
 import os

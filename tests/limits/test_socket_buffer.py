@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """socket-buffer, and the kernel memory of a connection: the formula of echod(8)."""
 
 import os

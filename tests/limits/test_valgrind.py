@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """At the end of every process of the daemon all its memory has been freed, and none was read that had not been set."""
 
 import pathlib

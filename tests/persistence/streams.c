@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* streams - keeps many verified streams to an echo service going, and counts what goes wrong
  *
  *   streams [-n COUNT] [-s SEED] [-t MSEC] [-k KINDS] HOST PORT

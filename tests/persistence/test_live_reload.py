@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Reloads under load: any model to any model, and back."""
 
 import select

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Live connections over a stop and the next start, with a service manager that keeps descriptors ($FDSTORE)."""
 
 import concurrent.futures

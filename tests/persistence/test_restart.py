@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """systemctl restart, an upgrade, a crash and a stop, under a real systemd and under load."""
 
 import os

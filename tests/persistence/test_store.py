@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The descriptor store, as the service manager passes it: whatever is in it, the service starts."""
 
 import os

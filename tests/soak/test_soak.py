@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """For a given time good clients and hostile ones come and go while the daemon is reloaded. Then all have left, and
 descriptors, memory, children, connections and limits must be back where they started."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Connections are spread evenly over the event loops, and no worker accepts on behalf of another one."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The configuration file and the command line, and how mistakes in them are told."""
 
 import errno

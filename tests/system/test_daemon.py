@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
 
 import errno

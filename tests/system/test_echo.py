@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What a client gets: the same bytes, in order, all of them, in every model."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Where echod listens, and what it says when it cannot."""
 
 import os

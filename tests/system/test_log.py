@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The log on standard error, and SIGUSR1."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What a worker is in each model, how many there are, and what happens when one is taken away."""
 
 import os

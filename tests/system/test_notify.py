@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What the service manager is told, and the watchdog."""
 
 import contextlib

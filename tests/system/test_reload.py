@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """SIGHUP: everything may change, and no client notices."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """SIGTERM and SIGINT: nothing owed is lost, nobody who owes nothing holds it up, nothing is left."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """UDP: what is answered, from where, how much of it, and what never is."""
 
 import ctypes

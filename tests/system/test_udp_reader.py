@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """UDP: each datagram socket has one reader, which keeps the order, also over reloads, and counts what is lost."""
 
 import os

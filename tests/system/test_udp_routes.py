@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """UDP on a host with two uplinks: answers follow the routing table, carry the request's DSCP, and are fragmented."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The io_uring model where completions are hazardous; what all models have in common is tested with the others."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Socket activation: the sockets are systemd's, of every kind, and the service the tighter one."""
 
 import socket

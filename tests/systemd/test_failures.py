@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """When something goes wrong: crashes, hangs, and starts that cannot succeed."""
 
 import re

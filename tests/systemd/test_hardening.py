@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What the units take away is gone: where echod stands, it is tried, and fails."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """What is found in the journal, and what is not."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The life of the Debian package on a fresh system: installed, started, upgraded, removed, purged."""
 
 import os

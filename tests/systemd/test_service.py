@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """echod.service as an operator meets it."""
 
 import re

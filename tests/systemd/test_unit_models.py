@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Every model under every restriction of echod.service, through its whole life."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The unit files and the catalog as text: nothing is run but systemd's own checks of them."""
 
 import re

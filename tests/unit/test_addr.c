@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_addr.c - socket addresses: parse, print, compare */
 #include <config.h>
 

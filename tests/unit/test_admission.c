@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_admission.c - connection slots and sources, over several processes, and what a lost process held */
 #include <config.h>
 

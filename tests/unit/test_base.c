@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_base.c - pool, rate limit, clock, hash, escapes and log records */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_cidr.c - networks and the sets that look addresses up in them */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_compat.c - the replacements for what an older libc or kernel lacks */
 #include <config.h>
 

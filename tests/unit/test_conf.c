@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_conf.c - echod.conf: what is read, what is refused and how, what is printed back */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_conn.c - the connection: single properties, and generated schedules against a reference */
 #include <config.h>
 

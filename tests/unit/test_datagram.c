@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_datagram.c - turns over real sockets on the loopback: what goes in, what comes back, what is counted */
 #include <config.h>
 

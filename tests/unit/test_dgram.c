@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_dgram.c - which datagrams are answered, how far answers travel, and how many a second */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_histogram.c - the distribution: exact where it says so, within its bound everywhere */
 #include <config.h>
 

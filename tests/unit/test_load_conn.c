@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_load_conn.c - the account of one connection under load */
 #include <config.h>
 

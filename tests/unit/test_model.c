@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_model.c - the numbers that a model makes of a configuration and of its host */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_names.c - nearest names, lists of names, and text quoted for a message */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_numbers.c - numbers as people write and read them */
 #include <config.h>
 

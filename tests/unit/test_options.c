@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_options.c - echod's command line */
 #include <config.h>
 

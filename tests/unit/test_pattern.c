@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_pattern.c - the byte stream: every kind of damage shows */
 #include <config.h>
 

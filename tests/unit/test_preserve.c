@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_preserve.c - what the supervisor takes from the queue of workers in one call */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_probes.c - which probe an answer belongs to, and what became of it */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_processors.c - processors by affinity mask and by the quotas of control groups */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_sandbox.c - the manual lists the system calls of the table; a filter is made for each model */
 #include <config.h>
 

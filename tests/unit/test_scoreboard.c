@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_scoreboard.c - slots, totals and orphans, and what a process may write */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_session_io.c - what one turn does on real sockets: bounds, urgent data, wake-ups without effect */
 #include <config.h>
 

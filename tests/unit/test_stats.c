@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* test_stats.c - counters; the state of a connection as a message */
 #include <config.h>
 

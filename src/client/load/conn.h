@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* conn.h - state of one connection under load: what was started, sent, and came back
  *
  * A connection sends messages of one size, one after the other, from the pattern. The latency of a message

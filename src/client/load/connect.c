@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* connect.c - see connect.h */
 #include <config.h>
 

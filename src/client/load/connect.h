@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* connect.h - open many connections to one address
  *
  * Any thread.

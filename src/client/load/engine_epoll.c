@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* engine_epoll.c - load engine for streams on epoll(7) */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* engine_udp.c - load engine for datagrams on epoll(7), with recvmmsg(2) and sendmmsg(2)
  *
  * A datagram contains its number and a part of the pattern of its own. Answers may come in any order,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* engine_uring.c - load engine for streams on io_uring(7)
  *
  * At most one send and one receive are in flight on a connection. A descriptor is closed only when nothing

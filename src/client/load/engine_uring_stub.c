@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* engine_uring_stub.c - replaces engine_uring.c in a build without liburing */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* epoll_base.c - see epoll_base.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* epoll_base.h - event loop that the load engines for streams and datagrams share
  *
  * Level-triggered epoll(7); EPOLLOUT is requested only while a send is incomplete. Runs in the thread of

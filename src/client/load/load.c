@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* load.c - see load.h; the coordinator of the workers */
 #include <config.h>
 

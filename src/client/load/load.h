@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* load.h - measure throughput and latency of a server under load
  *
  * Main thread. Opens the connections, starts the threads and prints the report. Errors have been printed

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* plot.c - see plot.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* plot.h - draw the distribution of latencies with gnuplot
  *
  * Main thread. Errors have been printed when a function returns.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* report.c - see report.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* report.h - result of a load run, as text and as JSON
  *
  * Main thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* worker.c - see worker.h */
 #include <config.h>
 

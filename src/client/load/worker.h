@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* worker.h - a thread of a load run with its connections, clock and counters
  *
  * A run has these phases: open the connections; ramp and warm-up; measure; drain, in which no message is

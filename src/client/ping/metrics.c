@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* metrics.c - see metrics.h */
 #include <config.h>
 

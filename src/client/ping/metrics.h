@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* metrics.h - summary of a ping as OpenMetrics text, for a textfile collector
  *
  * Main thread.

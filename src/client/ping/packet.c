@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* packet.c - see packet.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* packet.h - information of the IP layer on datagrams: TTL and traffic class of replies, ICMP errors
  *
  * For connected UDP sockets, see ip(7) and ipv6(7). Any thread.

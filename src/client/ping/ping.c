@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* ping.c - see ping.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* ping.h - measure round-trip times, one probe after the other
  *
  * Main thread. Errors have been printed when it returns.

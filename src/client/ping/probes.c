@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* probes.c - see probes.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* probes.h - match answers with the probes that were sent, and count the results
  *
  * Each probe `seq` (from 1) has its own content: its number, XORed with a key of the run, then a part of

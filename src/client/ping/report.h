@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* report.h - output of a ping: lines, summary, JSON, metrics
  *
  * Main thread. Nothing is printed where the options say so.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* session.h - state of a ping run, shared by its parts
  *
  * Main thread. Times are nanoseconds of nsec.h.

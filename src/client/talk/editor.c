@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* editor.c - see editor.h; with libedit (editline(3)) */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* editor.h - read lines from the terminal
  *
  * editor.c uses libedit for editing and history; editor_plain.c the line editing of the terminal. Main

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* editor_plain.c - see editor.h; line editing of the terminal, for a build without libedit */
 #include <config.h>
 

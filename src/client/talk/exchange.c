@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* exchange.c - see exchange.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* exchange.h - send one piece of data and wait until the same piece has come back
  *
  * Used for lines typed on a terminal and for datagrams. Main thread. Errors have been printed when a

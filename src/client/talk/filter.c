@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* filter.c - see filter.h; streams */
 #include <config.h>
 

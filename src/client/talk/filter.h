@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* filter.h - copy standard input through the server to standard output and compare every byte
  *
  * Main thread. Errors have been printed when a function returns. `net` is connected and stays the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* filter_datagram.c - see filter.h; datagrams */
 #include <config.h>
 

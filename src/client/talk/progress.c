@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* progress.c - see progress.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* progress.h - status line of a long copy
  *
  * Printed on standard error if that is a terminal, from the first second on. Main thread.

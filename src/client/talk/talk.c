@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* talk.c - see talk.h */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* talk.h - send typed or piped data to the server and print what comes back
  *
  * Main thread. Errors have been printed when it returns.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* accept.h - from where and when a worker takes connections
  *
  * Accepts from the listeners and takes the connections that predecessors handed over; knows the limits and what to do

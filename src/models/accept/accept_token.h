@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* accept_token.h - which event loop of a process takes the next connections
  *
  * The loops of one process share the listeners and the queue of handed-over connections. One loop at a time holds the

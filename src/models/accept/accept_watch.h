@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* accept_watch.h - the descriptors from which a worker takes connections, watched with a readiness back-end
  *
  * Keeps the set of watched descriptors equal to what struct accept_state asks for. Used by the readiness loop and, with

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* acceptor.h - where the blocking bodies wait for their next connection
  *
  * An accept_watch with an epoll(7) set of its own. Of the workers that wait for the same listeners one is woken for

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* serial.c - the body of iterative, prefork and prethread: take one connection, serve it to its
  * end, repeat */
 #include <config.h>

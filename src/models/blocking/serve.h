@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* serve.h - one connection served to its end by the thread that calls
  *
  * What the blocking bodies have in common: a thread or process that has nothing else to do

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* spawn.c - the body of process and thread: one acceptor, which makes a process or a thread
  * for each connection
  *

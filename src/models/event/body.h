@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* body.h - the part that the event loops over readiness (loop.c) and over completions (uring.c) share
  *
  * Holds the sessions of one loop, takes new ones, ends idle ones, and stops. How a session is watched and served is the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* loop.c - the body of select, poll and epoll: one event loop over a readiness back-end */
 #include <config.h>
 

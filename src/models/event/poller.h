@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* poller.h - a descriptor that a body waits for, and the readiness back-ends that wait
  *
  * A struct watch is embedded in whatever the descriptor belongs to; the back-end hands it back

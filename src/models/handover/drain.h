@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* drain.h - connections that no worker serves any more, drained by the supervisor
  *
  * They were handed over, and neither a successor nor the service manager's store will take them. They are treated as

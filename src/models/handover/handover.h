@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* handover.h - a live connection as one message: to another worker, model or process
  *
  * The message (state.h) carries the connection's descriptor and, where bytes are owed, a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* pack.h - many connections in one message, for the service manager's descriptor store
  *
  * A socket buffer of the size that the kernel gives by default holds 555 messages, whatever their length up to 192

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring.c - the body of io_uring: a loop over completions */
 #include <config.h>
 

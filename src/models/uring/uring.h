@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring.h - what the parts of the io_uring body share
  *
  * uring.c is the loop and its stop, uring_accept.c takes connections, uring_session.c serves sessions, uring_rxq.c

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_accept.c - where the sessions of the io_uring body come from */
 #include <config.h>
 

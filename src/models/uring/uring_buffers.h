@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_buffers.h - a group of receive buffers that the kernel takes from, io_uring_register_buf_ring(3)
  *
  * A receive takes one at the moment data are there, and its completion names it: from then on it

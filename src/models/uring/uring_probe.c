@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_probe.c - whether this host lets us use io_uring, and if not, who forbids it */
 #include <config.h>
 

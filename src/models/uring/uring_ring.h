@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_ring.h - an io_uring(7) instance, its receive buffers, and the watches that have operations in it
  *
  * Operations are named by the struct watch they belong to. user_data holds the watch's slot, the

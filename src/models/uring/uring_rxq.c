@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_rxq.c - the receive queue of a session: buffers that a multishot receive filled while a send was in flight */
 #include <config.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_session.c - a session in the ring: receive, send, receive, and by polling where that does not flow
  *
  * Invariants of struct uring_state, which state_check() asserts in builds with fault points:

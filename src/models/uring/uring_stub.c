@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: ISC */
 /* uring_stub.c - the io_uring model of a build without liburing: its row stays in the table */
 #include <config.h>
 
