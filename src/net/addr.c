@@ -31,7 +31,7 @@ static int refuse(const char **why, const char *sentence)
 	return -EINVAL;
 }
 
-/* Decimal digits without a leading zero, 1 to `max`; 0 for anything else. */
+/* Read a decimal number from 1 to `max` without leading zeros; 0 for any other text. */
 static uint32_t positive(const char *text, uint32_t max)
 {
 	uint64_t value = 0;
@@ -69,7 +69,7 @@ static bool is_interface_name(const char *text)
 	       length == strcspn(text, " \t\n\v\f\r/:%") && length != strspn(text, "0123456789");
 }
 
-/* The sentence about a text that is no address; addresses have `characters` only. */
+/* The error sentence for a text that is not an address; addresses consist of `characters`. */
 static const char *why_no_address(const char *text, const char *characters)
 {
 	text += strspn(text, characters);
@@ -122,7 +122,7 @@ int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **
 	if (strncmp(text, "unix:", 5) == 0)
 		return parse_unix(addr, text + 5, why);
 
-	/* A colon that ends the host is the one after "]", or the only one there is. */
+	/* The colon before a port is the one after "]", or the only one in the text. */
 	if (bracket) {
 		const char *close = strchr(text, ']');
 
@@ -155,7 +155,8 @@ static char *print_unix(const struct sockaddr_un *un, socklen_t len, char *text)
 	size_t start = offsetof(struct sockaddr_un, sun_path);
 	size_t length = len > start ? len - start : 0;
 
-	/* Linux may report a path that fills the array without its NUL; an abstract name starts with one. */
+	/* Linux may report a path that fills the array without its NUL; an abstract name starts with a
+	 * NUL. */
 	if (length > 0 && un->sun_path[0] == '\0')
 		snprintf(text, ADDR_TEXT_MAX, "unix:@%.*s", (int) (length - 1), un->sun_path + 1);
 	else
@@ -170,7 +171,7 @@ void addr_use_socket(int fd)
 	names_socket = fd;
 }
 
-/* if_indextoname(3), which makes a socket to ask. */
+/* The name of an interface. if_indextoname(3) would make a socket for each call. */
 static bool interface_name(uint32_t index, char name[static IF_NAMESIZE])
 {
 	struct ifreq request = { .ifr_ifindex = (int) index };

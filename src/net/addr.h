@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* addr.h - socket addresses: parse, print, compare
  *
- * A struct addr holds one IPv4, IPv6 or unix address as the socket calls take it.
- * All functions are pure (addr_from_socket() and addr_peer() apart), may be called from
- * any thread, allocate nothing and keep no reference to what they are given.
+ * A struct addr holds one IPv4, IPv6 or unix address as the socket calls take it. The functions may be called
+ * from any thread, allocate nothing and keep no reference to their arguments.
  */
 #ifndef ECHOD_NET_ADDR_H
 #define ECHOD_NET_ADDR_H
@@ -15,7 +14,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* Longest text addr_print() makes, its NUL included: "unix:" and a path. */
+/* Size of the longest text of addr_print(), including NUL: "unix:" and a path. */
 #define ADDR_TEXT_MAX (sizeof(((struct sockaddr_un *) 0)->sun_path) + 8)
 
 struct addr {
@@ -28,23 +27,23 @@ struct addr {
 	socklen_t len;
 };
 
-/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007" or
- * "unix:/absolute/path" from `text`; `port` is used where the text names none.
- * Ports are decimal, 1 to 65535, without leading zeros; no names are looked up.
- * Returns 0; -ENODEV where the interface after "%" does not exist, with all of `*addr` set but the scope; or -EINVAL. On
- * failure `*why` is a constant sentence that says what would be right. */
+/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007" or "unix:/absolute/path"
+ * from `text`. `port` is used where the text has none. Ports are decimal, 1 to 65535, without leading zeros;
+ * host names are not looked up. Returns 0; -ENODEV where the interface after "%" does not exist, with all of
+ * `*addr` set but the scope; or -EINVAL. On failure `*why` is a constant sentence that says what would be
+ * right. */
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
 
-/* Write `addr` as addr_parse() reads it, the port always included: "192.0.2.1:7", "[::1]:7",
- * "unix:/path" ("unix:" for an unnamed peer). An IPv4-mapped IPv6 address prints as IPv4.
- * At least ADDR_TEXT_MAX bytes at `text`. Returns `text`. */
+/* Write `addr` in the form that addr_parse() reads, always with the port: "192.0.2.1:7", "[::1]:7",
+ * "unix:/path" ("unix:" for an unnamed peer). An IPv4-mapped IPv6 address prints as IPv4. `text` must have
+ * ADDR_TEXT_MAX bytes. Returns `text`. */
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX]);
 
-/* From now on find the names of interfaces with ioctl(2) on the socket `fd`, of any kind, instead of a new socket each time: for
- * processes that must not make sockets. Once, before there are threads. */
+/* Look up names of interfaces with ioctl(2) on the socket `fd`, of any kind, instead of making a socket each
+ * time: for processes that must not make sockets. Call it once, before threads are created. */
 void addr_use_socket(int fd);
 
-/* Turn an IPv4-mapped IPv6 address (::ffff:192.0.2.1) into the IPv4 address it stands for. */
+/* Turn an IPv4-mapped IPv6 address (::ffff:192.0.2.1) into the IPv4 address. */
 void addr_unmap(struct addr *addr);
 
 /* Whether both are the same address and port (or path). */

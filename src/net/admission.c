@@ -11,13 +11,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* How often a process looks again that does not know yet whether another one takes the last slot. */
+/* Attempts to take the last slot while it is undecided whether another process takes it. */
 #define CLAIM_TRIES 200
 
-/* How often a table or an account is read again that changes meanwhile. */
+/* Attempts to read counts that other processes change at the same time. */
 #define READ_TRIES 1000
 
-/* Of the table of sources of this process, which its threads share. */
+/* Protects this process's table of sources, which its threads share. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* --- counts of all processes ------------------------------------------------------------ */
@@ -27,7 +27,7 @@ static uint64_t lesser(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* Process `index` of the group, or NULL where none runs. */
+/* Process `index` of the group, or NULL where it does not run. */
 static const struct admission_process *process_at(const struct admission_group *group, uint32_t index)
 {
 	return atomic_load(&group->generations[index]) == 0
@@ -45,11 +45,11 @@ static bool comes_before(const struct admission *admission, uint32_t group, uint
 	return group < admission->group || (group == admission->group && index < admission->index);
 }
 
-/* What the other processes count, of slots or of one source. */
+/* Counts of the other processes, of slots or of one source. */
 struct others {
-	uint64_t count;  /* in all, those in the queue included where slots are counted */
-	uint64_t trying; /* of them those that are not yet admitted */
-	bool before;     /* one of the latter belongs to a process that comes first */
+	uint64_t count;  /* total; for slots including connections in the queue */
+	uint64_t trying; /* of these: not yet admitted */
+	bool before;     /* a process of lower order has connections that are not yet admitted */
 };
 
 static void others_add(struct others *others, uint64_t count, uint64_t trying, uint64_t capacity, bool before)
@@ -61,7 +61,7 @@ static void others_add(struct others *others, uint64_t count, uint64_t trying, u
 	others->before |= before && trying > 0;
 }
 
-/* Call `visit` for each process that runs. */
+/* Loop over all running processes. */
 #define FOR_EACH_PROCESS(shared, g, i, process) \
 	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++) \
 		for (uint32_t i = 0, n_ = atomic_load(&(shared)->groups[g].processes); i < n_; i++) \
@@ -76,7 +76,7 @@ static uint64_t queue_received(const struct admission_shared *shared)
 	return received;
 }
 
-/* A process sends at most what it held when it was stopped. */
+/* A process sends at most the connections that it held when it was stopped. */
 static uint64_t queue_sent(const struct admission_shared *shared)
 {
 	uint64_t sent = atomic_load(&shared->supervisor.sent);
@@ -87,9 +87,9 @@ static uint64_t queue_sent(const struct admission_shared *shared)
 	return sent;
 }
 
-/* Add up the slots of others. A connection moves from the count of its sender to that of the queue and then to that of its
- * receiver; each counts it before the one before it forgets it. So what was received is read first, and what was sent
- * last: then none is missed, however it moves meanwhile. */
+/* Add up the slots of others. A connection moves from the count of its sender to that of the queue and then
+ * to that of its receiver; each of them counts it before the previous one stops counting it. So read
+ * `received` first and `sent` last: then no connection is missed, however it moves meanwhile. */
 static void slots_add(const struct admission *admission, struct others *others)
 {
 	const struct admission_shared *shared = admission->shared;
@@ -105,7 +105,8 @@ static void slots_add(const struct admission *admission, struct others *others)
 	others->count += sent > received ? sent - received : 0;
 }
 
-/* Whether the supervisor has changed nothing since `*changes` was read; else it is read anew. */
+/* Whether the supervisor has changed nothing since `*changes` was read. Sets `*changes` to the present
+ * value. */
 static bool is_unchanged(const struct admission_shared *shared, uint32_t *changes)
 {
 	uint32_t before = *changes;
@@ -142,11 +143,11 @@ static uint64_t source_key(const struct peer *peer)
 		return UINT64_C(1) << 32 | address;
 	}
 	memcpy(&key, peer->address, sizeof key);
-	/* changed, so that no prefix in use looks like an IPv4 address */
+	/* changed, so that no prefix in use is equal to an IPv4 key */
 	return key ^ UINT64_C(0x9e3779b97f4a7c15);
 }
 
-/* One process's table, as that process sees it or, readable only, as others do. */
+/* The table of one process; only that process may write it. */
 struct table {
 	struct admission_source *sources;
 	uint32_t mask, generation;
@@ -180,7 +181,8 @@ static bool is_free(const struct table *table, const struct admission_source *so
 	       atomic_load_explicit(&source->generation, memory_order_relaxed) != table->generation;
 }
 
-/* The entry of the key, or the free one where it would go; NULL where a table is full, as that of another process may claim. */
+/* The entry of the key, or the free entry for it; NULL where the table is full (another process may claim any
+ * content). */
 static struct admission_source *source_find(const struct admission_shared *shared, const struct table *table, uint64_t key)
 {
 	uint32_t home = source_home(shared, table, key);
@@ -210,8 +212,8 @@ static void source_remove(const struct admission_shared *shared, const struct ta
 	atomic_store(&table->sources[gap].count, 0);
 }
 
-/* Change the own table: `count` connections of the key more or less, `trying` of them not yet admitted. Returns how many
- * there are now; 0 also where the table is full. */
+/* Add `count` connections of the key to the own table (negative: remove), `trying` of them not yet admitted.
+ * Returns the number of its connections afterwards; 0 also where the table is full. */
 static uint32_t source_change(const struct admission *admission, const struct table *table, uint64_t key, int count, int trying)
 {
 	struct admission_source *source;
@@ -237,7 +239,8 @@ static uint32_t source_change(const struct admission *admission, const struct ta
 	return now;
 }
 
-/* Read an entry of another process's table, which may change meanwhile; false where it never stands still. */
+/* Read an entry of another process's table, which may change meanwhile. Returns false where it changed during
+ * each of READ_TRIES attempts. */
 static bool source_read(const struct admission_shared *shared, const struct admission_process *process,
                         const struct table *table, uint64_t key, uint32_t *count, uint32_t *trying)
 {
@@ -272,7 +275,7 @@ static void source_of_others(const struct admission *admission, uint64_t key, st
 
 /* --- claims ----------------------------------------------------------------------------- */
 
-/* What may be claimed: a connection slot, or, with a table, one of a source's connections. */
+/* A request for a connection slot, or, with a table, for one connection of a source. */
 struct claim {
 	const struct admission *admission;
 	uint32_t max;
@@ -302,9 +305,9 @@ static void claim_look(const struct claim *claim, struct others *others)
 		slots_of_others(claim->admission, others);
 }
 
-/* Count the own ones up, then look at those of others: of two processes that do so at once, at least one sees the other.
- * Where only connections stand in the way that are not yet admitted themselves, the process that comes first looks
- * again until the others have stepped back; those step back and try again. */
+/* Add 1 to the own count, then read the counts of others: of two processes that do this at once, at least one
+ * sees the other. Where the limit is exceeded only by connections that are not yet admitted, the process that
+ * comes first in order reads again until the others have withdrawn; the others withdraw and try again. */
 static bool claim_take(const struct claim *claim)
 {
 	for (unsigned tries = 0; tries < CLAIM_TRIES;) {
@@ -332,15 +335,15 @@ static bool claim_take(const struct claim *claim)
 
 /* --- connection slots ------------------------------------------------------------------- */
 
-/* Whether so many connections are possible that the limit matters. Where it does not, each process can hold no more than
- * its capacity. */
+/* Whether the number of connections can exceed the limit. Where it cannot, the capacity of each process is
+ * the only bound. */
 static bool is_reachable(const struct admission *admission)
 {
 	return atomic_load(&admission->shared->capacity) > admission->max_connections ||
 	       atomic_load(&admission->shared->queue_in_use) || atomic_load(&admission->shared->supervisor.held) > 0;
 }
 
-/* Whether this process is the only one that counts. */
+/* Whether this process is the only one that counts connections. */
 static bool is_alone(const struct admission *admission)
 {
 	return atomic_load(&admission->shared->processes) == 1 && !atomic_load(&admission->shared->queue_in_use) &&
@@ -354,7 +357,7 @@ bool admission_take_place(const struct admission *admission)
 
 	if (!admission->own)
 		return true;
-	/* counted first: a process that starts meanwhile sees it, or is seen */
+	/* add first: a process that starts meanwhile sees this count, or is seen */
 	own = atomic_fetch_add(&admission->own->held, 1) + 1;
 	if (own <= admission->max_connections &&
 	    (is_alone(admission) || (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
@@ -369,7 +372,7 @@ void admission_force_place(const struct admission *admission)
 		atomic_fetch_add(&admission->own->held, 1);
 }
 
-/* Wake the workers that wait for a slot, if there are any. */
+/* Wake workers that wait for a slot. */
 static void wake_waiting(const struct admission_shared *shared)
 {
 	uint64_t one = 1;
@@ -378,7 +381,7 @@ static void wake_waiting(const struct admission_shared *shared)
 	FOR_EACH_PROCESS(shared, g, i, process)
 		waiting |= atomic_load(&process->waiting) > 0;
 	if (waiting && write(shared->room, &one, sizeof one) < 0)
-		return; /* EAGAIN: it is readable already */
+		return; /* EAGAIN: already readable */
 }
 
 void admission_give_place(const struct admission *admission)
@@ -407,7 +410,7 @@ void admission_wait(const struct admission *admission)
 {
 	uint64_t count;
 
-	/* what was written for earlier waiters must not wake us over and over */
+	/* an event written for earlier waiters would wake this worker again and again */
 	if (read(admission->shared->room, &count, sizeof count) < 0)
 		count = 0;
 	if (admission->own)
@@ -419,7 +422,7 @@ void admission_wait_done(const struct admission *admission)
 	if (!admission->own)
 		return;
 	atomic_fetch_sub(&admission->own->waiting, 1);
-	/* more than one slot may have become free under one wake-up: pass it on */
+	/* several slots may have become free with one event: pass it on */
 	if (admission_places_taken(admission->shared) < admission->max_connections)
 		wake_waiting(admission->shared);
 }
@@ -635,7 +638,7 @@ void admission_queue_settle(struct admission_shared *shared, unsigned count)
 	change_begin(shared);
 	received = queue_received(shared) - atomic_load(&shared->supervisor.received);
 	sent = queue_sent(shared) - atomic_load(&shared->supervisor.sent);
-	/* received + x = sent + y - count, with x and y as small as they can be */
+	/* received + x = sent + y - count, with the smallest x and y */
 	atomic_store(&shared->supervisor.received, sent > received + count ? sent - received - count : 0);
 	atomic_store(&shared->supervisor.sent, sent < received + count ? received + count - sent : 0);
 	atomic_store(&shared->queue_in_use, sending || count > 0);

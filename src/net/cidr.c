@@ -10,7 +10,7 @@
 
 #include "net/addr.h"
 
-/* ::ffff:0:0/96, the block in which IPv4 lives. */
+/* ::ffff:0:0/96, the block of IPv4-mapped addresses. */
 static const struct cidr ipv4_block = {
 	.first = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0 },
 	.last = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
@@ -29,7 +29,7 @@ static int refuse(const char **why, const char *sentence)
 	return -EINVAL;
 }
 
-/* Read a prefix of at most `max` bits; -1 where it is none. */
+/* Read a prefix length of at most `max`; -1 for any other text. */
 static int parse_prefix(const char *text, int max)
 {
 	int bits = 0;
@@ -46,7 +46,8 @@ static int parse_prefix(const char *text, int max)
 	return bits;
 }
 
-/* Read an address into `bytes` as IPv6; returns the bits of its own notation, 32 or 128, or 0. */
+/* Read an address into `bytes` as IPv6. Returns the width of its family, 32 or 128, or 0 for any other
+ * text. */
 static int parse_address(uint8_t bytes[16], const char *text)
 {
 	memcpy(bytes, ipv4_block.first, 16);
@@ -94,7 +95,7 @@ static int by_first(const void *a, const void *b)
 	return memcmp(left->first, right->first, 16);
 }
 
-/* Add one to a 128-bit number; it must not be the last there is. */
+/* Add one to a 128-bit number, which must not be the largest. */
 static void increment(uint8_t bytes[16])
 {
 	for (int i = 15; i >= 0 && ++bytes[i] == 0; i--)
@@ -107,8 +108,8 @@ static void decrement(uint8_t bytes[16])
 		;
 }
 
-/* Put `network` at `ranges` and return how many ranges it takes. An IPv6 network shorter than the
- * IPv4 block, "::/0" say, must not cover IPv4 just because IPv4 is numbered inside it. */
+/* Write `network` to `ranges`, without the IPv4 block if it is a larger IPv6 network: "::/0", for example,
+ * must not match IPv4 addresses. Returns the number of ranges, 1 or 2. */
 static size_t without_ipv4(struct cidr *ranges, const struct cidr *network)
 {
 	int below = memcmp(network->first, ipv4_block.first, 16);
@@ -142,7 +143,7 @@ int cidr_set_make(struct cidr_set *set, const struct cidr *networks, size_t coun
 		n += without_ipv4(ranges + n, &networks[i]);
 	qsort(ranges, n, sizeof(*ranges), by_first);
 
-	/* Overlapping ranges become one; touching ones may stay apart. */
+	/* Merge overlapping ranges; adjacent ones may stay apart. */
 	for (size_t i = 1; i < n; i++) {
 		if (memcmp(ranges[i].first, ranges[kept].last, 16) > 0)
 			ranges[++kept] = ranges[i];

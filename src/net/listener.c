@@ -27,8 +27,8 @@ static int set_flag(int fd, int level, int option)
 	return sockopt_set(fd, level, option, 1);
 }
 
-/* Bytes that the queue of a datagram socket gets where privileges allow more than net.core.rmem_max: 20,000 short
- * datagrams, or some 30 ms of a fast sender. */
+/* Receive buffer of a datagram socket where privileges allow more than net.core.rmem_max, in bytes: 20,000
+ * short datagrams, or about 30 ms of a fast sender. */
 #define RECEIVE_BUFFER (8 << 20)
 
 static int receive_buffer(int fd)
@@ -39,15 +39,15 @@ static int receive_buffer(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) < 0 ? 0 : size;
 }
 
-/* Make the receive buffer of a datagram socket as large as the host allows, never smaller than it is. Sizes that are read
- * are twice those that are set: socket(7). */
+/* Make the receive buffer of a datagram socket as large as the host allows, never smaller than before.
+ * getsockopt(2) returns twice the size that was set: socket(7). */
 static void grow_receive_buffer(int fd)
 {
 	int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), least = receive_buffer(fd), allowed;
 
 	if (probe < 0)
 		return;
-	/* the kernel cuts this to net.core.rmem_max, which other network namespaces cannot read */
+	/* the kernel reduces this to net.core.rmem_max, which cannot be read in other network namespaces */
 	(void) sockopt_set(probe, SOL_SOCKET, SO_RCVBUF, INT_MAX / 2);
 	allowed = receive_buffer(probe);
 	close(probe);
@@ -77,8 +77,8 @@ uint32_t listener_count_dropped(struct listener *listener)
 	return listener->dropped - before;
 }
 
-/* What both our own and adopted sockets get. Failures of the optional ones do not matter: a
- * unix socket has no TCP_NODELAY, an IPv4 socket no IPV6_RECVPKTINFO. */
+/* Set the options of own and adopted sockets. Errors of optional ones are ignored: a unix socket has no
+ * TCP_NODELAY, an IPv4 socket no IPV6_RECVPKTINFO. */
 static void set_options(const struct listener *listener)
 {
 	int fd = listener->fd, family = listener->addr.sa.sa_family;
@@ -97,7 +97,7 @@ static void set_options(const struct listener *listener)
 	grow_receive_buffer(fd);
 }
 
-/* Remove a socket file that nobody listens on any more. */
+/* Remove the socket file if no process listens on it. */
 static int unix_remove_stale(const struct addr *addr, int type)
 {
 	struct stat st;
@@ -122,7 +122,8 @@ int listener_share_port(const struct listener *listener, bool on)
 	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
 }
 
-/* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862, proc_net_if_inet6(5). */
+/* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862,
+ * proc_net_if_inet6(5). */
 static bool is_tentative(const struct addr *addr)
 {
 	char line[128], hex[33], file_hex[33];
@@ -144,7 +145,7 @@ static bool is_tentative(const struct addr *addr)
 	return found;
 }
 
-/* bind(2), with IP_FREEBIND where that is needed and permitted. */
+/* bind(2), with IP_FREEBIND where it is needed and permitted. */
 static int bind_internet(struct listener *listener, const struct listener_options *options)
 {
 	const struct addr *addr = &listener->addr;
@@ -164,9 +165,10 @@ static int bind_internet(struct listener *listener, const struct listener_option
 	return bind(listener->fd, &addr->sa, addr->len) < 0 ? -errno : 0;
 }
 
-/* Create the file of a unix socket as its owner. It must not be created as root and given away: in a directory that another user
- * owns, that user could replace it in between. The capabilities of root stay, so that the owner need not be able to write
- * to the directory: capabilities(7), "Effect of user ID changes on capabilities". */
+/* Create the file of a unix socket as its owner. Creating it as root and changing the owner is unsafe: in a
+ * directory of another user, that user could replace it in between. The capabilities of root stay, so that
+ * the owner needs no write permission in the directory: capabilities(7), "Effect of user ID changes on
+ * capabilities". */
 static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
 {
 	int bits = prctl(PR_GET_SECUREBITS), r = -EPERM;
@@ -176,7 +178,7 @@ static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
 		setfsgid(gid);
 	if (uid != (uid_t) -1)
 		setfsuid(uid);
-	/* these calls do not fail, but tell what is set */
+	/* these calls do not report errors, but return the previous id */
 	if ((gid == (gid_t) -1 || (gid_t) setfsgid((gid_t) -1) == gid) && (uid == (uid_t) -1 || (uid_t) setfsuid((uid_t) -1) == uid))
 		r = bind(listener->fd, &listener->addr.sa, listener->addr.len) < 0 ? -errno : 0;
 	setfsuid(geteuid());
@@ -193,7 +195,7 @@ static int bind_unix(const struct listener *listener, const struct listener_opti
 
 	if (r < 0)
 		return r;
-	/* a socket file for its owner and group; the supervisor, which binds, has one thread */
+	/* a socket file for its owner and group; umask(2) is safe because the supervisor has one thread */
 	mask = umask(0117);
 	r = bind_as(listener, options->uid, options->gid);
 	umask(mask);
@@ -302,7 +304,7 @@ void listener_shut(const struct listener *listener)
 		shutdown(listener->fd, SHUT_RDWR);
 }
 
-/* Whether the file at the path of a unix listener is the one that was made for it. */
+/* Whether the file at the path of a unix listener is the one that its bind(2) created. */
 static bool has_own_file(const struct listener *listener)
 {
 	struct stat st;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* peer.h - the far end of a connection in 24 bytes
+/* peer.h - the address of a peer in 24 bytes
  *
- * What a struct addr says of an IPv4 or IPv6 peer, without the room a unix path needs, since
- * every open connection carries one. Pure; any thread.
+ * Smaller than a struct addr, which has space for a unix path, because every open connection has one. Pure;
+ * any thread.
  */
 #ifndef ECHOD_NET_PEER_H
 #define ECHOD_NET_PEER_H
@@ -15,13 +15,13 @@ struct peer {
 	uint8_t address[16]; /* IPv4 in the first four bytes, network byte order */
 	uint32_t scope;      /* IPv6 scope identifier */
 	uint16_t port;       /* host byte order */
-	uint16_t family;     /* AF_INET, AF_INET6, AF_UNIX (which has no more to tell) */
+	uint16_t family;     /* AF_INET, AF_INET6, or AF_UNIX without further data */
 };
 
-/* Take what accept4(2) reported; an IPv4-mapped address becomes IPv4. */
+/* Convert the address from accept4(2); an IPv4-mapped address becomes IPv4. */
 void peer_from_addr(struct peer *peer, const struct addr *addr);
 
-/* The socket address it stands for. */
+/* Convert to a socket address. */
 void peer_to_addr(const struct peer *peer, struct addr *addr);
 
 #endif

@@ -21,7 +21,8 @@ int sockopt_set(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
 }
 
-/* Give `fd` the buffer of `like`; SO_RCVBUF and SO_SNDBUF double what they are given. */
+/* Set the buffer of `fd` to the size of that of `like`. SO_RCVBUF and SO_SNDBUF double the value that is
+ * set. */
 static void buffer_copy(int fd, int option, int like)
 {
 	int size = 0;
@@ -40,7 +41,8 @@ static int socket_like(int fd)
 	return socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 }
 
-/* Undo SO_RCVBUF and SO_SNDBUF, if there were any: a listener would pass on its size, and that it is fixed. */
+/* Undo earlier SO_RCVBUF and SO_SNDBUF. Otherwise connections would inherit the fixed size from their
+ * listener. */
 static void buffers_release(int fd, int like)
 {
 	int locked = 0, fresh = -1;
@@ -76,17 +78,18 @@ unsigned sockopt_buffer_max(int option)
 
 	if (fd < 0)
 		return UINT_MAX;
-	/* what is too large is cut to the sysctl, then doubled */
+	/* a value that is too large is reduced to the sysctl, then doubled */
 	if (sockopt_set(fd, SOL_SOCKET, option, INT_MAX / 2) < 0 || getsockopt(fd, SOL_SOCKET, option, &size, &length) < 0)
 		size = 0;
 	close(fd);
-	/* INT_MAX / 2 is the kernel's own bound, one byte less than the largest value of the key */
+	/* INT_MAX / 2 is the kernel's own limit, one byte less than the maximum of the key */
 	return size <= 0 ? UINT_MAX : size >= INT_MAX - 1 ? UINT_MAX : (unsigned) size / 2;
 }
 
-/* TCP_USER_TIMEOUT in milliseconds for tcp-keepalive. For keepalive probes the kernel looks at it when the next probe is due:
- * it ends the connection instead of sending the fourth probe, since the time was over half an interval before. Below three
- * seconds there is no time for three probes, since the kernel counts whole seconds. */
+/* TCP_USER_TIMEOUT in milliseconds for tcp-keepalive. For keepalive probes the kernel checks it when the
+ * next probe is due: it ends the connection instead of sending the fourth probe, because the time-out
+ * expired half an interval before. Below three seconds three probes do not fit, because the kernel counts
+ * whole seconds. */
 static unsigned user_timeout(unsigned seconds, unsigned interval)
 {
 	unsigned limit = 1000 * seconds + 2500 * interval, most = 2000 * seconds - 500;
@@ -99,7 +102,8 @@ void sockopt_set_keepalive(int fd, unsigned seconds)
 	unsigned interval = seconds > 4 ? (seconds - 1) / 3 : 1, now = 0, limit = user_timeout(seconds, interval);
 	socklen_t size = sizeof now;
 
-	/* each `seconds` has a time of its own, so one call tells whether anything is to be changed */
+	/* every value of `seconds` has a different limit, so this comparison shows whether anything
+	 * changes */
 	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) < 0 || now == limit)
 		return;
 	if (seconds > 0) {
