@@ -23,15 +23,16 @@
 #include "models/datagram.h"
 #include "models/fault.h"
 
-/* A worker process that fails is replaced after so long, twice as long each time, at most so
- * long; one that has lived for as long as the latter is forgiven what came before. */
+/* Pause before a failed worker process is replaced, doubled for each failure in a row up to a maximum. A
+ * process that has run for RESTART_MOST resets the count of failures. */
 #define RESTART_FIRST (100 * USEC_PER_MSEC)
 #define RESTART_MOST (10 * USEC_PER_SEC)
 
-/* What a stopping crew is given beyond its drain-timeout before it is killed. */
+/* Time between the drain-timeout of a stopping crew and SIGKILL. */
 #define KILL_GRACE (2 * USEC_PER_SEC)
 
-/* Descriptors that the table of a process with threads is made for at once: half a megabyte of kernel memory. */
+/* Maximum size to which the descriptor table of a process with threads is grown at once: half a megabyte of
+ * kernel memory. */
 #define TABLE_MOST 65536
 
 static void close_fd(int fd)
@@ -40,7 +41,7 @@ static void close_fd(int fd)
 		close(fd);
 }
 
-/* Free its memory alone. */
+/* Free memory only: descriptors, processes and the scoreboard are not touched. */
 static void crew_forget(struct crew *crew)
 {
 	free(crew->processes);
@@ -54,7 +55,7 @@ static void crew_forget(struct crew *crew)
 
 /* --- in the child ---------------------------------------------------------------------- */
 
-/* The view of worker `index`, which runs in process `process`. */
+/* Fill `*worker` for worker `index`, which runs in process `process`. */
 static void worker_fill(struct worker *worker, const struct crew *crew, unsigned process, unsigned index)
 {
 	static struct log_limits log_limits;
@@ -113,12 +114,12 @@ static void *thread_main(void *argument)
 	thread->result = worker->model->run(worker);
 	if (thread->result == 0)
 		return NULL;
-	/* a worker that cannot go on is no use: end the process, whose reaper tells and replaces it */
+	/* end the process: the supervisor logs that and replaces it */
 	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u cannot go on: %s", worker->index, strerror(-thread->result));
 	_exit(1);
 }
 
-/* All workers of the process but the first in threads of their own, the first in this one. */
+/* Run the first worker of the process in this thread, the others in threads of their own. */
 static int run_threads(const struct crew *crew, const struct crew_process *process)
 {
 	struct thread *threads = calloc(process->threads, sizeof *threads);
@@ -148,8 +149,8 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 	return r;
 }
 
-/* Whether datagrams of one flow may be in the queues of both sockets: it is the same, or both have the same port, and a reload
- * goes from a wildcard address to a single one or back. */
+/* Whether datagrams of one flow may be in the queues of both sockets: they are the same socket, or both have
+ * the same port, and a reload replaces a wildcard address by a single one or vice versa. */
 static bool is_predecessor(const struct crew *crew, const struct crew_process *process, const struct crew *other,
                            const struct crew_process *reader)
 {
@@ -162,8 +163,8 @@ static bool is_predecessor(const struct crew *crew, const struct crew_process *p
 	return other != crew && addr->sa.sa_family != AF_UNIX && addr_port(addr) == addr_port(&reader->socket->addr);
 }
 
-/* The descriptors that are at end of file when the readers before this one have ended, at `fds` unless it is NULL. Returns
- * their number. */
+/* The descriptors that are at end of file when the readers before this one have ended; stored at `fds` unless
+ * it is NULL. Returns their number. */
 static size_t find_predecessors(const struct crew *crew, const struct crew_process *process, int *fds)
 {
 	size_t count = 0;
@@ -182,7 +183,8 @@ static size_t find_predecessors(const struct crew *crew, const struct crew_proce
 	return count;
 }
 
-/* Close all but what this process needs: a reader only has its own socket, and other workers only have stream sockets. */
+/* Close all descriptors that this process does not need: a reader has only its own socket, other workers have
+ * only stream sockets. */
 static int close_others(const struct crew *crew, const struct crew_process *process, int alive)
 {
 	size_t predecessors = process->socket ? find_predecessors(crew, process, NULL) : 0;
@@ -232,8 +234,9 @@ static int run_reader(const struct crew *crew, const struct crew_process *proces
 	return r;
 }
 
-/* The kernel doubles a process's table of descriptors as it fills, and where threads share it waits for an RCU grace period
- * each time: five waits of 10 to 30 ms while a thousand connections arrive. Have it grow while there is one thread. */
+/* The kernel doubles the descriptor table of a process when it is full; where threads share the table, each
+ * time waits for an RCU grace period: five waits of 10 to 30 ms while a thousand connections arrive. Make it
+ * grow while there is one thread. */
 static void table_grow(const struct crew *crew)
 {
 	unsigned most = crew->limits.max_connections;
@@ -251,7 +254,7 @@ static void table_grow(const struct crew *crew)
 		close(fd);
 }
 
-/* What the processes that serve connections use. */
+/* The system calls (SANDBOX_*) of processes that serve connections. */
 static unsigned stream_uses(const struct crew *crew)
 {
 	bool threads = crew->model->crew == MODEL_THREADS && crew->limits.workers > 1;
@@ -259,7 +262,7 @@ static unsigned stream_uses(const struct crew *crew)
 	return SANDBOX_STREAMS | crew->model->uses | (threads ? (unsigned) SANDBOX_THREADS : 0);
 }
 
-/* Give up all that the process does not need. It opens no sockets from here on. */
+/* Enter the sandbox. From here on the process opens no sockets. */
 static int confine(const struct crew *crew, const struct crew_process *process)
 {
 	int r;
@@ -292,14 +295,14 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 		r = process->socket ? run_reader(crew, process) : run_threads(crew, process);
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
-	/* not exit(): what the supervisor registered and buffered is not this process's to do again */
+	/* not exit(): handlers and buffers belong to the supervisor */
 	crew_forget(crew);
 	_exit(r < 0 ? 1 : 0);
 }
 
 /* --- in the supervisor ----------------------------------------------------------------- */
 
-/* The table of udp-rate of a socket goes from reader to reader. */
+/* Pass the table of udp-rate of a socket from reader to reader, or make it. */
 static int find_meter(const struct crew *crew, const struct listener *socket)
 {
 	for (const struct list *at = crew->others->next; at != crew->others; at = at->next) {
@@ -318,7 +321,8 @@ static int find_meter(const struct crew *crew, const struct listener *socket)
 	return udp_ratelimit_make();
 }
 
-/* Before a reader is forked: its table, and the pipe whose writing end `*alive` only the new process will have. */
+/* Before a reader is forked: prepare its table of udp-rate, and a pipe whose writing end `*alive` only the
+ * new process keeps. */
 static int reader_prepare(const struct crew *crew, struct crew_process *process, int *alive)
 {
 	int ends[2], r;
@@ -361,7 +365,7 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	return r;
 }
 
-/* Room on the scoreboard. */
+/* Reserve slots on the scoreboard. */
 static int find_place(struct crew *crew)
 {
 	const struct scoreboard_layout layout = {
@@ -381,7 +385,7 @@ static int find_place(struct crew *crew)
 	return crew->number < 0 ? crew->number : 0;
 }
 
-/* Which processes, with which workers. */
+/* Assign workers to processes. */
 static int plan(struct crew *crew)
 {
 	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->limits.workers : 1;
@@ -422,7 +426,7 @@ static int open_pipes(struct crew *crew)
 	return 0;
 }
 
-/* Stream sockets first. */
+/* Copy the sockets, stream sockets first. */
 static int copy_sockets(struct crew *crew, const struct sockets *sockets)
 {
 	static const enum listener_kind kinds[] = { LISTENER_STREAM, LISTENER_DATAGRAM };
@@ -483,7 +487,7 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers,
 		          crew->model->name, r == -EBUSY ? "too many earlier workers still drain their connections" : strerror(-r));
-	/* those that run may have accepted connections, which must not be lost */
+	/* running processes may have accepted connections, which must not be lost */
 	crew->failed = r < 0;
 	if (r == 0 || some) {
 		*result = crew;
@@ -496,7 +500,7 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 unsigned crew_note_ready(struct crew *crew)
 {
 	char bytes[4096];
-	/* only a wake-up: crew_ready() looks at the workers */
+	/* only a wake-up: crew_ready() checks the workers */
 	ssize_t n = read(crew->ready_out, bytes, sizeof bytes);
 
 	return n > 0 ? (unsigned) n : 0;
@@ -523,7 +527,7 @@ static void process_failed(struct crew *crew, struct crew_process *process)
 		crew->failed = true;
 }
 
-/* Log and count the end of a process that served `lost` connections. */
+/* Log and count the end of a process that was serving `lost` connections. */
 static void count_lost(struct crew *crew, pid_t pid, int status, uint32_t lost)
 {
 	if (!worker_ended_well(status))
@@ -542,7 +546,7 @@ static bool is_known(const struct crew *crew, pid_t pid)
 	return false;
 }
 
-/* Whether the process that a child's slot names is one of ours, which the kernel knows, and no other one that we know. */
+/* Whether `pid`, which a child's slot claims, is a child of this process and not known otherwise. */
 static bool adopt_orphan(void *context, unsigned child, pid_t pid)
 {
 	struct crew *crew = context;

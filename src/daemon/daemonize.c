@@ -42,8 +42,8 @@ void daemonize_close_others(int keep[], unsigned count)
 	compat_close_range(next, UINT_MAX);
 }
 
-/* The original process: wait for the daemon's report and exit with it. A signal ends it as any other process, but for
- * SIGHUP, since the terminal may be closed meanwhile. */
+/* The original process: wait for the report of the daemon and exit with it. Signals end it as any other
+ * process, except SIGHUP, because the terminal may be closed meanwhile. */
 static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 {
 	unsigned char status = EX_OSERR;
@@ -56,7 +56,7 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
 		fputs("echod: the daemon ended before it was ready\n", stderr);
-	waitpid(child, NULL, 0); /* the one in the middle, gone long since */
+	waitpid(child, NULL, 0); /* the intermediate process, which has ended */
 	_exit(status);
 }
 
@@ -77,7 +77,7 @@ int daemonize(void)
 	close(ends[0]);
 	report_fd = ends[1];
 	setsid();
-	pid = fork(); /* no session leader, so no terminal is ever acquired again */
+	pid = fork(); /* not a session leader, so that it cannot acquire a terminal again */
 	if (pid < 0) {
 		fprintf(stderr, "echod: cannot start: %s\n", strerror(errno));
 		daemonize_report(EX_OSERR);
@@ -95,7 +95,7 @@ int daemonize(void)
 	return chdir("/") < 0 ? -errno : 0;
 }
 
-/* Standard error to /dev/null. */
+/* Redirect standard error to /dev/null. */
 static void leave_terminal(void)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -123,7 +123,7 @@ void daemonize_report(int status)
 		return;
 	leave_terminal();
 	if (write(report_fd, &byte, 1) < 0)
-		byte = 0; /* nobody waits any more: nothing to do about it */
+		byte = 0; /* the original process has ended */
 	close(report_fd);
 	report_fd = -1;
 }

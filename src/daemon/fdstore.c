@@ -42,8 +42,9 @@ static int append(struct sockets *set, const struct listener *listener)
 	return 0;
 }
 
-/* What we stored is named after its address (listener_name()). A socket unit without
- * FileDescriptorName= gives its own name, which may begin as ours do but ends in ".socket". */
+/* Whether the name is one that echod gave to a stored descriptor: it contains the address (listener_name()).
+ * A socket unit without FileDescriptorName= passes the name of the unit, which may begin the same way but
+ * ends in ".socket". */
 static bool is_ours(const char *name)
 {
 	static const char *const prefixes[] = { NAME_STREAM, NAME_DATAGRAM };
@@ -58,7 +59,7 @@ static bool is_ours(const char *name)
 	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
-/* A unix socket is of use only as long as it can be found. */
+/* A unix socket is only useful while clients can find its file. */
 static bool is_reachable(const struct listener *listener)
 {
 	struct stat st;
@@ -83,20 +84,20 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 			                "sockets that listen and datagram sockets", fd, name,
 			                r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
-		/* what we stored is no reason not to start; a socket unit's mistake is */
+		/* an unusable stored descriptor does not prevent the start; a wrong socket unit does */
 		if (!ours)
 			return -ENOTSOCK;
 		notify_unstore(name);
 		return 0;
 	}
 	if (ours) {
-		listener.adopted = false; /* opened here once, so its file is ours to remove */
+		listener.adopted = false; /* opened by an earlier echod, so its file may be removed */
 		listener_note_file(&listener);
 	}
 	return append(ours ? &store->kept : &store->activated, &listener);
 }
 
-/* Take a queue of connections, in the order of numbers. Returns whether `name` is that of one. */
+/* Add a queue of connections, ordered by number. Returns whether `name` is the name of a queue. */
 static bool collect_queue(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
 {
 	const char *digits = name + strlen(NAME_QUEUE);
@@ -150,7 +151,7 @@ unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned mo
 	return count;
 }
 
-/* FDNAME may hold anything printable but a colon. */
+/* The name in the store. FDNAME may have any printable character except a colon. */
 static char *listener_name(const struct listener *listener, char name[static 256])
 {
 	char addr[ADDR_TEXT_MAX];
@@ -205,22 +206,23 @@ void fdstore_forget_queue(unsigned number)
 
 #define MANAGER "org.freedesktop.systemd1"
 
-/* What the manager says of this service's unit. */
+/* Properties of this service's unit. */
 struct unit {
-	bool restarts;  /* its job is a restart */
-	bool preserves; /* the store is kept after a stop, too (systemd 254, FileDescriptorStorePreserve=yes) */
-	uint32_t kept;  /* descriptors in its store */
+	bool restarts;  /* the job of the unit is a restart */
+	bool preserves; /* the store is kept after a stop as well (systemd 254,
+	                 * FileDescriptorStorePreserve=yes) */
+	uint32_t kept;  /* number of descriptors in its store */
 	uint32_t max;   /* FileDescriptorStoreMax= */
 };
 
-/* The object path of this service's unit, to be freed; NULL where it cannot be found out. */
+/* The object path of this service's unit, to be freed; NULL where it cannot be determined. */
 static char *unit_path(sd_bus *bus)
 {
 	sd_bus_message *reply = NULL;
 	char *unit = NULL;
 	const char *path;
 
-	/* 0: the caller, by what the kernel says of it, which holds in a PID namespace, too */
+	/* 0: the caller, identified by the kernel; this works in a PID namespace, too */
 	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID", NULL, &reply, "u",
 	                       UINT32_C(0)) >= 0 &&
 	    sd_bus_message_read(reply, "o", &path) >= 0)
@@ -254,7 +256,7 @@ static uint32_t service_number(sd_bus *bus, const char *unit, const char *proper
 	return sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) < 0 ? 0 : value;
 }
 
-/* The manager's own socket, which only root may use, and which is there without a bus. */
+/* Connect to the private socket of the manager, which works without a bus, but only for root. */
 static int open_private(sd_bus **bus)
 {
 	int r = sd_bus_new(bus);
@@ -264,7 +266,7 @@ static int open_private(sd_bus **bus)
 	return r < 0 ? r : sd_bus_start(*bus);
 }
 
-/* Ask over `bus`, which is closed. Returns whether there was an answer. */
+/* Query the manager over `bus`, which is closed. Returns whether it answered. */
 static bool ask(sd_bus *bus, int opened, struct unit *answer)
 {
 	char *preserve = NULL, *unit = NULL;
@@ -302,8 +304,8 @@ static bool ask_manager(struct unit *answer)
 	return ask(bus, r, answer);
 }
 
-/* Since systemd 254: FileDescriptorStoreMax= of the unit; 0 where that is not known. Such a manager drops the store itself
- * unless the service is started again. */
+/* FileDescriptorStoreMax= of the unit, from $FDSTORE (systemd 254 and later); 0: unknown. Such a manager
+ * drops the store itself unless it starts the service again. */
 static uint32_t fdstore_max(void)
 {
 	const char *text = getenv("FDSTORE");
@@ -313,7 +315,7 @@ static uint32_t fdstore_max(void)
 	return text && sscanf(text, "%9u%c", &max, &end) == 1 ? max : 0;
 }
 
-/* How many of the sockets are in the store. */
+/* Number of the sockets that are in the store. */
 static uint32_t given(const struct sockets *set)
 {
 	uint32_t count = 0;

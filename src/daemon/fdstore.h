@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* fdstore.h - sockets that the service manager passes to this process and keeps for the next one
+/* fdstore.h - sockets that the service manager passes to this process and stores for the next one
  *
- * Three kinds of descriptors come with LISTEN_FDS (sd_listen_fds(3)): sockets of a socket
- * unit, listeners of ours that were kept over a restart or a crash, and queues of
- * connections that were kept over a restart. Ours are recognized by their FDNAME. Supervisor only.
+ * Three kinds of descriptors come with LISTEN_FDS (sd_listen_fds(3)): sockets of a socket unit, and, from
+ * echod's own descriptor store, listeners that were kept over a restart or a crash and queues of connections
+ * that were kept over a restart. Stored descriptors are recognized by their FDNAME. Supervisor only.
  */
 #ifndef ECHOD_DAEMON_FDSTORE_H
 #define ECHOD_DAEMON_FDSTORE_H
@@ -13,10 +13,10 @@
 #include "conf/conf.h"
 #include "daemon/sockets.h"
 
-/* More than a manager keeps by default (FileDescriptorStoreMax= of the unit). */
+/* Maximum number of queues; more than a manager keeps by default (FileDescriptorStoreMax= of the unit). */
 #define FDSTORE_QUEUES_MAX 128
 
-/* Receiving ends of queues with connections (preserve.h). */
+/* Receiving end of a queue with connections (preserve.h). */
 struct fdstore_queue {
 	int fd;
 	unsigned number;
@@ -28,44 +28,45 @@ struct fdstore_queues {
 };
 
 struct fdstore {
-	struct sockets activated;   /* of a socket unit */
-	struct sockets kept;        /* ours, from before */
-	struct fdstore_queues queues; /* ours, from before, by number */
+	struct sockets activated;   /* from a socket unit */
+	struct sockets kept;        /* listeners from the store */
+	struct fdstore_queues queues; /* queues from the store, ordered by number */
 };
 
-/* Take over what was passed, and clear the environment of it. To be called first thing, before anything forks or
- * opens descriptors. Descriptors that are of no use are told in `errors` and closed. Returns 0;
- * -ENOTSOCK where one came from a socket unit; or another -errno. */
+/* Take over the descriptors that were passed, and remove their environment variables. Must be called before
+ * any fork or open. Unusable descriptors are reported in `errors` and closed. Returns 0; -ENOTSOCK where one
+ * of them came from a socket unit; or another -errno. */
 int fdstore_collect(struct fdstore *store, struct conf_errors *errors);
 
-/* The descriptors collected, to be kept open; returns their number, at most `most`. */
+/* Copy the collected descriptors to `fds`, at most `most`. Returns their number. */
 unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned most);
 
-/* Have the manager keep the listeners of `set` that were opened here. */
+/* Store the listeners of `set` that were opened here. */
 void fdstore_keep(const struct sockets *set);
 
-/* Have the manager keep the receiving end of queue `number`, also after its other end was closed. Returns 0; or -errno where
- * the manager did not take it. */
+/* Store the receiving end of queue `number`, which remains stored when its other end is closed. Returns 0, or
+ * -errno where the manager did not accept it. */
 int fdstore_keep_queue(unsigned number, int fd);
 
-/* Have the manager forget the listeners of `set`. */
+/* Remove the listeners of `set` from the store. */
 void fdstore_forget(const struct sockets *set);
 
-/* Have the manager forget queue `number`. */
+/* Remove queue `number` from the store. */
 void fdstore_forget_queue(unsigned number);
 
 enum fdstore_stop {
-	FDSTORE_DROPPED, /* the service stops: the manager drops the store */
+	FDSTORE_DROPPED, /* the service stops and the manager drops the store */
 	FDSTORE_KEPT,    /* the service will be started again, with the store */
-	FDSTORE_UNKNOWN, /* the manager knows, and does the right thing, but cannot be asked (systemd 254 and later) */
+	FDSTORE_UNKNOWN, /* the manager decides correctly by itself, but cannot be asked (systemd 254 and
+	                  * later) */
 };
 
-/* What becomes of the store now that this service was told to stop. The manager is asked over D-Bus
- * (org.freedesktop.systemd1(5)), or on its own socket. `set` and `queues` queues were stored before. `*room`: how many more
- * queues the store takes; where that is 0, it is logged, and the answer is FDSTORE_DROPPED. */
+/* Find out what happens to the store after this stop, by asking the manager over D-Bus
+ * (org.freedesktop.systemd1(5)) or on its private socket. `set` and `queues` queues are in the store. Sets
+ * `*room` to the number of further queues that fit; if 0, that is logged and FDSTORE_DROPPED returned. */
 enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, unsigned *room);
 
-/* Whether fdstore_ask_stop() can find out anything here. */
+/* Whether fdstore_ask_stop() can determine anything on this host. */
 bool fdstore_is_useful(void);
 
 #endif

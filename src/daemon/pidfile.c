@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Whether `fd` is still the file at `path`: a predecessor may have removed it in between. */
+/* Whether `fd` is still the file at `path`: another process may have removed it in between. */
 static int same_file(int fd, const char *path)
 {
 	struct stat a, b;
@@ -36,7 +36,8 @@ int pidfile_open(const char *path)
 			return fd;
 		break;
 	}
-	error = errno == EACCES ? EAGAIN : errno; /* both say that another process holds the lock: fcntl(2) */
+	error = errno == EACCES ? EAGAIN : errno; /* both mean that another process holds the lock:
+	                                           * fcntl(2) */
 	close(fd);
 	return -error;
 }
@@ -59,6 +60,6 @@ void pidfile_close(int fd, const char *path)
 	if (fd < 0)
 		return;
 	if (same_file(fd, path) && unlink(path) < 0 && ftruncate(fd, 0) < 0)
-		errno = 0; /* it stays, with the number of a process that does not hold the lock */
+		errno = 0; /* the file stays, with the id of a process that does not hold the lock */
 	close(fd);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* pidfile.h - the locked file that names a daemon's process
+/* pidfile.h - the locked file with the process id of the daemon
  *
  * Supervisor only.
  */
@@ -8,17 +8,17 @@
 
 #include <sys/types.h>
 
-/* Create and lock the file at `path` and write this process's id into it. The lock is an open file description lock (F_OFD_SETLK,
- * fcntl(2)) for writing: unlike flock(2) it needs a descriptor that may write, so a user who can only read the file cannot hold it. Returns a
- * descriptor to be kept open for as long as the lock shall hold, or -errno: -EWOULDBLOCK where another
- * process holds the lock. */
+/* Create and lock the file at `path` and write this process's id into it. The lock is an open file
+ * description lock for writing (F_OFD_SETLK, fcntl(2)): unlike flock(2) it needs a writable descriptor, so a
+ * user who can only read the file cannot hold it. Returns a descriptor, which holds the lock until it is
+ * closed, or -errno: -EWOULDBLOCK where another process holds the lock. */
 int pidfile_open(const char *path);
 
-/* The process that the file at `path` names; 0 where it names none. */
+/* The process id in the file at `path`; 0 where there is none. */
 pid_t pidfile_read(const char *path);
 
-/* Remove the file, unless another one has taken its name, and let go of the lock. Where this process
- * may no longer remove it, it is emptied. `fd` below 0 is fine. */
+/* Remove the file, unless it was replaced by another one, and release the lock. Where this process may not
+ * remove it any more, it is emptied. `fd` below 0 is allowed. */
 void pidfile_close(int fd, const char *path);
 
 #endif

@@ -16,10 +16,11 @@
 #include "base/log.h"
 #include "models/handover/handover.h"
 
-/* Descriptors that must stay free for receiving one more message, and for files. */
+/* Descriptors kept free for receiving one more message, and for files. */
 #define FDS_SPARE 8
 
-/* How soon to try again where too many descriptors are in flight, of which nothing tells the end. */
+/* Pause before trying again where too many descriptors are in flight, because no event reports that they were
+ * received. */
 #define RETRY_USEC (10 * USEC_PER_MSEC)
 
 /* --- at a stop ------------------------------------------------------------------------- */
@@ -53,7 +54,7 @@ static void pack_remove(struct pack *pack)
 	free(pack);
 }
 
-/* Make a queue and give its receiving end to the service manager. */
+/* Make a queue and store its receiving end in the service manager. */
 static int queue_open(struct preserve *preserve)
 {
 	int inbox, outbox, r;
@@ -94,7 +95,7 @@ static int pack_store(struct preserve *preserve, struct pack *pack)
 	return r;
 }
 
-/* Send packs, in order: all, or all but the last one while it can still be filled. */
+/* Send packs, in order: all, or all but the last one while it is not full. */
 static int packs_store(struct preserve *preserve, bool all)
 {
 	int r = 0;
@@ -125,7 +126,7 @@ int preserve_add(struct preserve *preserve, struct new_conn *new_conn)
 		return -ENOMEM;
 	r = pack_add(pack, new_conn);
 	if (r == 0 && pack->count == PACK_MAX)
-		(void) packs_store(preserve, false); /* where that fails, it is tried again with the next one */
+		(void) packs_store(preserve, false); /* if that fails, it is tried again with the next pack */
 	return r;
 }
 
@@ -160,7 +161,7 @@ int preserve_add_pack(struct preserve *preserve, struct pack *pack)
 	return 0;
 }
 
-/* Whether this process can receive one more message. The kernel takes the lowest free descriptor. */
+/* Whether this process can receive one more message. The kernel uses the lowest free descriptor. */
 static bool has_descriptors(const struct preserve *preserve)
 {
 	struct rlimit limit;
@@ -278,7 +279,7 @@ unsigned restore_queues(const struct restore *restore)
 
 unsigned restore_free_number(const struct restore *restore)
 {
-	/* numbers begin at 0 again once the queues are gone */
+	/* 0 again once all queues are gone */
 	return restore_queues(restore) > 0 ? restore->queues.items[restore->queues.count - 1].number + 1 : 0;
 }
 
@@ -288,7 +289,8 @@ static void note_damaged(struct restore *restore, unsigned count, int error)
 	handover_log_damaged(count, error);
 }
 
-/* Receive the next pack; a queue that has none any more is closed, and the manager forgets it. Returns whether there is one. */
+/* Receive the next pack. Empty queues are closed and removed from the store. Returns whether there is a
+ * pack. */
 static bool pack_fetch(struct restore *restore)
 {
 	while (restore->at < restore->queues.count) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* privileges.h - from root to whom the configuration names
+/* privileges.h - change from root to the configured user and group
  *
  * Supervisor, once, before it forks the first crew.
  */
@@ -10,18 +10,18 @@
 #include <sys/types.h>
 
 struct privileges {
-	uid_t uid; /* (uid_t) -1: stays */
-	gid_t gid; /* (gid_t) -1: stays */
+	uid_t uid; /* (uid_t) -1: unchanged */
+	gid_t gid; /* (gid_t) -1: unchanged */
 };
 
 #define PRIVILEGES_NONE { .uid = (uid_t) -1, .gid = (gid_t) -1 }
 
-/* Look up `user` and `group` ("": none). A user without a group brings the user's own. Returns
- * 0, or -ENOENT where there is no such name. */
+/* Look up `user` and `group` ("": none). Without a group, the user's own group is used. Returns 0, or -ENOENT
+ * where a name does not exist. */
 int privileges_find(struct privileges *privileges, const char *user, const char *group);
 
-/* Become them for good: groups cleared, then the group, then the user; afterwards it is
- * verified that there is no way back. Returns 0 or -errno. */
+/* Change permanently: clear supplementary groups, set the group, then the user; then verify that root cannot
+ * be regained. Returns 0 or -errno. */
 int privileges_drop(const struct privileges *privileges);
 
 #endif

@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "base/notify.h"
 
-/* "34.5 MiB" in `text`. */
+/* Write `bytes` to `text`, as in "34.5 MiB". Returns `text`. */
 static char *bytes_print(uint64_t bytes, char text[static 32])
 {
 	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
@@ -36,7 +36,7 @@ static char *bytes_print(uint64_t bytes, char text[static 32])
 
 /* --- the statistics line --------------------------------------------------------------- */
 
-/* Every counter that is not 0, in the order of the table: "accepted 12, ended eof 11, …". */
+/* Log every counter that is not 0, in the order of the table: "accepted 12, ended eof 11, …". */
 static void log_line(const struct stats_total *total)
 {
 	struct log_record record;
@@ -69,7 +69,7 @@ void report_log(struct report *report, struct scoreboard *scoreboard)
 
 /* --- the metrics file ------------------------------------------------------------------ */
 
-/* echod_worker_connections, a row for each worker at work. */
+/* Write echod_worker_connections, a row for each running worker. */
 static void write_workers(const struct scoreboard *scoreboard, FILE *out)
 {
 	unsigned end = 1;
@@ -186,7 +186,7 @@ void report_forget_trouble(struct report *report)
 	*report->trouble = '\0';
 }
 
-/* How much a counter has grown since `*told`, which is brought up to date. */
+/* Returns the growth of a counter since `*told`, and updates `*told`. */
 static uint64_t count_since(struct scoreboard *scoreboard, enum stats_counter counter, uint64_t *told)
 {
 	struct stats_total total;

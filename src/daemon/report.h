@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
-/* report.h - the statistics as the manager, the log and the metrics file get them
+/* report.h - statistics for the service manager, the log and the metrics file
  *
- * Supervisor only. Everything comes from one scoreboard_total().
+ * Supervisor only. All figures come from scoreboard_total().
  */
 #ifndef ECHOD_DAEMON_REPORT_H
 #define ECHOD_DAEMON_REPORT_H
@@ -13,43 +13,44 @@
 #include "echo/scoreboard.h"
 
 struct report {
-	struct stats_total last;  /* what was told last */
-	char trouble[256];        /* the last one, or "" */
-	bool metrics_failed;      /* and was told */
-	uint64_t suppressed;      /* told so far */
-	uint64_t log_lost;        /* told so far */
+	struct stats_total last;  /* totals that were reported last */
+	char trouble[256];        /* last warning or error, or "" */
+	bool metrics_failed;      /* the error was logged */
+	uint64_t suppressed;      /* number reported so far */
+	uint64_t log_lost;        /* number reported so far */
 	uint64_t progress, unsent; /* at the last report_progress() */
-	uint64_t cut_off;         /* told so far */
+	uint64_t cut_off;         /* number reported so far */
 	uint64_t drained;         /* at the last report_drained() */
 };
 
-/* Send STATUS=, with READY=1 if `ready`; write the metrics file; log the statistics line. Unless
- * `ready`, only where something has changed since the last time. */
+/* Send STATUS=, with READY=1 if `ready`; write the metrics file; log the statistics line. Unless `ready`,
+ * only where a counter has changed since the last call. */
 void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
                     unsigned workers, bool ready);
 
 /* Log the statistics line now. */
 void report_log(struct report *report, struct scoreboard *scoreboard);
 
-/* The last metrics file and statistics line of this process. */
+/* Write the last metrics file and statistics line of this process. */
 void report_final(struct report *report, struct scoreboard *scoreboard, const struct conf *conf);
 
-/* Send STATUS= at once if something was logged as LOG_WARNING or worse since it was sent last. Returns whether it was. */
+/* Send STATUS= at once if a message of LOG_WARNING or worse was logged since it was sent last. Returns
+ * whether it was sent. */
 bool report_trouble(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers);
 
-/* What went wrong is history: STATUS= shall not speak of it any more. */
+/* Clear the last error from STATUS=. */
 void report_forget_trouble(struct report *report);
 
-/* Tell how many lines were left out since the last call, if any. */
+/* Log the number of log lines suppressed since the last call, if any. */
 void report_left_out(struct report *report, struct scoreboard *scoreboard);
 
-/* Whether any byte was sent, or taken by a client, or any connection ended since the last call. */
+/* Whether a byte was sent or acknowledged, or a connection ended, since the last call. */
 bool report_progress(struct report *report, struct scoreboard *scoreboard);
 
-/* Tell how many connections were cut off at the end of drain-timeout since the last call, if any. */
+/* Log the number of connections cut off at the end of drain-timeout since the last call, if any. */
 void report_cut_off(struct report *report, struct scoreboard *scoreboard);
 
-/* Connections that a stopping crew had to end instead of handing them over, since the last call. */
+/* Number of connections that a stopping crew drained instead of handing them over, since the last call. */
 uint64_t report_drained(struct report *report, struct scoreboard *scoreboard);
 
 void report_clear(struct report *report);

@@ -15,7 +15,7 @@ static void blocked_signals(sigset_t *set)
 	static const int others[] = {
 		/* faults */
 		SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGTRAP, SIGABRT,
-		/* job control, and signals that do nothing by default */
+		/* job control, and signals that are ignored by default */
 		SIGTSTP, SIGTTIN, SIGCONT, SIGURG, SIGWINCH,
 		/* ignored: signals_reset() */
 		SIGPIPE, SIGXFSZ, SIGTTOU,
@@ -44,7 +44,7 @@ void signals_reset(void)
 	struct sigaction action;
 	sigset_t set;
 
-	/* handlers stay: sanitizers have some for faults */
+	/* handlers stay: sanitizers install some for faults */
 	for (int number = 1; number < NSIG; number++)
 		if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
 			signal(number, SIG_DFL);

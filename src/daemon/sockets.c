@@ -52,8 +52,8 @@ static const char *explain(int error)
 	}
 }
 
-/* Two addresses of which one is the wildcard cannot be listened on at the same time, unless
- * both sockets agree. While a reload has both, the older one is asked to. */
+/* Open a listener. A wildcard address and a single address of the same port can only be bound at the same
+ * time if both sockets agree (SO_REUSEPORT); during a reload, set that on the older one. */
 static int open_beside(struct listener *listener, const struct building *building, enum listener_kind kind,
                        const struct addr *addr)
 {
@@ -143,7 +143,7 @@ static int add_for_protocols(struct building *building, const struct addr *addr)
 	return r;
 }
 
-/* Look up the number of an interface that did not exist when the configuration was read. */
+/* Look up the index of an interface that did not exist when the configuration was read. */
 static int add_at_interface(struct building *building, const struct conf_listen *listen)
 {
 	struct addr addr = listen->addr;
@@ -232,7 +232,7 @@ void sockets_retire(struct sockets *have, struct sockets *retired)
 			continue;
 		items = reallocarray(retired->items, retired->count + 1, sizeof *items);
 		if (!items)
-			continue; /* closed by sockets_commit() */
+			continue; /* sockets_commit() closes it */
 		listener_refuse_new(listener);
 		retired->items = items;
 		items[retired->count++] = *listener;
