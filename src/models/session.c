@@ -41,13 +41,13 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 static struct log_budget lines = { .share = LINES_SHARE, .all = LINES_ALL, .interval = LINES_INTERVAL };
 static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Whether a line about a connection of `peer` is to be written; suppressed ones are counted. */
-static bool line_allowed(const struct worker *worker, const struct peer *peer)
+/* Whether a line of `level` about a connection of `peer` is to be written; suppressed ones are counted. */
+static bool line_allowed(const struct worker *worker, const struct peer *peer, int level)
 {
 	size_t size = peer->family == AF_INET ? 4 : peer->family == AF_INET6 ? 8 : 0; /* an IPv6 host has a /64 */
 	bool allowed;
 
-	if (!worker->conf->log_connections || !log_wants(LOG_INFO))
+	if (!worker->conf->log_connections || !log_wants(level))
 		return false;
 	pthread_mutex_lock(&lines_lock);
 	allowed = log_budget_take(&lines, peer->address, size, clock_coarse_usec());
@@ -58,13 +58,13 @@ static bool line_allowed(const struct worker *worker, const struct peer *peer)
 }
 
 /* The fields and texts that every line about a connection has. */
-static void describe(struct log_record *record, int fd, const struct peer *peer,
+static void describe(struct log_record *record, int level, int fd, const struct peer *peer,
                      enum conn_reason reason, enum event event, char peer_text[static ADDR_TEXT_MAX],
                      char local_text[static ADDR_TEXT_MAX])
 {
 	struct addr addr;
 
-	log_begin(record, LOG_INFO, event);
+	log_begin(record, level, event);
 	peer_to_addr(peer, &addr);
 	addr_print(&addr, peer_text);
 	memset(&addr, 0, sizeof addr);
@@ -78,6 +78,12 @@ static void describe(struct log_record *record, int fd, const struct peer *peer,
 	log_add(record, "ECHOD_REASON", "%s", conn_reason_name(reason));
 }
 
+/* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health check. */
+static int level_of_end(const struct conn *conn)
+{
+	return conn->echoed == 0 && conn_owed_total(conn) == 0 ? LOG_DEBUG : LOG_INFO;
+}
+
 static void log_end_of(const struct session *session)
 {
 	char peer[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
@@ -88,8 +94,8 @@ static void log_end_of(const struct session *session)
 
 	if (conn->reason == CONN_ERROR)
 		snprintf(error, sizeof error, " (%s)", strerror(conn->error));
-	describe(&record, session->watch.fd, &session->peer, (enum conn_reason) conn->reason, EVENT_CONNECTION_ENDED,
-	         peer, local);
+	describe(&record, level_of_end(conn), session->watch.fd, &session->peer, (enum conn_reason) conn->reason,
+	         EVENT_CONNECTION_ENDED, peer, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
 	log_end(&record, "%s to %s ended: %s%s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
@@ -104,9 +110,9 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 	struct log_record record;
 
 	stats_add(worker->slot, end_counters[reason], 1);
-	if (!line_allowed(worker, peer))
+	if (!line_allowed(worker, peer, LOG_INFO))
 		return;
-	describe(&record, fd, peer, reason, EVENT_CONNECTION_REFUSED, peer_text, local);
+	describe(&record, LOG_INFO, fd, peer, reason, EVENT_CONNECTION_REFUSED, peer_text, local);
 	log_end(&record, "%s to %s refused: %s", peer_text, local,
 	        reason == CONN_DENIED ? "denied by allow and deny" : "its source has max-per-source connections");
 }
@@ -122,7 +128,7 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
-	if (line_allowed(worker, &session->peer))
+	if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
 	session_release(session, worker);

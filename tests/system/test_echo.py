@@ -168,7 +168,7 @@ def test_peer_that_never_reads_is_closed_when_idle(start, model):
 
 
 def test_silent_connection_is_closed_when_idle(start, model):
-    daemon = start(model, idle_timeout=1)
+    daemon = start(model, idle_timeout=1, log_level="debug")
     with daemon.connect() as sock:
         began = time.monotonic()
         assert sock.recv(1) == b"", "an idle connection ends with FIN"

@@ -39,6 +39,7 @@ def test_ipv6(start, model):
     assert peer.refused(("127.0.0.1", daemon.port))
     with peer.connect(("::1", daemon.port)) as sock:
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.connection_line(endpoint, "eof")
 
@@ -51,6 +52,7 @@ def test_star_is_both(start, model):
     peer.visit(("::1", daemon.port))
     with daemon.connect() as sock:  # the peer is written as IPv4, not as an IPv4-mapped address
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     assert "::ffff" not in daemon.connection_line(endpoint, "eof")
 

@@ -33,6 +33,34 @@ def test_one_line_a_connection(start, model):
     assert "SECRET" not in daemon.log()
 
 
+def test_connection_without_a_byte_is_logged_at_debug(start, model):
+    """A health check that connects and leaves, with FIN or RST, or is silent until idle-timeout; refusals stay at info."""
+    daemon = start(model, idle_timeout=1)
+    endpoints = {}
+    for level in ("info", "debug"):
+        daemon.reload(log_level=level)
+        for reason, end in (("eof", peer.finish), ("reset", peer.reset), ("idle", lambda sock: sock.recv(1))):
+            sock = daemon.connect()
+            endpoints[peer.endpoint(sock)] = level, reason
+            end(sock)
+            sock.close()
+        with daemon.connect() as sock:  # with one byte it is logged at both levels
+            endpoints[peer.endpoint(sock)] = "byte", "eof"
+            peer.echo(sock, b"x")
+            peer.finish(sock)
+    for endpoint, (level, reason) in endpoints.items():
+        if level != "info":
+            daemon.connection_line(endpoint, reason)
+    daemon.reload(log_level="info", deny=["127.0.0.0/8"])
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        assert peer.ended(sock)
+    daemon.connection_line(endpoint, "denied")
+    daemon.stop()
+    for endpoint, (level, reason) in endpoints.items():
+        assert len(daemon.lines_about(endpoint)) == (level != "info"), (endpoint, level, reason)
+
+
 def test_line_about_a_unix_client(start, tmpdir):
     path = f"{tmpdir}/echo.sock"
     daemon = start("epoll", listen=[f"unix:{path}"])
@@ -46,6 +74,7 @@ def test_line_about_an_ipv6_client(start):
     daemon = start("epoll", listen=["::1"])
     with peer.connect(("::1", daemon.port)) as sock:
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.connection_line(endpoint, "eof")
 
@@ -54,6 +83,7 @@ def test_no_lines_when_switched_off(start, model):
     daemon = start(model, log_connections=False)
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.stop()
     assert not daemon.lines_about(endpoint)
@@ -65,6 +95,7 @@ def test_log_level(start, level):
     daemon = start("epoll", log_level=level)
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     if level in ("info", "debug"):
         daemon.connection_line(endpoint, "eof")
@@ -83,6 +114,7 @@ def test_lines_are_rate_limited_with_a_count(start, model):
     began = time.monotonic()
     for _ in range(visits):
         with daemon.connect() as sock:
+            peer.echo(sock, b"x")
             peer.finish(sock)
     took = time.monotonic() - began
     daemon.stop()
@@ -102,6 +134,7 @@ def test_a_flood_from_one_source_leaves_lines_for_others(start, model):
     endpoints = []
     for number in range(1300):
         with daemon.connect() as sock:
+            peer.echo(sock, b"x")
             peer.finish(sock)
         if number % 100 == 99:
             with socket.create_connection(daemon.address, peer.PATIENCE, source_address=("127.0.0.2", 0)) as sock:
@@ -115,7 +148,7 @@ def test_a_flood_from_one_source_leaves_lines_for_others(start, model):
 
 def test_bytes_are_counted_exactly(start, model):
     """Also for a client that resets, and over several connections, in the line of each."""
-    daemon = start(model)
+    daemon = start(model, log_level="debug")
     for size in (0, 1, 65537, 1048577):
         with daemon.connect() as sock:
             endpoint = peer.endpoint(sock)
@@ -343,5 +376,6 @@ def test_auto_is_standard_error_in_the_foreground_without_a_journal(start):
     daemon = start("epoll", log_target="auto")
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.connection_line(endpoint, "eof")

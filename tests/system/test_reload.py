@@ -311,7 +311,7 @@ def test_backlog_of_waiting_clients_is_kept(start):
 
 def test_time_outs_change(start):
     """A new connection has the new time-out."""
-    daemon = start("epoll", idle_timeout=600)
+    daemon = start("epoll", idle_timeout=600, log_level="debug")
     daemon.reload(idle_timeout=1)
     with daemon.connect() as sock:
         assert sock.recv(1) == b""
@@ -337,10 +337,12 @@ def test_log_level_and_log_connections_change(start):
     daemon = start("epoll", log_connections=False)
     with daemon.connect() as sock:
         unseen = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.reload(log_connections=True)
     with daemon.connect() as sock:
         seen = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
         peer.finish(sock)
     daemon.connection_line(seen, "eof")
     assert not daemon.lines_about(unseen)

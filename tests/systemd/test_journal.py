@@ -38,7 +38,7 @@ def test_connections_of_a_client(machine):
 
 
 def test_reasons(machine):
-    """A client that is denied, and one that says nothing, are told apart."""
+    """A client that is denied, and one that is silent after a byte, are told apart."""
     machine.configure('deny = {"::1"}\nidle-timeout = 1\n')
     machine.systemctl("start", "echod")
     since = machine.cursor()
@@ -47,6 +47,7 @@ def test_reasons(machine):
     refused = machine.wait_event("CONNECTION_REFUSED", since)
     assert refused["ECHOD_REASON"] == "denied" and refused["ECHOD_PEER"].startswith("[::1]:")
     with machine.connect() as client:
+        echo(client, b"x")
         assert client.recv(1) == b""
     assert machine.wait_event("CONNECTION_ENDED", since)["ECHOD_REASON"] == "idle"
 
