@@ -37,71 +37,75 @@
 #include "models/handover/handover.h"
 #include "models/model.h"
 
-/* How often connections that the supervisor drains are looked at. */
+/* Interval between two checks of connections that the supervisor drains. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
-/* Connections that are taken from the queue, to be preserved, before other events get their turn. */
+/* Maximum number of connections taken from the queue, to be preserved, before other events are handled. */
 #define PRESERVE_BATCH 256
 
-/* How long no connection may come before the supervisor looks whether workers can hand over any. */
+/* Time without a connection in the queue after which the supervisor checks whether workers can send any. */
 #define PRESERVE_PATIENCE (500 * USEC_PER_MSEC)
 
-/* Messages that are taken from it at the end, when no worker is left. A process that escaped could keep it filled. */
+/* Maximum number of messages taken from the queue at the end, when all workers have ended. A process that
+ * escaped could keep it filled. */
 #define PRESERVE_LAST (1U << 20)
 #define DAMAGED_LAST 1024
 
-/* How often to look at the counters of a thousand workers. */
+/* Interval between two reads of the counters of a thousand workers. */
 #define LOOK_INTERVAL (100 * USEC_PER_MSEC)
 
-/* How often to look whether the queue is empty. */
+/* Interval between two checks whether the queue is empty. */
 #define SETTLE_INTERVAL (100 * USEC_PER_MSEC)
 
-/* How long a new crew may take until every worker accepts. */
+/* Maximum time until every worker of a new crew is ready. */
 #define RAISE_TIMEOUT (30 * USEC_PER_SEC)
 
-/* How long a stopping crew waits for another one to make room in the queue. */
+/* Time that a stopping crew waits for space in the queue. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
-/* The same at a restart, where the supervisor makes room, and says so when it cannot. */
+/* The same at a restart, where the supervisor empties the queue and reports when it cannot. */
 #define PRESERVE_WAIT (60 * USEC_PER_SEC)
 
-/* How long listeners that are not named any more stay open for handshakes that have begun, and how often their backlogs are
- * looked at meanwhile. */
+/* Time that listeners that are not named any more stay open for handshakes in progress, and the interval at
+ * which their backlogs are checked meanwhile. */
 #define RETIRE_TIME (1 * USEC_PER_SEC)
 #define RETIRE_TICK (50 * USEC_PER_MSEC)
 
-/* Log records of workers written before other events get their turn. */
+/* Maximum number of log records of workers written before other events are handled. */
 #define RELAY_BATCH 256
 
-/* Log records written after the last worker has ended: more than the socket can hold, unless it is filled at the same time. */
+/* Maximum number of log records written after the last worker has ended: more than fit into the socket,
+ * unless it is filled at the same time. */
 #define RELAY_LAST 65536
 
-/* Signals and ended processes handled before other events are. */
+/* Maximum number of signals and ended processes handled before other events. */
 #define SIGNAL_BATCH 64
 #define REAP_BATCH 1024
 
-/* Least time between two notifications of a worker's error in STATUS=: a worker must not flood the service manager. */
+/* Minimum interval between two notifications of a worker's error in STATUS=, so that a worker cannot flood
+ * the service manager. */
 #define TROUBLE_INTERVAL USEC_PER_SEC
 
-/* How often to look for lines that were left out, while lines come at all. */
+/* Interval between two reports of suppressed log lines, while log lines arrive. */
 #define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
 
-/* How often to look whether draining makes progress, and the manager is to be asked for patience. */
+/* Interval between two checks whether draining makes progress and more time must be requested from the
+ * service manager. */
 #define EXTEND_INTERVAL (1 * USEC_PER_SEC)
 
-/* How long after a message to the service manager was lost the state is sent again. */
+/* Delay after which the state is sent again when a message to the service manager was lost. */
 #define NOTIFY_INTERVAL (2 * USEC_PER_SEC)
 
-/* A SIGTERM or SIGINT that comes sooner after the first one is a part of the same request: timeout(1) and others signal their
- * child and then its process group. */
+/* A SIGTERM or SIGINT within this time after the first one belongs to the same request: timeout(1) and others
+ * signal their child and then its process group. */
 #define STOP_AGAIN_AFTER (1 * USEC_PER_SEC)
 
-/* How long a start waits for an address or an interface, and how often it looks. With RestartSec= of the unit, the starts of a
- * service that waits for hours stay below the unit's StartLimitBurst=. */
+/* Time that a start waits for an address or an interface, and the interval between two attempts. With
+ * RestartSec= of the unit, a service that waits for hours stays below the unit's StartLimitBurst=. */
 #define ADDRESS_WAIT (10 * USEC_PER_SEC)
 #define ADDRESS_INTERVAL (200 * USEC_PER_MSEC)
 
-/* Lines about ignored signals in a minute. */
+/* Maximum number of lines about ignored signals in a minute. */
 #define IGNORED_LINES 10
 
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
@@ -110,40 +114,40 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	const struct options *options;
 	struct privileges privileges;
 	enum phase phase;
-	struct list crews;            /* all that have processes, the youngest last */
-	struct crew *current, *next;  /* next: being raised by a start or a reload */
+	struct list crews;            /* all crews that have processes, the youngest last */
+	struct crew *current, *next;  /* next: being started by a start or a reload */
 	struct sockets sockets, next_sockets;
-	struct sockets retired;       /* not named any more */
-	bool activated;               /* sockets come from a socket unit */
-	bool differs;                 /* from what the file asks for, and that was told */
-	bool reload_again;            /* a SIGHUP came while one was under way */
+	struct sockets retired;       /* listeners that are not named any more */
+	bool activated;               /* the sockets come from a socket unit */
+	bool differs;                 /* from the file's listen and port, which was logged */
+	bool reload_again;            /* SIGHUP arrived during a start or a reload */
 	bool reaping;                 /* more than REAP_BATCH processes have ended */
 	struct crew_context context;
 	int signals, relay;
 	int pidfile;
 	char *pidfile_path;
 	int status;                   /* exit status */
-	bool start_cancelled;         /* by a signal, while it waited for an address */
-	bool hurry;                   /* a later SIGTERM ends it at once, and has come */
-	int64_t stop_again_from;      /* ... from when on, clock_usec() */
-	struct ratelimit ignored;     /* lines about ignored signals */
+	bool start_cancelled;         /* by a signal, while the start waited for an address */
+	bool hurry;                   /* a second stop request was accepted: end at once */
+	int64_t stop_again_from;      /* clock_usec() from which a stop signal is a second request */
+	struct ratelimit ignored;     /* limits lines about ignored signals */
 	bool keep;                    /* stopping: connections go into the descriptor store */
-	bool flush;                   /* ... of which the manager may close them: what is owed is sent first */
+	bool flush; /* keep: the manager may still close them, so owed bytes are sent first */
 	bool preserving;              /* connections can be put into the store */
-	bool preserve_late;           /* ... could not, but those that wait in the queue are tried again, one by one */
-	bool preserved;               /* it has got them all */
+	bool preserve_late; /* the store failed; connections left in the queue are tried again, one by one */
+	bool preserved;               /* all connections are in the store */
 	bool unsettled;               /* see settle_queue() */
-	int64_t preserve_at;          /* preserving: whether workers can send any is checked then, clock_usec() */
+	int64_t preserve_at; /* preserving: clock_usec() at which to check whether workers can send */
 	struct preserve preserve;
-	struct restore restore;       /* connections that a predecessor kept */
-	struct drain drain;           /* stopping: connections that nothing else will serve */
-	int64_t drain_until;          /* ... until then, clock_usec() */
+	struct restore restore;       /* connections kept by a predecessor */
+	struct drain drain; /* stopping: connections that no worker takes and the store does not keep */
+	int64_t drain_until;          /* clock_usec() at which they are closed */
 	int64_t drain_usec;           /* drain-timeout */
-	int64_t look_at;              /* see look_at_counters() */
+	int64_t look_at;              /* see sample_counters() */
 	struct report report;
-	uint64_t work;                /* signals, log records and reports of readiness read */
+	uint64_t work;                /* number of signals, log records and reports of readiness read */
 	struct idle idle;
-	int64_t trouble_at;           /* STATUS= with the next error not before; 0: no limit now */
+	int64_t trouble_at;           /* earliest time of STATUS= with the next error; 0: now */
 	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at, retire_at, retire_until;
 	int64_t watchdog_usec;
 };
@@ -181,7 +185,7 @@ static void open_log(const struct conf *conf, bool foreground)
 
 	if (conf->log_target == CONF_LOG_AUTO)
 		sink = log_journal_listens() ? LOG_SINK_JOURNAL : foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
-	/* a daemon has a standard error only until it has started, and uses it only for trouble */
+	/* a daemon has a standard error only while it starts, and uses it only for warnings and errors */
 	log_open(sink, sink == LOG_SINK_STDERR && !foreground ? LOG_WARNING : conf->log_level);
 }
 
@@ -212,8 +216,8 @@ static int raise_nofile(void)
 	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
-/* The rings of io_uring are locked memory, which workers without capabilities get only within this limit: 8 MiB, the default,
- * are 57 rings. */
+/* io_uring rings are locked memory, which workers without capabilities get only within this limit: the
+ * default of 8 MiB is enough for 57 rings. */
 static void raise_memlock(void)
 {
 	struct rlimit limit = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
@@ -243,7 +247,7 @@ static int open_relay(struct supervisor *supervisor)
 	return 0;
 }
 
-/* What all crews stand on. */
+/* Create what all crews share. */
 static int init_context(struct supervisor *supervisor, struct fdstore *store)
 {
 	struct crew_context *context = &supervisor->context;
@@ -273,7 +277,7 @@ static bool is_meant(const struct listener *listener, const struct conf_listen *
 	        addr_port(&listener->addr) == addr_port(&listen->addr));
 }
 
-/* Whether the sockets that were passed are those that the file asks for, and no others. */
+/* Whether the passed sockets are exactly those of the file's listen and port. */
 static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
 {
 	bool same = true;
@@ -297,7 +301,7 @@ static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
 	return same;
 }
 
-/* The socket unit decides what is listened on; tell where the file says otherwise, once until they agree again. */
+/* The socket unit determines the listeners. Log a difference from the file, once until they agree again. */
 static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf)
 {
 	bool differs = !is_as_passed(&supervisor->sockets, conf);
@@ -310,7 +314,7 @@ static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf
 	supervisor->differs = differs;
 }
 
-/* What the service manager has kept for us, since a restart or a crash. */
+/* Log what the service manager has kept since a restart or a crash. */
 static void tell_restored(const struct supervisor *supervisor, const struct fdstore *store)
 {
 	unsigned connections = restore_waiting(&supervisor->restore);
@@ -325,9 +329,9 @@ static int exit_status_of_bind(int r)
 	return r == -EACCES || r == -EPERM ? EX_NOPERM : EX_UNAVAILABLE;
 }
 
-/* Whether to try again to listen, after `r`: while systemd waits for the service, and an address or an interface is not
- * there yet. Waiting here rather than in the unit keeps its restarts fast, and the starts below its limit. Handles signals
- * for up to ADDRESS_INTERVAL. */
+/* Whether to try again to listen after the error `r`: while systemd waits for the service, and an address or
+ * interface does not exist yet. Waiting here instead of failing keeps restarts by the unit fast, and the
+ * number of starts below its limit. Handles signals for up to ADDRESS_INTERVAL. */
 static bool wait_for_address(struct supervisor *supervisor, int r, int64_t until)
 {
 	struct pollfd signals = { .fd = supervisor->signals, .events = POLLIN };
@@ -407,7 +411,8 @@ static int privileges_failed(struct supervisor *supervisor, const struct conf *c
 	return r;
 }
 
-/* Whom to become. Before listeners are opened: the files of unix sockets belong to the user. */
+/* Look up user and group. Needed before listeners are opened, because files of unix sockets belong to the
+ * user. */
 static int find_privileges(struct supervisor *supervisor, const struct conf *conf)
 {
 	struct privileges *privileges = &supervisor->privileges;
@@ -446,7 +451,8 @@ static int drop_privileges(struct supervisor *supervisor, const struct conf *con
 	return 0;
 }
 
-/* Everything up to the first crew. Takes `conf` over. Returns 0 or -errno with the status set. */
+/* Do everything up to the start of the first crew. Takes over `conf`. Returns 0, or -errno with the exit
+ * status set. */
 static int supervisor_start(struct supervisor *supervisor, struct conf *conf, struct fdstore *store)
 {
 	const char *why;
@@ -474,7 +480,7 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 		conf_free(conf);
 		return r;
 	}
-	/* before workers start: kept connections come before new ones */
+	/* before workers start, so that kept connections come before new ones */
 	restore_feed(&supervisor->restore, supervisor->context.outbox);
 	r = crew_start(&supervisor->next, conf, &supervisor->sockets, &supervisor->context, &supervisor->crews);
 	if (r < 0) {
@@ -486,9 +492,9 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 	return 0;
 }
 
-/* --- what the manager and the log are told --------------------------------------------- */
+/* --- notification and log --------------------------------------------------------------- */
 
-/* The kernel drops datagrams, and only the socket knows how many. */
+/* Count the datagrams that the kernel has dropped from the queues of the sockets. */
 static void count_dropped(struct supervisor *supervisor)
 {
 	stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_UDP_QUEUE_FULL,
@@ -563,7 +569,7 @@ static void reload_failed(struct supervisor *supervisor, const char *why)
 	refresh(supervisor, true);
 }
 
-/* What a running daemon cannot change. */
+/* Log settings that a reload cannot change. */
 static void tell_not_applied(const struct conf *old, const struct conf *new)
 {
 	if (strcmp(old->user, new->user) != 0 || strcmp(old->group, new->group) != 0)
@@ -619,8 +625,8 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
 }
 
-/* Settle the count of connections in the queue: when it is empty and no crew puts connections in. Before that, or where
- * a process was killed in the middle, more may be counted than there are. */
+/* Correct the count of connections in the queue, when it is empty and no crew puts connections in. Before
+ * that, or after a process was killed in the middle, the count may be too high. */
 static void settle_queue(struct supervisor *supervisor)
 {
 	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
@@ -632,7 +638,7 @@ static void settle_queue(struct supervisor *supervisor)
 	supervisor->unsettled = false;
 }
 
-/* Order a crew to end within drain-timeout: the one in force, whatever the crew was raised with. */
+/* Ask a crew to stop within drain-timeout of the current configuration. */
 static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum stats_stop how, int64_t wait)
 {
 	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
@@ -646,7 +652,8 @@ static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum sta
 		crew_stop(crew, how, now + wait, now + wait + drain);
 }
 
-/* Accept the clients that wait in the backlogs of `set` for the workers of the new configuration. */
+/* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
+ * configuration. */
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
 	struct stop_request stop_request = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
@@ -669,18 +676,19 @@ static void drain_backlogs(struct supervisor *supervisor, const struct sockets *
 		handover_backlog(&set->items[i], &self);
 }
 
-/* Close the listeners that no configuration names any more. A handshake that takes longer than RETIRE_TIME, and clients for which
- * the queue had no room until now, are reset. */
+/* Close the listeners that no configuration names any more. Handshakes that took longer than RETIRE_TIME, and
+ * clients that did not fit into the queue, are reset. */
 static void close_retired(struct supervisor *supervisor)
 {
 	for (size_t i = 0; i < supervisor->retired.count; i++)
-		listener_shut(&supervisor->retired.items[i]); /* a crew that stops may still have the descriptor */
+		/* a stopping crew may still have the descriptor */
+		listener_shut(&supervisor->retired.items[i]);
 	sockets_close(&supervisor->retired, true);
 	supervisor->retire_at = INT64_MAX;
 }
 
-/* Retire the listeners of `have` that the new configuration `conf` does not name: they take no new clients, and their backlogs are
- * served for some time before they are closed. */
+/* Retire the listeners of `have` that the new configuration `conf` does not name: they take no new clients,
+ * and their backlogs are served for some time before they are closed. */
 static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf)
 {
 	for (size_t i = 0; i < have->count && notify_enabled(); i++) {
@@ -734,9 +742,9 @@ static void reload_done(struct supervisor *supervisor)
 	set_stats_timer(supervisor);
 }
 
-/* --- connections that wait when the service stops -------------------------------------- */
+/* --- connections left when the service stops -------------------------------------------- */
 
-/* A stop has begun under `conf`. The store has room for `queues` more queues, where connections are kept. */
+/* Begin a stop under `conf`. The store has room for `queues` more queues where connections are kept. */
 static void stop_prepare(struct supervisor *supervisor, const struct conf *conf, unsigned queues)
 {
 	struct stats_slot *slot = scoreboard_own_slot(supervisor->context.scoreboard);
@@ -751,10 +759,10 @@ static void stop_prepare(struct supervisor *supervisor, const struct conf *conf,
 	supervisor->preserve.flush = supervisor->flush ? &supervisor->drain : NULL;
 }
 
-/* The store takes no more, or not now: workers drain the connections that they still have. */
+/* The store accepts no more connections: let workers drain theirs. */
 static void preserve_failed(struct supervisor *supervisor, int error)
 {
-	/* descriptors in flight to this process arrive as it takes them: what comes last may fit again */
+	/* descriptors in flight arrive when they are received, so that the last ones may fit again */
 	supervisor->preserve_late = !supervisor->flush && (error == -EMFILE || error == -ETOOMANYREFS);
 	supervisor->preserving = supervisor->flush = false;
 	supervisor->preserve.flush = NULL;
@@ -765,8 +773,8 @@ static void preserve_failed(struct supervisor *supervisor, int error)
 		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), STOP_DRAIN, 0);
 }
 
-/* Flush connections that a predecessor kept, and put into the store those that have been flushed; all, when the time for
- * draining is over. */
+/* Flush connections that a predecessor kept, and store flushed ones. `late`: the time for draining is over,
+ * store all. */
 static void flush_rest(struct supervisor *supervisor, unsigned live_max, bool late)
 {
 	struct preserve *preserve = &supervisor->preserve;
@@ -789,7 +797,7 @@ static void flush_rest(struct supervisor *supervisor, unsigned live_max, bool la
 	preserve_failed(supervisor, r);
 }
 
-/* Connections from workers, which wait for room in the queue. */
+/* Store connections that workers have put into the queue. */
 static void on_handed_over(struct supervisor *supervisor)
 {
 	struct new_conn rest;
@@ -802,7 +810,7 @@ static void on_handed_over(struct supervisor *supervisor)
 	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
 }
 
-/* Workers wait where too many descriptors are in flight, but those in the store never arrive. */
+/* Workers wait while too many descriptors are in flight; those in the store never arrive. */
 static void check_flight(struct supervisor *supervisor, int64_t now)
 {
 	int r = preserve_check_flight();
@@ -812,7 +820,7 @@ static void check_flight(struct supervisor *supervisor, int64_t now)
 		preserve_failed(supervisor, r);
 }
 
-/* No worker is left: put into the store what is not there yet, behind what came before it. */
+/* After the last worker has ended: store the remaining connections, in order. */
 static void preserve_rest(struct supervisor *supervisor)
 {
 	struct preserve *preserve = &supervisor->preserve;
@@ -821,7 +829,7 @@ static void preserve_rest(struct supervisor *supervisor)
 
 	if (supervisor->flush)
 		flush_rest(supervisor, 0, true);
-	/* some of what failed before can be done now: descriptors in flight have arrived */
+	/* attempts that failed before may succeed now, because descriptors in flight have arrived */
 	while ((r = preserve_take(preserve, supervisor->context.inbox, PRESERVE_LAST, &rest)) < 0) {
 		if (rest.fd >= 0)
 			drain_add(&supervisor->drain, &rest);
@@ -838,7 +846,7 @@ static void preserve_rest(struct supervisor *supervisor)
 	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
 }
 
-/* The next connection that neither a worker nor the store will take. */
+/* Take the next connection that neither a worker nor the store takes. */
 static bool next_rest(struct supervisor *supervisor, struct new_conn *new_conn)
 {
 	if (preserve_next(&supervisor->preserve, new_conn))
@@ -855,7 +863,8 @@ static bool next_rest(struct supervisor *supervisor, struct new_conn *new_conn)
 	return restore_next(&supervisor->restore, new_conn);
 }
 
-/* Drain connections that nothing else will serve, some at a time. Returns when to look again; INT64_MAX: there are none. */
+/* Drain such connections, a limited number at a time. Returns when to call again (clock_usec()); INT64_MAX:
+ * none are left. */
 static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 {
 	struct drain *drain = &supervisor->drain;
@@ -877,11 +886,11 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 			drain_add(drain, &new_conn);
 		added = true;
 	}
-	/* if these have ended at once, more may wait behind them */
+	/* these may have ended at once, and more may be left */
 	return drain_serve(drain) ? now + DRAIN_TICK : added ? now : INT64_MAX;
 }
 
-/* Whether nothing is left to do but to exit. `drain_at`: of drain_rest(). */
+/* Whether the process can exit. `drain_at` is the result of drain_rest(). */
 static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 {
 	if (supervisor->phase != PHASE_STOPPING || !list_empty(&supervisor->crews))
@@ -898,7 +907,7 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 	return drain_at == INT64_MAX || supervisor->hurry || clock_usec() >= supervisor->drain_until;
 }
 
-/* Close what could not be drained in time, and log it. */
+/* Close and log connections that could not be drained in time. */
 static void drain_end(struct supervisor *supervisor)
 {
 	unsigned cut = drain_cut(&supervisor->drain), count = supervisor->drain.count;
@@ -913,19 +922,19 @@ static void drain_end(struct supervisor *supervisor)
 		          "taken all they were owed", count, cut);
 }
 
-/* The crew being raised will not become ready. */
+/* Handle the failure of the crew that is being started. */
 static void raise_failed(struct supervisor *supervisor, const char *why)
 {
 	struct crew *crew = supervisor->next;
 
 	supervisor->next = NULL;
-	/* what it may have accepted already goes back into the queue */
+	/* connections that it has accepted already go back into the queue */
 	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING ? STOP_HAND_OVER : STOP_DRAIN, HAND_OVER_WAIT);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
 		supervisor->phase = PHASE_STOPPING;
-		/* what a predecessor kept stays in the store for the next attempt */
+		/* connections kept by a predecessor stay in the store for the next attempt */
 		supervisor->keep = restore_queues(&supervisor->restore) > 0;
 		stop_prepare(supervisor, crew->conf, restore_queues(&supervisor->restore));
 		return;
@@ -934,7 +943,7 @@ static void raise_failed(struct supervisor *supervisor, const char *why)
 	reload_failed(supervisor, why);
 }
 
-/* The service manager and the log are reached with one more descriptor. */
+/* Whether one more descriptor can be opened: the service manager and the log need it. */
 static bool has_spare_descriptor(void)
 {
 	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
@@ -976,13 +985,13 @@ static void stop_begin(struct supervisor *supervisor)
 	enum stats_stop how;
 	unsigned room = 0;
 
-	/* the start waits for an address: it ends as one that failed, which leaves the store as it is */
+	/* the start waits for an address: end as after a failed start, which leaves the store unchanged */
 	if (!crew) {
 		supervisor->start_cancelled = true;
 		notify_status("STOPPING=1", "Stopping");
 		return;
 	}
-	/* before the service is ready, no listener of its has been stored */
+	/* listeners are stored only once the service is ready */
 	if (crew->conf->keep_connections)
 		stop = fdstore_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
 		                      &room);
@@ -1008,7 +1017,8 @@ static void stop_begin(struct supervisor *supervisor)
 	(void) report_progress(&supervisor->report, supervisor->context.scoreboard);
 }
 
-/* Nothing is waited for any more. Where a restart is under way, the next process still takes what is in the queue by now. */
+/* End without waiting. At a restart, the next process still gets the connections that are in the queue by
+ * now. */
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Second stop signal received: ending at once");
@@ -1021,7 +1031,8 @@ static void on_terminate(struct supervisor *supervisor)
 {
 	if (supervisor->phase != PHASE_STOPPING) {
 		stop_begin(supervisor);
-		/* not from the signal on: the beginning may take its time, and signals that came meanwhile are read after it */
+		/* counted from here, not from the signal, because stop_begin() may take long, and signals
+		 * that arrive meanwhile are read after it */
 		supervisor->stop_again_from = clock_usec() + STOP_AGAIN_AFTER;
 	} else if (clock_usec() >= supervisor->stop_again_from) {
 		stop_now(supervisor);
@@ -1041,13 +1052,14 @@ static void on_other_signal(struct supervisor *supervisor, const struct signalfd
 
 /* --- events ---------------------------------------------------------------------------- */
 
-/* A killed worker may have been woken for a connection that it did not take: another one must look. */
+/* A killed worker may have consumed a wake-up for a connection that it did not accept: make another worker
+ * check the listeners. */
 static void wake_workers(const struct supervisor *supervisor)
 {
 	worker_wake_other(&(struct worker) { .wakeup_fd = supervisor->context.wakeup });
 }
 
-/* A child ended. Orphans of an acceptor that was killed come here too. */
+/* Reap ended children, including orphans of killed processes. */
 static void reap(struct supervisor *supervisor)
 {
 	bool killed = false;
@@ -1067,7 +1079,7 @@ static void reap(struct supervisor *supervisor)
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
-	/* it may have been about to put something into the queue, or to take it out */
+	/* it may have been sending to the queue or receiving from it */
 	if (killed)
 		wake_workers(supervisor);
 	supervisor->unsettled |= killed;
@@ -1118,14 +1130,14 @@ static bool all_alive(struct supervisor *supervisor)
 {
 	bool alive = true;
 
-	/* each is asked, even after one said no: the answer counts from the last question */
+	/* no early return: each call compares with the previous one */
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		alive &= crew_alive(LIST_ENTRY(at, struct crew, link));
 	return alive;
 }
 
-/* Draining makes progress: until its end, which is certain, the manager shall wait. Not in small steps: a client that reads
- * slowly may take nothing for longer than such a step. */
+/* Draining makes progress: ask the manager to wait until the end of the drain. Not in small steps, because a
+ * client that reads slowly may take nothing for longer than a step. */
 static void ask_for_patience(const struct supervisor *supervisor, int64_t now)
 {
 	int64_t end = supervisor->drain_until > now ? supervisor->drain_until : now;
@@ -1166,14 +1178,15 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		maintain_retired(supervisor, now);
 	if (now >= supervisor->notify_at) {
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next) {
-			notify_reloading(); /* it may be what was lost, and the service manager waits for it */
+			notify_reloading(); /* this may be the lost message, for which the service manager
+			                     * waits */
 			notify_state(supervisor);
 		}
 		supervisor->notify_at = INT64_MAX;
 	}
 }
 
-/* Over a reload or a restart: those for whom the queue had no room. */
+/* Log connections that could not be handed over in a reload or restart. */
 static void tell_drained(struct supervisor *supervisor)
 {
 	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
@@ -1183,7 +1196,7 @@ static void tell_drained(struct supervisor *supervisor)
 		          count);
 }
 
-/* Replace lost processes, let go of crews that are gone. Returns when to look again. */
+/* Replace lost processes and free crews that have ended. Returns when to call again. */
 static int64_t maintain_crews(struct supervisor *supervisor, int64_t now)
 {
 	int64_t next_time = INT64_MAX;
@@ -1267,7 +1280,8 @@ static void notify_trouble(struct supervisor *supervisor, int64_t now)
 	supervisor->trouble_at = any ? now + TROUBLE_INTERVAL : 0;
 }
 
-/* After whatever woke the supervisor, but not too often: with very many workers it takes some milliseconds. */
+/* Read the counters after any wake-up, at a limited rate, because with very many workers it takes some
+ * milliseconds. */
 static void look_at_counters(struct supervisor *supervisor, int64_t now)
 {
 	if (now < supervisor->look_at)
@@ -1306,12 +1320,13 @@ static void supervisor_loop(struct supervisor *supervisor)
 	on_relay(supervisor, RELAY_LAST);
 }
 
-/* What becomes of connections and listeners. */
+/* Finish or forget connections, and the stored descriptors. */
 static void finish_sockets(struct supervisor *supervisor)
 {
 	bool stopping = supervisor->phase == PHASE_STOPPING;
 
-	/* a start that failed before its first worker leaves the store as it is: the manager may try again */
+	/* a start that failed before its first worker leaves the store unchanged: the manager may try
+	 * again */
 	if (stopping)
 		drain_end(supervisor);
 	if (supervisor->keep) {
@@ -1319,7 +1334,7 @@ static void finish_sockets(struct supervisor *supervisor)
 		          supervisor->preserve.kept);
 		tell_drained(supervisor);
 	} else if (stopping) {
-		/* the manager would let go of them only after this process has ended */
+		/* the manager would drop them only after this process has ended */
 		fdstore_forget(&supervisor->sockets);
 		restore_forget(&supervisor->restore);
 	}
@@ -1336,12 +1351,12 @@ static void supervisor_finish(struct supervisor *supervisor)
 		count_dropped(supervisor);
 		report_final(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf);
 	}
-	sockets_abandon(&supervisor->next_sockets); /* of a reload that the stop overtook */
+	sockets_abandon(&supervisor->next_sockets); /* of a reload that was interrupted by the stop */
 	close_retired(supervisor);
 	sockets_close(&supervisor->sockets, !supervisor->keep);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
-	/* what was stored shortly before the end of this process would be lost with it */
+	/* descriptors stored shortly before this process ends would otherwise be lost */
 	if (supervisor->keep)
 		notify_barrier(5 * USEC_PER_SEC);
 	log_count_lost(NULL);
@@ -1380,7 +1395,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 
 	list_init(&supervisor.crews);
 	list_init(&supervisor.preserve.packs);
-	/* standard error may be the journal's other end: told there once is enough */
+	/* where standard error is connected to the journal, one message is enough */
 	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);
 	warn_about_log_target(conf, options->foreground);

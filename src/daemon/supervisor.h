@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* supervisor.h - the process that raises, watches, replaces and stops the crews
+/* supervisor.h - the process that starts, watches, replaces and stops the crews
  *
- * One thread, one poll(2) over a signalfd, the workers' log relay and the pipes of the crews.
- * It serves no connection itself and, once started, blocks nowhere else.
+ * One thread, one poll(2) over a signalfd, the workers' log relay and the pipes of the crews. It serves no
+ * connections and, once started, blocks nowhere else.
  */
 #ifndef ECHOD_DAEMON_SUPERVISOR_H
 #define ECHOD_DAEMON_SUPERVISOR_H
@@ -11,8 +11,9 @@
 #include "conf/options.h"
 #include "daemon/fdstore.h"
 
-/* Run the daemon under `conf`, which it takes over: bind, drop privileges, raise the first crew,
- * serve until a signal ends it. `store`: what the service manager passed. Returns the exit status (sysexits(3)). */
+/* Run the daemon under `conf`, which it takes over: bind, drop privileges, start the first crew, serve until
+ * a signal ends it. `store`: descriptors that the service manager passed. Returns the exit status
+ * (sysexits(3)). */
 int supervisor_run(struct conf *conf, const struct options *options, struct fdstore *store);
 
 #endif
