@@ -26,7 +26,9 @@ static void try_addr(const char *text)
 	int r = addr_parse(&addr, text, PORT, &why);
 
 	if (r < 0) {
-		FUZZ_CLAIM(r == -EINVAL && why && *why);
+		FUZZ_CLAIM((r == -EINVAL || r == -ENODEV) && why && *why);
+		if (r == -ENODEV)
+			FUZZ_CLAIM(addr.len == sizeof addr.in6 && addr_port(&addr) != 0 && addr.in6.sin6_scope_id == 0);
 		return;
 	}
 	FUZZ_CLAIM(r == 0);
