@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* datagram.c - batches of datagrams: received, checked, sent back out of the same memory
+/* datagram.c - batches of datagrams: received, checked, sent back from the same memory
  *
- * A message is what one entry of recvmmsg(2) delivers: one datagram, or with UDP_GRO several
- * of one size from one source, which UDP_SEGMENT sends back as they came (udp(7)). A message is
- * checked once, but each of its datagrams is counted. An error with one message drops that message only.
+ * A message is one entry of recvmmsg(2): one datagram, or with UDP_GRO several of one size from one source,
+ * which UDP_SEGMENT sends back as they came (udp(7)). A message is checked once, but each of its datagrams is
+ * counted. An error of one message drops that message only.
  */
 #include <config.h>
 
@@ -30,27 +30,30 @@
 #define BATCH 32
 #define BATCHES_A_TURN 4
 
-/* Room for the longest message, 65,535 bytes with its headers. */
+/* Size of the longest message: 65,535 bytes with its headers. */
 #define PAYLOAD_MAX 65536
 
 /* RFC 8200, section 5 */
 #define IPV6_MTU_LEAST 1280
 
-/* linux/in6.h, which cannot be included beside netinet/in.h */
+/* linux/in6.h, which cannot be included together with netinet/in.h */
 #ifndef IPV6_RECVFRAGSIZE
 #define IPV6_RECVFRAGSIZE 77
 #endif
 
-/* Without a remainder, the beginnings of all payloads would compete for the same lines of the processor's caches. */
+/* Offset between payloads, not a multiple of a large power of two, because their beginnings would compete for
+ * the same processor cache lines. */
 #define PAYLOAD_STRIDE (PAYLOAD_MAX + 3 * 64)
 
-/* What this module asks for takes 200 bytes; the maker of an adopted socket may have asked for more. */
+/* The control data that this module requests take 200 bytes; the creator of an adopted socket may have
+ * requested more. */
 #define CONTROL_MAX 512
 
-/* The least memory that the kernel counts for a datagram in the queue of a socket: struct sk_buff alone is larger. */
+/* Minimum memory that the kernel counts for a datagram in the queue of a socket: struct sk_buff alone is
+ * larger. */
 #define QUEUED_LEAST 200
 
-/* One log line in this time for each reason and each hash of a source. */
+/* Minimum interval between two log lines for the same reason and the same hash of the source. */
 #define LINES_INTERVAL (60 * USEC_PER_SEC)
 
 union control {
@@ -60,24 +63,25 @@ union control {
 
 struct message {
 	struct dgram dgram;
-	unsigned count; /* datagrams in it */
-	size_t size;    /* of each; the last may be shorter */
+	unsigned count; /* number of datagrams */
+	size_t size;    /* of each datagram; the last may be shorter */
 	size_t plain;   /* length of the answer's control data without UDP_SEGMENT */
-	int fragment;   /* size of the IPv6 fragments that it came in; 0: it was whole */
+	int fragment;   /* size of the IPv6 fragments that it arrived in; 0: not fragmented */
 };
 
 struct datagram_batch {
 	struct mmsghdr in[BATCH], out[BATCH];
-	unsigned used; /* entries of in[] that recvmmsg(2) has written to since they were prepared */
+	unsigned used; /* number of entries of in[] that recvmmsg(2) has written to since they were
+	                * prepared */
 	struct iovec in_piece[BATCH], out_piece[BATCH];
 	union control in_control[BATCH], out_control[BATCH];
-	struct addr source[BATCH];     /* as received, for the way back */
+	struct addr source[BATCH];     /* as received; destination of the answer */
 	struct message message[BATCH]; /* of out[] */
 	uint64_t counts[STATS_COUNT];
 	unsigned char payload[BATCH][PAYLOAD_STRIDE];
 };
 
-/* An option that the kernel or the socket's family does not know is done without. */
+/* Set an option, ignoring kernels and address families that do not have it. */
 static void set_option(int fd, int level, int option, int value)
 {
 	(void) sockopt_set(fd, level, option, value);
@@ -88,14 +92,14 @@ static void set_option(int fd, int level, int option, int value)
 /* Prepare entry `i` of in[] for the next recvmmsg(2). */
 static void entry_prepare(struct datagram_batch *batch, unsigned i, bool is_unix)
 {
-	/* an unnamed unix socket writes nothing here */
+	/* an unnamed unix socket writes no address */
 	batch->source[i].sa.sa_family = AF_UNSPEC;
 	batch->in[i].msg_hdr = (struct msghdr) {
 		.msg_name = &batch->source[i],
 		.msg_namelen = sizeof batch->source[i].un,
 		.msg_iov = &batch->in_piece[i],
 		.msg_iovlen = 1,
-		/* without room for control data a unix socket cannot pass us descriptors */
+		/* without space for control data a unix socket cannot pass descriptors */
 		.msg_control = is_unix ? NULL : &batch->in_control[i],
 		.msg_controllen = is_unix ? 0 : sizeof batch->in_control[i],
 	};
@@ -131,7 +135,8 @@ static void read_pktinfo(struct dgram *dgram, const struct cmsghdr *item)
 
 	memcpy(&info, CMSG_DATA(item), sizeof info);
 	dgram->to = mapped(info.ipi_addr);
-	/* what came before IP_PKTINFO was set on the socket, to start an activated service, has none */
+	/* datagrams that arrived before IP_PKTINFO was set, as those that start an activated service, have no
+	 * address here */
 	dgram->local = info.ipi_spec_dst.s_addr == INADDR_ANY ? dgram->to : mapped(info.ipi_spec_dst);
 	dgram->interface = (unsigned) info.ipi_ifindex;
 }
@@ -141,7 +146,7 @@ static void read_pktinfo6(struct dgram *dgram, const struct cmsghdr *item)
 	struct in6_pktinfo info;
 
 	memcpy(&info, CMSG_DATA(item), sizeof info);
-	/* an IPv4 datagram on a socket for both comes with both kinds, of which the other knows more */
+	/* an IPv4 datagram on a dual-stack socket has both items; IP_PKTINFO contains more */
 	if (IN6_IS_ADDR_V4MAPPED(&info.ipi6_addr))
 		return;
 	dgram->to = dgram->local = info.ipi6_addr;
@@ -161,7 +166,7 @@ static bool is_item(const struct cmsghdr *item, int level, int type, size_t size
 	return item->cmsg_level == level && item->cmsg_type == type && item->cmsg_len >= CMSG_LEN(size);
 }
 
-/* Make `message` of what was received as `in`. False where it did not come whole. */
+/* Fill `*message` from `in`. Returns false where it was truncated. */
 static bool message_read(struct message *message, struct mmsghdr *in, const struct addr *source)
 {
 	struct dgram *dgram = &message->dgram;
@@ -190,7 +195,7 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 	}
 	message->size = size > 0 && (unsigned) size < in->msg_len ? (size_t) size : in->msg_len;
 	message->count = message->size > 0 ? (unsigned) ((in->msg_len + message->size - 1) / message->size) : 1;
-	/* of a unix socket control data is always cut, on purpose */
+	/* control data of a unix socket are always truncated, on purpose */
 	return !(header->msg_flags & MSG_TRUNC) && !(header->msg_flags & MSG_CTRUNC && header->msg_control);
 }
 
@@ -210,8 +215,9 @@ static const struct {
 	[STAT_UDP_SEND_FAILED] = { CONN_ERROR, "it, or the answer, could not be passed on whole" },
 };
 
-/* Log that a datagram from `source`, whose network has this hash, is not answered, and why; at most one line in
- * LINES_INTERVAL for each reason and hash, so that a flood from one source leaves lines to others. */
+/* Log that a datagram from `source`, whose network has this hash, is not answered, and the reason; at most
+ * one line in LINES_INTERVAL for each reason and hash, so that a flood from one source does not suppress
+ * lines about others. */
 static void log_dropped(struct datagram *datagram, enum stats_counter why, const struct addr *source, uint64_t hash,
                         int64_t now)
 {
@@ -241,7 +247,7 @@ static void message_dropped(struct datagram *datagram, const struct message *mes
 	log_dropped(datagram, why, source, udp_ratelimit_hash(datagram->udp_ratelimit, source), now);
 }
 
-/* Returns how many of the message's datagrams are to be answered; the others are counted. */
+/* Returns the number of the message's datagrams to answer; counts the others. */
 static unsigned message_check(struct datagram *datagram, const struct message *message, int64_t now)
 {
 	enum stats_counter verdict = dgram_guard(&datagram->rules, &message->dgram);
@@ -271,14 +277,14 @@ static void control_add(struct msghdr *header, int level, int type, const void *
 	header->msg_controllen += CMSG_SPACE(size);
 }
 
-/* From the address contacted, with fewer hops; where reflect-dscp says so, with the request's DSCP. */
+/* Set source address, hop limit and, with reflect-dscp, DSCP of an answer. */
 static void control_fill(struct msghdr *header, const struct datagram *datagram, const struct dgram *dgram)
 {
 	unsigned interface = dgram_answer_interface(dgram);
 	int hops = dgram_answer_hops(dgram->hops), traffic_class = dgram->traffic_class & DGRAM_DSCP;
 	bool ipv4 = dgram->source.sa.sa_family == AF_INET;
 
-	/* a socket with an address of its own sends from there anyway */
+	/* a socket bound to one address sends from it anyway */
 	if (!datagram->wildcard && interface == 0) {
 	} else if (IN6_IS_ADDR_V4MAPPED(&dgram->local)) {
 		struct in_pktinfo info = { .ipi_ifindex = (int) interface };
@@ -302,7 +308,7 @@ static void control_fill(struct msghdr *header, const struct datagram *datagram,
 		control_add(header, IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
 }
 
-/* Let out[`at`] answer the first `count` datagrams of in[`from`], whose message is message[`at`]. */
+/* Make out[`at`] answer the first `count` datagrams of in[`from`], whose message is message[`at`]. */
 static void answer_make(const struct datagram *datagram, unsigned at, unsigned from, unsigned count)
 {
 	struct datagram_batch *batch = datagram->batch;
@@ -340,7 +346,8 @@ static void count_sent(struct datagram_batch *batch, unsigned datagrams, size_t 
 
 static void answer_failed(struct datagram *datagram, unsigned at, unsigned datagrams)
 {
-	/* the kernel knows a broadcast address where we cannot, and asks for SO_BROADCAST, which is never set */
+	/* the kernel asks for SO_BROADCAST, which is never set, if the destination is a broadcast address,
+	 * also one that dgram_filter() cannot recognize */
 	enum stats_counter why = errno == EACCES ? STAT_UDP_NOT_UNICAST : STAT_UDP_SEND_FAILED;
 
 	message_dropped(datagram, &datagram->batch->message[at], why, datagrams, clock_coarse_usec());
@@ -351,7 +358,7 @@ static bool is_refused_for_now(int error)
 	return error == EAGAIN || error == ENOBUFS || error == ENOMEM;
 }
 
-/* The kernel or the route cannot do segments (udp(7)): send the datagrams one by one. */
+/* Send the datagrams one by one, because the kernel or the route does not support segments (udp(7)). */
 static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 {
 	struct datagram_batch *batch = datagram->batch;
@@ -375,8 +382,9 @@ static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 	}
 }
 
-/* Routers do not fragment IPv6, and this socket learns no path MTU: so the answer to a datagram that came in fragments goes
- * in fragments of the same size. Returns how many of the `count` messages from `at` on go in the same way. */
+/* Routers do not fragment IPv6, and this socket does not use path MTUs, so a datagram that arrived in
+ * fragments is answered in fragments of the same size. Sets IPV6_MTU for message `at`. Returns the number of
+ * consecutive messages, at most `count`, that need the same value. */
 static unsigned mtu_follow(struct datagram *datagram, int fd, unsigned at, unsigned count)
 {
 	const struct message *message = &datagram->batch->message[at];
@@ -406,7 +414,7 @@ static void batch_send(struct datagram *datagram, int fd, unsigned count)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			/* the error is that of the first one; the others may fare better */
+			/* the error is that of the first message; try the others */
 			if (batch->message[done].count > 1 && !is_refused_for_now(errno))
 				answer_in_pieces(datagram, fd, done);
 			else
@@ -430,7 +438,7 @@ static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 	}
 }
 
-/* Take one batch and answer it. Returns the number of messages, or -1 with errno set. */
+/* Receive one batch and answer it. Returns the number of messages, or -1 with errno set. */
 static int batch_turn(struct datagram *datagram)
 {
 	struct datagram_batch *batch = datagram->batch;
@@ -453,15 +461,15 @@ static int batch_turn(struct datagram *datagram)
 		if (count > 0)
 			answer_make(datagram, answers++, from, count);
 	}
-	/* a client that has an answer may look up that its request was counted */
+	/* publish before sending: a client that has an answer may read the counters at once */
 	batch_publish(batch, datagram->worker->slot);
 	batch_send(datagram, datagram->listener->fd, answers);
 	batch_publish(batch, datagram->worker->slot);
 	return n;
 }
 
-/* An error queue that is not empty makes a socket readable for ever; the maker of an adopted one may have asked for
- * time stamps of what is sent, which arrive there. */
+/* Discard the error queue: while it is not empty, the socket is always readable. The creator of an adopted
+ * socket may have requested time stamps of sent datagrams, which arrive there. */
 static void errors_discard(int fd)
 {
 	char byte;
@@ -488,7 +496,7 @@ void datagram_finish(struct datagram *datagram)
 	int64_t left;
 	int n;
 
-	/* at most as many as may have been there at first: a flood must not delay the end */
+	/* at most as many as can have been there at first, so that a flood does not delay the end */
 	(void) getsockopt(datagram->listener->fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
 	left = (int64_t) memory[SK_MEMINFO_RMEM_ALLOC] / QUEUED_LEAST + BATCH;
 	do {
@@ -510,16 +518,16 @@ void datagram_start(struct datagram *datagram)
 	set_option(fd, IPPROTO_IP, IP_RECVTOS, reflect_dscp);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, reflect_dscp);
 	set_option(fd, IPPROTO_UDP, UDP_GRO, 1);
-	/* answers are fragmented by the interface's MTU; path MTUs, which anybody can forge, have no effect on them */
+	/* fragment answers by the interface's MTU; path MTUs, which can be forged, have no effect */
 	set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT);
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU, 0);
-	/* what most answers have, so that they need not name it */
+	/* the value of most answers, which then need no control data */
 	if (sockopt_set(fd, IPPROTO_IP, IP_TTL, hops) == 0 &&
 	    (!ipv6 || sockopt_set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops) == 0))
 		datagram->hops = hops;
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVFRAGSIZE, 1);
-	/* of an adopted socket: the error queue is not read, and broadcasts are never sent */
+	/* for adopted sockets: the error queue is not read, and broadcasts are never sent */
 	set_option(fd, IPPROTO_IP, IP_RECVERR, 0);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 0);
 	set_option(fd, SOL_SOCKET, SO_BROADCAST, 0);
@@ -580,8 +588,8 @@ void datagram_close(struct datagram *datagram)
 
 /* --- the life of a reader -------------------------------------------------------------- */
 
-/* Wait for events on `fds`, of which the first is worker->stop_fd, and show life. Returns 1; 0 when the worker must
- * stop; or -errno. */
+/* Wait for events on `fds`, of which the first is worker->stop_fd, and increase the heartbeat. Returns 1; 0
+ * when the worker must stop; or -errno. */
 static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
 {
 	int n = poll(fds, count, clock_poll_timeout(worker->next_beat, clock_coarse_usec()));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* datagram.h - the reader of a datagram socket: a worker of its own, in a process of its own
+/* datagram.h - the reader of a datagram socket: one worker in its own process
  *
- * Each datagram socket has one reader at a time, in every model: so the datagrams of a flow are answered in
- * the order in which they came, and a flood of them delays no connection. The socket outlives its readers:
- * over a reload, or after a crash, the next reader starts when its predecessors have ended.
+ * Each datagram socket has one reader at a time, in every model, so the datagrams of a flow are answered in
+ * the order of arrival, and a flood of them delays no connection. The socket outlives its readers: after a
+ * reload or a crash, the next reader starts when its predecessors have ended.
  *
- * A struct datagram belongs to one process with one thread. It shares nothing with other processes
- * but its counters and, with the readers before and after it, the table of udp-rate (echo/udp_ratelimit.h).
+ * A struct datagram belongs to one process with one thread. It shares with other processes only its counters
+ * and, with the readers before and after it, the table of udp-rate (echo/udp_ratelimit.h).
  */
 #ifndef ECHOD_MODELS_DATAGRAM_H
 #define ECHOD_MODELS_DATAGRAM_H
@@ -15,7 +15,7 @@
 #include "echo/dgram.h"
 #include "models/worker.h"
 
-/* Sources are told apart by so many hashes where log lines are limited. */
+/* Number of hash values of sources in the limit of log lines. */
 #define DATAGRAM_LINES 16
 
 struct datagram_batch;
@@ -24,33 +24,35 @@ struct udp_ratelimit;
 struct datagram {
 	struct worker *worker;
 	const struct listener *listener;
-	struct addr *own;             /* the addresses of all datagram sockets of the daemon */
+	struct addr *own;             /* addresses of all datagram sockets of the daemon */
 	struct dgram_rules rules;
 	struct udp_ratelimit *udp_ratelimit;
-	bool wildcard;                /* the socket has no address of its own: each answer names its source address */
-	int hops;                     /* IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
-	int mtu;                      /* IPV6_MTU of the socket; 0: that of the interface */
-	struct datagram_batch *batch; /* about 2 MiB, of which only what is used costs memory */
+	bool wildcard; /* the socket is not bound to one address: each answer needs a source address */
+	int hops;                     /* present IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
+	int mtu;                      /* present IPV6_MTU of the socket; 0: that of the interface */
+	struct datagram_batch *batch; /* about 2 MiB, of which only used pages cost memory */
 	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
 };
 
-/* Prepare to read `listener`. The worker's listeners are all datagram sockets of the daemon. `meter`: a file of
- * udp_ratelimit_make(), which stays the caller's. 0 or -errno, after which datagram_close() is still right. */
+/* Prepare to read `listener`. The worker's listeners are all datagram sockets of the daemon. `udp_ratelimit`
+ * is a file of udp_ratelimit_make(), which the caller keeps. Returns 0 or -errno; datagram_close() is needed
+ * in both cases. */
 int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int udp_ratelimit);
 void datagram_close(struct datagram *datagram);
 
-/* Set the options of the socket that reading needs. Before the first datagram_turn(), when no other process reads it. */
+/* Set the socket options that reading needs. Call it before the first datagram_turn(), when no other process
+ * reads the socket. */
 void datagram_start(struct datagram *datagram);
 
-/* The socket is readable: take some batches, answer the datagrams that may be answered. Never blocks; an answer that
- * cannot be sent at once is dropped and counted. More datagrams may be waiting afterwards. */
+/* Read some batches from the readable socket and answer the datagrams that may be answered. Never blocks; an
+ * answer that cannot be sent at once is dropped and counted. The socket may still be readable afterwards. */
 void datagram_turn(struct datagram *datagram);
 
-/* Take what is in the socket's queue now, as datagram_turn() does, for the end. */
+/* Read and answer the datagrams that are in the socket's queue now, before the reader ends. */
 void datagram_finish(struct datagram *datagram);
 
-/* The life of a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
- * `predecessors`: descriptors that are at end of file when their process has ended. 0 or -errno. */
+/* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
+ * `predecessors`: descriptors that are at end of file when their process has ended. Returns 0 or -errno. */
 int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit, const int *predecessors,
                  size_t predecessor_count);
 

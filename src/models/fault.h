@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* fault.h - fault points for tests
  *
- * What a test sets in the environment, in builds configured with --enable-debug-faults. Elsewhere a
- * number is the constant it stands for, and nothing hangs.
+ * In builds configured with --enable-debug-faults, environment variables inject faults. In other builds
+ * fault_number() returns its default and the other functions do nothing.
  */
 #ifndef ECHOD_MODELS_FAULT_H
 #define ECHOD_MODELS_FAULT_H
@@ -23,7 +23,8 @@ static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 	return text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-/* Makes the system call that ECHOD_FAULT_SYSCALL names, or, if that is "all", each forbidden one, and logs what came of it. */
+/* Make the system call named by ECHOD_FAULT_SYSCALL, or, if that is "all", each forbidden one, and log the
+ * results. */
 static inline void fault_try_forbidden(unsigned uses)
 {
 	const char *name = getenv("ECHOD_FAULT_SYSCALL");
@@ -32,7 +33,7 @@ static inline void fault_try_forbidden(unsigned uses)
 		sandbox_try_forbidden(name, uses);
 }
 
-/* Never returns for worker `index` once a file of that number is in the directory ECHOD_FAULT_HANG names; it is removed. */
+/* Hang worker `index` once a file of that name is in the directory ECHOD_FAULT_HANG; the file is removed. */
 static inline void fault_hang(unsigned index)
 {
 	const char *directory = getenv("ECHOD_FAULT_HANG");
@@ -46,14 +47,15 @@ static inline void fault_hang(unsigned index)
 			pause();
 }
 
-/* Worker `index` turns hostile and dies once a file of that number is in the directory ECHOD_FAULT_HOSTILE names; the file
- * is removed. */
+/* Make worker `index` hostile, and kill it, once a file of that name is in the directory ECHOD_FAULT_HOSTILE;
+ * the file is removed. */
 void fault_hostile(unsigned index);
 #else
 #define fault_try_forbidden(uses) ((void) (uses))
 #define fault_hang(index) ((void) (index))
 #define fault_hostile(index) ((void) (index))
-/* A function rather than the constant: clang reports code behind a constant condition as unreachable. */
+/* A function rather than a constant, because clang reports code behind a constant condition as
+ * unreachable. */
 static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 {
 	(void) name;

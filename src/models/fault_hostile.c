@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* fault_hostile.c - a worker that runs code of an attacker, for builds with fault points
  *
- * It does all the harm that memory and descriptors allow: it fills all shared memory that it can write with random values,
- * sends random messages, some with descriptors, to every pipe and socket that it holds, and dies.
+ * It does all the harm that memory and descriptors allow: it fills all writable shared memory with random
+ * values, sends random messages, some with descriptors, to each of its pipes and sockets, and dies.
  */
 #include <config.h>
 
@@ -43,7 +43,7 @@ static void fill(void *memory, size_t size, uint64_t *state)
 	for (size_t i = 0; i + sizeof *state <= size; i += sizeof *state) {
 		uint64_t word = random_word(state);
 
-		/* now and then something small: not everything that is wrong looks wrong */
+		/* sometimes a small value, which looks plausible */
 		if (word % 16 == 0)
 			word = word >> 32 & 0xff;
 		memcpy(at + i, &word, sizeof word);

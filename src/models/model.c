@@ -15,8 +15,8 @@
 
 #define POOL_WORKERS 64
 
-/* Descriptors a crew process needs beside its connections and listeners: standard streams,
- * pipes to the supervisor, epoll sets, and some to spare for the libraries. */
+/* Descriptors that a crew process needs besides connections and listeners: standard streams, pipes to the
+ * supervisor, epoll sets, and a reserve for libraries. */
 #define FDS_RESERVED 32
 
 static const struct model models[] = {
@@ -106,7 +106,7 @@ static const struct model models[] = {
 		.crew = MODEL_THREADS,
 		.zero = MODEL_ZERO_PROCESSORS,
 		.pipes = 32,
-		.locked = 192 << 10, /* a ring; measured 144 KiB */
+		.locked = 192 << 10, /* of a ring; measured 144 KiB */
 		.probe = uring_probe,
 		.uses = SANDBOX_IO_URING,
 		.run = uring_run,
@@ -138,14 +138,14 @@ unsigned model_descriptors(void)
 	return limit.rlim_max > CONF_CONNECTIONS_MAX ? CONF_CONNECTIONS_MAX : (unsigned) limit.rlim_max;
 }
 
-/* Descriptors that every loop has of its own, beside pipes and connections: an epoll set or a ring, the eventfd of
- * its accept token, and one to spare. */
+/* Descriptors that every loop needs besides pipes and connections: an epoll set or a ring, the eventfd of its
+ * accept token, and one in reserve. */
 #define LOOP_FDS 3
 
-/* Where the number of loops follows from the processors, each has at least this many descriptors. */
+/* Minimum number of descriptors of each loop, where the number of loops is derived from the processors. */
 #define LOOP_FDS_LEAST 12
 
-/* The pipes of all loops together take at most a quarter of a process's descriptors. */
+/* The pipes of all loops together use at most this fraction (1/4) of a process's descriptors. */
 #define PIPES_SHARE 4
 
 static unsigned subtract(unsigned from, unsigned take)
@@ -163,11 +163,12 @@ static unsigned greater(unsigned a, unsigned b)
 	return a > b ? a : b;
 }
 
-/* Where the number of loops follows from the processors, a crew locks at most a quarter of what the user may lock
- * (RLIMIT_MEMLOCK): during a reload there are two crews, and the user may have other processes. */
+/* Where the number of loops is derived from the processors, a crew locks at most this fraction (1/4) of the
+ * memory that the user may lock (RLIMIT_MEMLOCK): during a reload there are two crews, and the user may have
+ * other processes. */
 #define LOCKED_SHARE 4
 
-/* Most loops of a model by the memory that they lock. */
+/* Maximum number of loops of a model by the memory that they lock. */
 static unsigned loops_locked(const struct model *model)
 {
 	struct rlimit limit;
@@ -179,7 +180,7 @@ static unsigned loops_locked(const struct model *model)
 	return most < UINT_MAX ? (unsigned) most : UINT_MAX;
 }
 
-/* The numbers of a model whose workers are loops that share the `fds` descriptors of a process. */
+/* The limits of a model whose workers are loops that share the `fds` descriptors of a process. */
 static void loop_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, unsigned fds)
 {
 	unsigned sure, most, loops = lesser(lesser(processors_available(), fds / LOOP_FDS_LEAST), loops_locked(model));
@@ -189,7 +190,7 @@ static void loop_limits(struct model_limits *limits, const struct model *model, 
 	most = subtract(fds, limits->workers * LOOP_FDS);
 	sure = subtract(most, limits->workers * 2 * limits->pipes);
 	limits->max_connections = conf->max_connections > 0 ? conf->max_connections : greater(sure, 1);
-	/* a configuration that asks for more than is sure to fit has fewer pipes */
+	/* a configuration that asks for more connections than are certain to fit has fewer pipes */
 	limits->capacity = greater(greater(sure, lesser(most, conf->max_connections)), 1);
 }
 
@@ -216,7 +217,7 @@ void model_limits(struct model_limits *limits, const struct model *model, const 
 		limits->max_connections = lesser(limits->max_connections, SCOREBOARD_WORKERS_MAX);
 }
 
-/* Every descriptor of the process counts against FD_SETSIZE, those of all loops together. */
+/* FD_SETSIZE limits all descriptors of the process, those of all loops together. */
 static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
 	unsigned fds = subtract(FD_SETSIZE, FDS_RESERVED + (unsigned) conf->listen_count * 2), most;
@@ -233,7 +234,8 @@ static void check_select(const struct model *model, const struct conf *conf, str
 		           conf->max_connections, most);
 }
 
-/* Where workers follows from max-connections, the bound of the former holds for the latter. */
+/* Where the number of workers is derived from max-connections, the maximum of workers is also that of
+ * max-connections. */
 static void check_spawn(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
 	const unsigned most = SCOREBOARD_WORKERS_MAX;
@@ -244,7 +246,7 @@ static void check_spawn(const struct model *model, const struct conf *conf, stru
 		           most, conf->max_connections, most);
 }
 
-/* The kernel cuts what exceeds the sysctl without saying so. */
+/* Larger values would be reduced to the sysctl by the kernel without an error. */
 static void check_socket_buffer(const struct conf *conf, struct conf_errors *errors)
 {
 	static const struct {

@@ -13,12 +13,14 @@
 #include "base/log.h"
 #include "base/log_budget.h"
 
-/* Most lines about the connections of one source and of all sources in each interval; the rest is counted and reported. */
+/* Maximum number of lines in each interval about connections of one source, and of all sources; suppressed
+ * lines are counted and reported. */
 #define LINES_SHARE 250
 #define LINES_ALL 1000
 #define LINES_INTERVAL (10 * USEC_PER_SEC)
 
-/* By so many ticks may the clock that noted a movement be ahead of the one it is compared with. */
+/* Tolerated difference, in ticks, between the clock that stamped an activity and the clock it is compared
+ * with. */
 #define CLOCKS_APART 1000
 
 static const enum stats_counter end_counters[CONN_REASONS] = {
@@ -37,14 +39,15 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 	session_touch(session, new_conn->active);
 }
 
-/* The budget of this process; the supervisor has one for all of them (log.h). */
+/* The budget of this process; the supervisor has one for all processes (log.h). */
 static struct log_budget lines = { .share = LINES_SHARE, .all = LINES_ALL, .interval = LINES_INTERVAL };
 static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Whether a line of `level` about a connection of `peer` is to be written; suppressed ones are counted. */
+/* Whether a line of `level` about a connection of `peer` may be written; suppressed ones are counted. */
 static bool line_allowed(const struct worker *worker, const struct peer *peer, int level)
 {
-	size_t size = peer->family == AF_INET ? 4 : peer->family == AF_INET6 ? 8 : 0; /* an IPv6 host has a /64 */
+	/* an IPv6 host has a /64 */
+	size_t size = peer->family == AF_INET ? 4 : peer->family == AF_INET6 ? 8 : 0;
 	bool allowed;
 
 	if (!worker->conf->log_connections || !log_wants(level))
@@ -57,7 +60,7 @@ static bool line_allowed(const struct worker *worker, const struct peer *peer, i
 	return allowed;
 }
 
-/* The fields and texts that every line about a connection has. */
+/* Begin a record with the fields that every line about a connection has, and print its addresses. */
 static void describe(struct log_record *record, int level, int fd, const struct peer *peer,
                      enum conn_reason reason, enum event event, char peer_text[static ADDR_TEXT_MAX],
                      char local_text[static ADDR_TEXT_MAX])
@@ -78,7 +81,8 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 	log_add(record, "ECHOD_REASON", "%s", conn_reason_name(reason));
 }
 
-/* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health check. */
+/* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health
+ * check. */
 static int level_of_end(const struct conn *conn)
 {
 	return conn->echoed == 0 && conn_owed_total(conn) == 0 ? LOG_DEBUG : LOG_INFO;
@@ -148,13 +152,13 @@ void session_forget(struct session *session, struct worker *worker)
 	session_release(session, worker);
 }
 
-/* Ticks since the last movement. */
+/* Number of ticks since the last activity. */
 static uint32_t idle_ticks(const struct session *session, int64_t now)
 {
 	const uint32_t mask = (1U << SESSION_TICK_BITS) - 1;
 	uint32_t age = ((uint32_t) (now >> SESSION_TICK_SHIFT) - session->active) & mask;
 
-	/* accepted after the caller had last looked at its clock, and in the next tick: not four years ago */
+	/* the stamp may be newer than the caller's cached clock: an age of 0, not a wrap-around */
 	return age > mask - CLOCKS_APART ? 0 : age;
 }
 
@@ -186,7 +190,7 @@ void session_enlist(struct list *sessions, struct session *session, int64_t now,
 	list_append(sessions, &session->link);
 }
 
-/* Merge two chains of `next`, ended by NULL, that are in order. */
+/* Merge two sorted chains, linked by `next` and ended by NULL. */
 static struct list *chains_merge(struct list *a, struct list *b, int64_t now)
 {
 	struct list *first = NULL, **end = &first;
@@ -204,7 +208,7 @@ static struct list *chains_merge(struct list *a, struct list *b, int64_t now)
 
 void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at)
 {
-	struct list *runs[32] = { NULL }; /* sorted, 2^i of them in runs[i] */
+	struct list *runs[32] = { NULL }; /* sorted chains; runs[i] has 2^i entries */
 	struct list *at = sessions->next, *all = NULL;
 
 	if (now < *sort_at)

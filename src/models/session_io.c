@@ -12,14 +12,14 @@
 
 #include "base/clock.h"
 
-/* The scratch buffer needs not be larger than this: longer receives go through a pipe. */
+/* Maximum size of the scratch buffer: longer receives go through a pipe. */
 #define SCRATCH_MAX (256U << 10)
 
-/* A session takes to the pipe when a receive filled the buffer, or moved so many bytes: a fast
- * worker finds one segment of the loopback's at a time, which is a little less than 64 KiB. */
+/* A session starts to use a pipe after a receive that filled the buffer or had at least this size: a fast
+ * worker finds one segment of the loopback interface at a time, a little less than 64 KiB. */
 #define BULK_MIN (32U << 10)
 
-/* A session leaves the pipe when a receive moved less than one in so many of what it could. */
+/* A session stops to use a pipe after a receive of less than 1/BULK_SHARE of the possible size. */
 #define BULK_SHARE 8
 
 /* Interval at which the unacknowledged bytes are summed up. */
@@ -53,7 +53,7 @@ static struct splice_pipe *pipe_make(struct session_io *io)
 		return NULL;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return NULL;
-	/* beyond the user's allowance of pipe memory it keeps its default size: pipe(7) */
+	/* beyond the user's limit of pipe memory the pipe keeps its default size: pipe(7) */
 	size = fcntl(ends[0], F_SETPIPE_SZ, (int) (io->limit < (1U << 20) ? io->limit : 1U << 20));
 	if (size < 0)
 		size = fcntl(ends[0], F_GETPIPE_SZ);
@@ -89,7 +89,7 @@ static void pipe_give_back(struct session_io *io, struct session *session)
 	session->pipe = NULL;
 }
 
-/* Note whether the session moves bulk. */
+/* Set whether the session moves bulk data. */
 static void set_bulk(struct session_io *io, struct session *session, bool bulk)
 {
 	io->bulk += (unsigned) bulk - (unsigned) session->bulk;
@@ -131,7 +131,7 @@ void session_io_close(struct session_io *io)
 	io->scratch.data = NULL;
 }
 
-/* Read the pipe into memory of its own. */
+/* Move the content of the pipe to own memory. */
 int session_io_empty_pipe(struct session_io *io, struct session *session)
 {
 	struct conn *conn = &session->conn;
@@ -167,7 +167,7 @@ static bool is_again(int error)
 	return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
-/* Tell the connection of an end of file or an error; EAGAIN is neither. */
+/* Report an end of file or an error to the connection; EAGAIN is neither. */
 static void receive_ended(struct session *session, ssize_t n)
 {
 	if (n == 0)
@@ -182,7 +182,7 @@ static bool receive_to_memory(struct session_io *io, struct session *session)
 	ssize_t n;
 
 	if (span.size == 0) {
-		/* no memory for more: once something is sent there is */
+		/* out of memory: try again after something was sent */
 		session->choked = conn_owed_total(&session->conn) > 0;
 		return false;
 	}
@@ -193,14 +193,14 @@ static bool receive_to_memory(struct session_io *io, struct session *session)
 	}
 	conn_received(&session->conn, span.data, (size_t) n);
 	io->local_stats->received += (uint64_t) n;
-	/* only a receive into the scratch buffer tells of bulk: own memory may just be nearly full */
+	/* only a receive into the scratch buffer shows bulk data: own memory may be nearly full */
 	if (span.data == io->scratch.data)
 		session_io_note_size(io, session, (size_t) n, io->scratch.size);
 	return true;
 }
 
-/* Returns 1: moved something; 0: nothing to move; -EAGAIN: nothing that splice(2) can move, which stops at urgent data for
- * ever; -EINVAL: no pipe available, or the socket cannot splice. */
+/* Returns 1 if it moved bytes; 0: none to move; -EAGAIN: none that splice(2) can move, which stops at urgent
+ * data permanently; -EINVAL: no pipe available, or the socket does not support splice(2). */
 static int receive_to_pipe(struct session_io *io, struct session *session)
 {
 	size_t room = conn_recv_window(&session->conn, io->limit);
@@ -303,7 +303,7 @@ void session_io_drain(struct session *session)
 	conn_drain(&session->conn, (size_t) unread);
 }
 
-/* What was sent and the peer's kernel has not got yet, the FIN included. */
+/* Number of sent bytes that the peer's kernel has not acknowledged, including the FIN. */
 static unsigned unacknowledged(const struct session *session)
 {
 	int unsent = 0;
@@ -329,7 +329,7 @@ void session_io_unsent_publish(struct session_io *io, struct stats_slot *slot, i
 
 bool session_io_flushed(const struct session_io *io, const struct session *session)
 {
-	/* what a unix socket sent lies in the peer's queue already */
+	/* bytes sent to a unix socket are in the peer's queue already */
 	return conn_want(&session->conn, io->limit) == CONN_LINGER &&
 	       (session->peer.family == AF_UNIX || unacknowledged(session) == 0);
 }
@@ -341,20 +341,20 @@ bool session_io_linger(const struct session_io *io, struct session *session)
 
 	if (io->flush)
 		return false;
-	/* what a unix socket sent lies in the peer's queue already, which our close does not touch */
+	/* bytes sent to a unix socket are in the peer's queue already, which closing does not affect */
 	if (session->peer.family == AF_UNIX) {
 		conn_end(&session->conn, CONN_DRAIN);
 		return true;
 	}
-	/* closing a socket with unread input resets it, which may overtake what we sent (RFC 1122,
-	 * 4.2.2.13): so nothing is closed before it is acknowledged */
+	/* closing a socket with unread input resets it, and the reset may overtake sent data (RFC 1122,
+	 * 4.2.2.13): so wait until all is acknowledged */
 	if (unacknowledged(session) > 0 && !session->lingering) {
 		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;
 	}
 	for (size_t got = 0; n > 0 && got < LINGER_DISCARD_MAX; got += sizeof unread)
 		n = recv(session->watch.fd, unread, sizeof unread, MSG_TRUNC | MSG_DONTWAIT);
-	/* a reset must not take the place of the FIN just because the client goes on sending */
+	/* a client that goes on sending must get a FIN, not a reset */
 	if (n > 0 && !session->lingering) {
 		shutdown(session->watch.fd, SHUT_WR);
 		session->lingering = true;

@@ -33,7 +33,7 @@ void worker_wake_other(const struct worker *worker)
 {
 	uint64_t one = 1;
 
-	/* EAGAIN: it is readable already */
+	/* EAGAIN: already readable */
 	if (write(worker->wakeup_fd, &one, sizeof one) < 0)
 		return;
 }

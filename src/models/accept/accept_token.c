@@ -62,7 +62,7 @@ void accept_token_clear(const struct accept_token *token, unsigned loop)
 {
 	uint64_t count;
 
-	/* EAGAIN: it is unreadable already */
+	/* EAGAIN: not readable */
 	if (read(token->fds[loop], &count, sizeof count) < 0)
 		return;
 }
@@ -78,7 +78,7 @@ void accept_token_pass(struct accept_token *token, unsigned loop)
 	uint64_t one = 1;
 
 	atomic_store(&token->holder, next);
-	/* EAGAIN: it is readable already */
+	/* EAGAIN: already readable */
 	if (write(token->fds[next], &one, sizeof one) < 0)
 		return;
 }

@@ -16,13 +16,13 @@ static int watch_add(struct accept_watch *self, struct watch *watch, int fd, enu
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
 	r = self->ops->add(self->poller, watch, exclusive);
 	if (r == -EEXIST)
-		r = 0; /* its removal has failed */
+		r = 0; /* an earlier removal has failed */
 	if (r < 0)
 		watch->fd = -1;
 	return r;
 }
 
-/* Have `watch` watched if `want`, and not watched otherwise. */
+/* Start or stop to watch `fd`, according to `want`. */
 static int watch_set(struct accept_watch *self, struct watch *watch, int fd, enum watch_kind kind, bool want)
 {
 	if (want == (watch->fd >= 0))

@@ -57,7 +57,7 @@ static bool is_one_of_many(const struct worker *worker)
 	return worker->workers > 1 && worker->model->crew != MODEL_SPAWN;
 }
 
-/* Take one connection, from the queue rather than from a listener: its client came first. */
+/* Take one connection, from the queue first, because its client came first. */
 static int take(struct acceptor *acceptor, const struct watch_event *events, int n, struct new_conn *new_conn)
 {
 	enum accept_result got = ACCEPT_NONE;
@@ -81,7 +81,7 @@ static int take(struct acceptor *acceptor, const struct watch_event *events, int
 		    accept_is_watched(&acceptor->accept, events[i].watch->kind))
 			worker_check_work(worker, before, events[i].watch->fd, WATCH_READ);
 	acceptor->woken &= got != ACCEPT_NONE;
-	/* this worker will serve for long: another one must look at what else is ready */
+	/* this worker now serves one client: another worker must check the other ready descriptors */
 	if (got == ACCEPT_CONNECTION && more && is_one_of_many(worker))
 		worker_wake_other(worker);
 	if (got == ACCEPT_CONNECTION)
@@ -89,7 +89,7 @@ static int take(struct acceptor *acceptor, const struct watch_event *events, int
 	return got == ACCEPT_CONNECTION;
 }
 
-/* Returns whether the listeners and the queue are to be watched again from the start. */
+/* Returns whether listeners and queue must be watched again from the start. */
 static bool dispatch(struct acceptor *acceptor, const struct watch_event *events, int n)
 {
 	bool rearm = false;

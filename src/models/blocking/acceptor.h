@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* acceptor.h - where the blocking bodies wait for their next connection
+/* acceptor.h - wait for the next connection, for the blocking bodies
  *
- * An accept_watch with an epoll(7) set of its own. Of the workers that wait for the same listeners one is woken for
- * each connection (EPOLLEXCLUSIVE, epoll_ctl(2)). A worker that was woken may not take the connection: because it
- * stops, takes another one first, or is killed. So each worker that waits in an exclusive way (also io_uring with a
- * multishot accept) watches wakeup_fd, an eventfd(2) that all workers share and that worker_wake_other() makes
- * readable. A worker that sees it watches everything again, which reports what is ready, and after it has taken a
- * connection it wakes the next worker. One thread.
+ * An accept_watch with its own epoll(7) set. Of the workers that wait for the same listeners one is woken for
+ * each connection (EPOLLEXCLUSIVE, epoll_ctl(2)). A woken worker may not take the connection, because it
+ * stops, takes another connection first, or is killed. So each worker that waits exclusively (also io_uring
+ * with a multishot accept) watches wakeup_fd, an eventfd(2) that all workers share and that
+ * worker_wake_other() makes readable. A worker that reads it watches everything again, which reports ready
+ * descriptors, and after it has taken a connection it wakes the next worker. One thread.
  */
 #ifndef ECHOD_MODELS_ACCEPTOR_H
 #define ECHOD_MODELS_ACCEPTOR_H
@@ -18,22 +18,23 @@ struct acceptor {
 	struct accept_watch watched;
 	struct poller *poller;
 	struct watch stop, wakeup, other;
-	bool woken;    /* another worker asked for a look at all listeners; none has found anything since */
-	bool stopping; /* the request to stop has come */
+	bool woken;    /* another worker requested a check of all listeners, and none has been found ready
+	                * since */
+	bool stopping; /* the worker was asked to stop */
 };
 
-/* Begin to wait for the worker's listeners and queue; `other` (-1: none) is one more descriptor
- * of the body's own whose readiness ends a wait. 0 or -errno. */
+/* Start to wait for the worker's listeners and queue. `other` (-1: none) is one more descriptor whose
+ * readiness ends a wait. Returns 0 or -errno. */
 int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other);
 
-/* Stop waiting. A worker that stops wakes another one, of its successors or its crew. */
+/* Stop waiting. A worker that stops wakes another one of its crew or the next one. */
 void acceptor_close(struct acceptor *acceptor);
 
-/* Wait for the next connection. Returns 1 with `*new_conn` filled in; 0 where something else ended the wait: the
- * request to stop (`stopping`), a heartbeat that was due, `other`, a refused connection; or -errno. */
+/* Wait for the next connection. Returns 1 with `*new_conn` filled in; 0 where another event ended the wait:
+ * stop request (`stopping`), heartbeat, `other`, a refused connection; or -errno. */
 int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn);
 
-/* `busy`: the body can take no more for now, not even from the queue. */
+/* Set whether the body has no capacity left, not even for connections from the queue. */
 void acceptor_set_busy(struct acceptor *acceptor, bool busy);
 
 #endif

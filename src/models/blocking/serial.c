@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
-/* serial.c - the body of iterative, prefork and prethread: take one connection, serve it to its
- * end, repeat */
+/* serial.c - the body of iterative, prefork and prethread: take one connection, serve it to its end,
+ * repeat */
 #include <config.h>
 
 #include "models/blocking/acceptor.h"

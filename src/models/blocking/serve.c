@@ -9,7 +9,8 @@
 #include "base/clock.h"
 #include "models/handover/handover.h"
 
-/* How often a draining session is looked at: nothing tells when a peer has acknowledged. */
+/* Interval between two checks of a draining session, because no event reports that a peer has
+ * acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
 int serve_io_open(struct session_io *io, struct worker *worker)
@@ -17,7 +18,7 @@ int serve_io_open(struct session_io *io, struct worker *worker)
 	return session_io_open(io, worker->conf->buffer_size, 1, &worker->local_stats);
 }
 
-/* Returns whether the session is gone. */
+/* Hand the session over. Returns false where that is not possible now. */
 static bool hand_over(struct worker *worker, struct session_io *io, struct session *session)
 {
 	if (session_io_empty_pipe(io, session) < 0 || handover_send_wait(worker, session) < 0)
@@ -26,7 +27,7 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
 	return true;
 }
 
-/* The request to stop has come. Returns whether the session is gone. */
+/* Act on a stop request: hand the session over or drain it. Returns whether it was handed over. */
 static bool stop(struct worker *worker, struct session_io *io, struct session *session)
 {
 	if (worker_stop_requested(worker) == STOP_HAND_OVER && hand_over(worker, io, session))
@@ -35,8 +36,8 @@ static bool stop(struct worker *worker, struct session_io *io, struct session *s
 	return false;
 }
 
-/* A draining session is handed over instead of being ended: once it owes nothing, or at the end of the time for draining.
- * Returns whether it is gone. */
+/* Hand a draining session over instead of closing it, when it owes nothing or the time for draining is over.
+ * Returns whether it was handed over. */
 static bool hand_over_drained(struct worker *worker, struct session_io *io, struct session *session, int64_t now)
 {
 	io->flush = worker_stop_requested(worker) == STOP_FLUSH;
@@ -54,8 +55,8 @@ static int64_t next_deadline(const struct worker *worker, const struct session *
 	return worker->next_beat < deadline ? worker->next_beat : deadline;
 }
 
-/* Wait until the socket is ready for what `want` says, until the order to stop, or until
- * something is due. Returns the poll(2) events of the socket; `*stopping` tells of the order. */
+/* Wait until the socket is ready for `want`, the worker must stop, or a deadline. Returns the poll(2) events
+ * of the socket, and sets `*stopping`. */
 static short wait_for(const struct worker *worker, const struct session *session, unsigned want, bool *stopping)
 {
 	int64_t now = clock_coarse_usec();
@@ -66,7 +67,7 @@ static short wait_for(const struct worker *worker, const struct session *session
 	int n;
 
 	fds[0].events = (short) ((want & CONN_RECV ? POLLIN : 0) | (want & CONN_SEND ? POLLOUT : 0));
-	/* a draining session has heard the order already; one that lingers has a hang-up pending */
+	/* draining: the stop request was seen already; lingering: a hang-up would always be ready */
 	n = poll(fds + (want & CONN_LINGER ? 1 : 0), want & CONN_LINGER ? 0 : session->conn.draining ? 1 : 2,
 	         clock_poll_timeout(next_deadline(worker, session, now), now));
 	if (n < 0)

@@ -8,10 +8,11 @@
 #include "base/clock.h"
 #include "models/model.h"
 
-/* Interval at which draining sessions are looked at: no event reports that a peer has acknowledged everything. */
+/* Interval between two checks of draining sessions, because no event reports that a peer has acknowledged
+ * everything. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
-/* Maximum of sessions that one iteration ends as idle, stops, or looks at while draining. */
+/* Maximum number of sessions that one iteration ends as idle, stops, or checks while draining. */
 #define BATCH 64
 
 int body_open(struct body *body, struct worker *worker, const struct body_ops *ops)
@@ -117,7 +118,7 @@ void body_drain_begin(struct body *body, struct session *session)
 	list_move_last(&body->drain_next, &session->link);
 }
 
-/* Hand over or begin to drain the sessions that were idle for longest. */
+/* Hand over or start to drain a batch of sessions, the longest idle first. */
 static void stop_some(struct body *body)
 {
 	bool hand_over = worker_stop_requested(body->worker) == STOP_HAND_OVER;
@@ -127,8 +128,8 @@ static void stop_some(struct body *body)
 		body->ops->stop(body, first(&body->sessions), hand_over);
 }
 
-/* A draining session is handed over instead of being ended: once it owes nothing, or at the end of the time for draining.
- * Returns whether nothing else is to be done with it now. */
+/* Hand a draining session over instead of closing it, when it owes nothing or the time for draining is over
+ * (`late`). Returns whether it needs no other action now. */
 static bool hand_over_drained(struct body *body, struct session *session, bool late)
 {
 	int r = -ECANCELED;

@@ -44,7 +44,7 @@ static unsigned to_interest(unsigned want)
 	return (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 }
 
-/* Do what `want` says: watch for it, or end. */
+/* Watch for what `want` says, or end the session. */
 static void session_update(struct loop *loop, struct session *session, unsigned want)
 {
 	unsigned interest = to_interest(want);
@@ -156,7 +156,8 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 	}
 }
 
-/* Handle an event, and count it if it led to nothing. A descriptor from which accepting was just stopped may stay ready. */
+/* Handle an event, and count it as an idle wake-up if nothing was done. A descriptor from which accepting was
+ * just stopped may stay ready. */
 static void handle(struct loop *loop, const struct watch_event *event)
 {
 	struct body *body = &loop->body;

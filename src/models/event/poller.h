@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* poller.h - a descriptor that a body waits for, and the readiness back-ends that wait
+/* poller.h - interface of the readiness back-ends, and a watched descriptor
  *
- * A struct watch is embedded in whatever the descriptor belongs to; the back-end hands it back
- * with each event and keeps its own place in `slot`. Back-ends report, the body dispatches.
- * All functions of one struct poller are called by one thread.
+ * A struct watch is embedded in the object that the descriptor belongs to; the back-end returns it with each
+ * event and stores its index in `slot`. Back-ends report, the body dispatches. All functions of one struct
+ * poller are called by one thread.
  */
 #ifndef ECHOD_MODELS_POLLER_H
 #define ECHOD_MODELS_POLLER_H
@@ -16,9 +16,9 @@ enum watch_kind {
 	WATCH_SESSION,
 	WATCH_LISTENER,
 	WATCH_INBOX,  /* the queue of handed-over connections */
-	WATCH_SLOT,   /* a slot of max-connections has become free */
-	WATCH_TOKEN,  /* this loop holds the accept token now */
-	WATCH_WAKEUP, /* another worker asks for a look at the listeners */
+	WATCH_SLOT,   /* a slot of max-connections became free */
+	WATCH_TOKEN,  /* this loop has the accept token now */
+	WATCH_WAKEUP, /* another worker requests a check of the listeners */
 	WATCH_STOP,
 	WATCH_OTHER,
 };
@@ -27,11 +27,13 @@ enum watch_interest { WATCH_READ = 1, WATCH_WRITE = 2 };
 
 struct watch {
 	int fd;
-	uint32_t slot;       /* the back-end's */
-	uint16_t generation; /* of the slot, where the back-end uses slots again */
-	uint8_t kind;        /* enum watch_kind: what it is embedded in */
-	uint8_t interest : 2; /* enum watch_interest; may be 0: then only errors are reported, where the call reports them */
-	uint8_t shared_ofd : 1;  /* another process may have the same open file: closing ours does not unwatch it (epoll(7)) */
+	uint32_t slot;       /* for the back-end */
+	uint16_t generation; /* of the slot, for back-ends that reuse slots */
+	uint8_t kind;        /* enum watch_kind: the object that it is embedded in */
+	uint8_t interest : 2; /* enum watch_interest; 0: only errors are reported, by back-ends that report
+	                       * them */
+	uint8_t shared_ofd : 1;  /* another process may have the same open file: closing it here does not
+	                          * stop watching it (epoll(7)) */
 };
 
 struct watch_event {
@@ -39,21 +41,23 @@ struct watch_event {
 	bool readable, writable; /* an error or hang-up sets both */
 };
 
-struct poller; /* the back-end's own */
+struct poller; /* private to the back-end */
 
 struct poller_ops {
-	/* Prepare for at most `most` descriptors at a time. 0 or -errno. */
+	/* Prepare for at most `most` descriptors at a time. Returns 0 or -errno. */
 	int (*open)(struct poller **poller, size_t most);
 	void (*close)(struct poller *poller);
-	/* Watch `watch->fd` for `watch->interest`. `exclusive`: of the workers that watch it one is woken, where the
-	 * back-end can do that (epoll(7)). 0 or -errno (-EMFILE: it cannot be watched here, FD_SETSIZE). */
+	/* Start to watch `watch->fd` for `watch->interest`. `exclusive`: wake one of the workers that watch
+	 * it, where the back-end supports that (epoll(7)). Returns 0 or -errno; -EMFILE: this back-end cannot
+	 * watch it (FD_SETSIZE). */
 	int (*add)(struct poller *poller, struct watch *watch, bool exclusive);
-	/* `watch->interest` has changed. 0 or -errno. */
+	/* Apply a change of `watch->interest`. Returns 0 or -errno. */
 	int (*change)(struct poller *poller, struct watch *watch);
-	/* Watch it no longer; before the descriptor is closed. `closing`: this process closes it at
-	 * once, so that unless it is `shared_ofd` the kernel forgets it by itself. */
+	/* Stop to watch, before the descriptor is closed. `closing`: this process closes it at once, so the
+	 * kernel removes it by itself unless it is `shared_ofd`. */
 	void (*remove)(struct poller *poller, struct watch *watch, bool closing);
-	/* Wait for `timeout` ms (-1: for ever) for at most `most` events. Their number, or -errno. */
+	/* Wait up to `timeout` ms (-1: no limit). Stores at most `most` events. Returns their number, or
+	 * -errno. */
 	int (*wait)(struct poller *poller, struct watch_event *events, int most, int timeout);
 };
 

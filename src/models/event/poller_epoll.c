@@ -8,7 +8,7 @@
 
 #include "models/event/poller.h"
 
-/* Events taken from the kernel at once. */
+/* Maximum number of events read from the kernel at once. */
 #define BATCH 256
 
 struct poller {

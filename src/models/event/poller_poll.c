@@ -8,13 +8,13 @@
 #include "base/clock.h"
 #include "models/event/poller.h"
 
-/* Two arrays side by side, dense: poll(2) walks all of it at each call. They grow as needed. */
+/* Two parallel arrays without gaps, because poll(2) walks all of them at each call. They grow as needed. */
 struct poller {
 	struct pollfd *fds;
 	struct watch **watches;
 	size_t count, size;
-	size_t next; /* where the last wait() stopped reporting */
-	int left;    /* ready ones not reported yet */
+	size_t next; /* index at which the last wait() stopped reporting */
+	int left;    /* number of ready entries not reported yet */
 };
 
 static void poller_poll_close(struct poller *self)
@@ -99,8 +99,8 @@ static int report(struct poller *self, struct watch_event *events, int most)
 
 static int poller_poll_wait(struct poller *self, struct watch_event *events, int most, int timeout)
 {
-	/* what one poll(2) found beyond `most` is reported before the next one; entries moved by
-	 * a removal in between are found again then, since poll(2) is level-triggered */
+	/* report events beyond `most` of the last poll(2) before the next one; events of entries that a
+	 * removal moved in between are found again, because poll(2) is level-triggered */
 	if (self->left > 0 && self->next < self->count) {
 		int n = report(self, events, most);
 

@@ -9,19 +9,19 @@
 #include "models/event/poller.h"
 
 struct poller {
-	fd_set read, write; /* what to watch for */
+	fd_set read, write; /* the watched sets */
 	fd_set got_read, got_write;
 	struct watch *watches[FD_SETSIZE];
-	int highest; /* descriptor watched, plus one */
-	int next;    /* where the last wait() stopped reporting */
-	int left;    /* bits not reported yet */
+	int highest; /* highest watched descriptor plus 1 */
+	int next;    /* descriptor at which the last wait() stopped reporting */
+	int left;    /* number of bits not reported yet */
 };
 
 static int poller_select_open(struct poller **poller, size_t most)
 {
 	struct poller *self = calloc(1, sizeof *self);
 
-	(void) most; /* add() refuses what does not fit */
+	(void) most; /* add() refuses descriptors that do not fit */
 	if (!self)
 		return -ENOMEM;
 	FD_ZERO(&self->read);
@@ -49,7 +49,7 @@ static int poller_select_change(struct poller *self, struct watch *watch)
 static int poller_select_add(struct poller *self, struct watch *watch, bool exclusive)
 {
 	(void) exclusive;
-	/* the one guard in front of every FD_SET: select(2), "BUGS" */
+	/* checked before every FD_SET: select(2), "BUGS" */
 	if (watch->fd < 0 || watch->fd >= FD_SETSIZE)
 		return -EMFILE;
 	self->watches[watch->fd] = watch;
