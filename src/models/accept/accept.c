@@ -16,24 +16,24 @@
 /* Pause in accepting after descriptors or memory have run out. */
 #define PAUSE_USEC (100 * USEC_PER_MSEC)
 
-/* While a worker waits for a slot it also looks again by time: the eventfd that reports a free slot is shared with
- * other processes, which could take its count away. */
+/* Interval at which a worker that waits for a slot also tries without an event, because the eventfd that
+ * reports a free slot is shared with other processes, which may consume the event. */
 #define SLOT_WAIT_USEC USEC_PER_SEC
 
-/* Maximum of connections taken from one listener, or from the queue, in one iteration: as many as wait where one worker
- * takes them all, few where the connections are shared with other loops. Powers of two. */
+/* Maximum number of connections taken from one listener, or from the queue, in one iteration: large where one
+ * worker takes all connections, small where it shares them with other loops. Powers of two. */
 #define BATCH_ALONE 256
 #define BATCH_SHARED 4
 
-/* An iteration asks a listener for one connection at first, and for twice as many after FULL_BATCHES iterations that
- * found as many as they asked for: accept(2) makes the socket before it looks at the backlog, so a call that finds
- * nothing costs as much as a call that finds a connection. */
+/* An iteration accepts one connection from a listener at first, and twice as many after FULL_BATCHES full
+ * batches: accept(2) makes the socket before it checks the backlog, so a failed call costs as much as a
+ * successful one. */
 #define FULL_BATCHES 4
 
 /* Minimum interval between two log lines about the same kind of pause. */
 #define LINE_INTERVAL (10 * USEC_PER_SEC)
 
-/* Whether this loop is the one that takes connections for its process now. */
+/* Whether this loop may take connections for its process now. */
 static bool is_holder(const struct worker *worker)
 {
 	return !worker->token || accept_token_held(worker->token, worker->index);
@@ -105,7 +105,7 @@ bool accept_take_slot(struct accept_state *accept)
 	bool taken = admission_take_place(&worker->admission);
 
 	if (!taken) {
-		/* a slot may have become free before the announcement that this worker waits */
+		/* a slot may have become free before admission_wait() */
 		admission_wait(&worker->admission);
 		taken = admission_take_place(&worker->admission);
 		if (taken)
@@ -152,13 +152,13 @@ void accept_error(struct accept_state *accept, int error)
 	case ENETDOWN:
 	case ENETUNREACH:
 	case ETIMEDOUT:
-		return; /* an error of the one connection, which is gone: accept(2), "Error handling" */
+		return; /* an error of one connection, which is gone: accept(2), "Error handling" */
 	}
 	accept->paused = true;
 	accept->retry_at = clock_usec() + PAUSE_USEC;
 	update(accept);
 	if (error == EINVAL)
-		return; /* the supervisor has shut the listener down: the request to stop follows */
+		return; /* the supervisor has shut the listener down: the stop request follows */
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->log_limits->exhausted, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,
@@ -203,7 +203,8 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 	struct addr addr = { .len = sizeof addr.un };
 	int fd;
 
-	/* those in the queue came first, and are counted by source only once they are taken out */
+	/* connections in the queue came first, and are counted for their source only when they are
+	 * received */
 	if ((accept->queue_pending || admission_queue_pending(&accept->worker->admission)) &&
 	    accept_inherit(accept, new_conn) == ACCEPT_CONNECTION)
 		return ACCEPT_CONNECTION;

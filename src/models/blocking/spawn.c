@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: ISC */
-/* spawn.c - the body of process and thread: one acceptor, which makes a process or a thread
- * for each connection
+/* spawn.c - the body of process and thread: an acceptor that creates a process or a thread for each
+ * connection
  *
- * Each of them has a slot of its own on the scoreboard, which the acceptor sets aside before it accepts.
- * At `workers` of them, or when none can be made, the acceptor leaves the listeners alone and keeps
- * the one connection it may have accepted already until it can be served.
+ * Each of them has a slot on the scoreboard, which the acceptor reserves before it accepts. When `workers` of
+ * them run, or when none can be created, the acceptor does not watch the listeners, and keeps the one
+ * connection that it may have accepted already until it can be served.
  *
- * Child processes do not count their connections for admission.h: their parent does, which learns from the kernel when
- * one has ended, and from its exit status whether it handed its connection over. So a child cannot change what others
- * rely on. Where the parent is killed, the supervisor counts them.
+ * Child processes do not count their connections for admission.h. Their parent counts them: the kernel
+ * reports when a child has ended, and the exit status whether it handed its connection over. So a child
+ * cannot change counts that other processes rely on. If the parent is killed, the supervisor counts its
+ * children.
  */
 #include <config.h>
 
@@ -31,28 +32,28 @@
 #include "models/model.h"
 #include "models/blocking/serve.h"
 
-/* Enough for serve() and a log record; only what is touched costs memory. */
+/* Enough for serve() and a log record; only used pages cost memory. */
 #define STACK_SIZE (256U << 10)
 
 /* A child process, in the private memory of its parent. */
 struct child {
 	pid_t pid;                      /* 0: none */
-	struct peer peer;               /* whose connection is counted */
-	uint64_t counters[STATS_COUNT]; /* of its slot, when the last child with this slot ended */
+	struct peer peer;               /* peer of the connection that is counted */
+	uint64_t counters[STATS_COUNT]; /* of its slot, when the previous child with this slot ended */
 };
 
 struct spawner {
 	struct worker *worker;
 	struct acceptor acceptor;
-	unsigned running;       /* of ours; not yet joined or reaped */
-	unsigned next_slot;     /* none below is free */
-	int slot;               /* for the next connection; -1: none is free */
-	int ended;              /* descriptor that is readable when some have ended */
-	bool full;              /* as many run as may, those that a killed predecessor left behind included */
-	bool pending;           /* `new_conn` still waits to be served */
+	unsigned running;       /* number of children or threads not yet reaped */
+	unsigned next_slot;     /* no lower slot is free */
+	int slot;               /* reserved for the next connection; -1: none is free */
+	int ended;              /* descriptor that is readable when children have ended */
+	bool full;              /* `workers` children run, including those of a killed predecessor */
+	bool pending;           /* `new_conn` is not served yet */
 	struct new_conn new_conn;
-	pthread_attr_t attr;    /* threads only */
-	struct child *children; /* processes only: `workers` of them */
+	pthread_attr_t attr;    /* for threads */
+	struct child *children; /* for processes: `workers` entries */
 	int64_t started;        /* clock_usec() */
 	int (*start)(struct spawner *spawner); /* serve `new_conn` in `slot` */
 	void (*collect)(struct spawner *spawner);
@@ -63,7 +64,7 @@ static struct stats_slot *child_slot(const struct worker *worker, unsigned numbe
 	return scoreboard_slot(worker->scoreboard, worker->crew, worker->first_child + number);
 }
 
-/* Whether no child has the slot: none of ours, and no process that a killed predecessor left behind. */
+/* Whether the slot is unused by children of this process and of a killed predecessor. */
 static bool slot_is_free(const struct spawner *spawner, unsigned number)
 {
 	const struct worker *worker = spawner->worker;
@@ -74,7 +75,8 @@ static bool slot_is_free(const struct spawner *spawner, unsigned number)
 	       !atomic_load(&scoreboard_view(worker->scoreboard)->orphans[worker->crew][number]);
 }
 
-/* Have a slot for the next connection, if one is free: the lowest one, so that no more memory is used than needed. */
+/* Reserve a slot for the next connection if one is free: the lowest one, so that no more memory is used than
+ * needed. */
 static void slot_set_aside(struct spawner *spawner)
 {
 	struct worker *worker = spawner->worker;
@@ -103,8 +105,8 @@ static void live_move(struct stats_slot *from, struct stats_slot *to)
 	atomic_fetch_add(&to->live, 1);
 }
 
-/* The worker that serves in the slot set aside: a copy of the acceptor. To be made by the acceptor's own thread, which is
- * writing to what is copied. */
+/* Make a copy of the acceptor's worker for the reserved slot. Must run in the acceptor's thread, which writes
+ * to the original. */
 static void worker_derive(struct worker *derived, const struct spawner *spawner)
 {
 	const struct worker *worker = spawner->worker;
@@ -115,7 +117,7 @@ static void worker_derive(struct worker *derived, const struct spawner *spawner)
 	derived->local_stats = (struct local_stats) { 0 };
 }
 
-/* The life of a derived worker, in its own process or thread. */
+/* Run a derived worker in its own process or thread. */
 static void serve_derived(struct worker *worker, const struct new_conn *new_conn)
 {
 	struct session_io io;
@@ -188,9 +190,9 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner)
 	struct worker *acceptor = spawner->worker, worker;
 	uint64_t before;
 
-	/* the parent counts what it waits for and what it holds */
+	/* the parent counts for this process */
 	acceptor->admission.own = NULL;
-	/* what stays open here would keep listeners and the acceptor's own descriptors alive */
+	/* open descriptors would keep listeners and the acceptor's descriptors in use */
 	acceptor_close(&spawner->acceptor);
 	close(spawner->ended);
 	close(acceptor->ready_fd);
@@ -222,7 +224,8 @@ static int process_start(struct spawner *spawner)
 	return 0;
 }
 
-/* A child that has gone wrong may have written anything to its slot: then the counters are again what they were before it. */
+/* Check the counters of an ended child, which may have written any value to its slot. Implausible ones are
+ * reset to their values before that child. */
 static void check_counters(const struct spawner *spawner, struct child *child, struct stats_slot *slot)
 {
 	bool plausible = scoreboard_is_plausible(slot, spawner->started, clock_usec());
@@ -269,10 +272,11 @@ static void processes_collect(struct spawner *spawner)
 	int status;
 	pid_t pid;
 
-	/* one read is enough: a second SIGCHLD is not queued beside a pending one */
+	/* one read is enough: a second SIGCHLD is not queued behind a pending one */
 	if (read(spawner->ended, &info, sizeof info) < 0)
 		info.ssi_signo = 0;
-	/* no more than there are: clone(2) with CLONE_PARENT lets a child make children of this process */
+	/* bounded, because a child can create further children of this process by clone(2) with
+	 * CLONE_PARENT */
 	for (unsigned left = spawner->running; left > 0 && (pid = worker_reap(&status)) > 0; left--)
 		process_ended(spawner, pid, status);
 	spawner->next_slot = 0;
@@ -297,8 +301,8 @@ static void start_pending(struct spawner *spawner)
 	spawner->slot = -1;
 }
 
-/* Where `workers` follows from max-connections, the latter is never asked for a place too many:
- * that all are taken shows here. */
+/* Check for a free slot. Where `workers` is derived from max-connections, this check, not accept_take_slot(),
+ * finds the limit. */
 static void look_whether_full(struct spawner *spawner)
 {
 	const struct worker *worker = spawner->worker;
@@ -329,7 +333,7 @@ static int spawner_turn(struct spawner *spawner)
 	return 0;
 }
 
-/* The order to stop has come: everybody heard it; wait for the last to end. */
+/* After a stop request, which the children receive as well: wait until all have ended. */
 static void spawner_finish(struct spawner *spawner)
 {
 	struct pollfd ended = { .fd = spawner->ended, .events = POLLIN };

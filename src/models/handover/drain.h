@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* drain.h - connections that no worker serves any more, drained by the supervisor
+/* drain.h - the supervisor drains connections that no worker serves any more
  *
- * They were handed over, and neither a successor nor the service manager's store will take them. They are treated as
- * those of a stopping worker: what has arrived by now is echoed, then they end. Supervisor only.
+ * These connections were handed over, and neither a successor nor the service manager's store takes them.
+ * They are drained as in a stopping worker: data that have arrived are echoed, then they are closed.
+ * Supervisor only.
  */
 #ifndef ECHOD_MODELS_DRAIN_H
 #define ECHOD_MODELS_DRAIN_H
@@ -16,28 +17,32 @@ struct drain {
 	struct list sessions;
 	struct session_io io;
 	struct local_stats local_stats;
-	struct list flushed;     /* drain_take() */
-	bool ready;              /* there is memory to drain anything */
+	struct list flushed;     /* for drain_take() */
+	bool ready;              /* memory for draining is available */
 	struct stats_slot *slot;
-	unsigned count, live;    /* connections that were drained, and those that have not ended yet */
+	unsigned count, live;    /* number of connections that were drained, and of those that have not
+	                          * ended yet */
 };
 
-/* Prepare for connections that may hold `limit` bytes each, and are counted in `slot`. */
+/* Initialize for connections that may owe `limit` bytes each and are counted in `slot`. */
 void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot);
 
-/* Drain `new_conn`, whose descriptor and memory it takes over. Where there is no memory, the connection is closed. */
+/* Drain `new_conn`, whose descriptor and memory it takes over. Without memory, the connection is closed. */
 void drain_add(struct drain *drain, const struct new_conn *new_conn);
 
-/* With `flush`, a connection that has got everything does not end, but is returned by drain_take(); as long as that is set. */
+/* While `flush` is set, connections whose peer has acknowledged everything are not closed, but returned by
+ * drain_take(). */
 void drain_set_flush(struct drain *drain, bool flush);
 
-/* Take back a connection that has got everything, or with `all` any one. Returns whether there was one. */
+/* Take back a connection whose peer has acknowledged everything, or with `all` any one. Returns whether there
+ * was one. */
 bool drain_take(struct drain *drain, bool all, struct new_conn *new_conn);
 
-/* Echo what can be echoed now; false once every connection has got everything. To be called again in 10 ms. */
+/* Echo data that can be echoed now. Returns false once every connection has ended; otherwise call it again in
+ * 10 ms. */
 bool drain_serve(struct drain *drain);
 
-/* Close the connections that are left and free it all. Returns their number. */
+/* Close the remaining connections and free all memory. Returns the number of connections. */
 unsigned drain_cut(struct drain *drain);
 
 #endif

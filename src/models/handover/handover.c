@@ -22,17 +22,17 @@
 #include "models/fault.h"
 #include "net/sockopt.h"
 
-/* In a message: the connection and, where it owes bytes, a file with them. */
+/* Descriptors of a message: the connection and, where it owes bytes, a file with them. */
 #define FDS_MAX 2
 
-/* Most connections that wait in the backlog of a listener: the maximum of `backlog`. */
+/* Maximum number of connections in the backlog of a listener: the maximum of `backlog`. */
 #define BACKLOG_MAX 65535
 
-/* Lines about damaged messages, of each process: at most DAMAGED_LINES in any DAMAGED_INTERVAL. */
+/* Maximum number of lines about damaged messages in an interval, for each process. */
 #define DAMAGED_LINES 100
 #define DAMAGED_INTERVAL (10 * USEC_PER_SEC)
 
-/* How often, in ms, one who waits for room looks whether the orders have changed. */
+/* Interval, in ms, at which a worker that waits for space in the queue checks its stop request. */
 #define ORDERS_TICK 50
 
 int handover_pair(int *inbox, int *outbox)
@@ -43,15 +43,15 @@ int handover_pair(int *inbox, int *outbox)
 		return -errno;
 	*inbox = ends[0];
 	*outbox = ends[1];
-	/* nobody reads at that end: descriptors sent there would be lost, and count as being in flight */
+	/* the outbox is never read: descriptors sent there would be lost, and count as in flight */
 	(void) shutdown(*outbox, SHUT_RD);
-	/* the kernel gives what net.core.wmem_max allows, root what it asks for */
+	/* with CAP_NET_ADMIN any size, else at most net.core.wmem_max */
 	if (setsockopt(*outbox, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
 		(void) setsockopt(*outbox, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 	return 0;
 }
 
-/* A file with the bytes that the connection owes; the descriptor or -errno. */
+/* Make a file with the bytes that the connection owes. Returns the descriptor or -errno. */
 static int owed_to_file(const struct conn *conn)
 {
 	int file = (int) fault_number("ECHOD_FAULT_MEMFILE", 0), r;
@@ -100,7 +100,8 @@ int handover_pass(int outbox, const struct new_conn *new_conn)
 	return message_send(outbox, &state, &new_conn->conn, new_conn->fd);
 }
 
-/* Whether a stopping worker may wait for room: as long as its stop request, which may change, says. */
+/* Whether a stopping worker may wait for space in the queue, according to its stop request, which may
+ * change. */
 static bool may_wait(struct worker *worker)
 {
 	int64_t now = clock_usec();
@@ -118,7 +119,7 @@ static int send_when_room(struct worker *worker, const struct session *session)
 
 		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))
 			return r;
-		/* nothing tells when descriptors in flight have landed: look again soon */
+		/* no event reports that descriptors in flight were received: try again soon */
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);
 		else
@@ -127,7 +128,7 @@ static int send_when_room(struct worker *worker, const struct session *session)
 	return -ECANCELED;
 }
 
-/* Its place and source go along, and come back where it cannot be sent. */
+/* Send with slot and source, and take both back if it cannot be sent. */
 static int send_counted(struct worker *worker, const struct admission *admission, const struct session *session)
 {
 	int r;
@@ -146,8 +147,8 @@ int handover_send_wait(struct worker *worker, const struct session *session)
 
 /* --- the other end --------------------------------------------------------------------- */
 
-/* Whether `fd` is what a worker serves: a stream socket that does not listen. Anything else would never become ready, or,
- * as the queue itself, would lose its content to an echo. */
+/* Whether `fd` is a stream socket that does not listen. Other descriptors would never become ready, or, as
+ * the queue itself, lose their content to an echo. */
 static bool is_connection(int fd)
 {
 	int type = 0, listens = 0, domain = 0;
@@ -197,7 +198,7 @@ int handover_read(const void *record, size_t size, int fd, int file, int64_t at,
 	return (int) owed;
 }
 
-/* Make a new_conn of a message and its descriptors, which remain the caller's on failure. */
+/* Make a new_conn of a message and its descriptors, which the caller keeps on failure. */
 static int message_read(const void *message, size_t size, const int fds[], unsigned count, struct new_conn *new_conn)
 {
 	int64_t owed = 0;
@@ -255,7 +256,7 @@ int handover_take(int inbox, struct new_conn *new_conn)
 	ssize_t n = fdpass_receive(inbox, message, sizeof message, fds, FDS_MAX, &count);
 
 	if (n == 0 && count == 0)
-		return -EAGAIN; /* the other end is gone: nothing will come */
+		return -EAGAIN; /* the other end is closed: no message will follow */
 	if (n < 0 && n != -EBADMSG && n != -EMFILE)
 		return -EAGAIN;
 	r = n < 0 ? (int) n : message_read(message, (size_t) n, fds, count, new_conn);
@@ -269,7 +270,8 @@ int handover_take(int inbox, struct new_conn *new_conn)
 	return -EBADMSG;
 }
 
-/* A listener of the family of `peer`: the supervisor has given it the sizes of a new socket. Workers may not make sockets. */
+/* A listener of the family of `peer`, whose buffers have the sizes of a new socket. Workers may not make
+ * sockets. */
 static int listener_like(const struct worker *worker, const struct peer *peer)
 {
 	for (size_t i = 0; i < worker->listener_count; i++)
@@ -290,7 +292,7 @@ int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn
 	if (r < 0)
 		return r;
 	admission_dequeue(&worker->admission, &new_conn->peer);
-	/* sizes that the creator of an adopted listener chose are left alone */
+	/* keep sizes that the creator of an adopted listener chose */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
 		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer, listener_like(worker, &new_conn->peer));
 	if (new_conn->peer.family != AF_UNIX)
@@ -308,13 +310,13 @@ unsigned handover_waiting(int inbox)
 
 	if (one <= 0 || ioctl(inbox, FIONREAD, &all) < 0)
 		return 0;
-	/* one predecessor wrote them all, so they are of one size */
+	/* one predecessor wrote all messages, so they have one size */
 	return (unsigned) (all / one);
 }
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
-/* Whether the queue takes more, now or within the time that the stop request allows. */
+/* Whether the queue has space, now or within the time that the stop request allows. */
 static bool has_room(struct worker *sender)
 {
 	struct pollfd room = { .fd = sender->outbox_fd, .events = POLLOUT };
@@ -345,9 +347,11 @@ void handover_backlog(const struct listener *listener, struct worker *sender)
 	struct addr addr;
 	int fd;
 
-	/* not refused for max-per-source: in the backlog of a listener that stays they could have waited for their turn */
+	/* ignore max-per-source: in the backlog of a listener that stays open these connections could have
+	 * waited */
 	admission.max_per_source = 0;
-	/* clients that go on connecting must not keep the caller here: not more than can wait in the backlog at a time */
+	/* at most the maximum length of a backlog, so that clients that go on connecting do not block the
+	 * caller */
 	for (unsigned i = 0; i <= BACKLOG_MAX && has_room(sender); i++) {
 		struct session session = { .watch = { .fd = -1 } };
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* handover.h - a live connection as one message: to another worker, model or process
  *
- * The message (state.h) carries the connection's descriptor and, where bytes are owed, a
- * memfd_create(2) file with them, by SCM_RIGHTS (unix(7)). All crews share one SOCK_SEQPACKET
- * pair: stopping workers send into it, running ones take from it before they accept; what lies
- * in it waits its turn in order, over a restart too, when the service manager keeps the pair.
+ * The message (state.h) has the connection's descriptor and, where bytes are owed, a memfd_create(2) file
+ * with them, by SCM_RIGHTS (unix(7)). All crews share one SOCK_SEQPACKET pair, the queue: stopping workers
+ * send to it, running ones receive from it before they accept. Its order is kept.
  */
 #ifndef ECHOD_MODELS_HANDOVER_H
 #define ECHOD_MODELS_HANDOVER_H
@@ -14,49 +13,52 @@
 
 #include "models/session.h"
 
-/* Send the session, which owes only what is in memory (session_io_empty_pipe()), into `outbox`
- * without waiting. On success the caller still has its copy of everything. Nothing is counted.
- * Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS where too many
- * descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
+/* Send the session to `outbox` without blocking. It must owe only bytes in memory (session_io_empty_pipe()).
+ * On success the caller still owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the
+ * queue is full, -ETOOMANYREFS where too many descriptors are in flight (RLIMIT_NOFILE of the user), or
+ * another -errno. */
 int handover_send(int outbox, const struct session *session);
 
-/* Send on a connection that handover_take() or handover_read() made, without waiting. On success the caller still has its
- * copy of everything. Nothing is counted. Returns as handover_send() does. */
+/* Send a connection from handover_take() or handover_read(), without blocking. On success the caller still
+ * owns its copy of everything. Nothing is counted. Returns as handover_send() does. */
 int handover_pass(int outbox, const struct new_conn *new_conn);
 
-/* Send into the outbox of a worker that stops, waiting for room as long as its orders say, which
- * may change meanwhile, and showing life. On success the place and the source have gone along, and the caller
- * must session_forget() it. Returns also -ECANCELED where they are to hand over nothing. */
+/* Send to the outbox of a stopping worker, waiting for space as long as its stop request allows, which may
+ * change meanwhile, and increasing the heartbeat. On success slot and source moved with the session, and the
+ * caller must session_forget() it. Returns as handover_send() does, or -ECANCELED where the stop request does
+ * not allow to hand over. */
 int handover_send_wait(struct worker *worker, const struct session *session);
 
-/* Take the next connection from `inbox` without waiting; its place has been taken, its source is counted here.
- * There must be room for two descriptors: the kernel closes what it cannot deliver.
- * Returns 0 with `*new_conn` filled in; -EAGAIN where none waits; -EBADMSG where what came was damaged or of an unknown
- * version: it is closed, counted, logged, and the next may be tried. */
+/* Receive the next connection from `inbox` without blocking. The caller has taken a slot; the source is
+ * counted here. Two descriptors must be free, because the kernel closes descriptors that it cannot deliver.
+ * Returns 0 with `*new_conn` filled in; -EAGAIN where the queue is empty; -EBADMSG where the message was
+ * damaged or of an unknown version: the connection is closed, counted and logged, and the next one may be
+ * received. */
 int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn);
 
-/* The same where nothing is counted: for whoever is no worker. Returns as handover_receive() does. */
+/* As handover_receive(), but without counting: for the supervisor. */
 int handover_take(int inbox, struct new_conn *new_conn);
 
-/* Make `*new_conn` of a state (state.h) of `size` bytes and its connection `fd`, which becomes non-blocking. `file` has the
- * bytes owed from `at` on; -1: there is none. Everything is checked. Returns the number of bytes owed; or -errno, with
- * the descriptors still the caller's: -ENOTSUP where another version wrote the state, -EBADMSG or -EINVAL where
- * something is damaged. */
+/* Make `*new_conn` from a state (state.h) of `size` bytes and its connection `fd`, which becomes
+ * non-blocking. `file` has the owed bytes from offset `at` on; -1: none. Everything is checked. Returns the
+ * number of owed bytes; or -errno with the descriptors still owned by the caller: -ENOTSUP where another
+ * version wrote the state, -EBADMSG or -EINVAL where it is damaged. */
 int handover_read(const void *state, size_t size, int fd, int file, int64_t at, struct new_conn *new_conn);
 
-/* Log, with a limit to the rate, that `count` connections could not be taken up because of `error` (-errno). */
+/* Log, with a limit to the rate, that `count` connections could not be received because of `error`
+ * (-errno). */
 void handover_log_damaged(unsigned count, int error);
 
-/* How many connections wait in `inbox`. With messages of a length that another version wrote, about so many. */
+/* The number of connections in `inbox`; an estimate where another version wrote messages of another size. */
 unsigned handover_waiting(int inbox);
 
-/* For a listener that is about to be closed: accept the connections that wait in its backlog and send them into the
- * queue, waiting for room as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender`
- * only conf, slot, admission, outbox_fd, orders and next_beat are used. Supervisor. */
+/* Before a listener is closed: accept the connections in its backlog and send them to the queue, waiting for
+ * space as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender` only conf,
+ * slot, admission, outbox_fd, stop_request, log_limits and next_beat are used. Supervisor. */
 void handover_backlog(const struct listener *listener, struct worker *sender);
 
-/* Make the pair: what is sent to `*outbox` arrives at `*inbox`. Both non-blocking and
- * close-on-exec, the send buffer as large as the kernel allows. Returns 0 or -errno. */
+/* Make the queue: messages sent to `*outbox` arrive at `*inbox`. Both are non-blocking and close-on-exec; the
+ * send buffer is as large as the kernel allows. Returns 0 or -errno. */
 int handover_pair(int *inbox, int *outbox);
 
 #endif

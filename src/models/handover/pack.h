@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: ISC */
 /* pack.h - many connections in one message, for the service manager's descriptor store
  *
- * A socket buffer of the size that the kernel gives by default holds 555 messages, whatever their length up to 192
- * bytes: too few for a message for each connection. A pack carries up to PACK_MAX connections. Its message has one byte
- * (0) for each connection, so that FIONREAD says how many wait in a queue, and by SCM_RIGHTS first a file in memory, then
- * the connections. The file has a struct pack_header, and for each connection its state (state.h) and the bytes it owes.
+ * A socket buffer of the default size has room for 555 messages of up to 192 bytes: too few for one message
+ * for each connection. A pack contains up to PACK_MAX connections. Its message has one byte (0) for each
+ * connection, so that FIONREAD returns the number of connections in a queue, and by SCM_RIGHTS first a file
+ * in memory, then the connections. The file has a struct pack_header, and for each connection its state
+ * (state.h) and the bytes it owes.
  *
- * Written by one process, read by the next, which may be another version and trusts nothing in it. Supervisor only.
+ * Written by one process and read by the next, which may be another version and checks everything. Supervisor
+ * only.
  */
 #ifndef ECHOD_MODELS_PACK_H
 #define ECHOD_MODELS_PACK_H
@@ -26,51 +28,53 @@
 struct pack_header {
 	uint32_t magic;
 	uint16_t version;
-	uint16_t size;     /* of this header */
+	uint16_t size;     /* bytes of this header */
 	uint32_t count;    /* connections */
 	uint32_t reserved; /* 0 */
 };
 
 struct pack {
-	struct list link;    /* the owner's */
-	unsigned count;      /* connections in fds[] */
-	unsigned next;       /* of them, the first that pack_next() has not returned */
+	struct list link;    /* for the owner */
+	unsigned count;      /* number of connections in fds[] */
+	unsigned next;       /* index of the first one that pack_next() has not returned */
 	int file;            /* -1: none yet */
-	int64_t at;          /* in the file: the next record to write, or once it is sealed to read */
-	int64_t size;        /* of a sealed file */
-	bool sealed;         /* nothing is added any more */
+	int64_t at; /* offset in the file of the next record to write, or, once it is sealed, to read */
+	int64_t size;        /* bytes of a sealed file */
+	bool sealed;         /* no connection can be added */
 	int fds[PACK_MAX];
 };
 
-/* Begin with no connection. */
+/* Initialize an empty pack. */
 void pack_init(struct pack *pack);
 
-/* Close all that is in it; it is empty then. */
+/* Close all descriptors and empty the pack. */
 void pack_clear(struct pack *pack);
 
-/* Connections in it. */
+/* Number of connections that pack_next() has not returned. */
 unsigned pack_left(const struct pack *pack);
 
-/* Add a connection to a pack that has fewer than PACK_MAX and was neither sent nor received. Takes over its descriptor and
- * memory. Returns 0, or -errno with everything still the caller's. */
+/* Add a connection to a pack that has fewer than PACK_MAX and was neither sent nor received. Takes over its
+ * descriptor and memory. Returns 0, or -errno with everything still owned by the caller. */
 int pack_add(struct pack *pack, struct new_conn *new_conn);
 
-/* Nothing is added any more: it can be sent or read. pack_send() does that itself. Returns 0; or -errno: it can be read. */
+/* End adding, so that the pack can be sent or read; pack_send() calls it. Returns 0, or -errno after which it
+ * can only be read. */
 int pack_seal(struct pack *pack);
 
-/* Send it to `queue` (handover_pair()) without waiting; on success it is empty. Not after pack_next(). Returns 0 or -errno as
- * fdpass_send(). */
+/* Send the pack to `queue` (handover_pair()) without blocking; on success it is empty. Not allowed after
+ * pack_next(). Returns 0 or -errno as fdpass_send(). */
 int pack_send(struct pack *pack, int queue);
 
-/* Receive one from `queue` into an empty pack. Returns the number of connections, which may be 0: nothing waits; or -errno
- * where a message was damaged, of another version (-ENOTSUP), or beyond the limit of descriptors (-EMFILE): it is closed. */
+/* Receive a pack from `queue` into an empty one. Returns the number of connections; 0: the queue is empty; or
+ * -errno where a message was damaged, of another version (-ENOTSUP), or beyond the limit of descriptors
+ * (-EMFILE): it is closed. */
 int pack_receive(struct pack *pack, int queue);
 
-/* Take the next connection out of it. Returns 1 with `*new_conn` filled in; 0: there is none; or -errno where a connection, or
- * all that were left (see pack_left()), could not be read: they are closed. */
+/* Take the next connection out of the pack. Returns 1 with `*new_conn` filled in; 0: none is left; or -errno
+ * where a connection, or all remaining ones (see pack_left()), could not be read: they are closed. */
 int pack_next(struct pack *pack, struct new_conn *new_conn);
 
-/* How many connections wait in `queue`. */
+/* The number of connections in `queue`. */
 unsigned pack_waiting(int queue);
 
 #endif

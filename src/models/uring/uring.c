@@ -11,7 +11,7 @@
 #include "models/handover/handover.h"
 #include "models/model.h"
 
-/* Maximum of completions handled in one iteration. */
+/* Maximum number of completions handled in one iteration. */
 #define EVENTS_MAX 1024
 
 /* --- stop ------------------------------------------------------------------------------ */
@@ -21,7 +21,7 @@ static int session_hand_over(struct body *body, struct session *session)
 	struct uring *uring = uring_of(body);
 	int r;
 
-	/* at the end of a drain: nothing is started any more, and this is tried again */
+	/* at the end of a drain: cancel all operations, start none, and try again later */
 	if (ring_state(&uring->ring, &session->watch)->op != RING_NONE) {
 		if (!uring->quiescing)
 			ring_cancel_all(&uring->ring);
@@ -40,7 +40,7 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 {
 	struct uring *uring = uring_of(body);
 
-	/* a FIN received behind held data may be the end of the session */
+	/* a FIN received behind queued data may be the end of the session */
 	if (uring_session_own_data(uring, session) < 0 || session->conn.reason != CONN_OPEN) {
 		uring_session_end(body, session);
 		return;
@@ -65,8 +65,8 @@ static const struct body_ops uring_body_ops = {
 	.drain = session_drain,
 };
 
-/* The request to stop has come. The bytes that a session owes, and those that its peer has sent, are certain only while
- * no operation of it is in flight: end all operations first, losing nothing. */
+/* After a stop request: end all operations without losing data, because the bytes that a session owes, and
+ * those in its socket, are only certain while no operation of it is in flight. */
 static void quiesce(struct uring *uring)
 {
 	uring->quiescing = true;
@@ -79,7 +79,7 @@ static void stop_begin(struct uring *uring)
 	body_stop(&uring->body);
 	uring_admit_deferred(uring);
 	uring->quiescing = false;
-	/* a multishot accept may have been woken for a connection after it was cancelled */
+	/* a multishot accept may have consumed a wake-up for a connection after it was cancelled */
 	worker_wake_other(uring->body.worker);
 }
 
@@ -115,8 +115,8 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 	}
 }
 
-/* Handle a completion, and count it if it led to nothing. A descriptor from which accepting was just stopped may stay
- * ready; while operations are being cancelled, nothing is started. */
+/* Handle a completion, and count it as an idle wake-up if nothing was done. A descriptor from which accepting
+ * was just stopped may stay ready; while operations are being cancelled, nothing is started. */
 static void handle(struct uring *uring, const struct ring_event *event)
 {
 	struct worker *worker = uring->body.worker;

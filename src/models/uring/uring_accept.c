@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_accept.c - where the sessions of the io_uring body come from */
+/* uring_accept.c - take connections in the io_uring body */
 #include <config.h>
 
 #include <errno.h>
@@ -12,25 +12,25 @@
 #include "models/fault.h"
 #include "models/uring/uring.h"
 
-/* Maximum of deferred connections admitted in one iteration. */
+/* Maximum number of deferred connections admitted in one iteration. */
 #define ADMIT_MAX 64
 
 /* --- accepted by a completion ---------------------------------------------------------- */
 
-/* Serve a connection whose slot was taken. */
+/* Serve a connection for which a slot was taken. */
 static void admit(struct uring *uring, int fd)
 {
 	struct addr addr = { .len = sizeof addr.un };
 	struct new_conn new_conn;
 
-	/* a connection that was reset meanwhile has no peer name, but is an accepted connection all the same */
+	/* a connection that was reset meanwhile has no peer name, but counts as accepted */
 	if (getpeername(fd, &addr.sa, &addr.len) < 0)
 		addr = (struct addr) { .len = 0 };
 	if (accept_admit(&uring->body.accept, fd, &addr, &new_conn))
 		body_begin(&uring->body, &new_conn);
 }
 
-/* Returns false where there is no memory for it. */
+/* Keep an accepted connection until a slot is free. Returns false where there is no memory. */
 static bool defer(struct uring *uring, int fd)
 {
 	if (uring->deferred_count == uring->deferred_size) {
@@ -84,8 +84,8 @@ static void accepted(struct uring *uring, int result)
 
 /* --- listeners ------------------------------------------------------------------------- */
 
-/* Whether a multishot accept, which knows no limit, can be used: the listeners' backlogs, and as much again, must find
- * slots, and no other loop of the process may want its share of the connections. */
+/* Whether a multishot accept, which has no limit, can be used: twice the backlogs of the listeners must fit
+ * into the free slots, and there must be no other loop in the process, with which connections are shared. */
 static bool may_multishot(const struct uring *uring)
 {
 	const struct worker *worker = uring->body.worker;
@@ -149,8 +149,8 @@ void uring_token_event(struct uring *uring)
 		ring_poll(&uring->ring, &uring->token);
 }
 
-/* A multishot accept waits in an exclusive way, as pools do (acceptor.h): the kernel may have woken another worker for a
- * connection, and that worker has not accepted it. */
+/* Accept from all listeners. A multishot accept waits exclusively, as pools do (acceptor.h): the kernel may
+ * have woken another worker for a connection which that worker has not accepted. */
 void uring_wakeup_event(struct uring *uring)
 {
 	struct body *body = &uring->body;
@@ -160,13 +160,13 @@ void uring_wakeup_event(struct uring *uring)
 
 	worker->local_stats.work++;
 	if (body->accept.stopped)
-		return; /* it is meant for a worker that accepts */
+		return; /* the event is for a worker that accepts */
 	if (read(uring->wakeup.fd, &count, sizeof count) == sizeof count && body->accept.open) {
 		for (size_t i = 0; i < worker->listener_count; i++)
 			if (worker->listeners[i].kind == LISTENER_STREAM)
 				body_accept(body, i);
 		if (body->accept.taken > before)
-			worker_wake_other(worker); /* there may be more */
+			worker_wake_other(worker); /* more connections may be left */
 	}
 	ring_poll(&uring->ring, &uring->wakeup);
 }

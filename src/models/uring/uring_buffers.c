@@ -22,7 +22,7 @@ int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, u
 	struct io_uring_buf_reg reg = { .bgid = group };
 
 	*buffers = (struct buffers) { .size = size, .count = count, .first = first };
-	/* starting each a line further on keeps the starts from fighting for the same cache lines */
+	/* one cache line more, so that the beginnings of buffers do not compete for the same cache lines */
 	buffers->stride = (size < PAGE ? size : (size + PAGE - 1) / PAGE * PAGE) + CACHE_LINE;
 	buffers->shelf_size = count * sizeof(struct io_uring_buf);
 	buffers->shelf = map_pages(buffers->shelf_size);
@@ -30,7 +30,7 @@ int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, u
 	buffers->notes = calloc(count, sizeof *buffers->notes);
 	if (!buffers->shelf || !buffers->start || !buffers->notes)
 		return -ENOMEM;
-	/* most messages are short: of a buffer, only the pages that are needed */
+	/* most messages are short: use only the pages of a buffer that are needed */
 	(void) madvise(buffers->start, buffers->stride * count, MADV_NOHUGEPAGE);
 	reg.ring_addr = (uintptr_t) buffers->shelf;
 	reg.ring_entries = count;

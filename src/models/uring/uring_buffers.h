@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_buffers.h - a group of receive buffers that the kernel takes from, io_uring_register_buf_ring(3)
+/* uring_buffers.h - a group of receive buffers for the kernel, io_uring_register_buf_ring(3)
  *
- * A receive takes one at the moment data are there, and its completion names it: from then on it
- * is the body's until buffers_give(). Buffers are named by numbers, which the groups of one ring
- * share among them. One thread.
+ * A receive takes a buffer when data are there, and its completion returns the number of the buffer, which
+ * then belongs to the body until buffers_give(). The groups of one ring share one range of numbers. One
+ * thread.
  */
 #ifndef ECHOD_MODELS_URING_BUFFERS_H
 #define ECHOD_MODELS_URING_BUFFERS_H
@@ -13,30 +13,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* For the body: what a buffer holds, and which comes behind it. */
+/* For the body: the data in a buffer, and the next buffer of a queue. */
 struct buffer_note {
 	uint16_t from, size;
 	uint16_t next;
 };
 
 struct buffers {
-	struct io_uring_buf_ring *shelf; /* free ones, as the kernel takes them */
+	struct io_uring_buf_ring *shelf; /* ring of free buffers, read by the kernel */
 	size_t shelf_size;
 	uint8_t *start;
-	size_t size, stride;             /* of one */
-	unsigned count;                  /* a power of two; 0: there is no such group */
-	uint16_t first;                  /* the number of its first buffer */
-	struct buffer_note *notes;       /* the body's, one for each */
+	size_t size, stride;             /* bytes of a buffer; distance between two buffers */
+	unsigned count;                  /* a power of two; 0: the group does not exist */
+	uint16_t first;                  /* number of its first buffer */
+	struct buffer_note *notes;       /* for the body, one for each buffer */
 };
 
-/* Make and register group `group` of `count` buffers, of at most 64 KiB each, with the numbers from `first` on.
- * 0 or -errno; then buffers_close() is still due. */
+/* Make and register group `group` of `count` buffers, of at most 64 KiB each, with numbers from `first` on.
+ * Returns 0 or -errno; buffers_close() is needed in both cases. */
 int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, uint16_t first, unsigned count, size_t size);
 
-/* After io_uring_queue_exit(3). Also one that was only set to zero. */
+/* Free the group, after io_uring_queue_exit(3). A zeroed group is allowed. */
 void buffers_close(struct buffers *buffers);
 
-/* The kernel may fill the buffer again. */
+/* Return a buffer to the kernel. */
 void buffers_give(struct buffers *buffers, uint16_t buffer);
 
 static inline bool buffers_have(const struct buffers *buffers, uint16_t buffer)
@@ -54,7 +54,7 @@ static inline struct buffer_note *buffers_note(const struct buffers *buffers, ui
 	return &buffers->notes[buffer - buffers->first];
 }
 
-/* The buffer in which, or at whose end, `at` points; it must be of this group. */
+/* The number of the buffer that contains `at`, or ends there; `at` must be in this group. */
 static inline uint16_t buffers_number(const struct buffers *buffers, const uint8_t *at)
 {
 	return (uint16_t) (buffers->first + (size_t) (at - buffers->start) / buffers->stride);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_probe.c - whether this host lets us use io_uring, and if not, who forbids it */
+/* uring_probe.c - whether io_uring can be used on this host, and if not, the reason */
 #include <config.h>
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #define SYSCTL "/proc/sys/kernel/io_uring_disabled"
 
-/* -1: this kernel has no such setting. */
+/* The value of the sysctl; -1: this kernel does not have it. */
 static int sysctl_disabled(void)
 {
 	FILE *file = fopen(SYSCTL, "re");
@@ -86,7 +86,7 @@ const char *uring_probe(char *text, size_t size)
 	struct ring ring;
 	int r = ring_open(&ring, 1);
 
-	/* buffer rings came with multishot accept, which cannot be asked for */
+	/* buffer rings exist since the same version as multishot accept, which cannot be probed */
 	if (r == 0 && !knows_operations(&ring.io))
 		r = -EINVAL;
 	ring_close(&ring);

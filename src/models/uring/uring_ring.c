@@ -12,14 +12,14 @@
 #include "base/clock.h"
 #include "models/fault.h"
 
-/* Operations that can be asked for between two submissions; more are submitted in parts. */
+/* Size of the submission queue; more operations are submitted in parts. */
 #define ENTRIES 1024
 
-/* Completions that fit; the kernel keeps more for us if they do not (IORING_FEAT_NODROP). */
+/* Size of the completion queue; the kernel keeps completions that do not fit (IORING_FEAT_NODROP). */
 #define COMPLETIONS 4096
 
-/* Powers of two. A buffer is out from the receive to the send that follows at once, so there
- * need to be as many as complete in one batch, not as many as there are connections. */
+/* Numbers of buffers, powers of two. A buffer is in use from the receive to the send that follows at once, so
+ * the number is that of completions in a batch, not that of connections. */
 #define LARGE_COUNT 256
 #define LARGE_COUNT_BESIDE_SMALL 128
 #define LARGE_SIZE (64U << 10)
@@ -34,7 +34,7 @@ enum { GROUP_LARGE, GROUP_SMALL };
 
 /* --- set-up ---------------------------------------------------------------------------- */
 
-/* From the best to what every kernel has. */
+/* In order of preference; the last one is supported by all kernels. */
 static const unsigned setups[] = {
 	IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, /* Linux 6.1 */
 	IORING_SETUP_COOP_TASKRUN,                               /* Linux 5.19 */
@@ -56,8 +56,9 @@ static int queue_open(struct io_uring *io, bool *multishot)
 	}
 	if (r < 0)
 		return r;
-	(void) io_uring_register_ring_fd(io); /* saves a look-up a call, where it is known */
-	/* the best set-up is younger than multishot receives, Linux 6.0; and none completes between two calls */
+	(void) io_uring_register_ring_fd(io); /* saves a look-up in each call, where it is supported */
+	/* with the best set-up, which is newer than multishot receives (Linux 6.0), completions are only
+	 * added within calls */
 	*multishot = i == 1;
 	return 0;
 }
@@ -99,8 +100,9 @@ void ring_close(struct ring *ring)
 
 /* --- slots ----------------------------------------------------------------------------- */
 
-/* The entry of a free slot is odd, which no pointer is. It holds the index of the next free slot (32 bits) and the
- * generation of the watch that will use this slot next (16 bits); so it has 64 bits where pointers have 32, too. */
+/* The entry of a free slot is odd, which no pointer is. It contains the index of the next free slot (32 bits)
+ * and the generation of the watch that will use this slot next (16 bits); it has 64 bits also where pointers
+ * have 32. */
 
 static struct slot *slot_at(const struct ring *ring, uint32_t slot)
 {
@@ -119,7 +121,8 @@ static uint64_t free_entry(uint32_t next, uint16_t generation)
 
 static int slots_grow(struct ring *ring)
 {
-	size_t size = (ring->slot_chunks + 1) * sizeof(struct slot *); /* NOLINT(bugprone-sizeof-expression): pointers they are */
+	/* NOLINT(bugprone-sizeof-expression): the elements are pointers */
+	size_t size = (ring->slot_chunks + 1) * sizeof(struct slot *);
 	struct slot **slots = realloc(ring->slots, size);
 
 	if (!slots)
@@ -164,7 +167,7 @@ static uint64_t user_data(const struct watch *watch, enum ring_op op)
 	return (uint64_t) op << 48 | (uint64_t) watch->generation << 32 | watch->slot;
 }
 
-/* Nobody is interested in how a cancellation went: what it was about completes, too. */
+/* The completion of a cancellation is ignored, because the cancelled operation completes as well. */
 static const uint64_t cancel_data = (uint64_t) RING_CANCEL << 48 | RING_NO_SLOT;
 
 static struct watch *ring_watch(const struct ring *ring, uint64_t data)
@@ -184,12 +187,12 @@ static struct watch *ring_watch(const struct ring *ring, uint64_t data)
 
 /* --- operations ------------------------------------------------------------------------ */
 
-/* Submit what is queued so that there is room again; false where the ring is broken. */
+/* Submit queued operations to make room. Returns false where the ring has failed. */
 static bool queue_flush(struct ring *ring)
 {
 	int r = io_uring_submit(&ring->io);
 
-	/* as in ring_wait() */
+	/* see ring_wait() */
 	if (r < 0 && !clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r))
 		ring->failed = r;
 	return ring->failed == 0;
@@ -231,7 +234,7 @@ void ring_recv(struct ring *ring, const struct watch *watch)
 	io_uring_prep_recv(sqe, watch->fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP_LARGE;
-	/* who has just been answered has seldom asked again already */
+	/* a client that was just answered has rarely sent its next message yet */
 	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 }
 
@@ -272,7 +275,7 @@ int ring_wait(struct ring *ring, int timeout)
 	r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, timeout < 0 ? NULL : &ts, NULL);
 	if (r >= 0 || r == -ETIME || r == -EBUSY)
 		return 0;
-	/* EAGAIN: no memory for a request; what was not submitted stays in the queue for the next call */
+	/* EAGAIN: no memory for a request; operations not submitted stay in the queue for the next call */
 	return clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r) ? 0 : r;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_rxq.c - the receive queue of a session: buffers that a multishot receive filled while a send was in flight */
+/* uring_rxq.c - the receive queue of a session: buffers that a multishot receive filled while a send was in
+ * flight */
 #include <config.h>
 
 #include <errno.h>
@@ -40,7 +41,7 @@ void rxq_borrow(struct ring *ring, struct session *session)
 	ring_state(ring, &session->watch)->borrowed = true;
 }
 
-/* Copy as much of `n` bytes at `data` as goes there. Returns how much did. */
+/* Copy up to `n` bytes at `data`. Returns the number of bytes that fitted. */
 static size_t append(struct conn *conn, const uint8_t *data, size_t n, size_t limit)
 {
 	struct span span = { NULL, 0 };

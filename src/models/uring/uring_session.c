@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_session.c - a session in the ring: receive, send, receive, and by polling where that does not flow
+/* uring_session.c - serve a session in the ring: receive, send, receive; by polling where that is not
+ * possible
  *
  * Invariants of struct uring_state, which state_check() asserts in builds with fault points:
- *   - data in the receive queue, a queued FIN and MULTISHOT_RECEIVING exist only where there are small buffers;
- *   - a single receive is never in flight beside a multishot receive;
- *   - the session owes data where they are borrowed;
+ *   - data in the receive queue, a queued FIN and MULTISHOT_RECEIVING exist only where there are small
+ *     buffers;
+ *   - a single receive is never in flight together with a multishot receive;
+ *   - the session owes data if `borrowed` is set;
  *   - URING_NO_BUFFER only without a multishot receive.
  */
 #include <config.h>
@@ -17,12 +19,13 @@
 
 #include "models/uring/uring.h"
 
-/* Maximum of buffers in the receive queue; beyond it the session leaves the multishot receive. */
+/* Maximum number of buffers in the receive queue; beyond it the multishot receive is ended. */
 #define QUEUED_MAX 4
 
-/* Number of consecutive short single receives before the next multishot receive: after a long message, after a full
- * queue, and where a multishot receive found no buffer at all. A multishot receive that had received is started again
- * at once after it found no buffer: most buffers are back after one iteration. */
+/* Number of consecutive short single receives before the next multishot receive: after a long message, after
+ * a full queue, and where a multishot receive found no buffer at all. A multishot receive that had received
+ * data is started again at once after it found no buffer, because most buffers are free again after one
+ * iteration. */
 #define BACKOFF 7
 
 static struct uring_state *state_of(const struct uring *uring, const struct session *session)
@@ -74,7 +77,8 @@ static bool in_flight(const struct uring_state *state)
 	return state->op != RING_NONE || state->multishot != MULTISHOT_NONE;
 }
 
-/* The data that began or, once all of it was sent, ended at `data` need their buffer no more. */
+/* Return the borrowed buffer that contains `data`, the first owed byte, or ends there if all bytes were
+ * sent. */
 static void buffer_return(struct uring *uring, struct session *session, const uint8_t *data)
 {
 	struct uring_state *state = state_of(uring, session);
@@ -86,7 +90,7 @@ static void buffer_return(struct uring *uring, struct session *session, const ui
 
 /* --- end ------------------------------------------------------------------------------- */
 
-/* Take the session, of which nothing is in flight, out of the ring and the list. */
+/* Remove the session, of which no operation is in flight, from the ring and the list. */
 static void detach(struct uring *uring, struct session *session)
 {
 	buffer_return(uring, session, session->conn.data);
@@ -113,7 +117,7 @@ static void multishot_cancel(struct uring *uring, struct session *session)
 	state->multishot = MULTISHOT_CANCELLED;
 }
 
-/* Have the session leave as soon as its multishot receive has ended. */
+/* End the multishot receive; then copy pending data into owned memory. */
 static void leave(struct uring *uring, struct session *session)
 {
 	state_of(uring, session)->mode = URING_LEAVING;
@@ -143,7 +147,7 @@ void uring_session_forget(struct uring *uring, struct session *session)
 	pool_free(&uring->body.pool, session);
 }
 
-/* Copy pending data, and the receive queue as far as `limit` allows, into memory of the session's own. */
+/* Copy pending data, and the receive queue as far as `limit` allows, into owned memory. */
 static void copy_pending(struct uring *uring, struct session *session, size_t limit)
 {
 	const uint8_t *data = session->conn.data;
@@ -176,7 +180,7 @@ static void start_poll(struct uring *uring, struct session *session, unsigned wa
 {
 	unsigned interest = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
-	/* a session that only lingers is looked at by time */
+	/* a lingering session is checked by time */
 	if (interest == 0)
 		return;
 	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
@@ -184,7 +188,7 @@ static void start_poll(struct uring *uring, struct session *session, unsigned wa
 	ring_poll(&uring->ring, &session->watch);
 }
 
-/* What the session wants after the receive queue was copied as far as it can be. */
+/* Copy the receive queue as far as possible. Returns what the session wants then. */
 static unsigned want_after_queue(struct uring *uring, struct session *session)
 {
 	unsigned want;
@@ -240,7 +244,7 @@ void uring_session_serve(struct uring *uring, struct session *session, bool read
 {
 	const struct uring_state *state = state_of(uring, session);
 	uint32_t before = session->active;
-	/* the receive queue came before the data that are still in the socket */
+	/* data in the receive queue are older than data in the socket */
 	unsigned want = session_io_step(&uring->body.io, session, readable && state->queued == 0, uring->body.now);
 
 	body_served(&uring->body, session, before);
@@ -249,7 +253,7 @@ void uring_session_serve(struct uring *uring, struct session *session, bool read
 	uring_session_update(uring, session, want);
 }
 
-/* The session goes on; nothing of it is in flight but, perhaps, a multishot receive. */
+/* Start the next operation of a session of which at most a multishot receive is in flight. */
 static void go_on(struct uring *uring, struct session *session)
 {
 	struct uring_state *state = state_of(uring, session);
@@ -271,7 +275,7 @@ static void go_on(struct uring *uring, struct session *session)
 		uring_session_update(uring, session, want_after_queue(uring, session));
 }
 
-/* An operation has completed: start the next one. */
+/* After the completion of an operation: free, end or continue the session. */
 static void next_operation(struct uring *uring, struct session *session)
 {
 	const struct uring_state *state = state_of(uring, session);
@@ -295,14 +299,14 @@ static void received(struct uring *uring, struct session *session, const struct 
 	touch(uring, session);
 }
 
-/* The data to be sent lie in the buffer of the completion. */
+/* Let the session owe the data in the buffer of the completion. */
 static void borrow(struct uring *uring, struct session *session, const struct ring_event *event)
 {
 	conn_received(&session->conn, ring_buffer(&uring->ring, event->buffer), (size_t) event->result);
 	state_of(uring, session)->borrowed = true;
 }
 
-/* A receive that brought no data. */
+/* Handle a receive without data. */
 static void received_nothing(struct uring *uring, const struct ring_event *event, struct conn *conn)
 {
 	if (event->buffered)
@@ -333,7 +337,7 @@ static void on_receive(struct uring *uring, struct session *session, const struc
 		state->mode = URING_NO_BUFFER;
 }
 
-/* Whether data that arrive while others are being sent or queued are part of a long message, or too many. */
+/* Whether data that arrive while others are sent or queued belong to a long message, or are too many. */
 static bool is_too_much(const struct uring *uring, const struct session *session)
 {
 	const struct uring_state *state = state_of(uring, session);
@@ -385,7 +389,7 @@ static void on_send(struct uring *uring, struct session *session, const struct r
 	if (conn->owed == 0)
 		buffer_return(uring, session, conn->data);
 	else if (!ending)
-		leave(uring, session); /* the client does not read: its data wait in memory of the session's own */
+		leave(uring, session); /* the client does not read: its data wait in owned memory */
 }
 
 void uring_session_event(struct uring *uring, const struct ring_event *event)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* uring_stub.c - the io_uring model of a build without liburing: its row stays in the table */
+/* uring_stub.c - the io_uring model of a build without liburing; its row stays in the table */
 #include <config.h>
 
 #include <errno.h>
