@@ -46,7 +46,7 @@ static void print_version(void)
 
 /* Report errors that occur before the log is open: to the journal, with message id and priority, where
  * standard error is connected to it; to standard error otherwise. */
-static void tell_errors(const struct conf_errors *errors, int priority, enum event event)
+static void log_errors(const struct conf_errors *errors, int priority, enum event event)
 {
 	if (!log_stderr_is_journal()) {
 		print_errors(errors);
@@ -75,7 +75,7 @@ static int parse(struct options *options, int argc, char *argv[])
 }
 
 /* Whether every error comes from an option of the command line. */
-static bool command_line_is_to_blame(const struct conf_errors *errors)
+static bool only_option_errors(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
 		if (strncmp(errors->lines[i], "command line", strlen("command line")) != 0)
@@ -90,8 +90,8 @@ static int read_conf(struct conf **conf, const struct options *options)
 	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
 	if (r < 0) {
-		tell_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
-		status = r != -EINVAL ? EX_NOINPUT : command_line_is_to_blame(&errors) ? EX_USAGE : EX_CONFIG;
+		log_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
+		status = r != -EINVAL ? EX_NOINPUT : only_option_errors(&errors) ? EX_USAGE : EX_CONFIG;
 	}
 	conf_errors_clear(&errors);
 	return status;
@@ -112,7 +112,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 	/* other inherited descriptors are not used, and could push descriptors of echod out of an fd_set
 	 * (select(2)) */
 	daemonize_close_others(passed, fdstore_descriptors(&store, passed, PASSED_MAX));
-	tell_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
+	log_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	conf_errors_clear(&errors);
 	if (r == 0 && !options->foreground)
 		r = daemonize();
@@ -120,7 +120,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
 
 		conf_errors_add(&errors, "echod: cannot start: %s", strerror(-r));
-		tell_errors(&errors, LOG_ERR, EVENT_START_FAILED);
+		log_errors(&errors, LOG_ERR, EVENT_START_FAILED);
 		conf_errors_clear(&errors);
 		daemonize_report(status);
 		conf_free(conf);

@@ -54,7 +54,7 @@ static int chunk_full(const struct pool *pool, const struct chunk *chunk)
 	return !chunk->free && chunk->fresh + pool->object > POOL_CHUNK;
 }
 
-static int has_room(const struct pool *pool)
+static int has_space(const struct pool *pool)
 {
 	return !list_empty(&pool->chunks) && !chunk_full(pool, LIST_ENTRY(pool->chunks.next, struct chunk, link));
 }
@@ -64,7 +64,7 @@ void *pool_alloc(struct pool *pool)
 	struct chunk *chunk;
 	void *object;
 
-	chunk = has_room(pool) ? LIST_ENTRY(pool->chunks.next, struct chunk, link) : chunk_make(pool);
+	chunk = has_space(pool) ? LIST_ENTRY(pool->chunks.next, struct chunk, link) : chunk_make(pool);
 	if (!chunk)
 		return NULL;
 	object = chunk->free;
@@ -92,7 +92,7 @@ void pool_free(struct pool *pool, void *object)
 	chunk->used--;
 	list_remove(&chunk->link);
 	/* an empty one stays where no other has room: the next object may be wanted at once */
-	if (chunk->used == 0 && has_room(pool))
+	if (chunk->used == 0 && has_space(pool))
 		munmap(chunk, POOL_CHUNK);
 	else
 		list_prepend(&pool->chunks, &chunk->link);

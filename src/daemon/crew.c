@@ -24,16 +24,16 @@
 #include "models/fault.h"
 
 /* Pause before a failed worker process is replaced, doubled for each failure in a row up to a maximum. A
- * process that has run for RESTART_MOST resets the count of failures. */
-#define RESTART_FIRST (100 * USEC_PER_MSEC)
-#define RESTART_MOST (10 * USEC_PER_SEC)
+ * process that has run for RESTART_PAUSE_MAX resets the count of failures. */
+#define RESTART_PAUSE_MIN (100 * USEC_PER_MSEC)
+#define RESTART_PAUSE_MAX (10 * USEC_PER_SEC)
 
 /* Time between the drain-timeout of a stopping crew and SIGKILL. */
 #define KILL_GRACE (2 * USEC_PER_SEC)
 
 /* Maximum size to which the descriptor table of a process with threads is grown at once: half a megabyte of
  * kernel memory. */
-#define TABLE_MOST 65536
+#define TABLE_MAX 65536
 
 static void close_fd(int fd)
 {
@@ -42,7 +42,7 @@ static void close_fd(int fd)
 }
 
 /* Free memory only: descriptors, processes and the scoreboard are not touched. */
-static void crew_forget(struct crew *crew)
+static void crew_free_memory(struct crew *crew)
 {
 	free(crew->processes);
 	free(crew->orphans);
@@ -85,7 +85,7 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.capacity = crew->limits.capacity,
 		.pipes = crew->limits.pipes,
 		.heartbeat_usec = context->heartbeat_usec,
-		.next_beat = context->heartbeat_usec == INT64_MAX ? INT64_MAX : 0,
+		.next_heartbeat = context->heartbeat_usec == INT64_MAX ? INT64_MAX : 0,
 		.admission = {
 			.shared = &view->admission,
 			.own = process < crew->serving ? scoreboard_admission(context->scoreboard, number, process) : NULL,
@@ -207,7 +207,7 @@ static int close_others(const struct crew *crew, const struct crew_process *proc
 		keep[count++] = crew->context->inbox;
 		keep[count++] = crew->context->outbox;
 		keep[count++] = crew->context->wakeup;
-		keep[count++] = admission_room_fd(&scoreboard_view(crew->context->scoreboard)->admission);
+		keep[count++] = admission_slot_fd(&scoreboard_view(crew->context->scoreboard)->admission);
 	}
 	daemonize_close_others(keep, (unsigned) count);
 	free(keep);
@@ -239,17 +239,17 @@ static int run_reader(const struct crew *crew, const struct crew_process *proces
  * grow while there is one thread. */
 static void table_grow(const struct crew *crew)
 {
-	unsigned most = crew->limits.max_connections;
+	unsigned max_fds = crew->limits.max_connections;
 	struct rlimit limit;
 	int fd;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
-	if (most > TABLE_MOST)
-		most = TABLE_MOST;
-	if (most > limit.rlim_cur)
-		most = (unsigned) limit.rlim_cur;
-	fd = fcntl(crew->stop_out, F_DUPFD_CLOEXEC, (int) most - 1);
+	if (max_fds > TABLE_MAX)
+		max_fds = TABLE_MAX;
+	if (max_fds > limit.rlim_cur)
+		max_fds = (unsigned) limit.rlim_cur;
+	fd = fcntl(crew->stop_out, F_DUPFD_CLOEXEC, (int) max_fds - 1);
 	if (fd >= 0)
 		close(fd);
 }
@@ -296,14 +296,14 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
 	/* not exit(): handlers and buffers belong to the supervisor */
-	crew_forget(crew);
+	crew_free_memory(crew);
 	_exit(r < 0 ? 1 : 0);
 }
 
 /* --- in the supervisor ----------------------------------------------------------------- */
 
 /* Pass the table of udp-rate of a socket from reader to reader, or make it. */
-static int find_meter(const struct crew *crew, const struct listener *socket)
+static int find_udp_ratelimit(const struct crew *crew, const struct listener *socket)
 {
 	for (const struct list *at = crew->others->next; at != crew->others; at = at->next) {
 		const struct crew *other = LIST_ENTRY(at, struct crew, link);
@@ -328,7 +328,7 @@ static int reader_prepare(const struct crew *crew, struct crew_process *process,
 	int ends[2], r;
 
 	if (process->udp_ratelimit < 0) {
-		r = find_meter(crew, process->socket);
+		r = find_udp_ratelimit(crew, process->socket);
 		if (r < 0)
 			return r;
 		process->udp_ratelimit = r;
@@ -366,7 +366,7 @@ static int process_start(struct crew *crew, struct crew_process *process)
 }
 
 /* Reserve slots on the scoreboard. */
-static int find_place(struct crew *crew)
+static int scoreboard_reserve(struct crew *crew)
 {
 	const struct scoreboard_layout layout = {
 		.processes = crew->serving,
@@ -386,7 +386,7 @@ static int find_place(struct crew *crew)
 }
 
 /* Assign workers to processes. */
-static int plan(struct crew *crew)
+static int assign_workers(struct crew *crew)
 {
 	unsigned serving = crew->model->crew == MODEL_PROCESSES ? crew->limits.workers : 1;
 	unsigned threads = crew->model->crew == MODEL_THREADS ? crew->limits.workers : 1;
@@ -457,7 +457,7 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
                const struct crew_context *context, const struct list *others)
 {
 	struct crew *crew = calloc(1, sizeof *crew);
-	bool some = false;
+	bool any_started = false;
 	int r;
 
 	if (!crew) {
@@ -473,23 +473,23 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 	model_limits(&crew->limits, crew->model, conf, sockets->count);
 	r = copy_sockets(crew, sockets);
 	if (r == 0)
-		r = plan(crew);
+		r = assign_workers(crew);
 	if (r == 0)
-		r = find_place(crew);
+		r = scoreboard_reserve(crew);
 	if (r == 0)
 		r = open_pipes(crew);
 	if (r == 0)
 		r = make_filters(crew);
 	for (unsigned i = 0; r == 0 && i < crew->process_count; i++) {
 		r = process_start(crew, &crew->processes[i]);
-		some |= r == 0;
+		any_started |= r == 0;
 	}
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers,
 		          crew->model->name, r == -EBUSY ? "too many earlier workers still drain their connections" : strerror(-r));
 	/* running processes may have accepted connections, which must not be lost */
 	crew->failed = r < 0;
-	if (r == 0 || some) {
+	if (r == 0 || any_started) {
 		*result = crew;
 		return 0;
 	}
@@ -515,14 +515,14 @@ bool crew_ready(struct crew *crew)
 
 static void process_failed(struct crew *crew, struct crew_process *process)
 {
-	int64_t now = clock_usec(), pause = RESTART_FIRST;
+	int64_t now = clock_usec(), pause = RESTART_PAUSE_MIN;
 
-	if (now - process->started >= RESTART_MOST)
+	if (now - process->started >= RESTART_PAUSE_MAX)
 		process->failures = 0;
-	for (unsigned i = 0; i < process->failures && pause < RESTART_MOST; i++)
+	for (unsigned i = 0; i < process->failures && pause < RESTART_PAUSE_MAX; i++)
 		pause *= 2;
 	process->failures++;
-	process->restart_at = now + (pause < RESTART_MOST ? pause : RESTART_MOST);
+	process->restart_at = now + (pause < RESTART_PAUSE_MAX ? pause : RESTART_PAUSE_MAX);
 	if (!crew->was_ready)
 		crew->failed = true;
 }
@@ -530,9 +530,9 @@ static void process_failed(struct crew *crew, struct crew_process *process)
 /* Log and count the end of a process that was serving `lost` connections. */
 static void count_lost(struct crew *crew, pid_t pid, int status, uint32_t lost)
 {
-	if (!worker_ended_well(status))
+	if (!worker_exit_is_clean(status))
 		stats_add(scoreboard_own_slot(crew->context->scoreboard), STAT_ENDED_ERROR, lost);
-	worker_tell_lost(pid, status, lost);
+	worker_log_end(pid, status, lost);
 }
 
 static bool is_known(const struct crew *crew, pid_t pid)
@@ -694,5 +694,5 @@ void crew_free(struct crew *crew)
 	close_fd(crew->stop_out);
 	close_fd(crew->ready_in);
 	close_fd(crew->ready_out);
-	crew_forget(crew);
+	crew_free_memory(crew);
 }

@@ -19,7 +19,7 @@
 #include "base/notify.h"
 #include "models/fault.h"
 
-#define NAME_OURS "echod-"
+#define NAME_PREFIX "echod-"
 #define NAME_QUEUE "echod-connections-"
 #define NAME_STREAM "echod-stream-"
 #define NAME_DATAGRAM "echod-datagram-"
@@ -45,7 +45,7 @@ static int append(struct sockets *set, const struct listener *listener)
 /* Whether the name is one that echod gave to a stored descriptor: it contains the address (listener_name()).
  * A socket unit without FileDescriptorName= passes the name of the unit, which may begin the same way but
  * ends in ".socket". */
-static bool is_ours(const char *name)
+static bool is_stored_name(const char *name)
 {
 	static const char *const prefixes[] = { NAME_STREAM, NAME_DATAGRAM };
 	size_t length = strlen(name), suffix = strlen(".socket");
@@ -56,7 +56,7 @@ static bool is_ours(const char *name)
 		if (starts_with(name, prefixes[i]) && (strchr("0123456789[", *addr) || starts_with(addr, "unix_")))
 			return true;
 	}
-	return starts_with(name, NAME_OURS) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
+	return starts_with(name, NAME_PREFIX) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
 /* A unix socket is only useful while clients can find its file. */
@@ -69,14 +69,14 @@ static bool is_reachable(const struct listener *listener)
 
 static int collect_listener(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
 {
-	bool ours = is_ours(name);
+	bool stored = is_stored_name(name);
 	struct listener listener;
-	int r = listener_adopt(&listener, fd, ours ? "" : name);
+	int r = listener_adopt(&listener, fd, stored ? "" : name);
 
-	if (r == 0 && ours && !is_reachable(&listener))
+	if (r == 0 && stored && !is_reachable(&listener))
 		r = -ENOENT;
 	if (r < 0) {
-		if (ours && r == -EINVAL)
+		if (stored && r == -EINVAL)
 			conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is nothing that this version of echod "
 			                "keeps there: it is closed", fd, name);
 		else
@@ -85,16 +85,16 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 			                r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
 		/* an unusable stored descriptor does not prevent the start; a wrong socket unit does */
-		if (!ours)
+		if (!stored)
 			return -ENOTSOCK;
 		notify_unstore(name);
 		return 0;
 	}
-	if (ours) {
+	if (stored) {
 		listener.adopted = false; /* opened by an earlier echod, so its file may be removed */
 		listener_note_file(&listener);
 	}
-	return append(ours ? &store->kept : &store->activated, &listener);
+	return append(stored ? &store->kept : &store->activated, &listener);
 }
 
 /* Add a queue of connections, ordered by number. Returns whether `name` is the name of a queue. */
@@ -138,15 +138,15 @@ int fdstore_collect(struct fdstore *store, struct conf_errors *errors)
 	return count < 0 ? count : r;
 }
 
-unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned most)
+unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned max_count)
 {
 	unsigned count = 0;
 
-	for (size_t i = 0; i < store->activated.count && count < most; i++)
+	for (size_t i = 0; i < store->activated.count && count < max_count; i++)
 		fds[count++] = store->activated.items[i].fd;
-	for (size_t i = 0; i < store->kept.count && count < most; i++)
+	for (size_t i = 0; i < store->kept.count && count < max_count; i++)
 		fds[count++] = store->kept.items[i].fd;
-	for (unsigned i = 0; i < store->queues.count && count < most; i++)
+	for (unsigned i = 0; i < store->queues.count && count < max_count; i++)
 		fds[count++] = store->queues.items[i].fd;
 	return count;
 }
@@ -316,7 +316,7 @@ static uint32_t fdstore_max(void)
 }
 
 /* Number of the sockets that are in the store. */
-static uint32_t given(const struct sockets *set)
+static uint32_t count_stored(const struct sockets *set)
 {
 	uint32_t count = 0;
 
@@ -335,12 +335,12 @@ enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, u
 		return FDSTORE_DROPPED;
 	if (ask_manager(&unit)) {
 		stop = unit.restarts || unit.preserves ? FDSTORE_KEPT : FDSTORE_DROPPED;
-		if (unit.kept >= given(set) && unit.max > unit.kept)
+		if (unit.kept >= count_stored(set) && unit.max > unit.kept)
 			*room = unit.max - unit.kept;
 	} else if (fdstore_max() > 0) {
 		stop = fault_number("ECHOD_FAULT_RESTART", 0) ? FDSTORE_KEPT : FDSTORE_UNKNOWN;
-		if (fdstore_max() > given(set) + queues)
-			*room = fdstore_max() - given(set) - queues;
+		if (fdstore_max() > count_stored(set) + queues)
+			*room = fdstore_max() - count_stored(set) - queues;
 	}
 	if (stop == FDSTORE_DROPPED || *room > 0)
 		return stop;

@@ -38,8 +38,8 @@ struct fdstore {
  * of them came from a socket unit; or another -errno. */
 int fdstore_collect(struct fdstore *store, struct conf_errors *errors);
 
-/* Copy the collected descriptors to `fds`, at most `most`. Returns their number. */
-unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned most);
+/* Copy the collected descriptors to `fds`, at most `max_count`. Returns their number. */
+unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned max_count);
 
 /* Store the listeners of `set` that were opened here. */
 void fdstore_keep(const struct sockets *set);

@@ -169,10 +169,10 @@ static bool has_descriptors(const struct preserve *preserve)
 	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t) preserve->highest + FDS_SPARE < limit.rlim_cur;
 }
 
-int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct new_conn *rest)
+int preserve_take(struct preserve *preserve, int inbox, unsigned max_count, struct new_conn *rest)
 {
 	rest->fd = -1;
-	while (most-- > 0) {
+	while (max_count-- > 0) {
 		int r = handover_take(inbox, rest);
 
 		if (r == -EAGAIN)
@@ -260,12 +260,12 @@ void restore_init(struct restore *restore, const struct fdstore_queues *queues, 
 
 bool restore_active(const struct restore *restore)
 {
-	return restore->holding || pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
+	return restore->has_new_conn || pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
 }
 
 unsigned restore_waiting(const struct restore *restore)
 {
-	unsigned count = restore->holding + pack_left(&restore->pack);
+	unsigned count = restore->has_new_conn + pack_left(&restore->pack);
 
 	for (unsigned i = restore->at; i < restore->queues.count; i++)
 		count += pack_waiting(restore->queues.items[i].fd);
@@ -318,9 +318,9 @@ static bool pack_fetch(struct restore *restore)
 
 bool restore_next(struct restore *restore, struct new_conn *new_conn)
 {
-	if (restore->holding) {
+	if (restore->has_new_conn) {
 		*new_conn = restore->new_conn;
-		restore->holding = false;
+		restore->has_new_conn = false;
 		return true;
 	}
 	do {
@@ -337,7 +337,7 @@ bool restore_next(struct restore *restore, struct new_conn *new_conn)
 	return false;
 }
 
-static void arrival_close(struct new_conn *new_conn)
+static void new_conn_close(struct new_conn *new_conn)
 {
 	close(new_conn->fd);
 	conn_clear(&new_conn->conn);
@@ -356,17 +356,17 @@ void restore_feed(struct restore *restore, int outbox)
 		case -ENOMEM:
 		case -ENOBUFS:
 			restore->retry_at = clock_usec() + RETRY_USEC;
-			restore->holding = true;
+			restore->has_new_conn = true;
 			return;
 		case -EAGAIN:
-			restore->holding = true;
+			restore->has_new_conn = true;
 			return;
 		case 0:
 			break;
 		default:
 			note_damaged(restore, 1, r);
 		}
-		arrival_close(&restore->new_conn);
+		new_conn_close(&restore->new_conn);
 	}
 }
 
@@ -374,11 +374,11 @@ int restore_preserve(struct restore *restore, struct preserve *preserve)
 {
 	int r = 0;
 
-	while (r == 0 && (restore->holding || pack_left(&restore->pack) > 0)) {
+	while (r == 0 && (restore->has_new_conn || pack_left(&restore->pack) > 0)) {
 		if (!restore_next(restore, &restore->new_conn))
 			return 0;
 		r = preserve_add(preserve, &restore->new_conn);
-		restore->holding = r < 0;
+		restore->has_new_conn = r < 0;
 	}
 	while (r == 0 && pack_fetch(restore))
 		r = preserve_add_pack(preserve, &restore->pack);
@@ -387,9 +387,9 @@ int restore_preserve(struct restore *restore, struct preserve *preserve)
 
 void restore_clear(struct restore *restore)
 {
-	if (restore->holding)
-		arrival_close(&restore->new_conn);
-	restore->holding = false;
+	if (restore->has_new_conn)
+		new_conn_close(&restore->new_conn);
+	restore->has_new_conn = false;
 	pack_clear(&restore->pack);
 	for (; restore->at < restore->queues.count; restore->at++)
 		close(restore->queues.items[restore->at].fd);

@@ -36,10 +36,10 @@ struct preserve {
 /* Initialize. Names from `number` on are unused in the store, which has room for `queues` queues. */
 void preserve_init(struct preserve *preserve, unsigned number, unsigned queues, struct stats_slot *slot);
 
-/* Take at most `most` connections from `inbox`. Returns 1 where more may be in the queue, 0 where it is
+/* Take at most `max_count` connections from `inbox`. Returns 1 where more may be in the queue, 0 where it is
  * empty, or -errno where no more can be taken now. After an error `rest->fd` is -1, or `*rest` is a
  * connection that the caller owns. */
-int preserve_take(struct preserve *preserve, int inbox, unsigned most, struct new_conn *rest);
+int preserve_take(struct preserve *preserve, int inbox, unsigned max_count, struct new_conn *rest);
 
 /* Add a connection and take it over. Returns 0, or -errno with the connection still owned by the caller.
  * preserve_or_flush() flushes it first where it is not quiet: where it owes bytes, or bytes from or to its
@@ -74,7 +74,7 @@ struct restore {
 	unsigned at;                 /* index of the queue being read */
 	struct pack pack;            /* being unpacked */
 	struct new_conn new_conn;      /* a connection that did not fit into the queue of the workers */
-	bool holding;                /* `new_conn` is valid */
+	bool has_new_conn;                /* `new_conn` is valid */
 	int64_t retry_at; /* clock_usec() at which to go on without an event of the queue; INT64_MAX: none */
 	struct stats_slot *slot;     /* counts damaged connections */
 };

@@ -137,7 +137,7 @@ static void status_send(const struct report *report, const struct stats_total *t
 	              "Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", total->live,
 	              total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
 	              bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
-	              *report->trouble ? "; last trouble: " : "", report->trouble);
+	              *report->last_error ? "; last trouble: " : "", report->last_error);
 }
 
 void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
@@ -151,7 +151,7 @@ void report_refresh(struct report *report, struct scoreboard *scoreboard, const 
 	if (!changed && !ready)
 		return;
 	metrics_refresh(report, &total, scoreboard, conf);
-	(void) log_take_trouble(report->trouble, sizeof report->trouble);
+	(void) log_take_trouble(report->last_error, sizeof report->last_error);
 	status_send(report, &total, conf, workers, ready);
 	if (changed && !ready)
 		log_line(&total);
@@ -169,35 +169,35 @@ void report_final(struct report *report, struct scoreboard *scoreboard, const st
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-bool report_trouble(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers)
+bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers)
 {
 	struct stats_total total;
 
-	if (!log_take_trouble(report->trouble, sizeof report->trouble))
+	if (!log_take_trouble(report->last_error, sizeof report->last_error))
 		return false;
 	scoreboard_total(scoreboard, &total);
 	status_send(report, &total, conf, workers, false);
 	return true;
 }
 
-void report_forget_trouble(struct report *report)
+void report_clear_last_error(struct report *report)
 {
-	(void) log_take_trouble(report->trouble, sizeof report->trouble);
-	*report->trouble = '\0';
+	(void) log_take_trouble(report->last_error, sizeof report->last_error);
+	*report->last_error = '\0';
 }
 
-/* Returns the growth of a counter since `*told`, and updates `*told`. */
-static uint64_t count_since(struct scoreboard *scoreboard, enum stats_counter counter, uint64_t *told)
+/* Returns the growth of a counter since `*reported`, and updates `*reported`. */
+static uint64_t count_since(struct scoreboard *scoreboard, enum stats_counter counter, uint64_t *reported)
 {
 	struct stats_total total;
-	uint64_t before = *told;
+	uint64_t before = *reported;
 
 	scoreboard_total(scoreboard, &total);
-	*told = total.counters[counter];
-	return *told - before;
+	*reported = total.counters[counter];
+	return *reported - before;
 }
 
-void report_left_out(struct report *report, struct scoreboard *scoreboard)
+void report_suppressed(struct report *report, struct scoreboard *scoreboard)
 {
 	uint64_t suppressed = count_since(scoreboard, STAT_LOG_SUPPRESSED, &report->suppressed);
 	uint64_t lost = count_since(scoreboard, STAT_LOG_LOST, &report->log_lost);

@@ -14,7 +14,7 @@
 
 struct report {
 	struct stats_total last;  /* totals that were reported last */
-	char trouble[256];        /* last warning or error, or "" */
+	char last_error[256];        /* last warning or error, or "" */
 	bool metrics_failed;      /* the error was logged */
 	uint64_t suppressed;      /* number reported so far */
 	uint64_t log_lost;        /* number reported so far */
@@ -36,13 +36,13 @@ void report_final(struct report *report, struct scoreboard *scoreboard, const st
 
 /* Send STATUS= at once if a message of LOG_WARNING or worse was logged since it was sent last. Returns
  * whether it was sent. */
-bool report_trouble(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers);
+bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers);
 
 /* Clear the last error from STATUS=. */
-void report_forget_trouble(struct report *report);
+void report_clear_last_error(struct report *report);
 
 /* Log the number of log lines suppressed since the last call, if any. */
-void report_left_out(struct report *report, struct scoreboard *scoreboard);
+void report_suppressed(struct report *report, struct scoreboard *scoreboard);
 
 /* Whether a byte was sent or acknowledged, or a connection ended, since the last call. */
 bool report_progress(struct report *report, struct scoreboard *scoreboard);

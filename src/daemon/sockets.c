@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 
-struct building {
+struct socket_builder {
 	struct sockets *set, *have;
 	const struct conf *conf;
 	const struct privileges *owner;
@@ -28,7 +28,7 @@ static struct listener *find(const struct sockets *set, const struct addr *addr,
 	return NULL;
 }
 
-static const char *explain(int error)
+static const char *bind_error_text(int error)
 {
 	switch (error) {
 	case EADDRINUSE:
@@ -54,34 +54,34 @@ static const char *explain(int error)
 
 /* Open a listener. A wildcard address and a single address of the same port can only be bound at the same
  * time if both sockets agree (SO_REUSEPORT); during a reload, set that on the older one. */
-static int open_beside(struct listener *listener, const struct building *building, enum listener_kind kind,
+static int open_beside(struct listener *listener, const struct socket_builder *builder, enum listener_kind kind,
                        const struct addr *addr)
 {
 	struct listener_options options = {
-		.backlog = (int) building->conf->backlog,
-		.buffer = building->conf->socket_buffer,
-		.keepalive = building->conf->tcp_keepalive,
-		.uid = building->owner->uid,
-		.gid = building->owner->gid,
-		.freebind = building->conf->freebind,
+		.backlog = (int) builder->conf->backlog,
+		.buffer = builder->conf->socket_buffer,
+		.keepalive = builder->conf->tcp_keepalive,
+		.uid = builder->owner->uid,
+		.gid = builder->owner->gid,
+		.freebind = builder->conf->freebind,
 	};
 	int r = listener_open(listener, kind, addr, &options);
-	bool asked = false;
+	bool shared = false;
 
 	if (r != -EADDRINUSE || addr->sa.sa_family == AF_UNIX)
 		return r;
-	for (size_t i = 0; i < building->have->count; i++) {
-		const struct listener *other = &building->have->items[i];
+	for (size_t i = 0; i < builder->have->count; i++) {
+		const struct listener *other = &builder->have->items[i];
 
 		if (other->kind == kind && addr_port(&other->addr) == addr_port(addr) && other->addr.sa.sa_family != AF_UNIX)
-			asked |= listener_share_port(other, true) == 0;
+			shared |= listener_share_port(other, true) == 0;
 	}
-	if (!asked)
+	if (!shared)
 		return r;
 	options.shared = true;
 	r = listener_open(listener, kind, addr, &options);
-	for (size_t i = 0; i < building->have->count; i++)
-		(void) listener_share_port(&building->have->items[i], false);
+	for (size_t i = 0; i < builder->have->count; i++)
+		(void) listener_share_port(&builder->have->items[i], false);
 	return r;
 }
 
@@ -97,19 +97,19 @@ static void log_presence(const struct listener *listener)
 		          "served as soon as that is done", addr_print(&listener->addr, text));
 }
 
-static void explain_failure(const struct building *building, enum listener_kind kind, const struct addr *addr,
+static void add_bind_error(const struct socket_builder *builder, enum listener_kind kind, const struct addr *addr,
                             const char *interface, int error)
 {
 	char text[ADDR_TEXT_MAX];
 
-	conf_errors_add(building->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
-	                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", explain(error));
+	conf_errors_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
+	                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", bind_error_text(error));
 }
 
-static int add(struct building *building, enum listener_kind kind, const struct addr *addr)
+static int add(struct socket_builder *builder, enum listener_kind kind, const struct addr *addr)
 {
-	struct listener *have = find(building->have, addr, kind), *items;
-	struct sockets *set = building->set;
+	struct listener *have = find(builder->have, addr, kind), *items;
+	struct sockets *set = builder->set;
 	int r = 0;
 
 	items = reallocarray(set->items, set->count + 1, sizeof *items);
@@ -120,10 +120,10 @@ static int add(struct building *building, enum listener_kind kind, const struct 
 		have->keep = true;
 		items[set->count] = *have;
 	} else {
-		r = open_beside(&items[set->count], building, kind, addr);
+		r = open_beside(&items[set->count], builder, kind, addr);
 	}
 	if (r < 0) {
-		explain_failure(building, kind, addr, "", -r);
+		add_bind_error(builder, kind, addr, "", -r);
 		return r;
 	}
 	if (!have)
@@ -132,49 +132,49 @@ static int add(struct building *building, enum listener_kind kind, const struct 
 	return 0;
 }
 
-static int add_for_protocols(struct building *building, const struct addr *addr)
+static int add_for_protocols(struct socket_builder *builder, const struct addr *addr)
 {
 	int r = 0;
 
-	if (building->conf->tcp || addr->sa.sa_family == AF_UNIX)
-		r = add(building, LISTENER_STREAM, addr);
-	if (r == 0 && building->conf->udp && addr->sa.sa_family != AF_UNIX)
-		r = add(building, LISTENER_DATAGRAM, addr);
+	if (builder->conf->tcp || addr->sa.sa_family == AF_UNIX)
+		r = add(builder, LISTENER_STREAM, addr);
+	if (r == 0 && builder->conf->udp && addr->sa.sa_family != AF_UNIX)
+		r = add(builder, LISTENER_DATAGRAM, addr);
 	return r;
 }
 
 /* Look up the index of an interface that did not exist when the configuration was read. */
-static int add_at_interface(struct building *building, const struct conf_listen *listen)
+static int add_at_interface(struct socket_builder *builder, const struct conf_listen *listen)
 {
 	struct addr addr = listen->addr;
 
 	addr.in6.sin6_scope_id = if_nametoindex(listen->interface);
 	if (addr.in6.sin6_scope_id == 0) {
-		explain_failure(building, building->conf->tcp ? LISTENER_STREAM : LISTENER_DATAGRAM, &addr, listen->interface, ENODEV);
+		add_bind_error(builder, builder->conf->tcp ? LISTENER_STREAM : LISTENER_DATAGRAM, &addr, listen->interface, ENODEV);
 		return -ENODEV;
 	}
-	return add_for_protocols(building, &addr);
+	return add_for_protocols(builder, &addr);
 }
 
-static int add_wildcard(struct building *building, uint16_t port)
+static int add_wildcard(struct socket_builder *builder, uint16_t port)
 {
 	struct addr any4 = { .in = { .sin_family = AF_INET, .sin_port = htons(port) }, .len = sizeof any4.in };
 	struct addr any6 = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) }, .len = sizeof any6.in6 };
-	int r = add_for_protocols(building, &any4);
+	int r = add_for_protocols(builder, &any4);
 
 	if (r == 0 && listener_ipv6_available())
-		r = add_for_protocols(building, &any6);
+		r = add_for_protocols(builder, &any6);
 	return r;
 }
 
 /* Keep listeners on single addresses that the configuration covers by a wildcard address. */
-static int add_covered(struct building *building)
+static int add_covered(struct socket_builder *builder)
 {
-	struct sockets *set = building->set;
+	struct sockets *set = builder->set;
 	size_t wildcards = set->count;
 
-	for (size_t i = 0; i < building->have->count; i++) {
-		struct listener *listener = &building->have->items[i], *items;
+	for (size_t i = 0; i < builder->have->count; i++) {
+		struct listener *listener = &builder->have->items[i], *items;
 		bool covered = false;
 
 		for (size_t j = 0; j < wildcards && !listener->keep; j++)
@@ -191,7 +191,7 @@ static int add_covered(struct building *building)
 	return 0;
 }
 
-static void forget(struct sockets *set)
+static void sockets_clear(struct sockets *set)
 {
 	free(set->items);
 	*set = (struct sockets) { 0 };
@@ -200,7 +200,7 @@ static void forget(struct sockets *set)
 int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
                  struct conf_errors *errors)
 {
-	struct building building = { .set = set, .have = have, .conf = conf, .owner = owner, .errors = errors };
+	struct socket_builder builder = { .set = set, .have = have, .conf = conf, .owner = owner, .errors = errors };
 	int r = 0;
 
 	*set = (struct sockets) { 0 };
@@ -210,14 +210,14 @@ int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *h
 		const struct conf_listen *listen = &conf->listen[i];
 
 		if (listen->wildcard)
-			r = add_wildcard(&building, addr_port(&listen->addr));
+			r = add_wildcard(&builder, addr_port(&listen->addr));
 		else if (*listen->interface)
-			r = add_at_interface(&building, listen);
+			r = add_at_interface(&builder, listen);
 		else
-			r = add_for_protocols(&building, &listen->addr);
+			r = add_for_protocols(&builder, &listen->addr);
 	}
 	if (r == 0)
-		r = add_covered(&building);
+		r = add_covered(&builder);
 	if (r < 0)
 		sockets_abandon(set);
 	return r;
@@ -248,7 +248,7 @@ void sockets_commit(struct sockets *have, const struct conf *conf)
 		else
 			listener_close(&have->items[i]);
 	}
-	forget(have);
+	sockets_clear(have);
 }
 
 void sockets_abandon(struct sockets *set)
@@ -256,7 +256,7 @@ void sockets_abandon(struct sockets *set)
 	for (size_t i = 0; i < set->count; i++)
 		if (!set->items[i].keep)
 			listener_close(&set->items[i]);
-	forget(set);
+	sockets_clear(set);
 }
 
 uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next)
@@ -281,7 +281,7 @@ void sockets_close(struct sockets *set, bool unlink_paths)
 			set->items[i].adopted = true;
 		listener_close(&set->items[i]);
 	}
-	forget(set);
+	sockets_clear(set);
 }
 
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds)

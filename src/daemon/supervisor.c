@@ -44,7 +44,7 @@
 #define PRESERVE_BATCH 256
 
 /* Time without a connection in the queue after which the supervisor checks whether workers can send any. */
-#define PRESERVE_PATIENCE (500 * USEC_PER_MSEC)
+#define PRESERVE_CHECK_INTERVAL (500 * USEC_PER_MSEC)
 
 /* Maximum number of messages taken from the queue at the end, when all workers have ended. A process that
  * escaped could keep it filled. */
@@ -52,13 +52,13 @@
 #define DAMAGED_LAST 1024
 
 /* Interval between two reads of the counters of a thousand workers. */
-#define LOOK_INTERVAL (100 * USEC_PER_MSEC)
+#define SAMPLE_INTERVAL (100 * USEC_PER_MSEC)
 
 /* Interval between two checks whether the queue is empty. */
 #define SETTLE_INTERVAL (100 * USEC_PER_MSEC)
 
 /* Maximum time until every worker of a new crew is ready. */
-#define RAISE_TIMEOUT (30 * USEC_PER_SEC)
+#define READY_TIMEOUT (30 * USEC_PER_SEC)
 
 /* Time that a stopping crew waits for space in the queue. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
@@ -84,10 +84,10 @@
 
 /* Minimum interval between two notifications of a worker's error in STATUS=, so that a worker cannot flood
  * the service manager. */
-#define TROUBLE_INTERVAL USEC_PER_SEC
+#define ERROR_INTERVAL USEC_PER_SEC
 
 /* Interval between two reports of suppressed log lines, while log lines arrive. */
-#define LEFT_OUT_INTERVAL (10 * USEC_PER_SEC)
+#define SUPPRESSED_INTERVAL (10 * USEC_PER_SEC)
 
 /* Interval between two checks whether draining makes progress and more time must be requested from the
  * service manager. */
@@ -128,7 +128,7 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	char *pidfile_path;
 	int status;                   /* exit status */
 	bool start_cancelled;         /* by a signal, while the start waited for an address */
-	bool hurry;                   /* a second stop request was accepted: end at once */
+	bool stop_at_once;                   /* a second stop request was accepted: end at once */
 	int64_t stop_again_from;      /* clock_usec() from which a stop signal is a second request */
 	struct ratelimit ignored;     /* limits lines about ignored signals */
 	bool keep;                    /* stopping: connections go into the descriptor store */
@@ -143,12 +143,12 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	struct drain drain; /* stopping: connections that no worker takes and the store does not keep */
 	int64_t drain_until;          /* clock_usec() at which they are closed */
 	int64_t drain_usec;           /* drain-timeout */
-	int64_t look_at;              /* see sample_counters() */
+	int64_t sample_at;              /* see sample_counters() */
 	struct report report;
 	uint64_t work;                /* number of signals, log records and reports of readiness read */
 	struct idle idle;
-	int64_t trouble_at;           /* earliest time of STATUS= with the next error; 0: now */
-	int64_t raise_until, watchdog_at, stats_at, left_out_at, extend_at, notify_at, retire_at, retire_until;
+	int64_t error_at;           /* earliest time of STATUS= with the next error; 0: now */
+	int64_t ready_until, watchdog_at, stats_at, suppressed_at, extend_at, notify_at, retire_at, retire_until;
 	int64_t watchdog_usec;
 };
 
@@ -270,7 +270,7 @@ static int init_context(struct supervisor *supervisor, struct fdstore *store)
 	return r;
 }
 
-static bool is_meant(const struct listener *listener, const struct conf_listen *listen)
+static bool is_configured(const struct listener *listener, const struct conf_listen *listen)
 {
 	return addr_equal(&listener->addr, &listen->addr) ||
 	       (listen->wildcard && listener->addr.sa.sa_family != AF_UNIX &&
@@ -288,21 +288,21 @@ static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
 		bool found = false;
 
 		for (size_t j = 0; j < conf->listen_count; j++)
-			found |= is_meant(&sockets->items[i], &conf->listen[j]);
+			found |= is_configured(&sockets->items[i], &conf->listen[j]);
 		same &= found;
 	}
 	for (size_t j = 0; j < conf->listen_count; j++) {
 		bool found = false;
 
 		for (size_t i = 0; i < sockets->count; i++)
-			found |= is_meant(&sockets->items[i], &conf->listen[j]);
+			found |= is_configured(&sockets->items[i], &conf->listen[j]);
 		same &= found;
 	}
 	return same;
 }
 
 /* The socket unit determines the listeners. Log a difference from the file, once until they agree again. */
-static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf)
+static void log_mismatch(struct supervisor *supervisor, const struct conf *conf)
 {
 	bool differs = !is_as_passed(&supervisor->sockets, conf);
 	char have[1024];
@@ -315,7 +315,7 @@ static void tell_mismatch(struct supervisor *supervisor, const struct conf *conf
 }
 
 /* Log what the service manager has kept since a restart or a crash. */
-static void tell_restored(const struct supervisor *supervisor, const struct fdstore *store)
+static void log_restored(const struct supervisor *supervisor, const struct fdstore *store)
 {
 	unsigned connections = restore_waiting(&supervisor->restore);
 
@@ -347,16 +347,16 @@ static int listen_when_there(struct supervisor *supervisor, const struct conf *c
                              struct conf_errors *errors)
 {
 	int64_t until = clock_usec() + ADDRESS_WAIT;
-	bool told = false;
+	bool notified = false;
 	int r;
 
 	for (;;) {
 		r = sockets_open(&supervisor->sockets, conf, kept, &supervisor->privileges, errors);
 		if (r == 0 || !wait_for_address(supervisor, r, until))
 			return r;
-		if (!told)
+		if (!notified)
 			notify_status("", "Waiting: %s", errors->count > 0 ? errors->lines[0] : strerror(-r));
-		told = true;
+		notified = true;
 		conf_errors_clear(errors);
 	}
 }
@@ -366,11 +366,11 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	struct conf_errors errors = { 0 };
 	int r = 0;
 
-	tell_restored(supervisor, store);
+	log_restored(supervisor, store);
 	supervisor->activated = store->activated.count > 0;
 	if (supervisor->activated) {
 		supervisor->sockets = store->activated;
-		tell_mismatch(supervisor, conf);
+		log_mismatch(supervisor, conf);
 	} else {
 		r = listen_when_there(supervisor, conf, &store->kept, &errors);
 	}
@@ -488,7 +488,7 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 		return r;
 	}
 	list_append(&supervisor->crews, &supervisor->next->link);
-	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
+	supervisor->ready_until = clock_usec() + READY_TIMEOUT;
 	return 0;
 }
 
@@ -525,7 +525,7 @@ static void keep_in_store(const struct supervisor *supervisor)
 		fdstore_forget(&supervisor->sockets);
 }
 
-static void tell_serving(struct supervisor *supervisor, enum event event, const char *what)
+static void log_serving(struct supervisor *supervisor, enum event event, const char *what)
 {
 	char sockets[1024];
 
@@ -548,7 +548,7 @@ static void started(struct supervisor *supervisor)
 	supervisor->current = supervisor->next;
 	supervisor->next = NULL;
 	supervisor->phase = PHASE_SERVING;
-	tell_serving(supervisor, EVENT_READY, "Ready");
+	log_serving(supervisor, EVENT_READY, "Ready");
 	/* INVOCATION_ID: systemd started this service */
 	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !fdstore_is_useful())
 		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections will not be kept over a restart: systemd before 254 says only over "
@@ -570,7 +570,7 @@ static void reload_failed(struct supervisor *supervisor, const char *why)
 }
 
 /* Log settings that a reload cannot change. */
-static void tell_not_applied(const struct conf *old, const struct conf *new)
+static void log_not_applied(const struct conf *old, const struct conf *new)
 {
 	if (strcmp(old->user, new->user) != 0 || strcmp(old->group, new->group) != 0)
 		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: user and group are not applied by a reload; restart to apply them",
@@ -599,7 +599,7 @@ static void reload_begin(struct supervisor *supervisor)
 	int r;
 
 	notify_reloading();
-	report_forget_trouble(&supervisor->report);
+	report_clear_last_error(&supervisor->report);
 	supervisor->reload_again = false;
 	/* the new configuration may name them again */
 	if (supervisor->retired.count > 0)
@@ -611,7 +611,7 @@ static void reload_begin(struct supervisor *supervisor)
 		reload_rejected(supervisor, conf, &errors);
 		return;
 	}
-	tell_not_applied(supervisor->current->conf, conf);
+	log_not_applied(supervisor->current->conf, conf);
 	warn_about_log_target(conf, supervisor->options->foreground);
 	r = crew_start(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
 	               &supervisor->context, &supervisor->crews);
@@ -622,7 +622,7 @@ static void reload_begin(struct supervisor *supervisor)
 		return;
 	}
 	list_append(&supervisor->crews, &supervisor->next->link);
-	supervisor->raise_until = clock_usec() + RAISE_TIMEOUT;
+	supervisor->ready_until = clock_usec() + READY_TIMEOUT;
 }
 
 /* Correct the count of connections in the queue, when it is empty and no crew puts connections in. Before
@@ -667,7 +667,7 @@ static void drain_backlogs(struct supervisor *supervisor, const struct sockets *
 		.admission = { .shared = admission, .own = &admission->supervisor, .group = ADMISSION_GROUPS,
 		               .allow = &conf->allow, .deny = &conf->deny, .max_connections = UINT32_MAX },
 		.outbox_fd = supervisor->context.outbox,
-		.next_beat = INT64_MAX,
+		.next_heartbeat = INT64_MAX,
 	};
 
 	admission_queue_begin(admission);
@@ -730,13 +730,13 @@ static void reload_done(struct supervisor *supervisor)
 		supervisor->sockets = supervisor->next_sockets;
 		supervisor->next_sockets = (struct sockets) { 0 };
 	} else {
-		tell_mismatch(supervisor, supervisor->current->conf);
+		log_mismatch(supervisor, supervisor->current->conf);
 	}
 	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
 	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(supervisor, old, STOP_HAND_OVER, HAND_OVER_WAIT);
-	tell_serving(supervisor, EVENT_RELOADED, "Reloaded");
+	log_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
 	refresh(supervisor, true);
 	set_stats_timer(supervisor);
@@ -750,7 +750,7 @@ static void stop_prepare(struct supervisor *supervisor, const struct conf *conf,
 	struct stats_slot *slot = scoreboard_own_slot(supervisor->context.scoreboard);
 
 	supervisor->preserving = supervisor->keep;
-	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
+	supervisor->preserve_at = clock_usec() + PRESERVE_CHECK_INTERVAL;
 	preserve_init(&supervisor->preserve, restore_free_number(&supervisor->restore), queues, slot);
 	supervisor->drain_usec = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
@@ -807,7 +807,7 @@ static void on_handed_over(struct supervisor *supervisor)
 		drain_add(&supervisor->drain, &rest);
 	if (r < 0)
 		preserve_failed(supervisor, r);
-	supervisor->preserve_at = clock_usec() + PRESERVE_PATIENCE;
+	supervisor->preserve_at = clock_usec() + PRESERVE_CHECK_INTERVAL;
 }
 
 /* Workers wait while too many descriptors are in flight; those in the store never arrive. */
@@ -815,7 +815,7 @@ static void check_flight(struct supervisor *supervisor, int64_t now)
 {
 	int r = preserve_check_flight();
 
-	supervisor->preserve_at = now + PRESERVE_PATIENCE;
+	supervisor->preserve_at = now + PRESERVE_CHECK_INTERVAL;
 	if (r < 0)
 		preserve_failed(supervisor, r);
 }
@@ -899,12 +899,12 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 		bool flushing = supervisor->drain.live > 0 || restore_active(&supervisor->restore) ||
 		                handover_waiting(supervisor->context.inbox) > 0;
 
-		if (supervisor->flush && flushing && !supervisor->hurry && clock_usec() < supervisor->drain_until)
+		if (supervisor->flush && flushing && !supervisor->stop_at_once && clock_usec() < supervisor->drain_until)
 			return false;
 		preserve_rest(supervisor);
 		return stop_is_over(supervisor, drain_rest(supervisor, clock_usec()));
 	}
-	return drain_at == INT64_MAX || supervisor->hurry || clock_usec() >= supervisor->drain_until;
+	return drain_at == INT64_MAX || supervisor->stop_at_once || clock_usec() >= supervisor->drain_until;
 }
 
 /* Close and log connections that could not be drained in time. */
@@ -923,7 +923,7 @@ static void drain_end(struct supervisor *supervisor)
 }
 
 /* Handle the failure of the crew that is being started. */
-static void raise_failed(struct supervisor *supervisor, const char *why)
+static void crew_start_failed(struct supervisor *supervisor, const char *why)
 {
 	struct crew *crew = supervisor->next;
 
@@ -961,15 +961,15 @@ static void maintain_next(struct supervisor *supervisor, int64_t now)
 		return;
 	if (crew_ready(next)) {
 		if (supervisor->phase == PHASE_STARTING && !has_spare_descriptor())
-			raise_failed(supervisor, strerror(EMFILE));
+			crew_start_failed(supervisor, strerror(EMFILE));
 		else if (supervisor->phase == PHASE_STARTING)
 			started(supervisor);
 		else
 			reload_done(supervisor);
 	} else if (next->failed) {
-		raise_failed(supervisor, "a new worker ended before it was ready; the lines before tell why");
-	} else if (now >= supervisor->raise_until) {
-		raise_failed(supervisor, "the new workers did not become ready in time");
+		crew_start_failed(supervisor, "a new worker ended before it was ready; the lines before tell why");
+	} else if (now >= supervisor->ready_until) {
+		crew_start_failed(supervisor, "the new workers did not become ready in time");
 	}
 	if (!supervisor->next && supervisor->reload_again && supervisor->phase == PHASE_SERVING)
 		reload_begin(supervisor);
@@ -1022,7 +1022,7 @@ static void stop_begin(struct supervisor *supervisor)
 static void stop_now(struct supervisor *supervisor)
 {
 	log_event(LOG_NOTICE, EVENT_STOPPING, "Second stop signal received: ending at once");
-	supervisor->hurry = true;
+	supervisor->stop_at_once = true;
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		crew_kill(LIST_ENTRY(at, struct crew, link));
 }
@@ -1075,7 +1075,7 @@ static void reap(struct supervisor *supervisor)
 			supervisor->reaping = false;
 			break;
 		}
-		killed |= !worker_ended_well(status);
+		killed |= !worker_exit_is_clean(status);
 		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
@@ -1122,8 +1122,8 @@ static void on_relay(struct supervisor *supervisor, int limit)
 
 	stats_add(scoreboard_own_slot(supervisor->context.scoreboard), STAT_LOG_SUPPRESSED, suppressed);
 	supervisor->work += (unsigned) count;
-	if (count > 0 && supervisor->left_out_at == INT64_MAX)
-		supervisor->left_out_at = clock_usec() + LEFT_OUT_INTERVAL;
+	if (count > 0 && supervisor->suppressed_at == INT64_MAX)
+		supervisor->suppressed_at = clock_usec() + SUPPRESSED_INTERVAL;
 }
 
 static bool all_alive(struct supervisor *supervisor)
@@ -1138,7 +1138,7 @@ static bool all_alive(struct supervisor *supervisor)
 
 /* Draining makes progress: ask the manager to wait until the end of the drain. Not in small steps, because a
  * client that reads slowly may take nothing for longer than a step. */
-static void ask_for_patience(const struct supervisor *supervisor, int64_t now)
+static void extend_timeout(const struct supervisor *supervisor, int64_t now)
 {
 	int64_t end = supervisor->drain_until > now ? supervisor->drain_until : now;
 
@@ -1161,9 +1161,9 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		refresh(supervisor, false);
 		set_stats_timer(supervisor);
 	}
-	if (now >= supervisor->left_out_at) {
-		report_left_out(&supervisor->report, supervisor->context.scoreboard);
-		supervisor->left_out_at = INT64_MAX;
+	if (now >= supervisor->suppressed_at) {
+		report_suppressed(&supervisor->report, supervisor->context.scoreboard);
+		supervisor->suppressed_at = INT64_MAX;
 	}
 	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
 		restore_feed(&supervisor->restore, supervisor->context.outbox);
@@ -1171,7 +1171,7 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		check_flight(supervisor, now);
 	if (now >= supervisor->extend_at) {
 		if (report_progress(&supervisor->report, supervisor->context.scoreboard))
-			ask_for_patience(supervisor, now);
+			extend_timeout(supervisor, now);
 		supervisor->extend_at = now + EXTEND_INTERVAL;
 	}
 	if (now >= supervisor->retire_at)
@@ -1187,7 +1187,7 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 }
 
 /* Log connections that could not be handed over in a reload or restart. */
-static void tell_drained(struct supervisor *supervisor)
+static void log_drained(struct supervisor *supervisor)
 {
 	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
 
@@ -1211,7 +1211,7 @@ static int64_t maintain_crews(struct supervisor *supervisor, int64_t now)
 			continue;
 		list_remove(&crew->link);
 		if (supervisor->phase == PHASE_SERVING)
-			tell_drained(supervisor);
+			log_drained(supervisor);
 		report_cut_off(&supervisor->report, supervisor->context.scoreboard);
 		if (crew == supervisor->current)
 			continue; /* its configuration is still needed: freed at the end */
@@ -1224,15 +1224,15 @@ static int64_t next_timer(const struct supervisor *supervisor)
 {
 	int64_t next = clock_earlier(supervisor->watchdog_at, supervisor->stats_at);
 
-	next = clock_earlier(next, clock_earlier(supervisor->left_out_at, supervisor->extend_at));
+	next = clock_earlier(next, clock_earlier(supervisor->suppressed_at, supervisor->extend_at));
 	next = clock_earlier(next, clock_earlier(supervisor->notify_at, supervisor->retire_at));
-	if (supervisor->trouble_at > 0)
-		next = clock_earlier(next, supervisor->trouble_at);
+	if (supervisor->error_at > 0)
+		next = clock_earlier(next, supervisor->error_at);
 	if (supervisor->phase != PHASE_STOPPING)
 		next = clock_earlier(next, supervisor->restore.retry_at);
 	if (supervisor->preserving)
 		next = clock_earlier(next, supervisor->preserve_at);
-	return supervisor->next ? clock_earlier(next, supervisor->raise_until) : next;
+	return supervisor->next ? clock_earlier(next, supervisor->ready_until) : next;
 }
 
 static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
@@ -1272,21 +1272,21 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 	return 0;
 }
 
-static void notify_trouble(struct supervisor *supervisor, int64_t now)
+static void notify_last_error(struct supervisor *supervisor, int64_t now)
 {
-	bool any = report_trouble(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
+	bool any = report_last_error(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
 	                          supervisor->current->limits.workers);
 
-	supervisor->trouble_at = any ? now + TROUBLE_INTERVAL : 0;
+	supervisor->error_at = any ? now + ERROR_INTERVAL : 0;
 }
 
 /* Read the counters after any wake-up, at a limited rate, because with very many workers it takes some
  * milliseconds. */
-static void look_at_counters(struct supervisor *supervisor, int64_t now)
+static void sample_counters(struct supervisor *supervisor, int64_t now)
 {
-	if (now < supervisor->look_at)
+	if (now < supervisor->sample_at)
 		return;
-	supervisor->look_at = now + LOOK_INTERVAL * (1 + scoreboard_look(supervisor->context.scoreboard) / 1000);
+	supervisor->sample_at = now + SAMPLE_INTERVAL * (1 + scoreboard_sample(supervisor->context.scoreboard) / 1000);
 }
 
 static void supervisor_loop(struct supervisor *supervisor)
@@ -1307,13 +1307,13 @@ static void supervisor_loop(struct supervisor *supervisor)
 		maintain_next(supervisor, now);
 		crews_at = maintain_crews(supervisor, now);
 		drain_at = supervisor->phase == PHASE_STOPPING ? drain_rest(supervisor, now) : INT64_MAX;
-		look_at_counters(supervisor, now);
+		sample_counters(supervisor, now);
 		if (supervisor->unsettled)
 			settle_queue(supervisor);
 		if (supervisor->unsettled)
 			crews_at = clock_earlier(crews_at, now + SETTLE_INTERVAL);
-		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->trouble_at)
-			notify_trouble(supervisor, now);
+		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->error_at)
+			notify_last_error(supervisor, now);
 		if (notify_take_lost())
 			supervisor->notify_at = now + NOTIFY_INTERVAL;
 	}
@@ -1332,7 +1332,7 @@ static void finish_sockets(struct supervisor *supervisor)
 	if (supervisor->keep) {
 		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
 		          supervisor->preserve.kept);
-		tell_drained(supervisor);
+		log_drained(supervisor);
 	} else if (stopping) {
 		/* the manager would drop them only after this process has ended */
 		fdstore_forget(&supervisor->sockets);
@@ -1346,7 +1346,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 {
 	finish_sockets(supervisor);
 	if (supervisor->context.scoreboard)
-		report_left_out(&supervisor->report, supervisor->context.scoreboard);
+		report_suppressed(&supervisor->report, supervisor->context.scoreboard);
 	if (supervisor->current) {
 		count_dropped(supervisor);
 		report_final(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf);
@@ -1383,10 +1383,10 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 		.context = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.preserve = { .queue = -1 },
 		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },
-		.raise_until = INT64_MAX,
+		.ready_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
 		.stats_at = INT64_MAX,
-		.left_out_at = INT64_MAX,
+		.suppressed_at = INT64_MAX,
 		.extend_at = INT64_MAX,
 		.notify_at = INT64_MAX,
 		.retire_at = INT64_MAX,

@@ -228,7 +228,7 @@ static struct conn_memory *memory_make(size_t need)
 	return memory;
 }
 
-int conn_keep(struct conn *conn)
+int conn_own_data(struct conn *conn)
 {
 	struct conn_memory *memory;
 

@@ -127,7 +127,7 @@ uint8_t *conn_restore_piped(struct conn *conn);
 
 /* Copy owed bytes from borrowed into owned memory, after which the caller may use the borrowed memory again.
  * Returns 0, or -ENOMEM with the connection ended. */
-int conn_keep(struct conn *conn);
+int conn_own_data(struct conn *conn);
 
 /* Allocate owned memory for the `n` > 0 owed bytes of a connection that was handed over. The caller must
  * write them at the returned address at once. Returns NULL where there is no memory. Only for a connection

@@ -62,7 +62,7 @@ static bool is_denied(const struct dgram_rules *rules, const struct addr *source
 
 /* Whether the source may be one of this daemon's own sockets. A port of this daemon at another host counts as
  * well, because the same service is likely to listen there. */
-static enum stats_counter guard_own(const struct dgram_rules *rules, const struct dgram *dgram,
+static enum stats_counter filter_own(const struct dgram_rules *rules, const struct dgram *dgram,
                                     const struct in6_addr *source)
 {
 	enum stats_counter verdict = DGRAM_ANSWER;
@@ -86,7 +86,7 @@ static bool is_low(uint16_t port)
 	return port < LOW_PORTS || port == NFS_PORT;
 }
 
-static enum stats_counter guard_unix(const struct dgram_rules *rules, const struct addr *source)
+static enum stats_counter filter_unix(const struct dgram_rules *rules, const struct addr *source)
 {
 	if (source->len <= offsetof(struct sockaddr_un, sun_path))
 		return STAT_UDP_NOT_UNICAST;
@@ -96,20 +96,20 @@ static enum stats_counter guard_unix(const struct dgram_rules *rules, const stru
 	return DGRAM_ANSWER;
 }
 
-enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgram *dgram)
+enum stats_counter dgram_filter(const struct dgram_rules *rules, const struct dgram *dgram)
 {
 	uint16_t port = addr_port(&dgram->source);
 	enum stats_counter verdict;
 	struct in6_addr source;
 
 	if (dgram->source.len == 0 || dgram->source.sa.sa_family == AF_UNIX)
-		return guard_unix(rules, &dgram->source);
+		return filter_unix(rules, &dgram->source);
 	source = addr_bits(&dgram->source);
 	if (!from_one_to_one(dgram, &source))
 		return STAT_UDP_NOT_UNICAST;
 	if (is_denied(rules, &dgram->source))
 		return STAT_UDP_DENIED;
-	verdict = guard_own(rules, dgram, &source);
+	verdict = filter_own(rules, dgram, &source);
 	if (verdict != DGRAM_ANSWER)
 		return verdict;
 	/* port 0 cannot be a destination */

@@ -53,7 +53,7 @@ struct dgram_rules {
 #define DGRAM_ANSWER STATS_COUNT
 
 /* Returns DGRAM_ANSWER, or the counter (STAT_UDP_*) of the reason not to answer `dgram`. */
-enum stats_counter dgram_guard(const struct dgram_rules *rules, const struct dgram *dgram);
+enum stats_counter dgram_filter(const struct dgram_rules *rules, const struct dgram *dgram);
 
 /* The index of the interface that the answer to `dgram` must be sent from; 0: leave it to the routing table.
  * Only link-local addresses (RFC 3927, RFC 4007) need an interface; other answers may take another route than

@@ -354,7 +354,7 @@ bool scoreboard_is_plausible(const struct stats_slot *slot, int64_t started, int
 
 /* Copy the counters of a slot. Returns false, and copies nothing, where a counter is impossible; then no
  * other value of the slot may be trusted either. */
-static bool slot_look(const struct file *file, unsigned index, int64_t now)
+static bool slot_sample(const struct file *file, unsigned index, int64_t now)
 {
 	const struct stats_slot *slot = slot_at(file, index);
 	struct seen *seen = &file->seen[index];
@@ -384,13 +384,13 @@ static uint64_t live_by_counters(const uint64_t counters[static STATS_COUNT])
 static uint32_t slot_live(const struct file *file, unsigned index)
 {
 	bool child = index >= crew_workers(&file->layout);
-	uint64_t live, most = child ? 1 : file->layout.worker_capacity;
+	uint64_t live, max = child ? 1 : file->layout.worker_capacity;
 
-	if (slot_look(file, index, clock_usec()))
+	if (slot_sample(file, index, clock_usec()))
 		live = atomic_load_explicit(&slot_at(file, index)->live, memory_order_relaxed);
 	else
 		live = child ? 1 : live_by_counters(file->seen[index].counters);
-	return (uint32_t) (live < most ? live : most);
+	return (uint32_t) (live < max ? live : max);
 }
 
 static enum stats_slot_state slot_state(const struct file *file, unsigned index)
@@ -441,7 +441,7 @@ void scoreboard_total(struct scoreboard *scoreboard, struct stats_total *total)
 	}
 }
 
-unsigned scoreboard_look(struct scoreboard *scoreboard)
+unsigned scoreboard_sample(struct scoreboard *scoreboard)
 {
 	int64_t now = clock_usec();
 	unsigned count = 0;
@@ -453,7 +453,7 @@ unsigned scoreboard_look(struct scoreboard *scoreboard)
 			continue;
 		update_children(file);
 		for (unsigned w = 0; w < workers_used(file); w++)
-			(void) slot_look(file, w, now);
+			(void) slot_sample(file, w, now);
 		count += workers_used(file);
 	}
 	return count;
@@ -526,7 +526,7 @@ void scoreboard_crew_close(struct scoreboard *scoreboard, unsigned crew)
 
 	update_children(file);
 	for (unsigned w = 0; w < workers_used(file); w++) {
-		(void) slot_look(file, w, clock_usec());
+		(void) slot_sample(file, w, clock_usec());
 		for (enum stats_counter i = 0; i < STATS_COUNT; i++)
 			scoreboard->retired[i] += file->seen[w].counters[i];
 	}

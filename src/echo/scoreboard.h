@@ -129,7 +129,7 @@ void scoreboard_total(struct scoreboard *scoreboard, struct stats_total *total);
 
 /* Copy all counters now, so that they are kept if their worker overwrites them later. Returns the number of
  * workers. */
-unsigned scoreboard_look(struct scoreboard *scoreboard);
+unsigned scoreboard_sample(struct scoreboard *scoreboard);
 
 /* Connections of worker `index` over all crews in which such a worker runs; false where there is none. `*end`
  * is set to the highest number plus 1. */

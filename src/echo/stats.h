@@ -80,7 +80,7 @@ static inline void stats_add(struct stats_slot *slot, enum stats_counter counter
 	atomic_fetch_add_explicit(&slot->counters[counter], n, memory_order_relaxed);
 }
 
-static inline void stats_beat(struct stats_slot *slot)
+static inline void stats_heartbeat(struct stats_slot *slot)
 {
 	atomic_fetch_add_explicit(&slot->heartbeats, 1, memory_order_relaxed);
 }
@@ -89,7 +89,7 @@ static inline void stats_beat(struct stats_slot *slot)
  * not find the worker hung. */
 static inline void stats_slot_ready(struct stats_slot *slot)
 {
-	stats_beat(slot);
+	stats_heartbeat(slot);
 	atomic_store(&slot->state, SLOT_READY);
 }
 

@@ -28,13 +28,13 @@
 #include "models/event/poller.h"
 
 #define BATCH 32
-#define BATCHES_A_TURN 4
+#define BATCHES_MAX 4
 
 /* Size of the longest message: 65,535 bytes with its headers. */
 #define PAYLOAD_MAX 65536
 
 /* RFC 8200, section 5 */
-#define IPV6_MTU_LEAST 1280
+#define IPV6_MTU_MINIMUM 1280
 
 /* linux/in6.h, which cannot be included together with netinet/in.h */
 #ifndef IPV6_RECVFRAGSIZE
@@ -51,7 +51,7 @@
 
 /* Minimum memory that the kernel counts for a datagram in the queue of a socket: struct sk_buff alone is
  * larger. */
-#define QUEUED_LEAST 200
+#define QUEUED_MIN 200
 
 /* Minimum interval between two log lines for the same reason and the same hash of the source. */
 #define LINES_INTERVAL (60 * USEC_PER_SEC)
@@ -250,7 +250,7 @@ static void message_dropped(struct datagram *datagram, const struct message *mes
 /* Returns the number of the message's datagrams to answer; counts the others. */
 static unsigned message_check(struct datagram *datagram, const struct message *message, int64_t now)
 {
-	enum stats_counter verdict = dgram_guard(&datagram->rules, &message->dgram);
+	enum stats_counter verdict = dgram_filter(&datagram->rules, &message->dgram);
 	unsigned rate = datagram->worker->conf->udp_rate, count = message->count;
 
 	if (verdict != DGRAM_ANSWER) {
@@ -385,7 +385,7 @@ static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 /* Routers do not fragment IPv6, and this socket does not use path MTUs, so a datagram that arrived in
  * fragments is answered in fragments of the same size. Sets IPV6_MTU for message `at`. Returns the number of
  * consecutive messages, at most `count`, that need the same value. */
-static unsigned mtu_follow(struct datagram *datagram, int fd, unsigned at, unsigned count)
+static unsigned mtu_update(struct datagram *datagram, int fd, unsigned at, unsigned count)
 {
 	const struct message *message = &datagram->batch->message[at];
 	int mtu = message->fragment;
@@ -396,8 +396,8 @@ static unsigned mtu_follow(struct datagram *datagram, int fd, unsigned at, unsig
 	if (mtu == datagram->mtu)
 		return same;
 	datagram->mtu = mtu;
-	if (mtu > 0 && mtu < IPV6_MTU_LEAST)
-		mtu = IPV6_MTU_LEAST;
+	if (mtu > 0 && mtu < IPV6_MTU_MINIMUM)
+		mtu = IPV6_MTU_MINIMUM;
 	set_option(fd, IPPROTO_IPV6, IPV6_MTU, mtu);
 	return same;
 }
@@ -408,7 +408,7 @@ static void batch_send(struct datagram *datagram, int fd, unsigned count)
 	unsigned done = 0;
 
 	while (done < count) {
-		unsigned some = mtu_follow(datagram, fd, done, count - done);
+		unsigned some = mtu_update(datagram, fd, done, count - done);
 		int n = sendmmsg(fd, &batch->out[done], some, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
@@ -439,7 +439,7 @@ static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 }
 
 /* Receive one batch and answer it. Returns the number of messages, or -1 with errno set. */
-static int batch_turn(struct datagram *datagram)
+static int batch_step(struct datagram *datagram)
 {
 	struct datagram_batch *batch = datagram->batch;
 	bool is_unix = datagram->listener->addr.sa.sa_family == AF_UNIX;
@@ -479,17 +479,17 @@ static void errors_discard(int fd)
 			return;
 }
 
-void datagram_turn(struct datagram *datagram)
+void datagram_read(struct datagram *datagram)
 {
-	int n = batch_turn(datagram);
+	int n = batch_step(datagram);
 
 	if (n <= 0)
 		errors_discard(datagram->listener->fd);
-	for (int i = 1; i < BATCHES_A_TURN && n == BATCH; i++)
-		n = batch_turn(datagram);
+	for (int i = 1; i < BATCHES_MAX && n == BATCH; i++)
+		n = batch_step(datagram);
 }
 
-void datagram_finish(struct datagram *datagram)
+void datagram_read_rest(struct datagram *datagram)
 {
 	uint32_t memory[SK_MEMINFO_VARS] = { 0 };
 	socklen_t size = sizeof memory;
@@ -498,9 +498,9 @@ void datagram_finish(struct datagram *datagram)
 
 	/* at most as many as can have been there at first, so that a flood does not delay the end */
 	(void) getsockopt(datagram->listener->fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
-	left = (int64_t) memory[SK_MEMINFO_RMEM_ALLOC] / QUEUED_LEAST + BATCH;
+	left = (int64_t) memory[SK_MEMINFO_RMEM_ALLOC] / QUEUED_MIN + BATCH;
 	do {
-		n = batch_turn(datagram);
+		n = batch_step(datagram);
 		left -= n;
 	} while (n > 0 && left > 0);
 }
@@ -592,9 +592,9 @@ void datagram_close(struct datagram *datagram)
  * when the worker must stop; or -errno. */
 static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
 {
-	int n = poll(fds, count, clock_poll_timeout(worker->next_beat, clock_coarse_usec()));
+	int n = poll(fds, count, clock_poll_timeout(worker->next_heartbeat, clock_coarse_usec()));
 
-	worker_beat(worker, clock_coarse_usec());
+	worker_heartbeat(worker, clock_coarse_usec());
 	if (n < 0)
 		return clock_may_wait_again(errno) ? 1 : -errno;
 	if (!fds[0].revents)
@@ -644,11 +644,11 @@ static int read_until_stop(struct datagram *datagram)
 		if (!fds[1].revents)
 			continue;
 		before = worker->local_stats.work;
-		datagram_turn(datagram);
+		datagram_read(datagram);
 		worker_check_work(worker, before, fds[1].fd, WATCH_READ);
 	}
 	if (r == 0)
-		datagram_finish(datagram);
+		datagram_read_rest(datagram);
 	return r;
 }
 

@@ -40,16 +40,16 @@ struct datagram {
 int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int udp_ratelimit);
 void datagram_close(struct datagram *datagram);
 
-/* Set the socket options that reading needs. Call it before the first datagram_turn(), when no other process
+/* Set the socket options that reading needs. Call it before the first datagram_read(), when no other process
  * reads the socket. */
 void datagram_start(struct datagram *datagram);
 
 /* Read some batches from the readable socket and answer the datagrams that may be answered. Never blocks; an
  * answer that cannot be sent at once is dropped and counted. The socket may still be readable afterwards. */
-void datagram_turn(struct datagram *datagram);
+void datagram_read(struct datagram *datagram);
 
 /* Read and answer the datagrams that are in the socket's queue now, before the reader ends. */
-void datagram_finish(struct datagram *datagram);
+void datagram_read_rest(struct datagram *datagram);
 
 /* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
  * `predecessors`: descriptors that are at end of file when their process has ended. Returns 0 or -errno. */

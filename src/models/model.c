@@ -143,7 +143,7 @@ unsigned model_descriptors(void)
 #define LOOP_FDS 3
 
 /* Minimum number of descriptors of each loop, where the number of loops is derived from the processors. */
-#define LOOP_FDS_LEAST 12
+#define LOOP_FDS_MIN 12
 
 /* The pipes of all loops together use at most this fraction (1/4) of a process's descriptors. */
 #define PIPES_SHARE 4
@@ -172,26 +172,26 @@ static unsigned greater(unsigned a, unsigned b)
 static unsigned loops_locked(const struct model *model)
 {
 	struct rlimit limit;
-	rlim_t most;
+	rlim_t max;
 
 	if (model->locked == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
 		return UINT_MAX;
-	most = limit.rlim_cur / LOCKED_SHARE / model->locked;
-	return most < UINT_MAX ? (unsigned) most : UINT_MAX;
+	max = limit.rlim_cur / LOCKED_SHARE / model->locked;
+	return max < UINT_MAX ? (unsigned) max : UINT_MAX;
 }
 
 /* The limits of a model whose workers are loops that share the `fds` descriptors of a process. */
 static void loop_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, unsigned fds)
 {
-	unsigned sure, most, loops = lesser(lesser(processors_available(), fds / LOOP_FDS_LEAST), loops_locked(model));
+	unsigned sure, max, loops = lesser(lesser(processors_available(), fds / LOOP_FDS_MIN), loops_locked(model));
 
 	limits->workers = conf->workers > 0 ? conf->workers : greater(loops, 1);
 	limits->pipes = lesser(model->pipes, fds / PIPES_SHARE / limits->workers / 2);
-	most = subtract(fds, limits->workers * LOOP_FDS);
-	sure = subtract(most, limits->workers * 2 * limits->pipes);
+	max = subtract(fds, limits->workers * LOOP_FDS);
+	sure = subtract(max, limits->workers * 2 * limits->pipes);
 	limits->max_connections = conf->max_connections > 0 ? conf->max_connections : greater(sure, 1);
 	/* a configuration that asks for more connections than are certain to fit has fewer pipes */
-	limits->capacity = greater(greater(sure, lesser(most, conf->max_connections)), 1);
+	limits->capacity = greater(greater(sure, lesser(max, conf->max_connections)), 1);
 }
 
 void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners)
@@ -220,30 +220,30 @@ void model_limits(struct model_limits *limits, const struct model *model, const 
 /* FD_SETSIZE limits all descriptors of the process, those of all loops together. */
 static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
-	unsigned fds = subtract(FD_SETSIZE, FDS_RESERVED + (unsigned) conf->listen_count * 2), most;
+	unsigned fds = subtract(FD_SETSIZE, FDS_RESERVED + (unsigned) conf->listen_count * 2), max;
 	struct model_limits limits;
 
 	loop_limits(&limits, model, conf, fds);
-	most = subtract(fds, limits.workers * (2 * limits.pipes + LOOP_FDS));
-	if (most == 0)
+	max = subtract(fds, limits.workers * (2 * limits.pipes + LOOP_FDS));
+	if (max == 0)
 		conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
 		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", limits.workers, FD_SETSIZE);
-	else if (conf->max_connections > most)
+	else if (conf->max_connections > max)
 		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
-		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", most, FD_SETSIZE,
-		           conf->max_connections, most);
+		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", max, FD_SETSIZE,
+		           conf->max_connections, max);
 }
 
 /* Where the number of workers is derived from max-connections, the maximum of workers is also that of
  * max-connections. */
 static void check_spawn(const struct model *model, const struct conf *conf, struct conf_errors *errors)
 {
-	const unsigned most = SCOREBOARD_WORKERS_MAX;
+	const unsigned max = SCOREBOARD_WORKERS_MAX;
 
-	if (conf->workers == 0 && conf->max_connections > most)
+	if (conf->workers == 0 && conf->max_connections > max)
 		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %u connections at once, not %u, since each "
 		           "is a worker; set max-connections to %u or less, set workers, or choose epoll or io_uring", model->name,
-		           most, conf->max_connections, most);
+		           max, conf->max_connections, max);
 }
 
 /* Larger values would be reduced to the sysctl by the kernel without an error. */
@@ -255,11 +255,11 @@ static void check_socket_buffer(const struct conf *conf, struct conf_errors *err
 	} buffers[] = { { SO_RCVBUF, "net.core.rmem_max" }, { SO_SNDBUF, "net.core.wmem_max" } };
 
 	for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
-		unsigned most = sockopt_buffer_max(buffers[i].option);
+		unsigned max = sockopt_buffer_max(buffers[i].option);
 
-		if (conf->socket_buffer > most)
+		if (conf->socket_buffer > max)
 			conf_blame(conf, CONF_SOCKET_BUFFER, errors, "the kernel would cut socket-buffer = %u to %s, which is %u; "
-			           "set it to %u or less, or raise the sysctl", conf->socket_buffer, buffers[i].sysctl, most, most);
+			           "set it to %u or less, or raise the sysctl", conf->socket_buffer, buffers[i].sysctl, max, max);
 	}
 }
 

@@ -137,7 +137,7 @@ void session_close(struct session *session, struct worker *worker)
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
 	session_release(session, worker);
 	admission_leave(&worker->admission, &session->peer);
-	admission_give_place(&worker->admission);
+	admission_slot_release(&worker->admission);
 }
 
 void session_cut(struct session *session, const struct worker *worker)

@@ -96,9 +96,9 @@ static void set_bulk(struct session_io *io, struct session *session, bool bulk)
 	session->bulk = bulk;
 }
 
-void session_io_note_size(struct session_io *io, struct session *session, size_t n, size_t most)
+void session_io_note_size(struct session_io *io, struct session *session, size_t n, size_t max)
 {
-	set_bulk(io, session, n == most || n >= BULK_MIN);
+	set_bulk(io, session, n == max || n >= BULK_MIN);
 }
 
 static void pipes_free_spare(struct session_io *io)
@@ -288,7 +288,7 @@ unsigned session_io_step(struct session_io *io, struct session *session, bool re
 		session_touch(session, now);
 	if (moved || conn->eof != eof || session->choked != choked || conn->reason != CONN_OPEN)
 		io->local_stats->work++;
-	(void) conn_keep(conn);
+	(void) conn_own_data(conn);
 	return conn_want(conn, io->limit) & ~(session->choked ? (unsigned) CONN_RECV : 0);
 }
 

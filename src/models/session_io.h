@@ -50,9 +50,9 @@ void session_io_close(struct session_io *io);
  * wants next (enum conn_want). */
 unsigned session_io_step(struct session_io *io, struct session *session, bool readable, int64_t now);
 
-/* After a receive without session_io_step() of `n` of at most `most` bytes: decide whether the session moves
+/* After a receive without session_io_step() of `n` of at most `max` bytes: decide whether the session moves
  * bulk data. */
-void session_io_note_size(struct session_io *io, struct session *session, size_t n, size_t most);
+void session_io_note_size(struct session_io *io, struct session *session, size_t n, size_t max);
 
 /* Maximum number of bytes that one call of session_io_linger() discards, so that a client that keeps sending
  * cannot block the worker. */

@@ -57,14 +57,14 @@ pid_t worker_reap(int *status)
 	return pid > 0 ? pid : 0;
 }
 
-bool worker_ended_well(int status)
+bool worker_exit_is_clean(int status)
 {
 	return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == WORKER_HANDED_OVER);
 }
 
-void worker_tell_lost(pid_t pid, int status, uint32_t lost)
+void worker_log_end(pid_t pid, int status, uint32_t lost)
 {
-	if (worker_ended_well(status))
+	if (worker_exit_is_clean(status))
 		return;
 	if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",

@@ -70,7 +70,7 @@ struct worker {
 	int outbox_fd;                 /* sends connections to be handed over; -1: none */
 
 	int64_t heartbeat_usec; /* maximum interval between heartbeats; INT64_MAX: no heartbeats */
-	int64_t next_beat;
+	int64_t next_heartbeat;
 	struct local_stats local_stats;
 	struct idle idle;
 };
@@ -83,13 +83,13 @@ void worker_ready(struct worker *worker);
 void worker_wake_other(const struct worker *worker);
 
 /* Increase the heartbeat if it is due at time `now`. Call it once in each iteration of the body. */
-static inline void worker_beat(struct worker *worker, int64_t now)
+static inline void worker_heartbeat(struct worker *worker, int64_t now)
 {
-	if (now >= worker->next_beat) {
+	if (now >= worker->next_heartbeat) {
 		fault_hang(worker->index);
 		fault_hostile(worker->index);
-		stats_beat(worker->slot);
-		worker->next_beat = now + worker->heartbeat_usec;
+		stats_heartbeat(worker->slot);
+		worker->next_heartbeat = now + worker->heartbeat_usec;
 	}
 }
 
@@ -113,9 +113,9 @@ static inline bool worker_may_drain(const struct worker *worker, int64_t now)
 pid_t worker_reap(int *status);
 
 /* Whether a process with this wait(2) status was neither killed nor failed. */
-bool worker_ended_well(int status);
+bool worker_exit_is_clean(int status);
 
 /* Log the end of a worker process with `lost` connections, unless it ended normally. */
-void worker_tell_lost(pid_t pid, int status, uint32_t lost);
+void worker_log_end(pid_t pid, int status, uint32_t lost);
 
 #endif

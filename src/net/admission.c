@@ -76,7 +76,7 @@ static uint64_t queue_received(const struct admission_shared *shared)
 	return received;
 }
 
-/* A process sends at most the connections that it held when it was stopped. */
+/* A process sends at most the connections that it had when it was stopped. */
 static uint64_t queue_sent(const struct admission_shared *shared)
 {
 	uint64_t sent = atomic_load(&shared->supervisor.sent);
@@ -96,10 +96,10 @@ static void slots_add(const struct admission *admission, struct others *others)
 	bool queue = atomic_load(&shared->queue_in_use);
 	uint64_t received = queue ? queue_received(shared) : 0, sent;
 
-	*others = (struct others) { .count = atomic_load(&shared->supervisor.held) };
+	*others = (struct others) { .count = atomic_load(&shared->supervisor.connections) };
 	FOR_EACH_PROCESS(shared, g, i, process)
 		if (!is_own(admission, g, i))
-			others_add(others, atomic_load(&process->held), atomic_load(&process->trying), shared->groups[g].capacity,
+			others_add(others, atomic_load(&process->connections), atomic_load(&process->trying), shared->groups[g].capacity,
 			           comes_before(admission, g, i));
 	sent = queue ? queue_sent(shared) : 0;
 	others->count += sent > received ? sent - received : 0;
@@ -291,13 +291,13 @@ static uint32_t claim_change(const struct claim *claim, int count, int trying)
 		return source_change(claim->admission, claim->table, claim->key, count, trying);
 	if (trying > 0)
 		atomic_fetch_add(&own->trying, (uint32_t) trying);
-	count = (int) (atomic_fetch_add(&own->held, (uint32_t) count) + (uint32_t) count);
+	count = (int) (atomic_fetch_add(&own->connections, (uint32_t) count) + (uint32_t) count);
 	if (trying < 0)
 		atomic_fetch_add(&own->trying, (uint32_t) trying);
 	return (uint32_t) count;
 }
 
-static void claim_look(const struct claim *claim, struct others *others)
+static void claim_count_others(const struct claim *claim, struct others *others)
 {
 	if (claim->table)
 		source_of_others(claim->admission, claim->key, others);
@@ -317,7 +317,7 @@ static bool claim_take(const struct claim *claim)
 		if (own == 0)
 			return false;
 		do {
-			claim_look(claim, &others);
+			claim_count_others(claim, &others);
 			if (own + others.count <= claim->max) {
 				claim_change(claim, 0, -1);
 				return true;
@@ -340,17 +340,17 @@ static bool claim_take(const struct claim *claim)
 static bool is_reachable(const struct admission *admission)
 {
 	return atomic_load(&admission->shared->capacity) > admission->max_connections ||
-	       atomic_load(&admission->shared->queue_in_use) || atomic_load(&admission->shared->supervisor.held) > 0;
+	       atomic_load(&admission->shared->queue_in_use) || atomic_load(&admission->shared->supervisor.connections) > 0;
 }
 
 /* Whether this process is the only one that counts connections. */
 static bool is_alone(const struct admission *admission)
 {
 	return atomic_load(&admission->shared->processes) == 1 && !atomic_load(&admission->shared->queue_in_use) &&
-	       atomic_load(&admission->shared->supervisor.held) == 0;
+	       atomic_load(&admission->shared->supervisor.connections) == 0;
 }
 
-bool admission_take_place(const struct admission *admission)
+bool admission_slot_acquire(const struct admission *admission)
 {
 	const struct claim claim = { .admission = admission, .max = admission->max_connections };
 	uint32_t own;
@@ -358,18 +358,18 @@ bool admission_take_place(const struct admission *admission)
 	if (!admission->own)
 		return true;
 	/* add first: a process that starts meanwhile sees this count, or is seen */
-	own = atomic_fetch_add(&admission->own->held, 1) + 1;
+	own = atomic_fetch_add(&admission->own->connections, 1) + 1;
 	if (own <= admission->max_connections &&
 	    (is_alone(admission) || (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
 		return true;
-	atomic_fetch_sub(&admission->own->held, 1);
+	atomic_fetch_sub(&admission->own->connections, 1);
 	return own <= admission->max_connections && claim_take(&claim);
 }
 
-void admission_force_place(const struct admission *admission)
+void admission_slot_force(const struct admission *admission)
 {
 	if (admission->own)
-		atomic_fetch_add(&admission->own->held, 1);
+		atomic_fetch_add(&admission->own->connections, 1);
 }
 
 /* Wake workers that wait for a slot. */
@@ -380,30 +380,30 @@ static void wake_waiting(const struct admission_shared *shared)
 
 	FOR_EACH_PROCESS(shared, g, i, process)
 		waiting |= atomic_load(&process->waiting) > 0;
-	if (waiting && write(shared->room, &one, sizeof one) < 0)
+	if (waiting && write(shared->slot_fd, &one, sizeof one) < 0)
 		return; /* EAGAIN: already readable */
 }
 
-void admission_give_place(const struct admission *admission)
+void admission_slot_release(const struct admission *admission)
 {
 	if (!admission->own)
 		return;
-	atomic_fetch_sub(&admission->own->held, 1);
+	atomic_fetch_sub(&admission->own->connections, 1);
 	if (is_reachable(admission) || atomic_load(&admission->own->waiting) > 0)
 		wake_waiting(admission->shared);
 }
 
-bool admission_hold_place(const struct admission *admission, uint32_t most)
+bool admission_slot_acquire_capped(const struct admission *admission, uint32_t capacity)
 {
-	if (!admission->own || atomic_fetch_add(&admission->own->held, 1) < most)
+	if (!admission->own || atomic_fetch_add(&admission->own->connections, 1) < capacity)
 		return true;
-	admission_give_place(admission);
+	admission_slot_release(admission);
 	return false;
 }
 
-int admission_room_fd(const struct admission_shared *shared)
+int admission_slot_fd(const struct admission_shared *shared)
 {
-	return shared->room;
+	return shared->slot_fd;
 }
 
 void admission_wait(const struct admission *admission)
@@ -411,7 +411,7 @@ void admission_wait(const struct admission *admission)
 	uint64_t count;
 
 	/* an event written for earlier waiters would wake this worker again and again */
-	if (read(admission->shared->room, &count, sizeof count) < 0)
+	if (read(admission->shared->slot_fd, &count, sizeof count) < 0)
 		count = 0;
 	if (admission->own)
 		atomic_fetch_add(&admission->own->waiting, 1);
@@ -423,11 +423,11 @@ void admission_wait_done(const struct admission *admission)
 		return;
 	atomic_fetch_sub(&admission->own->waiting, 1);
 	/* several slots may have become free with one event: pass it on */
-	if (admission_places_taken(admission->shared) < admission->max_connections)
+	if (admission_slots_taken(admission->shared) < admission->max_connections)
 		wake_waiting(admission->shared);
 }
 
-uint32_t admission_places_taken(const struct admission_shared *shared)
+uint32_t admission_slots_taken(const struct admission_shared *shared)
 {
 	const struct admission all = { .shared = shared };
 	struct others others;
@@ -463,15 +463,15 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 		return;
 	admission_leave(admission, peer);
 	atomic_fetch_add(&admission->own->sent, 1);
-	atomic_fetch_sub(&admission->own->held, 1);
+	atomic_fetch_sub(&admission->own->connections, 1);
 }
 
-void admission_take_back(const struct admission *admission, const struct peer *peer)
+void admission_enqueue_undo(const struct admission *admission, const struct peer *peer)
 {
 	if (!admission->own)
 		return;
 	source_add_always(admission, peer);
-	atomic_fetch_add(&admission->own->held, 1);
+	atomic_fetch_add(&admission->own->connections, 1);
 	atomic_fetch_sub(&admission->own->sent, 1);
 }
 
@@ -536,15 +536,15 @@ int admission_open(struct admission_shared *shared)
 {
 	int r = siphash_key_make(&shared->hash_key);
 
-	shared->room = r < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return r < 0 ? r : shared->room < 0 ? -errno : 0;
+	shared->slot_fd = r < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return r < 0 ? r : shared->slot_fd < 0 ? -errno : 0;
 }
 
 void admission_close(struct admission_shared *shared)
 {
-	if (shared->room >= 0)
-		close(shared->room);
-	shared->room = -1;
+	if (shared->slot_fd >= 0)
+		close(shared->slot_fd);
+	shared->slot_fd = -1;
 }
 
 static void change_begin(struct admission_shared *shared)
@@ -623,7 +623,7 @@ void admission_process_end(struct admission_shared *shared, uint32_t group, stru
 
 void admission_add_orphans(struct admission_shared *shared, int count)
 {
-	atomic_fetch_add(&shared->supervisor.held, (uint32_t) count);
+	atomic_fetch_add(&shared->supervisor.connections, (uint32_t) count);
 	if (count < 0)
 		wake_waiting(shared);
 }

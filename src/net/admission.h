@@ -42,7 +42,7 @@ struct admission_source {
  * process and, before it starts, by the supervisor. Read by all; readers limit the values, because the
  * process is not trusted. */
 struct admission_process {
-	_Atomic uint32_t held;    /* connections of the process */
+	_Atomic uint32_t connections; /* of the process */
 	_Atomic uint32_t trying;  /* of these: not yet known whether a slot is free */
 	_Atomic uint32_t waiting; /* workers of the process that wait for a slot */
 	_Atomic uint32_t changes; /* changes of the table; odd: in progress */
@@ -63,7 +63,7 @@ struct admission_group {
 /* Shared by all processes. Written by the supervisor, read and trusted by all. */
 struct admission_shared {
 	struct siphash_key hash_key;  /* secret, because peers choose their addresses */
-	int room;                     /* see admission_slot_fd() */
+	int slot_fd;                     /* see admission_slot_fd() */
 	_Atomic uint32_t changes;     /* changes of the fields below; odd: in progress */
 	_Atomic uint32_t processes;   /* running processes of all groups */
 	_Atomic uint64_t capacity;    /* sum of their capacities */
@@ -89,23 +89,23 @@ enum admission_verdict { ADMISSION_OK, ADMISSION_DENIED, ADMISSION_SOURCE };
 /* --- workers; any thread ---------------------------------------------------------------- */
 
 /* Take a connection slot. Returns false where all max-connections slots are taken. */
-bool admission_take_place(const struct admission *admission);
+bool admission_slot_acquire(const struct admission *admission);
 
 /* Take a slot beyond any limit: for a connection that was accepted before a slot could be taken. */
-void admission_force_place(const struct admission *admission);
+void admission_slot_force(const struct admission *admission);
 
 /* Take a slot for a connection from the queue, beyond max-connections. Returns false where this process has
  * `capacity` slots already. */
-bool admission_hold_place(const struct admission *admission, uint32_t most);
+bool admission_slot_acquire_capped(const struct admission *admission, uint32_t capacity);
 
 /* Release a slot and wake workers that wait for one. */
-void admission_give_place(const struct admission *admission);
+void admission_slot_release(const struct admission *admission);
 
 /* Before a connection from `peer` is sent to the queue: pass its slot to the queue and uncount its source. */
 void admission_enqueue(const struct admission *admission, const struct peer *peer);
 
 /* The connection could not be sent: take slot and source back. */
-void admission_take_back(const struct admission *admission, const struct peer *peer);
+void admission_enqueue_undo(const struct admission *admission, const struct peer *peer);
 
 /* After a connection was received from the queue, with a slot taken before: count its source, whatever the
  * limit. `peer` NULL: the record was damaged; the caller releases the slot. */
@@ -118,7 +118,7 @@ bool admission_queue_pending(const struct admission *admission);
 /* The eventfd, shared by all workers, that becomes readable when a slot becomes free while a worker waits.
  * A misbehaving process may consume the event first, so a waiting worker must also try again after some
  * time. */
-int admission_room_fd(const struct admission_shared *shared);
+int admission_slot_fd(const struct admission_shared *shared);
 
 /* Begin or end to wait for a slot. Between admission_wait() and sleeping, a worker must try once more to take
  * a slot. */
@@ -133,7 +133,7 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 void admission_leave(const struct admission *admission, const struct peer *peer);
 
 /* Number of connections over all workers, including the queue; and of those from the source of one peer. */
-uint32_t admission_places_taken(const struct admission_shared *shared);
+uint32_t admission_slots_taken(const struct admission_shared *shared);
 uint32_t admission_source_count(const struct admission *admission, const struct peer *peer);
 
 /* --- the supervisor --------------------------------------------------------------------- */

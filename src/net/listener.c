@@ -43,7 +43,7 @@ static int receive_buffer(int fd)
  * getsockopt(2) returns twice the size that was set: socket(7). */
 static void grow_receive_buffer(int fd)
 {
-	int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), least = receive_buffer(fd), allowed;
+	int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), present = receive_buffer(fd), allowed;
 
 	if (probe < 0)
 		return;
@@ -51,7 +51,7 @@ static void grow_receive_buffer(int fd)
 	(void) sockopt_set(probe, SOL_SOCKET, SO_RCVBUF, INT_MAX / 2);
 	allowed = receive_buffer(probe);
 	close(probe);
-	if (allowed > least)
+	if (allowed > present)
 		(void) sockopt_set(fd, SOL_SOCKET, SO_RCVBUF, INT_MAX / 2);
 	/* needs CAP_NET_ADMIN */
 	if (receive_buffer(fd) < 2 * RECEIVE_BUFFER)

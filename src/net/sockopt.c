@@ -92,9 +92,9 @@ unsigned sockopt_buffer_max(int option)
  * whole seconds. */
 static unsigned user_timeout(unsigned seconds, unsigned interval)
 {
-	unsigned limit = 1000 * seconds + 2500 * interval, most = 2000 * seconds - 500;
+	unsigned limit = 1000 * seconds + 2500 * interval, max = 2000 * seconds - 500;
 
-	return seconds == 0 ? 0 : limit < most ? limit : most;
+	return seconds == 0 ? 0 : limit < max ? limit : max;
 }
 
 void sockopt_set_keepalive(int fd, unsigned seconds)

@@ -173,7 +173,7 @@ static void driver_keep(struct driver *d)
 
 	if (d->reason != CONN_OPEN)
 		return;
-	r = conn_keep(&d->conn);
+	r = conn_own_data(&d->conn);
 	FUZZ_CLAIM(r == 0 || (r == -ENOMEM && allocation_fails && d->lent_in_use));
 	if (r < 0)
 		d->reason = CONN_ERROR;

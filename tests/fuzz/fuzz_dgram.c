@@ -200,7 +200,7 @@ static void try_dgram(struct fuzz_input *input, const struct dgram_rules *rules)
 	dgram.interface = fuzz_take(input) % 4;
 	dgram.hops = (int) fuzz_take(input) - 1;
 	FUZZ_CLAIM(dgram_answer_interface(&dgram) == 0 || dgram_answer_interface(&dgram) == dgram.interface);
-	verdict = dgram_guard(rules, &dgram);
+	verdict = dgram_filter(rules, &dgram);
 	against = dgram.source.sa.sa_family == AF_UNIX ? unix_reasons(rules, &dgram.source) : reasons(rules, &dgram);
 	if (verdict == DGRAM_ANSWER) {
 		FUZZ_CLAIM(against == 0);

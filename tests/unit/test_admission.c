@@ -108,23 +108,23 @@ static int teardown(void **state)
 
 static uint32_t taken(struct shared *shared)
 {
-	return admission_places_taken(&shared->admission);
+	return admission_slots_taken(&shared->admission);
 }
 
 static void slots_are_counted_over_all_processes(void **state)
 {
 	struct admission one = make(*state, 1, 3, 0), two = make(*state, 2, 3, 0);
 
-	assert_true(admission_take_place(&one));
-	assert_true(admission_take_place(&two));
-	assert_true(admission_take_place(&two));
-	assert_false(admission_take_place(&one));
+	assert_true(admission_slot_acquire(&one));
+	assert_true(admission_slot_acquire(&two));
+	assert_true(admission_slot_acquire(&two));
+	assert_false(admission_slot_acquire(&one));
 	assert_int_equal(taken(*state), 3);
 	process_end(*state, 2);
 	assert_int_equal(taken(*state), 1);
-	assert_true(admission_take_place(&one));
-	admission_give_place(&one);
-	admission_give_place(&one);
+	assert_true(admission_slot_acquire(&one));
+	admission_slot_release(&one);
+	admission_slot_release(&one);
 	assert_int_equal(taken(*state), 0);
 }
 
@@ -135,14 +135,14 @@ static void a_process_alone_has_the_limit_too(void **state)
 	struct admission one = make(shared, 1, PROCESSES * CAPACITY + 1, 0);
 
 	for (unsigned i = 0; i < one.max_connections; i++)
-		assert_true(admission_take_place(&one));
-	assert_false(admission_take_place(&one));
+		assert_true(admission_slot_acquire(&one));
+	assert_false(admission_slot_acquire(&one));
 	for (uint32_t i = 2; i < PROCESSES; i++)
 		process_end(shared, i);
-	assert_false(admission_take_place(&one));
-	admission_give_place(&one);
-	assert_true(admission_take_place(&one));
-	assert_false(admission_take_place(&one));
+	assert_false(admission_slot_acquire(&one));
+	admission_slot_release(&one);
+	assert_true(admission_slot_acquire(&one));
+	assert_false(admission_slot_acquire(&one));
 }
 
 static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
@@ -231,12 +231,12 @@ static void what_is_in_the_queue_counts(void **state)
 
 	admission_group_stopping(&shared->admission, 0);
 	for (int i = 0; i < 3; i++) {
-		assert_true(admission_take_place(&old));
+		assert_true(admission_slot_acquire(&old));
 		assert_int_equal(admission_admit(&old, &peer), ADMISSION_OK);
 	}
 	for (int i = 0; i < 2; i++)
 		admission_enqueue(&old, &peer);
-	assert_false(admission_take_place(&new));
+	assert_false(admission_slot_acquire(&new));
 	assert_true(admission_queue_pending(&new));
 	assert_int_equal(taken(shared), 3);
 	assert_int_equal(admission_source_count(&new, &peer), 1);
@@ -245,7 +245,7 @@ static void what_is_in_the_queue_counts(void **state)
 	assert_int_equal(taken(shared), 2);
 	assert_int_equal(admission_source_count(&new, &peer), 0);
 
-	assert_true(admission_hold_place(&new, 9));
+	assert_true(admission_slot_acquire_capped(&new, 9));
 	admission_dequeue(&new, &peer);
 	assert_int_equal(taken(shared), 2);
 	assert_int_equal(admission_source_count(&new, &peer), 1);
@@ -254,7 +254,7 @@ static void what_is_in_the_queue_counts(void **state)
 	assert_int_equal(taken(shared), 1);
 	assert_false(admission_queue_pending(&new));
 	admission_leave(&new, &peer);
-	admission_give_place(&new);
+	admission_slot_release(&new);
 	assert_int_equal(taken(shared), 0);
 	assert_int_equal(admission_source_count(&new, &peer), 0);
 }
@@ -266,17 +266,17 @@ static void what_an_earlier_daemon_left_in_the_queue_counts(void **state)
 	struct peer peer = peer_of("192.0.2.1:1");
 
 	admission_queue_settle(&shared->admission, 2);
-	assert_true(admission_take_place(&admission));
-	assert_false(admission_take_place(&admission));
+	assert_true(admission_slot_acquire(&admission));
+	assert_false(admission_slot_acquire(&admission));
 	for (int i = 0; i < 2; i++) {
-		assert_true(admission_hold_place(&admission, 9));
+		assert_true(admission_slot_acquire_capped(&admission, 9));
 		admission_dequeue(&admission, &peer);
 	}
 	assert_int_equal(taken(shared), 3);
 	admission_queue_settle(&shared->admission, 0);
 	assert_int_equal(taken(shared), 3);
 	for (int i = 0; i < 3; i++)
-		admission_give_place(&admission);
+		admission_slot_release(&admission);
 	assert_int_equal(taken(shared), 0);
 }
 
@@ -284,9 +284,9 @@ static void a_full_process_takes_no_more_from_the_queue(void **state)
 {
 	struct admission admission = make(*state, 1, 100, 0);
 
-	assert_true(admission_hold_place(&admission, 2));
-	assert_true(admission_hold_place(&admission, 2));
-	assert_false(admission_hold_place(&admission, 2));
+	assert_true(admission_slot_acquire_capped(&admission, 2));
+	assert_true(admission_slot_acquire_capped(&admission, 2));
+	assert_false(admission_slot_acquire_capped(&admission, 2));
 	assert_int_equal(taken(*state), 2);
 }
 
@@ -297,10 +297,10 @@ static void what_cannot_be_sent_stays(void **state)
 	struct peer peer = peer_of("192.0.2.1:1");
 
 	admission_group_stopping(&shared->admission, 0);
-	assert_true(admission_take_place(&admission));
+	assert_true(admission_slot_acquire(&admission));
 	assert_int_equal(admission_admit(&admission, &peer), ADMISSION_OK);
 	admission_enqueue(&admission, &peer);
-	admission_take_back(&admission, &peer);
+	admission_enqueue_undo(&admission, &peer);
 	assert_int_equal(taken(shared), 1);
 	assert_int_equal(admission_source_count(&admission, &peer), 1);
 	process_end(shared, 1);
@@ -340,9 +340,9 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 		assert_true(taken(shared) <= 1);
 		assert_true(admission_source_count(&one, &peer) <= 1);
 		for (int i = 0; i < 3; i++)
-			assert_true(admission_take_place(&one));
+			assert_true(admission_slot_acquire(&one));
 		for (int i = 0; i < 3; i++)
-			admission_give_place(&one);
+			admission_slot_release(&one);
 		assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
 		admission_leave(&one, &peer);
 		process_end(shared, 2);
@@ -379,7 +379,7 @@ static void *contend(void *argument)
 	struct peer peer = { .family = AF_INET, .address = { 192, 0, 2, 1 } };
 
 	for (int i = 0; i < contest->rounds; i++) {
-		bool ok = contest->by_source ? admission_admit(&admission, &peer) == ADMISSION_OK : admission_take_place(&admission);
+		bool ok = contest->by_source ? admission_admit(&admission, &peer) == ADMISSION_OK : admission_slot_acquire(&admission);
 		int inside, most;
 
 		if (!ok) {
@@ -394,7 +394,7 @@ static void *contend(void *argument)
 		if (contest->by_source)
 			admission_leave(&admission, &peer);
 		else
-			admission_give_place(&admission);
+			admission_slot_release(&admission);
 	}
 	return NULL;
 }

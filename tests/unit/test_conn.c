@@ -48,7 +48,7 @@ static void half_close_is_answered_in_full(void **state)
 	conn_eof(&conn);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND);
 	conn_sent(&conn, 60);
-	assert_int_equal(conn_keep(&conn), 0);
+	assert_int_equal(conn_own_data(&conn), 0);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND);
 	conn_sent(&conn, 40);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
@@ -72,7 +72,7 @@ static void what_is_held_is_bounded(void **state)
 			break;
 		conn_received(&conn, span.data, span.size > 100 ? 100 : span.size);
 		total += span.size > 100 ? 100 : span.size;
-		assert_int_equal(conn_keep(&conn), 0);
+		assert_int_equal(conn_own_data(&conn), 0);
 		assert_true(conn.memory->size <= LIMIT);
 	}
 	assert_int_equal(total, LIMIT);
@@ -212,7 +212,7 @@ static void any_schedule_echoes_in_order(void **state)
 				received = step_receive(&conn, limit, received);
 			if (random_below(2))
 				sent = step_send(&conn, sent);
-			assert_int_equal(conn_keep(&conn), 0);
+			assert_int_equal(conn_own_data(&conn), 0);
 			assert_int_equal(conn_owed_total(&conn), received - sent);
 			assert_true(received - sent <= limit);
 		}

@@ -108,7 +108,7 @@ static void stage_close(struct stage *stage)
 
 static void turn(struct stage *stage)
 {
-	datagram_turn(&stage->datagram);
+	datagram_read(&stage->datagram);
 }
 
 static void deny(struct stage *stage, const char *text)

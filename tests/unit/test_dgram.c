@@ -81,7 +81,7 @@ static void try(const struct trial *trial)
 		.interface = trial->interface ? trial->interface : OUTSIDE,
 		.hops = trial->hops ? trial->hops : 64,
 	};
-	enum stats_counter verdict = dgram_guard(&rules, &dgram);
+	enum stats_counter verdict = dgram_filter(&rules, &dgram);
 
 	if (verdict != trial->expected)
 		fail_msg("%s to %s: %s instead of %s", trial->source, to, verdict == OK ? "answered" : stats_labels(verdict),
@@ -153,9 +153,9 @@ static void never_answers_port_0(void **state)
 	struct dgram dgram = { .source = addr_of("198.51.100.1:1"), .to = bits_of(TO4), .local = bits_of(TO4), .hops = 64 };
 
 	(void) state;
-	assert_int_equal(dgram_guard(&rules, &dgram), DGRAM_ANSWER);
+	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
 	dgram.source.in.sin_port = 0;
-	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_LOW_PORT);
+	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_LOW_PORT);
 	cidr_set_clear(&all);
 }
 
@@ -182,14 +182,14 @@ static void answers_no_unnamed_unix_socket(void **state)
 	struct dgram dgram = { .hops = -1 };
 
 	(void) state;
-	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_NOT_UNICAST);
 	dgram.source.sa.sa_family = AF_UNIX;
 	dgram.source.len = sizeof(sa_family_t);
-	assert_int_equal(dgram_guard(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_NOT_UNICAST);
 	/* an abstract name is a name */
 	dgram.source.un.sun_path[1] = 'x';
 	dgram.source.len = sizeof(sa_family_t) + 2;
-	assert_int_equal(dgram_guard(&rules, &dgram), DGRAM_ANSWER);
+	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
 }
 
 static void answers_one_to_one_only(void **state)

@@ -91,13 +91,13 @@ static void readiness_is_that_of_every_worker(void **state)
 	for (unsigned i = 0; i < 5; i++) {
 		assert_false(scoreboard_crew_alive(scoreboard, 0));
 		for (unsigned j = 0; j <= i; j++)
-			stats_beat(scoreboard_slot(scoreboard, 0, j));
+			stats_heartbeat(scoreboard_slot(scoreboard, 0, j));
 	}
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
 	/* a worker that has ended need not */
 	(void) scoreboard_process_end(scoreboard, 0, 4);
 	for (unsigned j = 0; j < 4; j++)
-		stats_beat(scoreboard_slot(scoreboard, 0, j));
+		stats_heartbeat(scoreboard_slot(scoreboard, 0, j));
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
 	assert_false(scoreboard_crew_ready(scoreboard, 0));
 }
@@ -170,11 +170,11 @@ static void orphans_keep_their_slots(void **state)
 	scoreboard_find_orphans(scoreboard, 0, only_4711, &child);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 1);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][1], 0);
-	assert_int_equal(admission_places_taken(admission), 1);
+	assert_int_equal(admission_slots_taken(admission), 1);
 	scoreboard_total(scoreboard, &total);
 	assert_int_equal(total.live, 1);
 	assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, false), 1);
-	assert_int_equal(admission_places_taken(admission), 0);
+	assert_int_equal(admission_slots_taken(admission), 0);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 0);
 }
 

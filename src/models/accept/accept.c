@@ -59,7 +59,7 @@ void accept_init(struct accept_state *accept, struct worker *worker)
 	*accept = (struct accept_state) {
 		.worker = worker,
 		.retry_at = INT64_MAX,
-		.slot_fd = admission_room_fd(worker->admission.shared),
+		.slot_fd = admission_slot_fd(worker->admission.shared),
 		.own = { .size = 1 },
 		.prepare = any_adopted(worker),
 		.batch_max = worker->token ? BATCH_SHARED : BATCH_ALONE,
@@ -102,12 +102,12 @@ bool accept_take_slot(struct accept_state *accept)
 {
 	struct worker *worker = accept->worker;
 
-	bool taken = admission_take_place(&worker->admission);
+	bool taken = admission_slot_acquire(&worker->admission);
 
 	if (!taken) {
 		/* a slot may have become free before admission_wait() */
 		admission_wait(&worker->admission);
-		taken = admission_take_place(&worker->admission);
+		taken = admission_slot_acquire(&worker->admission);
 		if (taken)
 			admission_wait_done(&worker->admission);
 	}
@@ -193,7 +193,7 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 	}
 	session_refused(worker, fd, &new_conn->peer, verdict);
 	close(fd);
-	admission_give_place(&worker->admission);
+	admission_slot_release(&worker->admission);
 	return false;
 }
 
@@ -214,7 +214,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 	if (fd < 0) {
 		int error = errno;
 
-		admission_give_place(&accept->worker->admission);
+		admission_slot_release(&accept->worker->admission);
 		if (error != EAGAIN && error != EWOULDBLOCK)
 			accept_error(accept, error);
 		return ACCEPT_NONE;
@@ -243,14 +243,14 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 
 	if (worker->inbox_fd < 0 || !accept->inheriting)
 		return ACCEPT_NONE;
-	accept->queue_pending = !admission_hold_place(&worker->admission, worker->capacity);
+	accept->queue_pending = !admission_slot_acquire_capped(&worker->admission, worker->capacity);
 	if (accept->queue_pending) {
 		accept_error(accept, EMFILE);
 		return ACCEPT_NONE;
 	}
 	r = handover_receive(worker->inbox_fd, worker, new_conn);
 	if (r < 0)
-		admission_give_place(&worker->admission);
+		admission_slot_release(&worker->admission);
 	if (r == -EAGAIN)
 		return ACCEPT_NONE;
 	accept->taken++;

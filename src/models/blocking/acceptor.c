@@ -109,14 +109,14 @@ static bool dispatch(struct acceptor *acceptor, const struct watch_event *events
 int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn)
 {
 	struct worker *worker = acceptor->accept.worker;
-	int64_t now = clock_coarse_usec(), deadline = clock_earlier(worker->next_beat, acceptor->accept.retry_at);
+	int64_t now = clock_coarse_usec(), deadline = clock_earlier(worker->next_heartbeat, acceptor->accept.retry_at);
 	struct watch_event events[EVENTS_MAX];
 	bool rearm;
 	int n, got = 0;
 
 	n = poller_epoll.wait(acceptor->poller, events, EVENTS_MAX, acceptor->woken ? 0 : clock_poll_timeout(deadline, now));
 	now = clock_coarse_usec();
-	worker_beat(worker, now);
+	worker_heartbeat(worker, now);
 	rearm = dispatch(acceptor, events, n);
 	if (now >= acceptor->accept.retry_at)
 		accept_retry(&acceptor->accept);

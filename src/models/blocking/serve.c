@@ -52,7 +52,7 @@ static int64_t next_deadline(const struct worker *worker, const struct session *
 	if (session->conn.draining)
 		return now + DRAIN_TICK;
 	deadline = session_idle_deadline(session, worker->conf, now);
-	return worker->next_beat < deadline ? worker->next_beat : deadline;
+	return worker->next_heartbeat < deadline ? worker->next_heartbeat : deadline;
 }
 
 /* Wait until the socket is ready for `want`, the worker must stop, or a deadline. Returns the poll(2) events
@@ -110,7 +110,7 @@ void serve(struct worker *worker, struct session_io *io, const struct new_conn *
 		if (got && !stopping)
 			worker_check_work(worker, before, session.watch.fd, waited);
 		stats_publish(worker->slot, &worker->local_stats);
-		worker_beat(worker, now);
+		worker_heartbeat(worker, now);
 		if (session.conn.draining && hand_over_drained(worker, io, &session, now))
 			return;
 		if (want & CONN_LINGER)

@@ -77,7 +77,7 @@ static bool slot_is_free(const struct spawner *spawner, unsigned number)
 
 /* Reserve a slot for the next connection if one is free: the lowest one, so that no more memory is used than
  * needed. */
-static void slot_set_aside(struct spawner *spawner)
+static void slot_reserve(struct spawner *spawner)
 {
 	struct worker *worker = spawner->worker;
 	struct stats_slot *slot;
@@ -253,14 +253,14 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 	lost = atomic_load(&slot->live) > 0;
 	check_counters(spawner, &spawner->children[number], slot);
 	stats_slot_free(slot);
-	if (!worker_ended_well(status))
+	if (!worker_exit_is_clean(status))
 		stats_add(worker->slot, STAT_ENDED_ERROR, lost);
-	worker_tell_lost(pid, status, lost);
+	worker_log_end(pid, status, lost);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER) {
 		admission_enqueue(&worker->admission, &spawner->children[number].peer);
 	} else {
 		admission_leave(&worker->admission, &spawner->children[number].peer);
-		admission_give_place(&worker->admission);
+		admission_slot_release(&worker->admission);
 	}
 	spawner->children[number].pid = 0;
 	spawner->running--;
@@ -303,24 +303,24 @@ static void start_pending(struct spawner *spawner)
 
 /* Check for a free slot. Where `workers` is derived from max-connections, this check, not accept_take_slot(),
  * finds the limit. */
-static void look_whether_full(struct spawner *spawner)
+static void update_full(struct spawner *spawner)
 {
 	const struct worker *worker = spawner->worker;
 	bool full;
 
-	slot_set_aside(spawner);
+	slot_reserve(spawner);
 	full = spawner->slot < 0;
 	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
 		accept_limit_reached(&spawner->acceptor.accept);
 	spawner->full = full;
 }
 
-static int spawner_turn(struct spawner *spawner)
+static int spawner_iterate(struct spawner *spawner)
 {
 	struct acceptor *acceptor = &spawner->acceptor;
 	int r;
 
-	look_whether_full(spawner);
+	update_full(spawner);
 	acceptor_set_busy(acceptor, spawner->pending || spawner->full);
 	r = acceptor_wait(acceptor, &spawner->new_conn);
 	if (r < 0)
@@ -344,8 +344,8 @@ static void spawner_finish(struct spawner *spawner)
 	while (spawner->running > 0) {
 		int64_t now = clock_coarse_usec();
 
-		(void) poll(&ended, 1, clock_poll_timeout(worker->next_beat, now));
-		worker_beat(worker, clock_coarse_usec());
+		(void) poll(&ended, 1, clock_poll_timeout(worker->next_heartbeat, now));
+		worker_heartbeat(worker, clock_coarse_usec());
 		spawner->collect(spawner);
 	}
 }
@@ -360,7 +360,7 @@ static int spawner_run(struct spawner *spawner)
 	if (r == 0)
 		worker_ready(spawner->worker);
 	while (r == 0 && !spawner->acceptor.stopping)
-		r = spawner_turn(spawner);
+		r = spawner_iterate(spawner);
 	acceptor_close(&spawner->acceptor);
 	spawner_finish(spawner);
 	close(spawner->ended);

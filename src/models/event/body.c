@@ -178,12 +178,12 @@ void body_iteration_end(struct body *body)
 	}
 	accept_iteration_end(&body->accept);
 	stats_publish(body->worker->slot, &body->worker->local_stats);
-	worker_beat(body->worker, body->now);
+	worker_heartbeat(body->worker, body->now);
 }
 
 int64_t body_deadline(const struct body *body)
 {
-	int64_t deadline = clock_earlier(body->accept.retry_at, body->worker->next_beat);
+	int64_t deadline = clock_earlier(body->accept.retry_at, body->worker->next_heartbeat);
 
 	if (body->stop_seen && !body->stopping)
 		return clock_earlier(deadline, body->now + DRAIN_TICK);

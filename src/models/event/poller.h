@@ -44,8 +44,8 @@ struct watch_event {
 struct poller; /* private to the back-end */
 
 struct poller_ops {
-	/* Prepare for at most `most` descriptors at a time. Returns 0 or -errno. */
-	int (*open)(struct poller **poller, size_t most);
+	/* Prepare for at most `max_watches` descriptors at a time. Returns 0 or -errno. */
+	int (*open)(struct poller **poller, size_t max_watches);
 	void (*close)(struct poller *poller);
 	/* Start to watch `watch->fd` for `watch->interest`. `exclusive`: wake one of the workers that watch
 	 * it, where the back-end supports that (epoll(7)). Returns 0 or -errno; -EMFILE: this back-end cannot
@@ -56,9 +56,9 @@ struct poller_ops {
 	/* Stop to watch, before the descriptor is closed. `closing`: this process closes it at once, so the
 	 * kernel removes it by itself unless it is `shared_ofd`. */
 	void (*remove)(struct poller *poller, struct watch *watch, bool closing);
-	/* Wait up to `timeout` ms (-1: no limit). Stores at most `most` events. Returns their number, or
+	/* Wait up to `timeout` ms (-1: no limit). Stores at most `max_events` events. Returns their number, or
 	 * -errno. */
-	int (*wait)(struct poller *poller, struct watch_event *events, int most, int timeout);
+	int (*wait)(struct poller *poller, struct watch_event *events, int max_events, int timeout);
 };
 
 extern const struct poller_ops poller_select, poller_poll, poller_epoll;

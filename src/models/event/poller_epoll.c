@@ -16,11 +16,11 @@ struct poller {
 	struct epoll_event batch[BATCH];
 };
 
-static int poller_epoll_open(struct poller **poller, size_t most)
+static int poller_epoll_open(struct poller **poller, size_t max_watches)
 {
 	struct poller *self = calloc(1, sizeof *self);
 
-	(void) most;
+	(void) max_watches;
 	if (!self)
 		return -ENOMEM;
 	self->fd = epoll_create1(EPOLL_CLOEXEC);
@@ -70,9 +70,9 @@ static void poller_epoll_remove(struct poller *self, struct watch *watch, bool c
 		(void) control(self, EPOLL_CTL_DEL, watch, 0);
 }
 
-static int poller_epoll_wait(struct poller *self, struct watch_event *events, int most, int timeout)
+static int poller_epoll_wait(struct poller *self, struct watch_event *events, int max_events, int timeout)
 {
-	int n = epoll_wait(self->fd, self->batch, most < BATCH ? most : BATCH, timeout);
+	int n = epoll_wait(self->fd, self->batch, max_events < BATCH ? max_events : BATCH, timeout);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;

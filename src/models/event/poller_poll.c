@@ -26,9 +26,9 @@ static void poller_poll_close(struct poller *self)
 	free(self);
 }
 
-static int poller_poll_open(struct poller **poller, size_t most)
+static int poller_poll_open(struct poller **poller, size_t max_watches)
 {
-	(void) most; /* only a hint */
+	(void) max_watches; /* only a hint */
 	*poller = calloc(1, sizeof **poller);
 	return *poller ? 0 : -ENOMEM;
 }
@@ -78,11 +78,11 @@ static void poller_poll_remove(struct poller *self, struct watch *watch, bool cl
 	self->watches[slot]->slot = (uint32_t) slot;
 }
 
-static int report(struct poller *self, struct watch_event *events, int most)
+static int report(struct poller *self, struct watch_event *events, int max_events)
 {
 	int n = 0;
 
-	for (; self->left > 0 && self->next < self->count && n < most; self->next++) {
+	for (; self->left > 0 && self->next < self->count && n < max_events; self->next++) {
 		short got = self->fds[self->next].revents;
 
 		if (got == 0)
@@ -97,12 +97,12 @@ static int report(struct poller *self, struct watch_event *events, int most)
 	return n;
 }
 
-static int poller_poll_wait(struct poller *self, struct watch_event *events, int most, int timeout)
+static int poller_poll_wait(struct poller *self, struct watch_event *events, int max_events, int timeout)
 {
-	/* report events beyond `most` of the last poll(2) before the next one; events of entries that a
+	/* report events beyond `max_events` of the last poll(2) before the next one; events of entries that a
 	 * removal moved in between are found again, because poll(2) is level-triggered */
 	if (self->left > 0 && self->next < self->count) {
-		int n = report(self, events, most);
+		int n = report(self, events, max_events);
 
 		if (n > 0)
 			return n;
@@ -113,7 +113,7 @@ static int poller_poll_wait(struct poller *self, struct watch_event *events, int
 		self->left = 0;
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	}
-	return report(self, events, most);
+	return report(self, events, max_events);
 }
 
 const struct poller_ops poller_poll = {

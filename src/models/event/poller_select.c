@@ -17,11 +17,11 @@ struct poller {
 	int left;    /* number of bits not reported yet */
 };
 
-static int poller_select_open(struct poller **poller, size_t most)
+static int poller_select_open(struct poller **poller, size_t max_watches)
 {
 	struct poller *self = calloc(1, sizeof *self);
 
-	(void) most; /* add() refuses descriptors that do not fit */
+	(void) max_watches; /* add() refuses descriptors that do not fit */
 	if (!self)
 		return -ENOMEM;
 	FD_ZERO(&self->read);
@@ -72,11 +72,11 @@ static void poller_select_remove(struct poller *self, struct watch *watch, bool 
 		self->highest--;
 }
 
-static int report(struct poller *self, struct watch_event *events, int most)
+static int report(struct poller *self, struct watch_event *events, int max_events)
 {
 	int n = 0;
 
-	for (; self->left > 0 && self->next < self->highest && n < most; self->next++) {
+	for (; self->left > 0 && self->next < self->highest && n < max_events; self->next++) {
 		bool readable = FD_ISSET(self->next, &self->got_read), writable = FD_ISSET(self->next, &self->got_write);
 
 		if (!readable && !writable)
@@ -87,12 +87,12 @@ static int report(struct poller *self, struct watch_event *events, int most)
 	return n;
 }
 
-static int poller_select_wait(struct poller *self, struct watch_event *events, int most, int timeout)
+static int poller_select_wait(struct poller *self, struct watch_event *events, int max_events, int timeout)
 {
 	struct timeval limit = { .tv_sec = timeout / 1000, .tv_usec = timeout % 1000 * 1000 };
 
 	if (self->left > 0 && self->next < self->highest) {
-		int n = report(self, events, most);
+		int n = report(self, events, max_events);
 
 		if (n > 0)
 			return n;
@@ -105,7 +105,7 @@ static int poller_select_wait(struct poller *self, struct watch_event *events, i
 		self->left = 0;
 		return clock_may_wait_again(errno) ? 0 : -errno;
 	}
-	return report(self, events, most);
+	return report(self, events, max_events);
 }
 
 const struct poller_ops poller_select = {

@@ -33,7 +33,7 @@
 #define DAMAGED_INTERVAL (10 * USEC_PER_SEC)
 
 /* Interval, in ms, at which a worker that waits for space in the queue checks its stop request. */
-#define ORDERS_TICK 50
+#define STOP_CHECK_MSEC 50
 
 int handover_pair(int *inbox, int *outbox)
 {
@@ -106,13 +106,13 @@ static bool may_wait(struct worker *worker)
 {
 	int64_t now = clock_usec();
 
-	worker_beat(worker, now);
+	worker_heartbeat(worker, now);
 	return worker_stop_requested(worker) != STOP_DRAIN && now < atomic_load(&worker->stop_request->hand_until);
 }
 
-static int send_when_room(struct worker *worker, const struct session *session)
+static int send_when_writable(struct worker *worker, const struct session *session)
 {
-	struct pollfd room = { .fd = worker->outbox_fd, .events = POLLOUT };
+	struct pollfd queue = { .fd = worker->outbox_fd, .events = POLLOUT };
 
 	while (worker->outbox_fd >= 0 && worker_stop_requested(worker) != STOP_DRAIN) {
 		int r = handover_send(worker->outbox_fd, session);
@@ -123,7 +123,7 @@ static int send_when_room(struct worker *worker, const struct session *session)
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);
 		else
-			poll(&room, 1, ORDERS_TICK);
+			poll(&queue, 1, STOP_CHECK_MSEC);
 	}
 	return -ECANCELED;
 }
@@ -134,9 +134,9 @@ static int send_counted(struct worker *worker, const struct admission *admission
 	int r;
 
 	admission_enqueue(admission, &session->peer);
-	r = send_when_room(worker, session);
+	r = send_when_writable(worker, session);
 	if (r < 0)
-		admission_take_back(admission, &session->peer);
+		admission_enqueue_undo(admission, &session->peer);
 	return r;
 }
 
@@ -317,11 +317,11 @@ unsigned handover_waiting(int inbox)
 /* --- backlogs -------------------------------------------------------------------------- */
 
 /* Whether the queue has space, now or within the time that the stop request allows. */
-static bool has_room(struct worker *sender)
+static bool has_space(struct worker *sender)
 {
-	struct pollfd room = { .fd = sender->outbox_fd, .events = POLLOUT };
+	struct pollfd queue = { .fd = sender->outbox_fd, .events = POLLOUT };
 
-	while (poll(&room, 1, ORDERS_TICK) != 1)
+	while (poll(&queue, 1, STOP_CHECK_MSEC) != 1)
 		if (!may_wait(sender))
 			return false;
 	return true;
@@ -337,7 +337,7 @@ static void enqueue(struct worker *sender, const struct admission *admission, in
 	if (send_counted(sender, admission, session) == 0)
 		return;
 	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
-	admission_give_place(admission);
+	admission_slot_release(admission);
 }
 
 void handover_backlog(const struct listener *listener, struct worker *sender)
@@ -352,21 +352,21 @@ void handover_backlog(const struct listener *listener, struct worker *sender)
 	admission.max_per_source = 0;
 	/* at most the maximum length of a backlog, so that clients that go on connecting do not block the
 	 * caller */
-	for (unsigned i = 0; i <= BACKLOG_MAX && has_room(sender); i++) {
+	for (unsigned i = 0; i <= BACKLOG_MAX && has_space(sender); i++) {
 		struct session session = { .watch = { .fd = -1 } };
 
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0)
 			return;
-		admission_force_place(&admission);
+		admission_slot_force(&admission);
 		peer_from_addr(&session.peer, &addr);
 		verdict = admission_admit(&admission, &session.peer);
 		if (verdict == ADMISSION_OK) {
 			enqueue(sender, &admission, fd, &session);
 		} else {
 			session_refused(sender, fd, &session.peer, verdict);
-			admission_give_place(&admission);
+			admission_slot_release(&admission);
 		}
 		close(fd);
 	}

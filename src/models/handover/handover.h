@@ -54,7 +54,7 @@ unsigned handover_waiting(int inbox);
 
 /* Before a listener is closed: accept the connections in its backlog and send them to the queue, waiting for
  * space as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender` only conf,
- * slot, admission, outbox_fd, stop_request, log_limits and next_beat are used. Supervisor. */
+ * slot, admission, outbox_fd, stop_request, log_limits and next_heartbeat are used. Supervisor. */
 void handover_backlog(const struct listener *listener, struct worker *sender);
 
 /* Make the queue: messages sent to `*outbox` arrive at `*inbox`. Both are non-blocking and close-on-exec; the

@@ -53,7 +53,7 @@ void uring_admit_deferred(struct uring *uring)
 
 	while (n < uring->deferred_count) {
 		if (uring->body.stopping)
-			admission_force_place(&uring->body.worker->admission);
+			admission_slot_force(&uring->body.worker->admission);
 		else if (n == ADMIT_MAX || accept->waiting || !accept_take_slot(accept))
 			break;
 		admit(uring, uring->deferred[n++]);
@@ -92,7 +92,7 @@ static bool may_multishot(const struct uring *uring)
 	uint64_t spare = fault_number("ECHOD_FAULT_URING_SPARE", 2 * (uint64_t) worker->conf->backlog * worker->listener_count);
 
 	return worker->workers == 1 &&
-	       admission_places_taken(worker->admission.shared) + spare < worker->admission.max_connections;
+	       admission_slots_taken(worker->admission.shared) + spare < worker->admission.max_connections;
 }
 
 static void listener_arm(struct uring *uring, struct uring_listener *listener)
@@ -200,15 +200,15 @@ void uring_accept_update(struct uring *uring)
 	}
 }
 
-static int join(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
+static int register_watch(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
 	return ring_register(&uring->ring, watch);
 }
 
-static int join_polled(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
+static int register_polled(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
-	int r = join(uring, watch, fd, kind);
+	int r = register_watch(uring, watch, fd, kind);
 
 	if (r == 0)
 		ring_poll(&uring->ring, watch);
@@ -225,15 +225,15 @@ int uring_accept_open(struct uring *uring)
 		return -ENOMEM;
 	for (size_t i = 0; r == 0 && i < worker->listener_count; i++)
 		if (worker->listeners[i].kind == LISTENER_STREAM)
-			r = join(uring, &uring->listeners[i].watch, worker->listeners[i].fd, WATCH_LISTENER);
+			r = register_watch(uring, &uring->listeners[i].watch, worker->listeners[i].fd, WATCH_LISTENER);
 	if (r == 0)
-		r = join(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
+		r = register_watch(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
 	if (r == 0)
-		r = join(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
+		r = register_watch(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
 	if (r == 0 && worker->token)
-		r = join_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
+		r = register_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
 	else if (r == 0)
-		r = join_polled(uring, &uring->wakeup, worker->wakeup_fd, WATCH_WAKEUP);
+		r = register_polled(uring, &uring->wakeup, worker->wakeup_fd, WATCH_WAKEUP);
 	return r;
 }
 

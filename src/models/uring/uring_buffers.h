@@ -20,8 +20,8 @@ struct buffer_note {
 };
 
 struct buffers {
-	struct io_uring_buf_ring *shelf; /* ring of free buffers, read by the kernel */
-	size_t shelf_size;
+	struct io_uring_buf_ring *ring;  /* ring of free buffers, read by the kernel */
+	size_t ring_size;
 	uint8_t *start;
 	size_t size, stride;             /* bytes of a buffer; distance between two buffers */
 	unsigned count;                  /* a power of two; 0: the group does not exist */

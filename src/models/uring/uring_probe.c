@@ -26,7 +26,7 @@ static int sysctl_disabled(void)
 	return value;
 }
 
-static void explain_permission(char *text, size_t size)
+static void describe_permission(char *text, size_t size)
 {
 	int disabled = sysctl_disabled();
 
@@ -40,14 +40,14 @@ static void explain_permission(char *text, size_t size)
 		                     "(SystemCallFilter=@aio in a unit, the seccomp profile of a container)");
 }
 
-static void explain(int error, char *text, size_t size)
+static void describe_error(int error, char *text, size_t size)
 {
 	struct utsname host;
 
 	switch (error) {
 	case EPERM:
 	case EACCES:
-		explain_permission(text, size);
+		describe_permission(text, size);
 		break;
 	case ENOSYS:
 		snprintf(text, size, "io_uring_setup(2) is missing, from the kernel (CONFIG_IO_URING) or by a seccomp filter; "
@@ -67,7 +67,7 @@ static void explain(int error, char *text, size_t size)
 	}
 }
 
-static bool knows_operations(struct io_uring *io)
+static bool has_operations(struct io_uring *io)
 {
 	static const int needed[] = {
 		IORING_OP_ACCEPT, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
@@ -87,11 +87,11 @@ const char *uring_probe(char *text, size_t size)
 	int r = ring_open(&ring, 1);
 
 	/* buffer rings exist since the same version as multishot accept, which cannot be probed */
-	if (r == 0 && !knows_operations(&ring.io))
+	if (r == 0 && !has_operations(&ring.io))
 		r = -EINVAL;
 	ring_close(&ring);
 	if (r == 0)
 		return NULL;
-	explain(-r, text, size);
+	describe_error(-r, text, size);
 	return text;
 }

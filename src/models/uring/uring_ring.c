@@ -205,7 +205,7 @@ static struct io_uring_sqe *sqe_take(struct ring *ring, uint64_t data)
 	while (!sqe && queue_flush(ring))
 		sqe = io_uring_get_sqe(&ring->io);
 	if (!sqe)
-		sqe = &ring->nowhere;
+		sqe = &ring->dummy;
 	ring->in_flight++;
 	io_uring_sqe_set_data64(sqe, data);
 	return sqe;

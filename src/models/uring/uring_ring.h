@@ -72,7 +72,7 @@ struct slot {
 
 struct ring {
 	struct io_uring io;
-	struct io_uring_sqe nowhere;     /* dummy entry for operations after the ring has failed */
+	struct io_uring_sqe dummy;     /* dummy entry for operations after the ring has failed */
 	int failed;                      /* -errno of a submission that cannot be repeated */
 	unsigned in_flight;              /* number of operations, including cancellations, that have not
 	                                  * completed finally */

@@ -151,7 +151,7 @@ void uring_session_forget(struct uring *uring, struct session *session)
 static void copy_pending(struct uring *uring, struct session *session, size_t limit)
 {
 	const uint8_t *data = session->conn.data;
-	int r = conn_keep(&session->conn);
+	int r = conn_own_data(&session->conn);
 
 	buffer_return(uring, session, data);
 	if (r == 0)
