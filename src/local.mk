@@ -7,6 +7,8 @@ libechod_a_SOURCES = \
 	src/base/clock.c \
 	src/base/clock.h \
 	src/base/compat.h \
+	src/base/decimal.c \
+	src/base/decimal.h \
 	src/base/escape.c \
 	src/base/escape.h \
 	src/base/event.h \
@@ -21,8 +23,6 @@ libechod_a_SOURCES = \
 	src/base/log_budget.h \
 	src/base/memfile.c \
 	src/base/memfile.h \
-	src/base/names.c \
-	src/base/names.h \
 	src/base/notify.c \
 	src/base/notify.h \
 	src/base/pool.c \
@@ -37,6 +37,8 @@ libechod_a_SOURCES = \
 	src/base/sandbox.h \
 	src/base/siphash.c \
 	src/base/siphash.h \
+	src/base/suggest.c \
+	src/base/suggest.h \
 	src/base/timeout.c \
 	src/base/timeout.h \
 	src/net/addr.c \
@@ -53,17 +55,20 @@ libechod_a_SOURCES = \
 	src/net/sockopt.h \
 	src/conf/conf.c \
 	src/conf/conf.h \
-	src/conf/dump.c \
-	src/conf/errors.c \
-	src/conf/errors.h \
-	src/conf/mistakes.c \
-	src/conf/mistakes.h \
+	src/conf/diag.c \
+	src/conf/diag.h \
+	src/conf/keys.h \
+	src/conf/listen.c \
+	src/conf/diag.h \
 	src/conf/options.c \
 	src/conf/options.h \
-	src/conf/scan.c \
-	src/conf/scan.h \
+	src/conf/reader.h \
 	src/conf/schema.c \
 	src/conf/schema.h \
+	src/conf/syntax.c \
+	src/conf/syntax.h \
+	src/conf/value.c \
+	src/conf/value.h \
 	src/echo/conn.c \
 	src/echo/conn.h \
 	src/echo/dgram.c \

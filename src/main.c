@@ -31,10 +31,10 @@ static void open_missing_standard_streams(void)
 			_exit(EX_OSERR);
 }
 
-static void print_errors(const struct conf_errors *errors)
+static void print_errors(const struct diagnostics *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
-		fprintf(stderr, "%s\n", errors->lines[i]);
+		fprintf(stderr, "%s\n", errors->items[i].text);
 }
 
 static void print_version(void)
@@ -46,7 +46,7 @@ static void print_version(void)
 
 /* Report errors that occur before the log is open: to the journal, with message id and priority, where
  * standard error is connected to it; to standard error otherwise. */
-static void log_errors(const struct conf_errors *errors, int priority, enum event event)
+static void log_errors(const struct diagnostics *errors, int priority, enum event event)
 {
 	if (!log_stderr_is_journal()) {
 		print_errors(errors);
@@ -54,7 +54,7 @@ static void log_errors(const struct conf_errors *errors, int priority, enum even
 	}
 	log_open(LOG_SINK_JOURNAL, LOG_INFO);
 	for (size_t i = 0; i < errors->count; i++)
-		log_event(priority, event, "%s", errors->lines[i]);
+		log_event(priority, event, "%s", errors->items[i].text);
 }
 
 /* Parse the command line. Errors go where log_errors() sends them. */
@@ -75,10 +75,10 @@ static int parse(struct options *options, int argc, char *argv[])
 }
 
 /* Whether every error comes from an option of the command line. */
-static bool only_option_errors(const struct conf_errors *errors)
+static bool only_option_errors(const struct diagnostics *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
-		if (strncmp(errors->lines[i], "command line", strlen("command line")) != 0)
+		if (strncmp(errors->items[i].text, "command line", strlen("command line")) != 0)
 			return false;
 	return true;
 }
@@ -86,21 +86,21 @@ static bool only_option_errors(const struct conf_errors *errors)
 /* Read and check the configuration. Returns 0, or the exit status after reporting the errors. */
 static int read_conf(struct conf **conf, const struct options *options)
 {
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
 	if (r < 0) {
 		log_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
 		status = r != -EINVAL ? EX_NOINPUT : only_option_errors(&errors) ? EX_USAGE : EX_CONFIG;
 	}
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 	return status;
 }
 
 static int run_daemon(struct conf *conf, struct options *options)
 {
 	static char path[PATH_MAX];
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	int passed[PASSED_MAX], r;
 	struct fdstore store;
 
@@ -113,15 +113,15 @@ static int run_daemon(struct conf *conf, struct options *options)
 	 * (select(2)) */
 	daemonize_close_others(passed, fdstore_descriptors(&store, passed, PASSED_MAX));
 	log_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 	if (r == 0 && !options->foreground)
 		r = daemonize();
 	if (r < 0) {
 		int status = r == -ENOTSOCK ? EX_UNAVAILABLE : EX_OSERR;
 
-		conf_errors_add(&errors, "echod: cannot start: %s", strerror(-r));
+		diag_add(&errors, "echod: cannot start: %s", strerror(-r));
 		log_errors(&errors, LOG_ERR, EVENT_START_FAILED);
-		conf_errors_clear(&errors);
+		diag_clear(&errors);
 		daemonize_report(status);
 		conf_free(conf);
 		return status;

@@ -15,10 +15,11 @@ unit_tests = \
 	tests/unit/test_conf \
 	tests/unit/test_conn \
 	tests/unit/test_datagram \
+	tests/unit/test_decimal \
 	tests/unit/test_dgram \
 	tests/unit/test_preserve \
 	tests/unit/test_model \
-	tests/unit/test_names \
+	tests/unit/test_suggest \
 	tests/unit/test_cidr \
 	tests/unit/test_options \
 	tests/unit/test_processors \

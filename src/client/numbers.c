@@ -11,30 +11,17 @@
 #include <string.h>
 #include <strings.h>
 
-/* Parse the digits at `*text` and advance it past them. */
-static int parse_digits(const char **text, uint64_t *value)
-{
-	char *end;
-
-	if (!isdigit((unsigned char) **text))
-		return -EINVAL;
-	errno = 0;
-	*value = strtoull(*text, &end, 10);
-	if (errno != 0)
-		return -ERANGE;
-	*text = end;
-	return 0;
-}
+#include "base/decimal.h"
 
 int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value)
 {
 	uint64_t given;
-	int r = parse_digits(&text, &given);
+	int r = decimal_prefix(&text, &given);
 
-	if (r < 0)
-		return r;
 	if (*text != '\0')
 		return -EINVAL;
+	if (r < 0)
+		return r;
 	if (given < min || given > max)
 		return -ERANGE;
 	*value = given;
@@ -46,7 +33,7 @@ int number_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *va
 	static const char units[] = "KMG";
 	uint64_t given;
 	unsigned shift = 0;
-	int r = parse_digits(&text, &given);
+	int r = decimal_prefix(&text, &given);
 
 	if (r < 0)
 		return r;

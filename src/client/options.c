@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/names.h"
+#include "base/suggest.h"
 #include "client/nsec.h"
 #include "client/numbers.h"
 
@@ -187,8 +187,8 @@ static int name_parse(const char *given, const char *const names[], char *expect
 	for (int i = 0; names[i]; i++)
 		if (strcmp(given, names[i]) == 0)
 			return i;
-	near = names_nearest(given, names);
-	snprintf(expected, size, "one of %s%s%s%s", names_join(list, sizeof list, names),
+	near = suggest_nearest(given, names);
+	snprintf(expected, size, "one of %s%s%s%s", suggest_join(list, sizeof list, names),
 		 near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	return -EINVAL;
 }
@@ -417,7 +417,7 @@ static void error_invalid_option(int result, const char *argument)
 
 	for (size_t i = 0; i < OPTION_COUNT; i++)
 		names[i] = option_rows[i].name;
-	near = strncmp(argument, "--", 2) == 0 ? names_nearest(argument + 2, names) : NULL;
+	near = strncmp(argument, "--", 2) == 0 ? suggest_nearest(argument + 2, names) : NULL;
 	if (row)
 		client_error(OUTCOME_USAGE, "%s: it takes %s value", option_text(row),
 			     result == ':' ? "a" : "no");

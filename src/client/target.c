@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/decimal.h"
 #include "client/interrupt.h"
 #include "client/nsec.h"
 
@@ -41,13 +42,9 @@ static int why_set(char *why, int error, const char *format, ...)
 /* A number from 1 to 65535 without leading zeros, or 0. */
 static uint16_t port_number(const char *text)
 {
-	size_t length = strspn(text, "0123456789");
-	long value;
+	uint64_t port;
 
-	if (length == 0 || length > 5 || text[length] != '\0' || text[0] == '0')
-		return 0;
-	value = strtol(text, NULL, 10);
-	return value <= 65535 ? (uint16_t) value : 0;
+	return decimal_parse(text, 65535, &port) == 0 ? (uint16_t) port : 0;
 }
 
 static int target_set(struct target *target, const struct addr *addrs, size_t count, char *name, char *why)

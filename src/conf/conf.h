@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* conf.h - the configuration: what echod.conf and the command line say, checked
+/* conf.h - the configuration: echod.conf and the command line, checked
  *
- * A struct conf is complete and valid from the moment conf_read() hands it out and never
- * changes afterwards; a reload reads a new one. It is read by any thread and any process
- * forked later, and freed by whoever received it, with conf_free(), once nobody uses it.
+ * A struct conf is complete and valid when conf_read() returns it, and never changes; a reload reads a new one. Any thread and
+ * any process forked later may read it. The caller of conf_read() frees it with conf_free(), when no thread uses it any more.
  * Units are in the names or beside the fields.
  */
 #ifndef ECHOD_CONF_CONF_H
@@ -15,40 +14,16 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "conf/errors.h"
+#include "conf/diag.h"
+#include "conf/keys.h"
 #include "net/addr.h"
 #include "net/cidr.h"
 
-/* Every key of echod.conf(5), in the order in which the manual and `echod -T` list them. */
+/* CONF_MODEL and so on: every key of echod.conf(5), in the order of the table. */
 enum conf_key {
-	CONF_MODEL,
-	CONF_WORKERS,
-	CONF_PORT,
-	CONF_LISTEN,
-	CONF_FREEBIND,
-	CONF_PROTOCOLS,
-	CONF_BACKLOG,
-	CONF_MAX_CONNECTIONS,
-	CONF_MAX_PER_SOURCE,
-	CONF_IDLE_TIMEOUT,
-	CONF_TCP_KEEPALIVE,
-	CONF_DRAIN_TIMEOUT,
-	CONF_BUFFER_SIZE,
-	CONF_SOCKET_BUFFER,
-	CONF_ALLOW,
-	CONF_DENY,
-	CONF_USER,
-	CONF_GROUP,
-	CONF_PIDFILE,
-	CONF_LOG_TARGET,
-	CONF_LOG_LEVEL,
-	CONF_LOG_CONNECTIONS,
-	CONF_STATS_INTERVAL,
-	CONF_KEEP_CONNECTIONS,
-	CONF_REFLECT_DSCP,
-	CONF_UDP_RATE,
-	CONF_UDP_TRUSTED,
-	CONF_METRICS_FILE,
+#define X(key, ...) CONF_##key,
+	CONF_KEY_TABLE(X)
+#undef X
 	CONF_KEYS
 };
 
@@ -69,23 +44,23 @@ struct conf_origin {
 /* The order is that of the names `log-target` takes. */
 enum conf_log_target { CONF_LOG_AUTO, CONF_LOG_JOURNAL, CONF_LOG_SYSLOG, CONF_LOG_STDERR };
 
-/* One entry of `listen`. "*" stands for every address of the host: `wildcard` is set and
- * only the port of `addr` (an IPv6 wildcard address) means something. */
+/* One entry of `listen`. For "*", every address of the host, `wildcard` is set and `addr` is the IPv6 wildcard address with the
+ * port. */
 struct conf_listen {
 	bool wildcard;
 	struct addr addr; /* port filled in, from `port` where the entry named none */
 	char interface[IF_NAMESIZE]; /* after "%", if it does not exist and so has no number for `addr`; "" otherwise */
 };
 
-/* A list of strings as the file gave them. */
+/* A list of strings of the file. */
 struct conf_strings {
 	char **items;
 	size_t count;
 };
 
 struct conf {
-	char *path;   /* the file this was read from, for messages */
-	char *model;  /* a name of the table given to conf_read() */
+	char *path;  /* of the file, for messages */
+	char *model; /* one of the names given to conf_read() */
 	unsigned workers;
 	uint16_t port;
 	struct conf_listen *listen;
@@ -112,12 +87,11 @@ struct conf {
 	struct cidr_set udp_trusted;
 	char *metrics_file;
 
-	/* the lists as they were written, for conf_dump() */
-	struct conf_strings listen_text, allow_text, deny_text, udp_trusted_text;
+	struct conf_strings text[CONF_KEYS]; /* of lists: the strings of the file, for conf_dump() */
 	struct conf_origin origin[CONF_KEYS];
 };
 
-/* Values of the command line, which win over the file, also at every reload. */
+/* Values of the command line. They replace those of the file, at every reload too. */
 struct conf_overrides {
 	const char *model;     /* NULL: not given */
 	const char *log_level; /* NULL: not given */
@@ -126,42 +100,43 @@ struct conf_overrides {
 };
 #define CONF_OVERRIDES_NONE { .workers = -1, .port = -1 }
 
-/* What conf/ cannot know: whether a configuration that is sound in itself is an impossible combination. Adds the
- * mistakes, with conf_blame(), and returns 0 or -EINVAL. */
-typedef int conf_check(const struct conf *conf, struct conf_errors *errors);
+/* Check of combinations of settings that conf/ cannot judge by itself, such as the model and its limits. Adds errors with
+ * conf_error_at() and returns 0 or -EINVAL. */
+typedef int conf_check(const struct conf *conf, struct diagnostics *diag);
 
-/* Read and check the file at `path`, apply `overrides` (checked already: options.h), and hand
- * out a new struct conf in `*conf`. `models` is the NULL-terminated list of legal model names; `check`
- * is called, if not NULL, where other mistakes leave it something to judge.
- * Nothing is opened but the file. Main thread only: libconfuse is not reentrant here.
- * Returns 0; -EINVAL for mistakes in the file, all of them added to `errors`; another -errno
- * where the file cannot be opened or read, one line added to `errors`; `*conf` is NULL unless 0. */
+/* Read and check the file at `path`, apply `overrides` (which options_parse() has checked), and return a new struct conf in
+ * `*conf`. `models` is the NULL-terminated list of model names; `check` is called, if not NULL, when the keys that it needs are
+ * valid. No other file is opened. Main thread only: libconfuse keeps state in static variables.
+ * Returns 0; -EINVAL if the file has errors, all of them added to `diag`; or another -errno if the file cannot be read, with
+ * one line added to `diag`. `*conf` is NULL unless 0 is returned. */
 int conf_read(struct conf **conf, const char *path, const struct conf_overrides *overrides,
-              const char *const models[], conf_check *check, struct conf_errors *errors);
+              const char *const models[], conf_check *check, struct diagnostics *diag);
 
-/* The same for the `length` bytes at `text`; `name` stands for the path, in messages and in the
- * struct conf. */
+/* As conf_read(), with the `length` bytes at `text` as the content of a file; `name` is its path in messages and in the struct
+ * conf. */
 int conf_read_text(struct conf **conf, const char *name, const char *text, size_t length,
                    const struct conf_overrides *overrides, const char *const models[], conf_check *check,
-                   struct conf_errors *errors);
+                   struct diagnostics *diag);
 
-/* Add a mistake that concerns `key` of `conf` and that only shows once everything is known
- * (an impossible combination): prefixed with FILE:LINE where the file gave the key, with
- * FILE where it is the default, and with "command line" where an option gave it. */
-void conf_blame(const struct conf *conf, enum conf_key key, struct conf_errors *errors,
-                const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Add an error about the value of `key`, found after the file was read. Its prefix says where the value comes from: FILE:LINE,
+ * FILE for a default, or "command line". */
+void conf_error_at(const struct conf *conf, enum conf_key key, struct diagnostics *diag, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 
-/* Print every key in echod.conf syntax, such that reading it back gives the same output. */
+/* Whether `key` has another value in `new` than in `old`, and only a restart can apply it. */
+bool conf_needs_restart(const struct conf *old, const struct conf *new, enum conf_key key);
+
+/* Print every key in the syntax of echod.conf. Reading the output gives an equal configuration. */
 void conf_dump(const struct conf *conf, FILE *out);
 
-/* The name of a key as the file spells it, "max-connections". */
+/* The name of a key in the file, such as "max-connections". */
 const char *conf_key_name(enum conf_key key);
 
-/* Free all of it; NULL is fine. */
+/* Free the configuration; `conf` may be NULL. */
 void conf_free(struct conf *conf);
 
-/* The legal names of log-target and log-level, NULL-terminated, in order. log-level's first
- * is "err" (LOG_ERR), each next one is one syslog(3) priority less urgent. */
+/* The values of log-target, in the order of enum conf_log_target, and of log-level, in the order of syslog(3) priorities from
+ * LOG_ERR on; NULL-terminated. */
 extern const char *const conf_log_target_names[];
 extern const char *const conf_log_level_names[];
 

@@ -8,8 +8,8 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "base/names.h"
 #include "base/quote.h"
+#include "base/suggest.h"
 #include "conf/schema.h"
 
 #define LIST_MODELS 256 /* has no short form */
@@ -31,7 +31,7 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-enum { LONG_OPTIONS = sizeof(long_options) / sizeof(long_options[0]) };
+enum { LONG_OPTIONS = sizeof long_options / sizeof long_options[0] };
 
 __attribute__((format(printf, 2, 3)))
 static int usage_error(FILE *err, const char *format, ...)
@@ -55,9 +55,9 @@ static const char *option_name(int option)
 	return "";
 }
 
-/* Tell why getopt_long() stopped at `word`: it reports an unknown option, an ambiguous one and a
- * value given to an option that takes none alike, with "?". */
-static int refuse_option(const char *word, FILE *err)
+/* Report why getopt_long(3) returned "?" at `word`: an unknown option, an ambiguous one, or a value for an option that takes
+ * none. */
+static int bad_option(const char *word, FILE *err)
 {
 	const char *names[LONG_OPTIONS] = { NULL }, *nearest;
 	char name[QUOTE_MAX], shown[QUOTE_MAX];
@@ -71,8 +71,8 @@ static int refuse_option(const char *word, FILE *err)
 		return usage_error(err, "--%s takes no value", option_name(optopt));
 	for (int i = 0; long_options[i].name; i++)
 		names[i] = long_options[i].name;
-	snprintf(name, sizeof(name), "%.*s", (int) strcspn(word + 2, "="), word + 2);
-	nearest = names_nearest(name, names);
+	snprintf(name, sizeof name, "%.*s", (int) strcspn(word + 2, "="), word + 2);
+	nearest = suggest_nearest(name, names);
 	return usage_error(err, "unknown or ambiguous option %s%s%s%s", quote_string(shown, word),
 	                   nearest ? "; did you mean \"--" : "", nearest ? nearest : "", nearest ? "\"?" : "");
 }
@@ -132,24 +132,24 @@ static int read_option(struct options *options, int option, const char *word, co
 	case ':':
 		return usage_error(err, "--%s needs a value", option_name(optopt));
 	default:
-		return refuse_option(word, err);
+		return bad_option(word, err);
 	}
 }
 
 int options_parse(struct options *options, int argc, char *argv[], const char *const models[], FILE *err)
 {
 	*options = (struct options) { .path = SYSCONFDIR "/echod.conf", .overrides = CONF_OVERRIDES_NONE };
-	optind = 0; /* glibc: start anew */
+	optind = 0; /* glibc: initialise again */
 	opterr = 0;
 	for (;;) {
-		/* The word an error is about; 0 is what glibc has not turned into 1 yet. */
+		/* for error messages; glibc sets optind to 1 in its first call */
 		const char *word = argv[optind == 0 ? 1 : optind];
 		int option = getopt_long(argc, argv, short_options, long_options, NULL), r;
 
 		if (option == -1)
 			break;
 		if (option == 'V' || option == 'h') {
-			/* As everywhere, these two win over whatever comes after them. */
+			/* as usual, options after these two are not read */
 			options->action = option == 'V' ? OPTIONS_VERSION : OPTIONS_HELP;
 			return 0;
 		}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* options.h - echod's command line
  *
- * Main thread, once, at the start. Prints nothing but a usage error or the help itself.
+ * Main thread, once, at the start. Prints only usage errors and the help.
  */
 #ifndef ECHOD_CONF_OPTIONS_H
 #define ECHOD_CONF_OPTIONS_H
@@ -27,12 +27,12 @@ struct options {
 	struct conf_overrides overrides;
 };
 
-/* Parse `argv`, checking every value against the same ranges as the file's (`models`: legal
- * model names, NULL-terminated). Returns 0, or -EINVAL after a message on `err` that names the
- * option, what is wrong and what would be right; the caller exits with EX_USAGE (64). */
+/* Parse `argv`. Values have the same ranges as in the file; `models` is the NULL-terminated list of model names. Returns 0, or
+ * -EINVAL after a message on `err` that names the option, the error and what would be right; the caller exits with
+ * EX_USAGE (sysexits.h). */
 int options_parse(struct options *options, int argc, char *argv[], const char *const models[], FILE *err);
 
-/* Print what `echod -h` prints; it fits a screen. */
+/* Print the output of `echod -h`, at most 24 lines. */
 void options_help(FILE *out);
 
 #endif

@@ -67,7 +67,7 @@ static bool is_reachable(const struct listener *listener)
 	return listener->addr.sa.sa_family != AF_UNIX || (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
 }
 
-static int collect_listener(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
+static int collect_listener(struct fdstore *store, int fd, const char *name, struct diagnostics *errors)
 {
 	bool stored = is_stored_name(name);
 	struct listener listener;
@@ -77,10 +77,10 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 		r = -ENOENT;
 	if (r < 0) {
 		if (stored && r == -EINVAL)
-			conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is nothing that this version of echod "
+			diag_add(errors, "descriptor %d (%s) kept by the service manager is nothing that this version of echod "
 			                "keeps there: it is closed", fd, name);
 		else
-			conf_errors_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
+			diag_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
 			                "sockets that listen and datagram sockets", fd, name,
 			                r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
@@ -98,7 +98,7 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 }
 
 /* Add a queue of connections, ordered by number. Returns whether `name` is the name of a queue. */
-static bool collect_queue(struct fdstore *store, int fd, const char *name, struct conf_errors *errors)
+static bool collect_queue(struct fdstore *store, int fd, const char *name, struct diagnostics *errors)
 {
 	const char *digits = name + strlen(NAME_QUEUE);
 	struct fdstore_queues *queues = &store->queues;
@@ -108,7 +108,7 @@ static bool collect_queue(struct fdstore *store, int fd, const char *name, struc
 	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) || sscanf(digits, "%9u%c", &number, &end) != 1)
 		return false;
 	if (queues->count == FDSTORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
-		conf_errors_add(errors, "descriptor %d (%s) kept by the service manager is no queue of connections of this version: "
+		diag_add(errors, "descriptor %d (%s) kept by the service manager is no queue of connections of this version: "
 		                "what may be in it is closed", fd, name);
 		close(fd);
 		notify_unstore(name);
@@ -120,7 +120,7 @@ static bool collect_queue(struct fdstore *store, int fd, const char *name, struc
 	return true;
 }
 
-int fdstore_collect(struct fdstore *store, struct conf_errors *errors)
+int fdstore_collect(struct fdstore *store, struct diagnostics *errors)
 {
 	char **names = NULL;
 	int count, r = 0;

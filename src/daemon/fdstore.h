@@ -36,7 +36,7 @@ struct fdstore {
 /* Take over the descriptors that were passed, and remove their environment variables. Must be called before
  * any fork or open. Unusable descriptors are reported in `errors` and closed. Returns 0; -ENOTSOCK where one
  * of them came from a socket unit; or another -errno. */
-int fdstore_collect(struct fdstore *store, struct conf_errors *errors);
+int fdstore_collect(struct fdstore *store, struct diagnostics *errors);
 
 /* Copy the collected descriptors to `fds`, at most `max_count`. Returns their number. */
 unsigned fdstore_descriptors(const struct fdstore *store, int fds[], unsigned max_count);

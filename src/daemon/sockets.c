@@ -17,7 +17,7 @@ struct socket_builder {
 	struct sockets *set, *have;
 	const struct conf *conf;
 	const struct privileges *owner;
-	struct conf_errors *errors;
+	struct diagnostics *errors;
 };
 
 static struct listener *find(const struct sockets *set, const struct addr *addr, enum listener_kind kind)
@@ -102,7 +102,7 @@ static void add_bind_error(const struct socket_builder *builder, enum listener_k
 {
 	char text[ADDR_TEXT_MAX];
 
-	conf_errors_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
+	diag_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
 	                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", bind_error_text(error));
 }
 
@@ -198,7 +198,7 @@ static void sockets_clear(struct sockets *set)
 }
 
 int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
-                 struct conf_errors *errors)
+                 struct diagnostics *errors)
 {
 	struct socket_builder builder = { .set = set, .have = have, .conf = conf, .owner = owner, .errors = errors };
 	int r = 0;

@@ -28,7 +28,7 @@ struct sockets {
  * closing them would reset clients needlessly. Files of unix sockets belong to `owner`. Returns 0, or -errno
  * with a message added to `errors` and opened listeners closed. */
 int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
-                 struct conf_errors *errors);
+                 struct diagnostics *errors);
 
 /* Move the stream listeners of `have` that are not marked `keep` to `retired`, after listener_refuse_new().
  * The caller must close them later with sockets_close(). */

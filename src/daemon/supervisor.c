@@ -198,10 +198,10 @@ static void warn_about_log_target(const struct conf *conf, bool foreground)
 		          conf->path);
 }
 
-static void log_errors(const struct conf_errors *errors, enum event event)
+static void log_errors(const struct diagnostics *errors, enum event event)
 {
 	for (size_t i = 0; i < errors->count; i++)
-		log_event(LOG_ERR, event, "%s", errors->lines[i]);
+		log_event(LOG_ERR, event, "%s", errors->items[i].text);
 }
 
 /* --- start ----------------------------------------------------------------------------- */
@@ -344,7 +344,7 @@ static bool wait_for_address(struct supervisor *supervisor, int r, int64_t until
 }
 
 static int listen_when_there(struct supervisor *supervisor, const struct conf *conf, struct sockets *kept,
-                             struct conf_errors *errors)
+                             struct diagnostics *errors)
 {
 	int64_t until = clock_usec() + ADDRESS_WAIT;
 	bool notified = false;
@@ -355,15 +355,15 @@ static int listen_when_there(struct supervisor *supervisor, const struct conf *c
 		if (r == 0 || !wait_for_address(supervisor, r, until))
 			return r;
 		if (!notified)
-			notify_status("", "Waiting: %s", errors->count > 0 ? errors->lines[0] : strerror(-r));
+			notify_status("", "Waiting: %s", errors->count > 0 ? errors->items[0].text : strerror(-r));
 		notified = true;
-		conf_errors_clear(errors);
+		diag_clear(errors);
 	}
 }
 
 static int open_sockets(struct supervisor *supervisor, const struct conf *conf, struct fdstore *store)
 {
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	int r = 0;
 
 	log_restored(supervisor, store);
@@ -377,13 +377,13 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	if (r < 0 && supervisor->start_cancelled) {
 		/* not a failure: exit status 0 */
 	} else if (r < 0) {
-		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.lines[0] : strerror(-r));
+		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.items[0].text : strerror(-r));
 	} else {
 		retire_unnamed(supervisor, &store->kept, conf);
 		sockets_set_keepalive(&supervisor->sockets, conf->tcp_keepalive);
 		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, false);
 	}
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 	return r;
 }
 
@@ -569,32 +569,29 @@ static void reload_failed(struct supervisor *supervisor, const char *why)
 	refresh(supervisor, true);
 }
 
-/* Log settings that a reload cannot change. */
 static void log_not_applied(const struct conf *old, const struct conf *new)
 {
-	if (strcmp(old->user, new->user) != 0 || strcmp(old->group, new->group) != 0)
-		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: user and group are not applied by a reload; restart to apply them",
-		          new->path);
-	if (strcmp(old->pidfile, new->pidfile) != 0)
-		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: pidfile is not applied by a reload; restart to apply it",
-		          new->path);
+	for (enum conf_key key = 0; key < CONF_KEYS; key++)
+		if (conf_needs_restart(old, new, key))
+			log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: %s is not applied by a reload; restart to apply it",
+			          new->path, conf_key_name(key));
 }
 
-static void reload_rejected(struct supervisor *supervisor, struct conf *conf, struct conf_errors *errors)
+static void reload_rejected(struct supervisor *supervisor, struct conf *conf, struct diagnostics *errors)
 {
 	char why[512];
 
 	log_errors(errors, EVENT_CONFIG_WRONG);
-	snprintf(why, sizeof why, "%s%s", errors->count > 0 ? errors->lines[0] : "out of memory",
+	snprintf(why, sizeof why, "%s%s", errors->count > 0 ? errors->items[0].text : "out of memory",
 	         errors->count > 1 ? " (and more)" : "");
 	reload_failed(supervisor, why);
-	conf_errors_clear(errors);
+	diag_clear(errors);
 	conf_free(conf);
 }
 
 static void reload_begin(struct supervisor *supervisor)
 {
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	struct conf *conf = NULL;
 	int r;
 

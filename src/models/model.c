@@ -218,7 +218,7 @@ void model_limits(struct model_limits *limits, const struct model *model, const 
 }
 
 /* FD_SETSIZE limits all descriptors of the process, those of all loops together. */
-static void check_select(const struct model *model, const struct conf *conf, struct conf_errors *errors)
+static void check_select(const struct model *model, const struct conf *conf, struct diagnostics *errors)
 {
 	unsigned fds = subtract(FD_SETSIZE, FDS_RESERVED + (unsigned) conf->listen_count * 2), max;
 	struct model_limits limits;
@@ -226,28 +226,28 @@ static void check_select(const struct model *model, const struct conf *conf, str
 	loop_limits(&limits, model, conf, fds);
 	max = subtract(fds, limits.workers * (2 * limits.pipes + LOOP_FDS));
 	if (max == 0)
-		conf_blame(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
+		conf_error_at(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
 		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", limits.workers, FD_SETSIZE);
 	else if (conf->max_connections > max)
-		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
+		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
 		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", max, FD_SETSIZE,
 		           conf->max_connections, max);
 }
 
 /* Where the number of workers is derived from max-connections, the maximum of workers is also that of
  * max-connections. */
-static void check_spawn(const struct model *model, const struct conf *conf, struct conf_errors *errors)
+static void check_spawn(const struct model *model, const struct conf *conf, struct diagnostics *errors)
 {
 	const unsigned max = SCOREBOARD_WORKERS_MAX;
 
 	if (conf->workers == 0 && conf->max_connections > max)
-		conf_blame(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %u connections at once, not %u, since each "
+		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %u connections at once, not %u, since each "
 		           "is a worker; set max-connections to %u or less, set workers, or choose epoll or io_uring", model->name,
 		           max, conf->max_connections, max);
 }
 
 /* Larger values would be reduced to the sysctl by the kernel without an error. */
-static void check_socket_buffer(const struct conf *conf, struct conf_errors *errors)
+static void check_socket_buffer(const struct conf *conf, struct diagnostics *errors)
 {
 	static const struct {
 		int option;
@@ -258,12 +258,12 @@ static void check_socket_buffer(const struct conf *conf, struct conf_errors *err
 		unsigned max = sockopt_buffer_max(buffers[i].option);
 
 		if (conf->socket_buffer > max)
-			conf_blame(conf, CONF_SOCKET_BUFFER, errors, "the kernel would cut socket-buffer = %u to %s, which is %u; "
+			conf_error_at(conf, CONF_SOCKET_BUFFER, errors, "the kernel would cut socket-buffer = %u to %s, which is %u; "
 			           "set it to %u or less, or raise the sysctl", conf->socket_buffer, buffers[i].sysctl, max, max);
 	}
 }
 
-int model_check(const struct conf *conf, struct conf_errors *errors)
+int model_check(const struct conf *conf, struct diagnostics *errors)
 {
 	const struct model *model = model_find(conf->model);
 	size_t before = errors->count;
@@ -272,12 +272,12 @@ int model_check(const struct conf *conf, struct conf_errors *errors)
 
 	why = model->probe ? model->probe(text, sizeof text) : NULL;
 	if (why)
-		conf_blame(conf, CONF_MODEL, errors, "model \"%s\" cannot run here: %s, or choose another model", model->name, why);
+		conf_error_at(conf, CONF_MODEL, errors, "model \"%s\" cannot run here: %s, or choose another model", model->name, why);
 	if (model->workers_max > 0 && conf->workers > model->workers_max)
-		conf_blame(conf, CONF_WORKERS, errors, "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose "
+		conf_error_at(conf, CONF_WORKERS, errors, "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose "
 		           "prefork or prethread", model->name, model->workers_max, conf->workers, model->workers_max);
 	if (conf->workers > SCOREBOARD_WORKERS_MAX)
-		conf_blame(conf, CONF_WORKERS, errors, "there can be %u workers where addresses have 32 bits, not %u; set workers to "
+		conf_error_at(conf, CONF_WORKERS, errors, "there can be %u workers where addresses have 32 bits, not %u; set workers to "
 		           "%u or less", (unsigned) SCOREBOARD_WORKERS_MAX, conf->workers, (unsigned) SCOREBOARD_WORKERS_MAX);
 	if (model->poller == &poller_select)
 		check_select(model, conf, errors);

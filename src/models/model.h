@@ -65,7 +65,7 @@ unsigned model_descriptors(void);
 
 /* Whether the model can run here with this configuration. Adds every reason why not to `errors`. Returns 0 or
  * -EINVAL. */
-int model_check(const struct conf *conf, struct conf_errors *errors);
+int model_check(const struct conf *conf, struct diagnostics *errors);
 
 /* Print the table for `echod --list-models`. */
 void model_list(FILE *out);

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/decimal.h"
+
 static const char *const why_form =
 	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\" "
 	"or \"unix:/absolute/path\"";
@@ -31,21 +33,12 @@ static int refuse(const char **why, const char *sentence)
 	return -EINVAL;
 }
 
-/* Read a decimal number from 1 to `max` without leading zeros; 0 for any other text. */
+/* A number from 1 to `max`; 0 for any other text. */
 static uint32_t positive(const char *text, uint32_t max)
 {
-	uint64_t value = 0;
+	uint64_t value;
 
-	if (*text == '0')
-		return 0;
-	for (; *text; text++) {
-		if (*text < '0' || *text > '9')
-			return 0;
-		value = value * 10 + (unsigned) (*text - '0');
-		if (value > max)
-			return 0;
-	}
-	return (uint32_t) value;
+	return decimal_parse(text, max, &value) == 0 ? (uint32_t) value : 0;
 }
 
 static int parse_unix(struct addr *addr, const char *path, const char **why)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "net/addr.h"
 
 /* ::ffff:0:0/96, the block of IPv4-mapped addresses. */
@@ -29,21 +30,12 @@ static int refuse(const char **why, const char *sentence)
 	return -EINVAL;
 }
 
-/* Read a prefix length of at most `max`; -1 for any other text. */
-static int parse_prefix(const char *text, int max)
+/* Read a prefix length of at most `max` bits; -1 for any other text. */
+static int parse_prefix(const char *text, unsigned max)
 {
-	int bits = 0;
+	uint64_t bits;
 
-	if (text[0] == '\0' || (text[0] == '0' && text[1] != '\0'))
-		return -1;
-	for (; *text; text++) {
-		if (*text < '0' || *text > '9')
-			return -1;
-		bits = bits * 10 + (*text - '0');
-		if (bits > max)
-			return -1;
-	}
-	return bits;
+	return decimal_parse(text, max, &bits) == 0 ? (int) bits : -1;
 }
 
 /* Read an address into `bytes` as IPv6. Returns the width of its family, 32 or 128, or 0 for any other
@@ -72,7 +64,7 @@ int cidr_parse(struct cidr *network, const char *text, const char **why)
 	width = parse_address(network->first, host);
 	if (width == 0)
 		return refuse(why, why_form);
-	prefix = slash ? parse_prefix(slash + 1, width) : width;
+	prefix = slash ? parse_prefix(slash + 1, (unsigned) width) : width;
 	if (prefix < 0)
 		return refuse(why, why_prefix);
 	prefix += 128 - width;

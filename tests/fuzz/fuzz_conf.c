@@ -22,12 +22,12 @@
 
 
 /* Every mistake is one printable line that begins with the name of the file. */
-static void claim_told(const struct conf_errors *errors)
+static void claim_told(const struct diagnostics *errors)
 {
 	FUZZ_CLAIM(errors->count > 0);
 	for (size_t i = 0; i < errors->count; i++) {
-		FUZZ_CLAIM(strncmp(errors->lines[i], NAME ":", strlen(NAME ":")) == 0);
-		for (const char *c = errors->lines[i]; *c; c++)
+		FUZZ_CLAIM(strncmp(errors->items[i].text, NAME ":", strlen(NAME ":")) == 0);
+		for (const char *c = errors->items[i].text; *c; c++)
 			FUZZ_CLAIM((unsigned char) *c >= ' ' && *c != 0x7f);
 	}
 }
@@ -58,7 +58,7 @@ static void claim_ranges(const struct conf *conf)
 static char *try_file(const char *data, size_t size, size_t *dumped)
 {
 	static const struct conf_overrides none = CONF_OVERRIDES_NONE;
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	struct conf *conf = NULL;
 	char *dump = NULL;
 	int r = conf_read_text(&conf, NAME, data, size, &none, model_names, NULL, &errors);
@@ -77,7 +77,7 @@ static char *try_file(const char *data, size_t size, size_t *dumped)
 		fclose(out);
 	}
 	conf_free(conf);
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 	return dump;
 }
 

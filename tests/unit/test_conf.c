@@ -27,7 +27,7 @@ static const struct conf_overrides no_overrides = CONF_OVERRIDES_NONE;
 /* ---- helpers ---- */
 
 /* All errors as one text, a line each; to be freed. Leaves `errors` empty. */
-static char *errors_text(struct conf_errors *errors)
+static char *errors_text(struct diagnostics *errors)
 {
 	char *text;
 	size_t length;
@@ -35,18 +35,18 @@ static char *errors_text(struct conf_errors *errors)
 
 	assert_non_null(out);
 	for (size_t i = 0; i < errors->count; i++) {
-		assert_null(strchr(errors->lines[i], '\n'));
-		fprintf(out, "%s\n", errors->lines[i]);
+		assert_null(strchr(errors->items[i].text, '\n'));
+		fprintf(out, "%s\n", errors->items[i].text);
 	}
 	fclose(out);
-	conf_errors_clear(errors);
+	diag_clear(errors);
 	assert_int_equal(errors->count, 0);
 	return text;
 }
 
 static int read_length(struct conf **conf, const char *text, size_t length, char **told)
 {
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	char *copy = malloc(length + 1); /* without a NUL at its end, so that a sanitizer sees a look too far */
 	int r;
 
@@ -762,7 +762,7 @@ static int remove_directory(void **state)
 
 static int read_path(const char *path, char **told)
 {
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	struct conf *conf;
 	int r = conf_read(&conf, path, &no_overrides, model_names, NULL, &errors);
 
@@ -829,7 +829,7 @@ static void lets_the_command_line_win(void **state)
 {
 	static const char text[] = "model = \"poll\"\nworkers = 1\nport = 8\nlog-level = \"err\"\nlisten = {\"::1\"}\n";
 	struct conf_overrides overrides = { .model = "select", .log_level = "debug", .workers = 0, .port = 9 };
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	struct conf *conf;
 
 	(void) state;
@@ -850,12 +850,12 @@ static void lets_the_command_line_win(void **state)
 	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, model_names, NULL, &errors), -EINVAL);
 	assert_null(conf);
 	assert_int_equal(errors.count, 1);
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 }
 
-static int finds_fault(const struct conf *conf, struct conf_errors *errors)
+static int finds_fault(const struct conf *conf, struct diagnostics *errors)
 {
-	conf_blame(conf, CONF_WORKERS, errors, "%u are impossible", conf->workers);
+	conf_error_at(conf, CONF_WORKERS, errors, "%u are impossible", conf->workers);
 	return -EINVAL;
 }
 
@@ -873,7 +873,7 @@ static void lists_what_is_impossible_too(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct conf_errors errors = { 0 };
+		struct diagnostics errors = { 0 };
 		struct conf *conf;
 		char *told;
 
@@ -889,20 +889,20 @@ static void lists_what_is_impossible_too(void **state)
 static void blames_the_origin(void **state)
 {
 	struct conf_overrides overrides = { .model = "select", .workers = -1, .port = -1 };
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	struct conf *conf;
 	char *told;
 
 	(void) state;
 	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, model_names, NULL, &errors), 0);
-	conf_blame(conf, CONF_WORKERS, &errors, "workers: %d%% wrong", 100);
-	conf_blame(conf, CONF_MODEL, &errors, "model: %s", "wrong");
-	conf_blame(conf, CONF_PORT, &errors, "port: wrong");
+	conf_error_at(conf, CONF_WORKERS, &errors, "workers: %d%% wrong", 100);
+	conf_error_at(conf, CONF_MODEL, &errors, "model: %s", "wrong");
+	conf_error_at(conf, CONF_PORT, &errors, "port: wrong");
 	told = errors_text(&errors);
 	assert_string_equal(told, "%s:2: workers: 100% wrong\ncommand line: model: wrong\n%s: port: wrong\n");
 	free(told);
 	conf_free(conf);
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 }
 
 static void names_the_keys(void **state)

@@ -115,13 +115,13 @@ static int check(const char *name, unsigned workers, unsigned max_connections)
 	char path[] = "file", model[16];
 	struct conf conf = { .path = path, .model = model, .workers = workers, .max_connections = max_connections,
 		             .listen_count = 1 };
-	struct conf_errors errors = { 0 };
+	struct diagnostics errors = { 0 };
 	int r;
 
 	snprintf(model, sizeof model, "%s", name);
 	r = model_check(&conf, &errors);
 	assert_true((r == 0) == (errors.count == 0));
-	conf_errors_clear(&errors);
+	diag_clear(&errors);
 	return r;
 }
 

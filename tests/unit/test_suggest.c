@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_names.c - nearest names, lists of names, and text quoted for a message */
+/* test_suggest.c - nearest names, lists of names, and text quoted for a message */
 #include <config.h>
 
 #include <setjmp.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "base/names.h"
+#include "base/suggest.h"
 #include "base/quote.h"
 
 static const char *const models[] = { "iterative", "process", "prefork", "thread", "prethread",
@@ -27,7 +27,7 @@ static void finds_what_was_meant(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-		const char *nearest = names_nearest(pairs[i][0], models);
+		const char *nearest = suggest_nearest(pairs[i][0], models);
 
 		assert_non_null(nearest);
 		assert_string_equal(nearest, pairs[i][1]);
@@ -42,11 +42,11 @@ static void stays_silent_when_nothing_is_near(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(strangers) / sizeof(strangers[0]); i++)
-		assert_null(names_nearest(strangers[i], models));
-	assert_null(names_nearest("epoll", none));
+		assert_null(suggest_nearest(strangers[i], models));
+	assert_null(suggest_nearest("epoll", none));
 	memset(longest, 'e', sizeof(longest) - 1);
 	longest[sizeof(longest) - 1] = '\0';
-	assert_null(names_nearest(longest, models));
+	assert_null(suggest_nearest(longest, models));
 }
 
 /* At equal distance the first of the list is taken, so that messages do not change by chance. */
@@ -55,7 +55,7 @@ static void takes_the_first_of_equals(void **state)
 	static const char *const known[] = { "aab", "aac", NULL };
 
 	(void) state;
-	assert_string_equal(names_nearest("aad", known), "aab");
+	assert_string_equal(suggest_nearest("aad", known), "aab");
 }
 
 static void takes_a_swap_for_one_slip(void **state)
@@ -63,7 +63,7 @@ static void takes_a_swap_for_one_slip(void **state)
 	static const char *const known[] = { "abxy", "badc", NULL };
 
 	(void) state;
-	assert_string_equal(names_nearest("abdc", known), "badc");
+	assert_string_equal(suggest_nearest("abdc", known), "badc");
 }
 
 static void joins_lists(void **state)
@@ -73,12 +73,12 @@ static void joins_lists(void **state)
 	char text[32];
 
 	(void) state;
-	assert_string_equal(names_join(text, sizeof(text), none), "");
-	assert_string_equal(names_join(text, sizeof(text), one), "tcp");
-	assert_string_equal(names_join(text, sizeof(text), two), "tcp or udp");
-	assert_string_equal(names_join(text, sizeof(text), three), "a, b or c");
-	assert_string_equal(names_join(text, 6, three), "a, b ");
-	assert_string_equal(names_join(text, 1, three), "");
+	assert_string_equal(suggest_join(text, sizeof(text), none), "");
+	assert_string_equal(suggest_join(text, sizeof(text), one), "tcp");
+	assert_string_equal(suggest_join(text, sizeof(text), two), "tcp or udp");
+	assert_string_equal(suggest_join(text, sizeof(text), three), "a, b or c");
+	assert_string_equal(suggest_join(text, 6, three), "a, b ");
+	assert_string_equal(suggest_join(text, 1, three), "");
 }
 
 static void quotes_text(void **state)

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: ISC */
+#include <config.h>
+
+#include "conf/diag.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Maximum number of messages about one file. A file with more errors is not an echod.conf. */
+#define MESSAGES_MAX 1000
+
+static bool reserve(struct diagnostics *diag)
+{
+	size_t capacity = diag->capacity ? 2 * diag->capacity : 16;
+	struct diagnostic *items;
+
+	if (diag->count < diag->capacity)
+		return true;
+	items = reallocarray(diag->items, capacity, sizeof *items);
+	if (!items)
+		return false;
+	diag->items = items;
+	diag->capacity = capacity;
+	return true;
+}
+
+/* Add `text`, which is freed by diag_clear(); NULL: there was no memory for it. */
+static void append(struct diagnostics *diag, unsigned line, char *text)
+{
+	if (!text || !reserve(diag)) {
+		diag->oom = true;
+		free(text);
+		return;
+	}
+	diag->items[diag->count] = (struct diagnostic) { .text = text, .line = line, .number = diag->count };
+	diag->count++;
+}
+
+void diag_add(struct diagnostics *diag, const char *format, ...)
+{
+	va_list args;
+	char *text;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&text, format, args);
+	va_end(args);
+	append(diag, 0, n < 0 ? NULL : text);
+}
+
+void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, ...)
+{
+	va_list args;
+	char *message, *text = NULL;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&message, format, args);
+	va_end(args);
+	if (n >= 0) {
+		n = line > 0 ? asprintf(&text, "%s:%u: %s", name, line, message) : asprintf(&text, "%s: %s", name, message);
+		free(message);
+	}
+	append(diag, line, n < 0 ? NULL : text);
+}
+
+/* qsort(3) is not stable. */
+static int compare(const void *a, const void *b)
+{
+	const struct diagnostic *left = a, *right = b;
+
+	if (left->line != right->line)
+		return left->line > right->line ? 1 : -1;
+	return left->number > right->number ? 1 : -1;
+}
+
+void diag_sort(struct diagnostics *diag, size_t first, const char *name)
+{
+	size_t count = diag->count - first;
+
+	if (count > 1)
+		qsort(diag->items + first, count, sizeof *diag->items, compare);
+	if (count <= MESSAGES_MAX)
+		return;
+	while (diag->count > first + MESSAGES_MAX)
+		free(diag->items[--diag->count].text);
+	diag_add(diag, "%s: and %zu more; is it an echod.conf?", name, count - MESSAGES_MAX);
+}
+
+void diag_clear(struct diagnostics *diag)
+{
+	for (size_t i = 0; i < diag->count; i++)
+		free(diag->items[i].text);
+	free(diag->items);
+	*diag = (struct diagnostics) { 0 };
+}
