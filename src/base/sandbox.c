@@ -108,6 +108,14 @@ struct call {
 	EQUALS(1, F_GETFD), EQUALS(1, F_SETFD), EQUALS(1, F_GETFL), EQUALS(1, F_SETFL), EQUALS(1, F_GETPIPE_SZ), \
 		EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), EQUALS(1, F_GET_SEALS)
 
+/* Commands of io_uring_register(2), named here because headers of older kernels and systems without liburing do not have them.
+ * With bit 31 the ring is named by its registered index. Rings are made, and their restrictions registered, before the filter
+ * is installed. */
+enum { RING_ENABLE = 12, RING_FDS_REGISTER = 20, RING_FDS_UNREGISTER = 21 };
+
+#define RING_COMMANDS \
+	MASKED(1, 0x7fffffff, RING_ENABLE), MASKED(1, 0x7fffffff, RING_FDS_REGISTER), MASKED(1, 0x7fffffff, RING_FDS_UNREGISTER)
+
 /* Names are those of libseccomp; a name that the architecture does not have is passed over. */
 static const struct call calls[] = {
 	/* the C library: memory, threads, time, the end */
@@ -190,8 +198,7 @@ static const struct call calls[] = {
 	CALL("epoll_pwait2", SANDBOX_EPOLL),
 	CALL("epoll_wait", SANDBOX_EPOLL),
 	CALL("io_uring_enter", SANDBOX_IO_URING),
-	CALL("io_uring_register", SANDBOX_IO_URING),
-	CALL("io_uring_setup", SANDBOX_IO_URING),
+	CALL_IF("io_uring_register", SANDBOX_IO_URING, "to enable a ring and to register its descriptor", RING_COMMANDS),
 
 	/* threads and processes; clone3(2), whose flags no filter can see, is answered ENOSYS, and libc falls back to clone(2) */
 	CALL_IF("clone", SANDBOX_THREADS, "for a thread", MASKED(CLONE_ARGUMENT, THREAD_FLAGS, THREAD_FLAGS)),

@@ -119,25 +119,36 @@ static void *thread_main(void *argument)
 	_exit(1);
 }
 
-/* Run the first worker of the process in this thread, the others in threads of their own. */
-static int run_threads(const struct crew *crew, const struct crew_process *process)
+/* Make the workers of the process, before it is confined; threads_run() frees them. Returns 0 or -errno, after which the process
+ * must end. */
+static int threads_make(struct thread **result, const struct crew *crew, const struct crew_process *process)
 {
 	struct thread *threads = calloc(process->threads, sizeof *threads);
 	struct accept_token *token = NULL;
-	int r = threads ? 0 : -ENOMEM;
+	int r = 0;
 
-	if (r == 0 && crew->model->zero == MODEL_ZERO_PROCESSORS && process->threads > 1)
+	*result = threads;
+	if (!threads)
+		return -ENOMEM;
+	if (crew->model->zero == MODEL_ZERO_PROCESSORS && process->threads > 1)
 		r = accept_token_make(&token, process->threads);
-	if (r < 0) {
-		free(threads);
-		return r;
-	}
-	for (unsigned i = 0; i < process->threads; i++) {
+	for (unsigned i = 0; i < process->threads && r == 0; i++) {
 		worker_fill(&threads[i].worker, crew, (unsigned) (process - crew->processes), process->index + i);
 		threads[i].worker.token = token;
+		if (crew->model->prepare)
+			r = crew->model->prepare(&threads[i].worker);
 	}
+	return r;
+}
+
+/* Run the first worker of the process in this thread, the others in threads of their own. */
+static int threads_run(struct thread *threads, const struct crew_process *process)
+{
+	struct accept_token *token = threads[0].worker.token;
+
 	for (unsigned i = 1; i < process->threads; i++) {
-		r = -pthread_create(&threads[i].id, NULL, thread_main, &threads[i]);
+		int r = -pthread_create(&threads[i].id, NULL, thread_main, &threads[i]);
+
 		if (r < 0)
 			return r;
 	}
@@ -146,7 +157,7 @@ static int run_threads(const struct crew *crew, const struct crew_process *proce
 		pthread_join(threads[i].id, NULL);
 	accept_token_free(token);
 	free(threads);
-	return r;
+	return 0;
 }
 
 /* Whether datagrams of one flow may be in the queues of both sockets: they are the same socket, or both have
@@ -279,6 +290,7 @@ static int confine(const struct crew *crew, const struct crew_process *process)
 static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
 	struct stats_slot *slot = scoreboard_slot(crew->context->scoreboard, (unsigned) crew->number, process->index);
+	struct thread *threads = NULL;
 	int r;
 
 	scoreboard_enter(crew->context->scoreboard, (unsigned) crew->number, (unsigned) (process - crew->processes));
@@ -289,10 +301,12 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	log_identify(crew->model->name, -1);
 	if (crew->model->crew != MODEL_PROCESSES && !process->socket)
 		table_grow(crew);
+	if (r == 0 && !process->socket)
+		r = threads_make(&threads, crew, process);
 	if (r == 0)
 		r = confine(crew, process);
 	if (r == 0)
-		r = process->socket ? run_reader(crew, process) : run_threads(crew, process);
+		r = process->socket ? run_reader(crew, process) : threads_run(threads, process);
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
 	/* not exit(): handlers and buffers belong to the supervisor */

@@ -109,6 +109,7 @@ static const struct model models[] = {
 		.locked = 192 << 10, /* of a ring; measured 144 KiB */
 		.probe = uring_probe,
 		.uses = SANDBOX_IO_URING,
+		.prepare = uring_prepare,
 		.run = uring_run,
 	},
 };

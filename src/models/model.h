@@ -43,6 +43,10 @@ struct model {
 	 * reason why not and what would help. */
 	const char *(*probe)(char *text, size_t size);
 
+	/* What the body needs and may not make once the process is confined (sandbox.h): called for each worker of a process, in
+	 * its first thread, before the others exist. Sets worker->prepared. NULL: nothing. Returns 0 or -errno. */
+	int (*prepare)(struct worker *worker);
+
 	/* The body: serve until worker->stop_fd is readable, then follow worker_stop_requested(). Returns 0,
 	 * or -errno where it could not start or go on. */
 	int (*run)(struct worker *worker);
@@ -75,6 +79,7 @@ int serial_run(struct worker *worker);
 int spawn_threads_run(struct worker *worker);
 int spawn_processes_run(struct worker *worker);
 int loop_run(struct worker *worker);
+int uring_prepare(struct worker *worker);
 int uring_run(struct worker *worker);
 const char *uring_probe(char *text, size_t size);
 

@@ -73,6 +73,7 @@ struct worker {
 	int64_t next_heartbeat;
 	struct local_stats local_stats;
 	struct idle idle;
+	void *prepared;                     /* made by the prepare() of the model, freed by its run() */
 };
 
 /* Report to the crew that this worker is ready. Call it once. */

@@ -118,8 +118,6 @@ def test_some_calls_end_the_worker(launch, model, call):
 @needs_faults
 @pytest.mark.parametrize("call", ["socket", "openat", "kill", "tgkill", "setuid", "unshare", "bpf", "mount", "io_uring_setup"])
 def test_single_calls(launch, model, call):
-    if call == "io_uring_setup" and model == "io_uring":
-        pytest.skip("io_uring makes its rings itself")
     if echod.SANITIZED and call in ("openat", "kill", "tgkill"):
         pytest.skip("builds with sanitizers permit this call")
     if "coverage" in VERSION and call == "openat":
@@ -127,6 +125,23 @@ def test_single_calls(launch, model, call):
     daemon = launch(model, env={"ECHOD_FAULT_SYSCALL": call}).wait_ready()
     daemon.visit()
     daemon.wait_log(f"System call {call} was refused")
+
+
+@needs_faults
+@pytest.mark.parametrize("setup", [0, 1, 2])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.models("io_uring")
+def test_forbidden_operations_of_a_ring(launch, model, setup, workers):
+    """System call filters do not see ring operations; the ring itself refuses all but those of the model, with each set-up that
+    kernels have."""
+    daemon = launch(model, workers=workers, env={"ECHOD_FAULT_URING_FORBIDDEN": "1", "ECHOD_FAULT_URING_SETUP": str(setup)})
+    daemon.wait_ready()
+    daemon.visit()
+    daemon.stop()
+    refused = [int(count) for count in re.findall(r"The ring refused (\d+) forbidden operations and registrations", daemon.log())]
+    assert len(refused) == workers, daemon.log()
+    assert min(refused) > 60, refused
+    assert "does not refuse" not in daemon.log(), daemon.log()
 
 
 def test_a_kernel_without_filters(start, model, tmpdir):

@@ -5,11 +5,22 @@
 #include "models/uring/uring.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "models/handover/handover.h"
 #include "models/model.h"
+
+#ifdef ECHOD_FAULTS
+static void fault_try_forbidden_operations(struct ring *ring)
+{
+	if (getenv("ECHOD_FAULT_URING_FORBIDDEN"))
+		ring_try_forbidden(ring);
+}
+#else
+#define fault_try_forbidden_operations(ring) ((void) (ring))
+#endif
 
 /* Maximum number of completions handled in one iteration. */
 #define EVENTS_MAX 1024
@@ -169,6 +180,26 @@ static int uring_iterate(struct uring *uring)
 	return 0;
 }
 
+int uring_prepare(struct worker *worker)
+{
+	struct uring *uring = calloc(1, sizeof *uring);
+	int r;
+
+	if (!uring)
+		return -ENOMEM;
+	r = ring_open(&uring->ring, worker->conf->buffer_size);
+	if (r == -ENOMEM)
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "The ring of worker %u exceeds the memory that may be locked; raise "
+		          "LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
+	if (r < 0) {
+		ring_close(&uring->ring);
+		free(uring);
+		return r;
+	}
+	worker->prepared = uring;
+	return 0;
+}
+
 static int uring_open(struct uring *uring, struct worker *worker)
 {
 	int r;
@@ -176,10 +207,9 @@ static int uring_open(struct uring *uring, struct worker *worker)
 	list_init(&uring->ending);
 	r = body_open(&uring->body, worker, &uring_body_ops);
 	if (r == 0)
-		r = ring_open(&uring->ring, worker->conf->buffer_size);
-	if (r == -ENOMEM)
-		log_event(LOG_ERR, EVENT_WORKER_FAILED, "The ring of worker %u exceeds the memory that may be locked; raise "
-		          "LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
+		r = ring_enable(&uring->ring);
+	if (r == 0)
+		fault_try_forbidden_operations(&uring->ring);
 	if (r == 0)
 		r = uring_accept_open(uring);
 	if (r < 0)
@@ -195,16 +225,17 @@ static int uring_open(struct uring *uring, struct worker *worker)
 
 int uring_run(struct worker *worker)
 {
-	struct uring uring = { .ring = { .io = { .ring_fd = -1 } } };
-	int r = uring_open(&uring, worker);
+	struct uring *uring = worker->prepared;
+	int r = uring_open(uring, worker);
 
 	if (r == 0) {
 		worker_ready(worker);
-		while (r == 0 && !(body_done(&uring.body) && uring.deferred_count == 0 && list_empty(&uring.ending)))
-			r = uring_iterate(&uring);
+		while (r == 0 && !(body_done(&uring->body) && uring->deferred_count == 0 && list_empty(&uring->ending)))
+			r = uring_iterate(uring);
 	}
-	ring_close(&uring.ring);
-	uring_accept_close(&uring);
-	body_close(&uring.body);
+	ring_close(&uring->ring);
+	uring_accept_close(uring);
+	body_close(&uring->body);
+	free(uring);
 	return r;
 }

@@ -89,6 +89,8 @@ const char *uring_probe(char *text, size_t size)
 	/* buffer rings exist since the same version as multishot accept, which cannot be probed */
 	if (r == 0 && !has_operations(&ring.io))
 		r = -EINVAL;
+	if (r == 0)
+		r = ring_enable(&ring);
 	ring_close(&ring);
 	if (r == 0)
 		return NULL;

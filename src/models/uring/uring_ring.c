@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "models/fault.h"
 
 /* Size of the submission queue; more operations are submitted in parts. */
@@ -48,7 +51,7 @@ static int queue_open(struct io_uring *io, bool *multishot)
 
 	for (i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
 		struct io_uring_params params = {
-			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
+			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
 			.cq_entries = COMPLETIONS,
 		};
 
@@ -56,11 +59,44 @@ static int queue_open(struct io_uring *io, bool *multishot)
 	}
 	if (r < 0)
 		return r;
-	(void) io_uring_register_ring_fd(io); /* saves a look-up in each call, where it is supported */
 	/* with the best set-up, which is newer than multishot receives (Linux 6.0), completions are only
 	 * added within calls */
 	*multishot = i == 1;
 	return 0;
+}
+
+/* What the functions below submit. */
+static const uint8_t operations[] = {
+	IORING_OP_ACCEPT, IORING_OP_ASYNC_CANCEL, IORING_OP_POLL_ADD, IORING_OP_RECV, IORING_OP_SEND,
+};
+
+#define OPERATIONS (sizeof operations / sizeof operations[0])
+
+#define SQE_FLAGS ((uint8_t) IOSQE_BUFFER_SELECT)
+
+/* After the ring was enabled; unregistered by io_uring_queue_exit(3). */
+static const uint8_t registrations[] = { IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS };
+
+#define REGISTRATIONS (sizeof registrations / sizeof registrations[0])
+
+/* io_uring_register(2): liburing 2.3 declares io_uring_register_restrictions(3) and io_uring_enable_rings(3), but its shared library
+ * does not export them. Returns 0 or -errno. */
+static int ring_control(const struct io_uring *io, unsigned command, const void *list, unsigned count)
+{
+	return syscall(SYS_io_uring_register, io->ring_fd, command, list, count) < 0 ? -errno : 0;
+}
+
+static int restrict_operations(const struct io_uring *io)
+{
+	struct io_uring_restriction list[OPERATIONS + REGISTRATIONS + 1] = { 0 };
+	unsigned n = 0;
+
+	for (size_t i = 0; i < OPERATIONS; i++)
+		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operations[i] };
+	for (size_t i = 0; i < REGISTRATIONS; i++)
+		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = registrations[i] };
+	list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = SQE_FLAGS };
+	return ring_control(io, IORING_REGISTER_RESTRICTIONS, list, n);
 }
 
 int ring_open(struct ring *ring, size_t buffer_size)
@@ -82,7 +118,17 @@ int ring_open(struct ring *ring, size_t buffer_size)
 	if (r == 0 && multishot)
 		r = buffers_open(&ring->small, &ring->io, GROUP_SMALL, (uint16_t) large, small,
 		                 buffer_size < SMALL_SIZE ? buffer_size : SMALL_SIZE);
-	return r;
+	return r < 0 ? r : restrict_operations(&ring->io);
+}
+
+int ring_enable(struct ring *ring)
+{
+	int r = ring_control(&ring->io, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+
+	if (r < 0)
+		return r;
+	(void) io_uring_register_ring_fd(&ring->io); /* saves a look-up in each call, where it is known; valid in this thread */
+	return 0;
 }
 
 void ring_close(struct ring *ring)
@@ -300,3 +346,56 @@ bool ring_next(struct ring *ring, struct ring_event *event)
 	}
 	return false;
 }
+
+/* --- tests ----------------------------------------------------------------------------- */
+
+#ifdef ECHOD_FAULTS
+/* Submit one operation that does nothing if it is carried out. Returns its result. */
+static int submit_one(struct io_uring *io, uint8_t operation, uint8_t flags)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(io);
+	struct io_uring_cqe *cqe;
+	int r;
+
+	if (!sqe)
+		return -ENOSPC;
+	memset(sqe, 0, sizeof *sqe);
+	sqe->opcode = operation;
+	sqe->flags = flags;
+	sqe->fd = -1;
+	r = io_uring_submit_and_wait(io, 1);
+	if (r < 0)
+		return r;
+	r = io_uring_peek_cqe(io, &cqe);
+	if (r < 0)
+		return r;
+	r = cqe->res;
+	io_uring_cqe_seen(io, cqe);
+	return r;
+}
+
+static unsigned was_refused(int r, const char *what, unsigned number)
+{
+	/* EPERM: of the system call filter, which sees registrations */
+	if (r == -EACCES || r == -EPERM)
+		return 1;
+	log_event(LOG_ERR, EVENT_INTERNAL, "The ring does not refuse %s %u: %s", what, number, r < 0 ? strerror(-r) : "it succeeded");
+	return 0;
+}
+
+void ring_try_forbidden(struct ring *ring)
+{
+	static const uint8_t flags[] = { IOSQE_FIXED_FILE, IOSQE_IO_DRAIN, IOSQE_IO_LINK, IOSQE_IO_HARDLINK, IOSQE_ASYNC };
+	unsigned refused = 0;
+
+	for (unsigned i = 0; i < IORING_OP_LAST; i++)
+		if (!memchr(operations, (int) i, OPERATIONS))
+			refused += was_refused(submit_one(&ring->io, (uint8_t) i, 0), "operation", i);
+	for (size_t i = 0; i < sizeof flags; i++)
+		refused += was_refused(submit_one(&ring->io, IORING_OP_POLL_ADD, flags[i]), "flag", flags[i]);
+	for (unsigned i = 0; i < IORING_REGISTER_LAST; i++)
+		if (!memchr(registrations, (int) i, REGISTRATIONS))
+			refused += was_refused(ring_control(&ring->io, i, NULL, 0), "registration", i);
+	log_event(LOG_NOTICE, EVENT_INTERNAL, "The ring refused %u forbidden operations and registrations", refused);
+}
+#endif

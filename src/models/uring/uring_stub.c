@@ -13,6 +13,12 @@ const char *uring_probe(char *text, size_t size)
 	return text;
 }
 
+int uring_prepare(struct worker *worker)
+{
+	(void) worker;
+	return -ENOSYS;
+}
+
 int uring_run(struct worker *worker)
 {
 	(void) worker;
