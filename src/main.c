@@ -11,6 +11,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "base/escape.h"
 #include "base/log.h"
 #include "conf/conf.h"
 #include "conf/options.h"
@@ -131,6 +132,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 
 static int run(struct options *options)
 {
+	char path[4 * PATH_MAX];
 	struct conf *conf = NULL;
 	int status = read_conf(&conf, options);
 
@@ -138,7 +140,8 @@ static int run(struct options *options)
 		return status;
 	switch (options->action) {
 	case OPTIONS_TEST:
-		printf("%s: the configuration is valid\n", options->path);
+		escape_controls(path, sizeof path, options->path, strlen(options->path));
+		printf("%s: the configuration is valid\n", path);
 		break;
 	case OPTIONS_DUMP:
 		conf_dump(conf, stdout);

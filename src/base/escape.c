@@ -51,3 +51,21 @@ size_t escape_controls(char *out, size_t size, const char *text, size_t length)
 	out[used] = '\0';
 	return used;
 }
+
+const char *escape_find_control(const char *text)
+{
+	const unsigned char *at = (const unsigned char *) text;
+	size_t left = strlen(text);
+
+	while (left > 0) {
+		size_t taken = character_length(at, left);
+
+		/* C1 in UTF-8 begins with 0xc2, which is no character here */
+		if (taken == 0 && (*at < 0xa0 || (*at == 0xc2 && left > 1 && at[1] >= 0x80 && at[1] < 0xa0)))
+			return (const char *) at;
+		taken += taken == 0;
+		at += taken;
+		left -= taken;
+	}
+	return NULL;
+}

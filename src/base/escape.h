@@ -10,4 +10,8 @@
  * escape. `out` and `text` must not overlap. Returns the length of what was written. Pure. */
 size_t escape_controls(char *out, size_t size, const char *text, size_t length);
 
+/* The first control character of a string: C0, DEL, or C1 (as UTF-8, or as a byte outside of valid UTF-8, on which terminals
+ * with other character sets act). NULL: it has none. Pure. */
+const char *escape_find_control(const char *text);
+
 #endif

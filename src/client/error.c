@@ -6,17 +6,22 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "base/escape.h"
 
 static char first[4096]; /* "" : none */
 static bool silent;
 
 enum outcome client_verror(enum outcome outcome, const char *format, va_list args)
 {
-	char text[sizeof first];
+	char raw[sizeof first], text[4 * sizeof first];
 
-	vsnprintf(text, sizeof text, format, args);
+	vsnprintf(raw, sizeof raw, format, args);
+	/* an error is one line, whatever a server or the command line has brought into it */
+	escape_controls(text, sizeof text, raw, strlen(raw));
 	if (first[0] == '\0')
-		snprintf(first, sizeof first, "%s", text);
+		snprintf(first, sizeof first, "%s", raw);
 	if (!silent)
 		fprintf(stderr, "echoc: %s\n", text);
 	return outcome;
@@ -34,15 +39,16 @@ enum outcome client_error(enum outcome outcome, const char *format, ...)
 
 void client_note(const char *format, ...)
 {
+	char raw[1024], text[4 * sizeof raw];
 	va_list args;
 
 	if (silent)
 		return;
-	fputs("echoc: note: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(raw, sizeof raw, format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	escape_controls(text, sizeof text, raw, strlen(raw));
+	fprintf(stderr, "echoc: note: %s\n", text);
 }
 
 const char *client_error_first(void)

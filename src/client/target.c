@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/decimal.h"
+#include "base/escape.h"
 #include "client/interrupt.h"
 #include "client/nsec.h"
 
@@ -185,11 +186,16 @@ static bool port_invalid(const char *port)
 int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
 		const char *port, char why[static TARGET_WHY_MAX])
 {
+	const char *control = escape_find_control(host);
 	const char *own_port;
 	char *name;
 	int r;
 
 	*target = (struct target) { 0 };
+	/* it is printed in reports */
+	if (control)
+		return why_set(why, -EINVAL, "%s has the control character \\x%02X; a name has printable characters only", host,
+			       (unsigned char) control[*control == '\xc2']);
 	if (strncmp(host, "unix:", 5) == 0)
 		return find_unix(target, sockopts, host, port, why);
 	if (port && port_invalid(port))

@@ -13,6 +13,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/escape.h"
 #include "base/quote.h"
 #include "conf/reader.h"
 #include "conf/schema.h"
@@ -77,6 +78,20 @@ void reader_error_text(struct reader *reader, enum conf_key key, const char *tex
 	reader->keys[key].invalid = true;
 	diag_add_at(reader->diag, reader->name, reader->keys[key].line, "%s: %s: %s%s", schema[key].name,
 	            quote_string(shown, text), why, empty_variable_hint(reader, key, hint));
+}
+
+bool reader_find_control(struct reader *reader, enum conf_key key, const char *text)
+{
+	const char *control = escape_find_control(text);
+	char why[96];
+
+	if (!control)
+		return false;
+	/* C1 in UTF-8 has two bytes */
+	snprintf(why, sizeof why, "has the control character \\x%02X; write printable characters only",
+	         (unsigned char) control[*control == '\xc2']);
+	reader_error_text(reader, key, text, why);
+	return true;
 }
 
 /* ---- libconfuse ---- */

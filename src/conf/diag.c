@@ -6,6 +6,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/escape.h"
 
 /* Maximum number of messages about one file. A file with more errors is not an echod.conf. */
 #define MESSAGES_MAX 1000
@@ -25,9 +28,23 @@ static bool reserve(struct diagnostics *diag)
 	return true;
 }
 
-/* Add `text`, which is freed by diag_clear(); NULL: there was no memory for it. */
-static void append(struct diagnostics *diag, unsigned line, char *text)
+/* A message is one line on a terminal, whatever the name of the file is. Frees `raw`; returns NULL without memory. */
+static char *escaped(char *raw)
 {
+	size_t size = raw ? 4 * strlen(raw) + 1 : 0;
+	char *text = raw ? malloc(size) : NULL;
+
+	if (text)
+		escape_controls(text, size, raw, strlen(raw));
+	free(raw);
+	return text;
+}
+
+/* Add `raw`, which is freed; NULL: there was no memory for it. */
+static void append(struct diagnostics *diag, unsigned line, char *raw)
+{
+	char *text = escaped(raw);
+
 	if (!text || !reserve(diag)) {
 		diag->oom = true;
 		free(text);

@@ -91,6 +91,8 @@ void listen_read(struct reader *reader)
 		struct conf_listen *entry = &conf->listen[conf->listen_count];
 
 		*entry = (struct conf_listen) { 0 };
+		if (reader_find_control(reader, CONF_LISTEN, strings->items[i]))
+			continue;
 		if (entry_parse(entry, strings->items[i], conf->port, &why) < 0) {
 			reader_error_text(reader, CONF_LISTEN, strings->items[i], why);
 			continue;

@@ -7,6 +7,7 @@
 #define ECHOD_CONF_READER_H
 
 #include <confuse.h>
+#include <stdbool.h>
 
 #include "conf/conf.h"
 #include "conf/syntax.h"
@@ -26,6 +27,10 @@ void reader_error(struct reader *reader, enum conf_key key, const char *why);
 
 /* Add an error about the part `text` of the value of `key`: "NAME:LINE: KEY: "TEXT": WHY". */
 void reader_error_text(struct reader *reader, enum conf_key key, const char *text, const char *why);
+
+/* Whether the part `text` of the value of `key` has a control character; if so, an error is added. Values are printed, and no key
+ * needs one. */
+bool reader_find_control(struct reader *reader, enum conf_key key, const char *text);
 
 /* Copy the list that is the value of `key` to conf->text[key]. */
 void reader_copy_list(struct reader *reader, enum conf_key key);

@@ -82,6 +82,8 @@ static void check_string(struct reader *reader, enum conf_key key, const char *t
 {
 	char why[SCHEMA_WHY_MAX];
 
+	if (reader_find_control(reader, key, text))
+		return;
 	switch (schema[key].type) {
 	case SCHEMA_MODEL:
 		if (schema_choice(text, reader->models, "model", why) < 0)
@@ -134,6 +136,8 @@ static void read_networks(struct reader *reader, enum conf_key key)
 		return;
 	}
 	for (size_t i = 0; i < strings->count; i++) {
+		if (reader_find_control(reader, key, strings->items[i]))
+			continue;
 		if (cidr_parse(&networks[count], strings->items[i], &why) == 0)
 			count++;
 		else
@@ -182,15 +186,12 @@ void value_read(struct reader *reader, enum conf_key key)
 	}
 }
 
-/* Print a string in double quotes so that libconfuse reads the same back. */
+/* Print a string, which has no control characters (reader_find_control()), in double quotes so that libconfuse reads the same
+ * back. */
 static void dump_string(FILE *out, const char *text)
 {
 	fputc('"', out);
 	for (; *text; text++) {
-		if (*text == '\n') {
-			fputs("\\n", out);
-			continue;
-		}
 		if (*text == '"' || *text == '\\' || *text == '$')
 			fputc('\\', out);
 		fputc(*text, out);

@@ -239,6 +239,25 @@ def test_dump_of_a_bad_file(conf):
     assert f"{path}:1:" in result.stderr
 
 
+@pytest.mark.parametrize("value", [r'"/run/\e[2Jx"', r'"/run/a\nport = 9"', "'/run/\x07'"])
+def test_dump_of_control_characters(conf, value):
+    """They are refused, and printed as escapes: what is printed can be read back, and does nothing to a terminal."""
+    result = echod.run("-T", "-c", conf(f"pidfile = {value}\n"))
+    assert result.returncode == echod.EX_CONFIG and not result.stdout
+    assert re.search(r"pidfile: .* has the control character \\x(1B|0A|07)", result.stderr), result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr[:-1].isprintable()
+
+
+def test_name_of_the_file_with_control_characters(conf):
+    """Every message that names the file is one line of printable text."""
+    for text, options, status in [("", "-t", 0), ("port = x\n", "-t", echod.EX_CONFIG)]:
+        result = echod.run(options, "-c", conf(text, name="a\nb\x1b[2J.conf"))
+        assert result.returncode == status, result.stderr
+        printed = result.stdout + result.stderr
+        assert printed.count("\n") == 1 and printed[:-1].isprintable(), repr(printed)
+        assert r"a\x0Ab\x1B[2J.conf" in printed
+
+
 def test_shipped_file_equals_the_defaults(conf):
     """etc/echod.conf shows every key with its default: taking the comment signs away changes nothing."""
     shipped = os.path.join(os.path.dirname(__file__), "..", "..", "etc", "echod.conf")

@@ -947,20 +947,32 @@ static void dumps_what_it_can_read(void **state)
 	check_round_trip("protocols = {udp}");
 	check_round_trip("protocols = {udp, tcp}");
 	check_round_trip("pidfile = '/\"\\\\${HOME}$ \\'#//*{}'");
-	check_round_trip("pidfile = \"/\\n\\r\\t\\e\\a\\b\\f\\v\xff\x01\"");
+	check_round_trip("pidfile = \"/\xff\xc3\x9b\xe2\x82\xac\"");
 }
 
+static bool is_control(int c)
+{
+	return c < 0x20 || (c >= 0x7f && c < 0xa0);
+}
+
+/* Every byte, but for control characters, which are refused: nothing that is printed may act on a terminal or begin a line. */
 static void keeps_every_byte_of_a_string(void **state)
 {
 	(void) state;
 	for (int c = 1; c < 256; c++) {
-		char text[64], *printed;
+		char text[64], want[128], *printed;
 		struct conf *conf, *again;
 
 		if (c == '\n')
 			snprintf(text, sizeof(text), "metrics-file = \"/a\\nb\"");
 		else
 			snprintf(text, sizeof(text), "metrics-file = \"/a%s%cb\"", c == '"' || c == '\\' ? "\\" : "", c);
+		if (is_control(c)) {
+			snprintf(want, sizeof want, "F:1: metrics-file: \"/a\\x%02Xb\": has the control character \\x%02X; write...", (unsigned) c, (unsigned) c);
+			if (!strchr("\n\r\t", c))
+				bad(text, want);
+			continue;
+		}
 		conf = good(text);
 		assert_int_equal(strlen(conf->metrics_file), 4);
 		assert_int_equal((unsigned char) conf->metrics_file[2], c);
@@ -971,6 +983,28 @@ static void keeps_every_byte_of_a_string(void **state)
 		conf_free(conf);
 		conf_free(again);
 	}
+}
+
+/* One error for each value, in each notation and from the environment. Numbers and choices have errors of their own. */
+static void refuses_control_characters(void **state)
+{
+	static const char *const keys[] = { "model", "user", "group", "pidfile", "metrics-file" };
+	char text[128], want[128];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+		snprintf(text, sizeof text, "%s = \"/\\e[2J\"", keys[i]);
+		snprintf(want, sizeof want, "F:1: %s: \"/\\x1B[2J\": has the control character \\x1B; write...", keys[i]);
+		bad(text, want);
+	}
+	bad("listen = {\"unix:/a\\nb\", \"*\"}", "F:1: listen: \"unix:/a\\x0Ab\": has the control character \\x0A; write...");
+	bad("allow = {\"10.0.0.0/8\\t\"}", "F:1: allow: \"10.0.0.0/8\\x09\": has the control character \\x09; write...");
+	bad("deny = {'\x7f'}", "F:1: deny: \"\\x7F\": has the control character \\x7F; write...");
+	bad("pidfile = \"/\xc2\x9b\"", "F:1: pidfile: \"/\\xC2\\x9B\": has the control character \\x9B; write...");
+	setenv("ECHOD_TEST_CONTROL", "/a\nb", 1);
+	bad("pidfile = \"${ECHOD_TEST_CONTROL}\"", "F:1: pidfile: \"/a\\x0Ab\": has the control character \\x0A; write...");
+	unsetenv("ECHOD_TEST_CONTROL");
+	check_round_trip("pidfile = \"/\xc3\x9b\"");
 }
 
 /* The shipped file has every key commented out, with its default. */
@@ -1098,6 +1132,7 @@ int main(void)
 		cmocka_unit_test(names_an_empty_variable),
 		cmocka_unit_test(dumps_what_it_can_read),
 		cmocka_unit_test(keeps_every_byte_of_a_string),
+		cmocka_unit_test(refuses_control_characters),
 		cmocka_unit_test(ships_the_defaults),
 		cmocka_unit_test(agrees_with_libconfuse),
 	};
