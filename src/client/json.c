@@ -68,6 +68,15 @@ void json_open(struct json *json, FILE *file, enum json_layout layout)
 	fputc('{', file);
 }
 
+void json_open_summary(struct json *json, bool stream, bool timed)
+{
+	json_open(json, stdout, stream ? JSON_LINE : JSON_INDENTED);
+	if (stream)
+		json_text(json, "type", "summary");
+	if (stream || timed)
+		json_number(json, "time", output_time(), 6);
+}
+
 static void level_begin(struct json *json, const char *name, char bracket)
 {
 	member_begin(json, name);

@@ -203,14 +203,11 @@ def check_damage(daemon, whole, keep, count):
     assert not [name for name, _ in daemon.notify.store if name == QUEUE]
 
 
-@pytest.mark.models(*A_FEW_MODELS)
-def test_damaged_connections(start, model):
-    """Each is closed, logged, counted, and followed by those that are whole."""
-    inbox, outbox = pair()
-    keep, whole = [], []
-    for what, record, kinds in damaged():
-        fds = [open_kind(kind, inbox, keep) for kind in kinds]
-        handover.send_pack(outbox, fds, handover.pack([record]))
+def send_damaged(outbox, messages):
+    """Send each of `messages`, (what, text, descriptors), and a whole connection behind it; returns [(what, its client)]."""
+    whole = []
+    for what, text, fds in messages:
+        handover.send(outbox, text, fds)
         for fd in fds:
             os.close(fd)
         client, server = connection()
@@ -218,6 +215,20 @@ def test_damaged_connections(start, model):
         server.close()
         whole.append((what, client))
     outbox.close()
+    return whole
+
+
+@pytest.mark.models(*A_FEW_MODELS)
+def test_damaged_connections(start, model):
+    """Each is closed, logged, counted, and followed by those that are whole."""
+    inbox, outbox = pair()
+    keep = []
+
+    def messages():
+        for what, record, kinds in damaged():
+            fds = [open_kind(kind, inbox, keep) for kind in kinds]
+            yield what, b"\0" * len(fds), [memory(handover.pack([record])), *fds]
+    whole = send_damaged(outbox, messages())
     daemon = launch_with(start, model, [(QUEUE, inbox)])
     before = daemon.descriptors()
     check_damage(daemon, whole, keep, len(whole))
@@ -229,17 +240,12 @@ def test_damaged_connections(start, model):
 @pytest.mark.models("epoll", "prefork")
 def test_damaged_packs(start, model):
     inbox, outbox = pair()
-    keep, whole = [], []
-    for what, text, content, kinds in damaged_packs():
-        fds = [memory(content) if kind == "m" else open_kind(kind, inbox, keep) for kind in kinds]
-        handover.send(outbox, text, fds)
-        for fd in fds:
-            os.close(fd)
-        client, server = connection()
-        handover.send_pack(outbox, [server.fileno()])
-        server.close()
-        whole.append((what, client))
-    outbox.close()
+    keep = []
+
+    def messages():
+        for what, text, content, kinds in damaged_packs():
+            yield what, text, [memory(content) if kind == "m" else open_kind(kind, inbox, keep) for kind in kinds]
+    whole = send_damaged(outbox, messages())
     daemon = launch_with(start, model, [(QUEUE, inbox)])
     check_damage(daemon, whole, keep, len(whole))
 

@@ -222,11 +222,7 @@ void load_report_json(const struct load_report *report)
 	const struct client_options *options = report->options;
 	struct json json;
 
-	json_open(&json, stdout, options->json_stream ? JSON_LINE : JSON_INDENTED);
-	if (options->json_stream)
-		json_text(&json, "type", "summary");
-	if (options->json_stream || options->timestamps)
-		json_number(&json, "time", output_time(), 6);
+	json_open_summary(&json, options->json_stream, options->timestamps);
 	json_text(&json, "address", report->address);
 	json_text(&json, "transport", report->transport);
 	json_text(&json, "mode", options_mode_name(options->mode));

@@ -360,11 +360,7 @@ static void summary_json(const struct ping *ping, const struct ping_loss *loss,
 	const struct probes *probes = &ping->probes;
 	struct json json;
 
-	json_open(&json, stdout, options->json_stream ? JSON_LINE : JSON_INDENTED);
-	if (options->json_stream)
-		json_text(&json, "type", "summary");
-	if (options->json_stream || options->timestamps)
-		json_number(&json, "time", output_time(), 6);
+	json_open_summary(&json, options->json_stream, options->timestamps);
 	json_text(&json, "target", ping->target->name);
 	json_text(&json, "address", ping->address);
 	json_text(&json, "transport",
