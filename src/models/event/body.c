@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "models/handover/handover.h"
 #include "models/model.h"
 
 /* Interval between two checks of draining sessions, because no event reports that a peer has acknowledged
@@ -118,6 +119,23 @@ void body_drain_begin(struct body *body, struct session *session)
 	list_move_last(&body->drain_next, &session->link);
 }
 
+int body_hand_over(struct body *body, struct session *session)
+{
+	int r;
+
+	if (body->ops->is_quiet && !body->ops->is_quiet(body, session))
+		return -EAGAIN;
+	r = session_io_empty_pipe(&body->io, session);
+	if (r == 0)
+		r = handover_send_wait(body->worker, session);
+	if (r < 0)
+		return r;
+	body->ops->detach(body, session);
+	session_forget(session, body->worker);
+	pool_free(&body->pool, session);
+	return 0;
+}
+
 /* Hand over or start to drain a batch of sessions, the longest idle first. */
 static void stop_some(struct body *body)
 {
@@ -135,7 +153,7 @@ static bool hand_over_drained(struct body *body, struct session *session, bool l
 	int r = -ECANCELED;
 
 	if (body->io.flush && session->conn.reason == CONN_OPEN && (late || session_io_flushed(&body->io, session)))
-		r = body->ops->hand_over(body, session);
+		r = body_hand_over(body, session);
 	return r == 0 || r == -EAGAIN;
 }
 

@@ -22,9 +22,11 @@ struct body_ops {
 	void (*end)(struct body *body, struct session *session);
 	/* The worker stops: hand the session over if `hand_over` and possible, otherwise drain it. */
 	void (*stop)(struct body *body, struct session *session, bool hand_over);
-	/* Hand a draining session over. Returns 0, and the session is freed; -EAGAIN: try again in the next
-	 * round; or another -errno. */
-	int (*hand_over)(struct body *body, struct session *session);
+	/* Whether no operation of the session is in flight, so that it can be handed over; if one is, it is made to end.
+	 * NULL: there never is. */
+	bool (*is_quiet)(struct body *body, const struct session *session);
+	/* Stop watching a session, which was handed over, and take it out of its list. */
+	void (*detach)(struct body *body, struct session *session);
 	/* Check a draining session. */
 	void (*drain)(struct body *body, struct session *session);
 };
@@ -63,6 +65,9 @@ static inline void body_served(struct body *body, struct session *session, uint3
 	if (session->active != before && !session->conn.draining)
 		list_move_last(&body->sessions, &session->link);
 }
+
+/* Hand a session over. Returns 0, and it is gone; -EAGAIN: try again in the next round; or another -errno. */
+int body_hand_over(struct body *body, struct session *session);
 
 /* Move a session to the draining ones. */
 void body_drain_begin(struct body *body, struct session *session);

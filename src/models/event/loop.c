@@ -8,7 +8,6 @@
 #include "models/accept/accept_token.h"
 #include "models/accept/accept_watch.h"
 #include "models/event/body.h"
-#include "models/handover/handover.h"
 #include "models/model.h"
 
 #define EVENTS_MAX 256
@@ -84,30 +83,20 @@ static int session_start(struct body *body, struct session *session)
 	return r;
 }
 
-static int session_hand_over(struct body *body, struct session *session)
+static void session_detach(struct body *body, struct session *session)
 {
 	struct loop *loop = of_body(body);
-	int r = session_io_empty_pipe(&body->io, session);
 
-	if (r == 0)
-		r = handover_send_wait(body->worker, session);
-	if (r < 0)
-		return r;
 	loop->ops->remove(loop->poller, &session->watch, false);
 	list_remove(&session->link);
-	session_forget(session, body->worker);
-	pool_free(&body->pool, session);
-	return 0;
 }
 
 static void session_stop(struct body *body, struct session *session, bool hand_over)
 {
-	struct loop *loop = of_body(body);
-
-	if (hand_over && session_hand_over(body, session) == 0)
+	if (hand_over && body_hand_over(body, session) == 0)
 		return;
 	body_drain_begin(body, session);
-	session_serve(loop, session, true);
+	session_serve(of_body(body), session, true);
 }
 
 static void session_drain(struct body *body, struct session *session)
@@ -119,7 +108,7 @@ static const struct body_ops loop_body_ops = {
 	.start = session_start,
 	.end = session_end,
 	.stop = session_stop,
-	.hand_over = session_hand_over,
+	.detach = session_detach,
 	.drain = session_drain,
 };
 

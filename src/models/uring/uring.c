@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "models/handover/handover.h"
 #include "models/model.h"
 
 #ifdef ECHOD_FAULTS
@@ -27,24 +26,17 @@ static void fault_try_forbidden_operations(struct ring *ring)
 
 /* --- stop ------------------------------------------------------------------------------ */
 
-static int session_hand_over(struct body *body, struct session *session)
+/* At the end of a drain an operation may be in flight: then no other one is started, and this is tried again. */
+static bool session_is_quiet(struct body *body, const struct session *session)
 {
 	struct uring *uring = uring_of(body);
-	int r;
 
-	/* at the end of a drain: cancel all operations, start none, and try again later */
-	if (ring_state(&uring->ring, &session->watch)->op != RING_NONE) {
-		if (!uring->quiescing)
-			ring_cancel_all(&uring->ring);
-		uring->quiescing = true;
-		return -EAGAIN;
-	}
-	r = session_io_empty_pipe(&body->io, session);
-	if (r == 0)
-		r = handover_send_wait(body->worker, session);
-	if (r == 0)
-		uring_session_forget(uring, session);
-	return r;
+	if (ring_state(&uring->ring, &session->watch)->op == RING_NONE)
+		return true;
+	if (!uring->quiescing)
+		ring_cancel_all(&uring->ring);
+	uring->quiescing = true;
+	return false;
 }
 
 static void session_stop(struct body *body, struct session *session, bool hand_over)
@@ -56,7 +48,7 @@ static void session_stop(struct body *body, struct session *session, bool hand_o
 		uring_session_end(body, session);
 		return;
 	}
-	if (hand_over && session_hand_over(body, session) == 0)
+	if (hand_over && body_hand_over(body, session) == 0)
 		return;
 	body_drain_begin(body, session);
 	uring_session_serve(uring, session, true);
@@ -72,7 +64,8 @@ static const struct body_ops uring_body_ops = {
 	.start = uring_session_start,
 	.end = uring_session_end,
 	.stop = session_stop,
-	.hand_over = session_hand_over,
+	.is_quiet = session_is_quiet,
+	.detach = uring_session_detach,
 	.drain = session_drain,
 };
 

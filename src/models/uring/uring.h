@@ -76,8 +76,8 @@ void uring_session_end(struct body *body, struct session *session);
  * -ENOMEM with the session ended. */
 int uring_session_own_data(struct uring *uring, struct session *session);
 
-/* Free a session that was handed over. No operation of it may be in flight. */
-void uring_session_forget(struct uring *uring, struct session *session);
+/* Take the session, of which no operation is in flight, out of the ring and its list. */
+void uring_session_detach(struct body *body, struct session *session);
 
 static inline struct uring *uring_of(struct body *body)
 {

@@ -90,19 +90,20 @@ static void buffer_return(struct uring *uring, struct session *session, const ui
 
 /* --- end ------------------------------------------------------------------------------- */
 
-/* Remove the session, of which no operation is in flight, from the ring and the list. */
-static void detach(struct uring *uring, struct session *session)
+void uring_session_detach(struct body *body, struct session *session)
 {
+	struct uring *uring = uring_of(body);
+
 	buffer_return(uring, session, session->conn.data);
 	rxq_clear(&uring->ring, state_of(uring, session));
-	session_io_drop_pipe(&uring->body.io, session);
+	session_io_drop_pipe(&body->io, session);
 	ring_unregister(&uring->ring, &session->watch);
 	list_remove(&session->link);
 }
 
 static void release(struct uring *uring, struct session *session)
 {
-	detach(uring, session);
+	uring_session_detach(&uring->body, session);
 	session_close(session, uring->body.worker);
 	pool_free(&uring->body.pool, session);
 }
@@ -138,13 +139,6 @@ void uring_session_end(struct body *body, struct session *session)
 	multishot_cancel(uring, session);
 	if (state->op != RING_NONE)
 		ring_cancel(&uring->ring, &session->watch, (enum ring_op) state->op);
-}
-
-void uring_session_forget(struct uring *uring, struct session *session)
-{
-	detach(uring, session);
-	session_forget(session, uring->body.worker);
-	pool_free(&uring->body.pool, session);
 }
 
 /* Copy pending data, and the receive queue as far as `limit` allows, into owned memory. */
