@@ -622,14 +622,20 @@ static void reload_begin(struct supervisor *supervisor)
 	supervisor->ready_until = clock_usec() + READY_TIMEOUT;
 }
 
+static bool any_stopping(const struct supervisor *supervisor)
+{
+	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
+		if (LIST_ENTRY(at, const struct crew, link)->stopping)
+			return true;
+	return false;
+}
+
 /* Correct the count of connections in the queue, when it is empty and no crew puts connections in. Before
  * that, or after a process was killed in the middle, the count may be too high. */
 static void settle_queue(struct supervisor *supervisor)
 {
-	for (const struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		if (LIST_ENTRY(at, const struct crew, link)->stopping)
-			return;
-	if (restore_active(&supervisor->restore) || handover_waiting(supervisor->context.inbox) > 0)
+	if (any_stopping(supervisor) || restore_active(&supervisor->restore) ||
+	    handover_waiting(supervisor->context.inbox) > 0)
 		return;
 	admission_queue_settle(&scoreboard_shared(supervisor->context.scoreboard)->admission, 0);
 	supervisor->unsettled = false;
@@ -653,18 +659,13 @@ static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum sta
  * configuration. */
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
-	struct stop_request stop_request = { .stop = STOP_HAND_OVER, .hand_until = clock_usec() };
 	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
-	static struct log_limits log_limits;
-	struct worker self = {
+	const struct worker self = {
 		.conf = conf,
-		.log_limits = &log_limits,
 		.slot = scoreboard_own_slot(supervisor->context.scoreboard),
-		.stop_request = &stop_request,
 		.admission = { .shared = admission, .own = &admission->supervisor, .group = ADMISSION_GROUPS,
 		               .allow = &conf->allow, .deny = &conf->deny, .max_connections = UINT32_MAX },
 		.outbox_fd = supervisor->context.outbox,
-		.next_heartbeat = INT64_MAX,
 	};
 
 	admission_queue_begin(admission);
@@ -685,7 +686,7 @@ static void close_retired(struct supervisor *supervisor)
 }
 
 /* Retire the listeners of `have` that the new configuration `conf` does not name: they take no new clients,
- * and their backlogs are served for some time before they are closed. */
+ * and before they are closed, the clients in their backlogs are handed to the new workers. */
 static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf)
 {
 	for (size_t i = 0; i < have->count && notify_enabled(); i++) {
@@ -698,7 +699,6 @@ static void retire_unnamed(struct supervisor *supervisor, struct sockets *have, 
 	sockets_commit(have, conf);
 	if (supervisor->retired.count == 0)
 		return;
-	drain_backlogs(supervisor, &supervisor->retired, conf);
 	supervisor->retire_at = clock_usec() + RETIRE_TICK;
 	supervisor->retire_until = clock_usec() + RETIRE_TIME;
 }
@@ -707,7 +707,8 @@ static void maintain_retired(struct supervisor *supervisor, int64_t now)
 {
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 
-	if (crew)
+	/* behind the connections that an old crew hands over: only in a worker are they counted for max-per-source */
+	if (crew && (!any_stopping(supervisor) || now >= supervisor->retire_until))
 		drain_backlogs(supervisor, &supervisor->retired, crew->conf);
 	if (now >= supervisor->retire_until)
 		close_retired(supervisor);

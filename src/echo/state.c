@@ -26,13 +26,13 @@ static uint32_t state_check(const void *record, size_t size)
 	return sum_add(sum, bytes + CHECK_END, size - CHECK_END);
 }
 
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active)
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active, uint32_t flags)
 {
 	memset(state, 0, sizeof *state);
 	state->magic = STATE_MAGIC;
 	state->version = STATE_VERSION;
 	state->size = sizeof *state;
-	state->flags = conn->eof ? STATE_EOF : 0;
+	state->flags = flags | (conn->eof ? STATE_EOF : 0);
 	state->owed = (uint32_t) conn_owed_total(conn);
 	state->echoed = conn->echoed;
 	state->since = conn->since;
@@ -47,7 +47,7 @@ void state_encode(struct state *state, const struct conn *conn, const struct pee
 
 static int state_validate(const struct state *state, int64_t now)
 {
-	if (state->flags & ~STATE_EOF)
+	if (state->flags & ~(STATE_EOF | STATE_UNADMITTED))
 		return -ENOTSUP;
 	if (state->reserved != 0 || state->owed > STATE_OWED_MAX)
 		return -EINVAL;
@@ -72,6 +72,14 @@ int state_size(const void *bytes, size_t size)
 	if (state.size < STATE_SIZE_MIN || state.size > STATE_SIZE_MAX || state.size > size)
 		return -EINVAL;
 	return state.size;
+}
+
+bool state_is_unadmitted(const void *bytes)
+{
+	struct state state;
+
+	memcpy(&state, bytes, STATE_SIZE_MIN);
+	return state.flags & STATE_UNADMITTED;
 }
 
 int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer, int64_t *active,

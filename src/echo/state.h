@@ -11,6 +11,7 @@
 #ifndef ECHOD_ECHO_STATE_H
 #define ECHOD_ECHO_STATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,13 +50,18 @@ struct state {
 _Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <= STATE_SIZE_MAX, "the size of a record");
 
 #define STATE_EOF 1U
+#define STATE_UNADMITTED 2U /* accepted, but max-per-source has not been checked */
 
-/* Fill `*state` from `conn`. */
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active);
+/* Fill `*state` from `conn`. `flags` is 0 or STATE_UNADMITTED. */
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active,
+                  uint32_t flags);
 
 /* Check the header of a record at the beginning of `size` bytes. Returns the size of the record, -EINVAL
  * (damaged or incomplete), or -ENOTSUP (another version). */
 int state_size(const void *bytes, size_t size);
+
+/* Whether a record that state_decode() has accepted has STATE_UNADMITTED. */
+bool state_is_unadmitted(const void *bytes);
 
 /* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*active`
  * and `*owed` (number of bytes to read from the file that came with the record). Returns 0, or -EINVAL

@@ -29,6 +29,14 @@ static const enum stats_counter end_counters[CONN_REASONS] = {
 	[CONN_DRAIN] = STAT_ENDED_DRAIN,   [CONN_ERROR] = STAT_ENDED_ERROR,
 };
 
+void new_conn_init(struct new_conn *new_conn, int fd)
+{
+	new_conn->fd = fd;
+	new_conn->shared_ofd = new_conn->unadmitted = false;
+	new_conn->active = clock_usec();
+	conn_init(&new_conn->conn, new_conn->active);
+}
+
 void session_open(struct session *session, const struct new_conn *new_conn)
 {
 	memset(session, 0, sizeof *session);
@@ -123,10 +131,11 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 
 static void session_release(struct session *session, struct worker *worker)
 {
+	/* before the peer sees the end: the parent of a child process then waits for the child (spawn.c) */
+	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_release);
 	close(session->watch.fd);
 	session->watch.fd = -1;
 	conn_clear(&session->conn);
-	atomic_fetch_sub_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	worker->local_stats.work++;
 }
 
@@ -135,8 +144,9 @@ void session_close(struct session *session, struct worker *worker)
 	if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
-	session_release(session, worker);
+	/* before the peer sees the end: it may connect again at once */
 	admission_leave(&worker->admission, &session->peer);
+	session_release(session, worker);
 	admission_slot_release(&worker->admission);
 }
 

@@ -37,18 +37,22 @@ struct session {
 /* A connection just accepted or received from the queue: admitted, with slot and source counted. */
 struct new_conn {
 	int fd;
-	bool shared_ofd;            /* from the queue: the predecessor may still have the descriptor */
+	bool shared_ofd;         /* from the queue: the predecessor may still have the descriptor */
+	bool unadmitted;         /* from the queue: max-per-source was not checked, the source is not counted */
 	struct conn conn;
 	struct peer peer;
 	int64_t active;          /* clock_usec() of the last byte sent or received */
 };
 
+/* Initialize a connection `fd` that was just accepted, but for its peer. */
+void new_conn_init(struct new_conn *new_conn, int fd);
+
 /* Initialize the session from `new_conn`, whose descriptor and memory it now owns. The connection is already
  * counted in the worker's `live`. */
 void session_open(struct session *session, const struct new_conn *new_conn);
 
-/* End the session, for conn.reason: log and count it, release its slot, close the descriptor, free its memory
- * (not the struct). Its pipe must have been given back before. */
+/* End the session, for conn.reason: log and count it, give back its source, close the descriptor, release its
+ * slot, free its memory (not the struct). Its pipe must have been given back before. */
 void session_close(struct session *session, struct worker *worker);
 
 /* End the session at the end of drain-timeout, with bytes still owed. The caller closes it next. */

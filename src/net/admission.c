@@ -513,6 +513,11 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 	return ADMISSION_OK;
 }
 
+bool admission_same_source(const struct peer *a, const struct peer *b)
+{
+	return source_key(a) == source_key(b);
+}
+
 void admission_leave(const struct admission *admission, const struct peer *peer)
 {
 	struct table table;

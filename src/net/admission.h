@@ -108,7 +108,7 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 void admission_enqueue_undo(const struct admission *admission, const struct peer *peer);
 
 /* After a connection was received from the queue, with a slot taken before: count its source, whatever the
- * limit. `peer` NULL: the record was damaged; the caller releases the slot. */
+ * limit. `peer` NULL: its source is not counted. */
 void admission_dequeue(const struct admission *admission, const struct peer *peer);
 
 /* Whether connections are in the queue. They are admitted already, but not counted in any table of
@@ -128,6 +128,9 @@ void admission_wait_done(const struct admission *admission);
 /* Whether the peer is admitted. Counts the connection for its source if sources are limited. A unix peer is
  * always admitted. */
 enum admission_verdict admission_admit(const struct admission *admission, const struct peer *peer);
+
+/* Whether `max-per-source` counts both peers as one source. */
+bool admission_same_source(const struct peer *a, const struct peer *b);
 
 /* The connection of an admitted peer has ended. */
 void admission_leave(const struct admission *admission, const struct peer *peer);

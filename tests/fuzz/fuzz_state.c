@@ -34,7 +34,7 @@ static void claim_same(const uint8_t *message, const struct conn *conn, const st
 	struct state again;
 
 	owing.owed = owed;
-	state_encode(&again, &owing, peer, active);
+	state_encode(&again, &owing, peer, active, 0);
 	FUZZ_CLAIM(memcmp(&again, message, sizeof again) == 0);
 }
 

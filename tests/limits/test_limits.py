@@ -35,6 +35,14 @@ def served(sock, message=b"am I served?"):
         return False
 
 
+def answer(sock):
+    """What comes back first; nothing where the connection was closed or reset."""
+    try:
+        return sock.recv(100)
+    except ConnectionResetError:
+        return b""
+
+
 def refused_from(source, address):
     """A refusal is a close without a byte."""
     with connect_from(source, address) as sock:
@@ -216,8 +224,6 @@ def test_max_per_source_of_ipv4(start, model):
     metrics.wait_line(daemon, "one refusal", connections_ended__limit=1, connections=2)
     peer.finish(mine.pop())
     metrics.wait_line(daemon, "one left", connections=1)
-    if model == "process":  # its parent gives the source back when the child has ended
-        proc.until(lambda: len(daemon.tree()) == 3, "supervisor, acceptor and one child")
     admitted_from("127.0.0.2", daemon.address)
     peer.finish(mine.pop())
     assert metrics.line(daemon)["connections_accepted"] == 4, "the refused one was counted as accepted"
@@ -237,6 +243,48 @@ def test_max_per_source_leaks_no_count(start, model):
             sock.close()
         metrics.wait_line(daemon, "gone", connections=0)
     assert metrics.line(daemon)["connections_accepted"] == 40
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_max_per_source_counts_no_ended_connection(start, model, others):
+    """A client that has seen the end of its connection can connect again at once, in whatever way the connection ended."""
+    if model == "iterative" and others:
+        pytest.skip("iterative serves one at a time")
+    daemon = start(model, workers=0 if model == "iterative" else 4, max_per_source=1 + others, log_connections=False)
+    crowd = [connect_from("127.0.0.2", daemon.address) for _ in range(others)]
+    for sock in crowd:
+        peer.echo(sock, b"stays")
+    for number in range(200):
+        with connect_from("127.0.0.2", daemon.address) as sock:
+            sock.sendall(b"%d" % number)
+            sock.shutdown(socket.SHUT_WR)
+            assert peer.receive_all(sock) == b"%d" % number, f"connection {number} was refused"
+    for sock in crowd:
+        peer.finish(sock)
+    metrics.wait_line(daemon, "all gone", connections=0, connections_accepted=200 + others, connections_ended__eof=200 + others)
+
+
+@pytest.mark.models(*not_iterative)
+def test_max_per_source_of_a_removed_listener(start, model):
+    """Clients in the backlog of a listener that a reload removes are refused beyond max-per-source, when their turn comes."""
+    removed = echod.free_port()
+    stays = echod.free_port()
+    daemon = start(model, workers=2, max_connections=1, max_per_source=3, port=stays,
+                   listen=[f"127.0.0.1:{stays}", f"127.0.0.1:{removed}"])
+    with peer.connect(("127.0.0.1", stays)) as first:
+        peer.echo(first, b"takes the only slot")
+        crowd = [connect_from("127.0.0.2", ("127.0.0.1", removed)) for _ in range(5)]
+        for sock in crowd:
+            sock.sendall(b"me")
+        daemon.reload(workers=8, max_connections=100, listen=[f"127.0.0.1:{stays}"])
+        peer.echo(first, b"handed over")
+        answers = [answer(sock) for sock in crowd]
+        assert sorted(answers) == [b"", b"", b"me", b"me", b"me"]
+        peer.finish(first)
+    for sock, received in zip(crowd, answers):
+        if received:
+            peer.finish(sock)
+    metrics.wait_line(daemon, "two refused", connections=0, connections_accepted=4, connections_ended__limit=2)
 
 
 @pytest.mark.models(*not_iterative)

@@ -56,7 +56,7 @@ static void a_connection_comes_back_as_it_went(void **state)
 	conn.echoed = 77;
 	conn.eof = true;
 	assert_non_null(conn_restore(&conn, 5));
-	state_encode(&message, &conn, &peer, 500); /* a tick rounded down to before the start */
+	state_encode(&message, &conn, &peer, 500, 0); /* a tick rounded down to before the start */
 	assert_int_equal(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed), 0);
 	assert_int_equal(back.since, 1000);
 	assert_int_equal(active, 1000);
@@ -78,11 +78,11 @@ static void damage_is_noticed(void **state)
 	(void) state;
 	conn_init(&conn, 1000);
 	for (size_t i = 0; i < sizeof message * 8; i++) {
-		state_encode(&message, &conn, &peer, 1000);
+		state_encode(&message, &conn, &peer, 1000, 0);
 		((unsigned char *) &message)[i / 8] ^= (unsigned char) (1 << i % 8);
 		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed) < 0);
 	}
-	state_encode(&message, &conn, &peer, 1000);
+	state_encode(&message, &conn, &peer, 1000, 0);
 	for (size_t size = 0; size < sizeof message; size++)
 		assert_true(state_decode(&message, size, 2000, &back, &back_peer, &active, &owed) < 0);
 	assert_true(state_decode(&message, sizeof message, 999, &back, &back_peer, &active, &owed) < 0);

@@ -166,35 +166,42 @@ void accept_error(struct accept_state *accept, int error)
 		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
 }
 
+/* Whether the peer of an accepted connection may stay. Refuses, logs and closes the connection otherwise. */
+static bool admit(struct accept_state *accept, int fd, const struct peer *peer)
+{
+	struct worker *worker = accept->worker;
+	enum admission_verdict verdict = admission_admit(&worker->admission, peer);
+
+	if (verdict == ADMISSION_SOURCE && accept->collect && accept->collect(accept, peer))
+		verdict = admission_admit(&worker->admission, peer);
+	if (verdict == ADMISSION_OK)
+		return true;
+	session_refused(worker, fd, peer, verdict);
+	close(fd);
+	admission_slot_release(&worker->admission);
+	return false;
+}
+
 bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, struct new_conn *new_conn)
 {
 	struct worker *worker = accept->worker;
-	enum admission_verdict verdict;
 
 	accept->taken++;
 	worker->local_stats.work++;
 	peer_from_addr(&new_conn->peer, addr);
-	verdict = admission_admit(&worker->admission, &new_conn->peer);
-	if (verdict == ADMISSION_OK) {
-		if (accept->prepare || new_conn->peer.family == AF_UNIX) {
-			sockopt_prepare(fd);
-			if (worker->conf->socket_buffer > 0)
-				sockopt_set_buffers(fd, worker->conf->socket_buffer, -1);
-			if (new_conn->peer.family != AF_UNIX)
-				sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
-		}
-		new_conn->fd = fd;
-		new_conn->shared_ofd = false;
-		new_conn->active = clock_usec();
-		conn_init(&new_conn->conn, new_conn->active);
-		stats_add(worker->slot, STAT_ACCEPTED, 1);
-		atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
-		return true;
+	if (!admit(accept, fd, &new_conn->peer))
+		return false;
+	if (accept->prepare || new_conn->peer.family == AF_UNIX) {
+		sockopt_prepare(fd);
+		if (worker->conf->socket_buffer > 0)
+			sockopt_set_buffers(fd, worker->conf->socket_buffer, -1);
+		if (new_conn->peer.family != AF_UNIX)
+			sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
 	}
-	session_refused(worker, fd, &new_conn->peer, verdict);
-	close(fd);
-	admission_slot_release(&worker->admission);
-	return false;
+	new_conn_init(new_conn, fd);
+	stats_add(worker->slot, STAT_ACCEPTED, 1);
+	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	return true;
 }
 
 enum accept_result accept_one(struct accept_state *accept, size_t index, struct new_conn *new_conn)
@@ -205,7 +212,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 
 	/* connections in the queue came first, and are counted for their source only when they are
 	 * received */
-	if ((accept->queue_pending || admission_queue_pending(&accept->worker->admission)) &&
+	if (admission_queue_pending(&accept->worker->admission) &&
 	    accept_inherit(accept, new_conn) == ACCEPT_CONNECTION)
 		return ACCEPT_CONNECTION;
 	if (!accept->open || !accept_take_slot(accept))
@@ -243,8 +250,7 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 
 	if (worker->inbox_fd < 0 || !accept->inheriting)
 		return ACCEPT_NONE;
-	accept->queue_pending = !admission_slot_acquire_capped(&worker->admission, worker->capacity);
-	if (accept->queue_pending) {
+	if (!admission_slot_acquire_capped(&worker->admission, worker->capacity)) {
 		accept_error(accept, EMFILE);
 		return ACCEPT_NONE;
 	}
@@ -254,7 +260,15 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	if (r == -EAGAIN)
 		return ACCEPT_NONE;
 	accept->taken++;
-	return r == 0 ? ACCEPT_CONNECTION : ACCEPT_REFUSED;
+	if (r < 0)
+		return ACCEPT_REFUSED;
+	if (new_conn->unadmitted && !admit(accept, new_conn->fd, &new_conn->peer)) {
+		conn_clear(&new_conn->conn);
+		return ACCEPT_REFUSED;
+	}
+	stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
+	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	return ACCEPT_CONNECTION;
 }
 
 bool accept_is_watched(const struct accept_state *accept, unsigned kind)

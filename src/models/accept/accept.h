@@ -30,8 +30,6 @@ struct accept_state {
 	bool waiting;       /* at max-connections: watch slot_fd, then call accept_retry() */
 	bool limited;       /* max-connections was reached since the last slot was taken: logged once */
 	bool paused;        /* descriptors or memory ran out: until retry_at */
-	bool queue_pending; /* a connection in the queue could not be taken; the queue comes before the
-	                     * listeners */
 	bool busy;          /* accept_set_busy() */
 	bool stopped;       /* accept_stop() */
 	bool prepare;       /* connections of an adopted listener may be older than its present options */
@@ -42,6 +40,10 @@ struct accept_state {
 	unsigned batch_max; /* maximum number of connections to take in one iteration from one listener, or
 	                     * from the queue */
 	unsigned taken;     /* in this iteration: accepted, refused or received from the queue */
+
+	/* Stop counting the connections from the source of `peer` that have ended in child processes.
+	 * Returns whether there were any. NULL: the worker has no child processes. */
+	bool (*collect)(struct accept_state *accept, const struct peer *peer);
 };
 
 enum accept_result {
@@ -58,7 +60,8 @@ void accept_close(struct accept_state *accept);
 /* Accept one connection from listener `index`, or take one from the queue, which comes first. */
 enum accept_result accept_one(struct accept_state *accept, size_t index, struct new_conn *new_conn);
 
-/* Take one connection from the queue. ACCEPT_REFUSED only for a damaged message. */
+/* Take one connection from the queue. ACCEPT_REFUSED: the message was damaged, or the connection came from
+ * the backlog of a removed listener and its source has max-per-source connections. */
 enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *new_conn);
 
 /* Adapt the batch size after `got` of at most batch->size connections were taken from a listener. */

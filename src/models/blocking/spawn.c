@@ -32,6 +32,9 @@
 #include "models/model.h"
 #include "models/blocking/serve.h"
 
+/* Maximum time to wait for the end of a child process whose connection has ended. */
+#define END_WAIT_USEC (100 * USEC_PER_MSEC)
+
 /* Enough for serve() and a log record; only used pages cost memory. */
 #define STACK_SIZE (256U << 10)
 
@@ -39,6 +42,7 @@
 struct child {
 	pid_t pid;                      /* 0: none */
 	struct peer peer;               /* peer of the connection that is counted */
+	bool overdue;                   /* it did not end within END_WAIT_USEC after its connection */
 	uint64_t counters[STATS_COUNT]; /* of its slot, when the previous child with this slot ended */
 };
 
@@ -57,6 +61,7 @@ struct spawner {
 	int64_t started;        /* clock_usec() */
 	int (*start)(struct spawner *spawner); /* serve `new_conn` in `slot` */
 	void (*collect)(struct spawner *spawner);
+	bool (*collect_source)(struct accept_state *accept, const struct peer *peer); /* of struct accept_state */
 };
 
 static struct stats_slot *child_slot(const struct worker *worker, unsigned number)
@@ -218,6 +223,7 @@ static int process_start(struct spawner *spawner)
 		return -errno;
 	child->pid = pid;
 	child->peer = spawner->new_conn.peer;
+	child->overdue = false;
 	atomic_store(&child_slot(spawner->worker, (unsigned) spawner->slot)->pid, pid);
 	close(spawner->new_conn.fd);
 	conn_clear(&spawner->new_conn.conn);
@@ -280,6 +286,42 @@ static void processes_collect(struct spawner *spawner)
 	for (unsigned left = spawner->running; left > 0 && (pid = worker_reap(&status)) > 0; left--)
 		process_ended(spawner, pid, status);
 	spawner->next_slot = 0;
+}
+
+/* A child that serves the source of `peer`, that has announced the end of its connection, and that runs still.
+ * NULL: there is none. */
+static struct child *child_ending(const struct spawner *spawner, const struct peer *peer)
+{
+	for (unsigned i = 0; i < atomic_load(&spawner->worker->slot->children); i++) {
+		struct child *child = &spawner->children[i];
+
+		if (child->pid != 0 && !child->overdue && admission_same_source(&child->peer, peer) &&
+		    atomic_load(&child_slot(spawner->worker, i)->live) == 0)
+			return child;
+	}
+	return NULL;
+}
+
+/* A client that has seen the end of its connection may connect again before the child process has ended. So
+ * before a client is refused for its source, wait for such children: a child announces in its slot that it
+ * closes its connection. A child is not trusted: its source is given back when the kernel reports its end, and
+ * a child that does not end is waited for only once. */
+static bool processes_collect_source(struct accept_state *accept, const struct peer *peer)
+{
+	struct spawner *spawner = LIST_ENTRY(accept, struct spawner, acceptor.accept);
+	struct pollfd ended = { .fd = spawner->ended, .events = POLLIN };
+	int64_t now = clock_usec(), until = now + END_WAIT_USEC;
+	unsigned before = spawner->running;
+	struct child *child;
+
+	processes_collect(spawner);
+	while ((child = child_ending(spawner, peer))) {
+		child->overdue = now >= until;
+		(void) poll(&ended, 1, child->overdue ? 0 : clock_poll_timeout(until, now));
+		processes_collect(spawner);
+		now = clock_usec();
+	}
+	return spawner->running < before;
 }
 
 /* --- the acceptor ---------------------------------------------------------------------- */
@@ -357,6 +399,7 @@ static int spawner_run(struct spawner *spawner)
 	if (spawner->ended < 0)
 		return -errno;
 	r = acceptor_open(&spawner->acceptor, spawner->worker, spawner->ended);
+	spawner->acceptor.accept.collect = spawner->collect_source;
 	if (r == 0)
 		worker_ready(spawner->worker);
 	while (r == 0 && !spawner->acceptor.stopping)
@@ -385,7 +428,7 @@ int spawn_threads_run(struct worker *worker)
 int spawn_processes_run(struct worker *worker)
 {
 	struct spawner spawner = { .worker = worker, .slot = -1, .started = clock_usec(), .start = process_start,
-		                   .collect = processes_collect };
+		                   .collect = processes_collect, .collect_source = processes_collect_source };
 	sigset_t children;
 	int r;
 

@@ -88,7 +88,7 @@ int handover_send(int outbox, const struct session *session)
 {
 	struct state state;
 
-	state_encode(&state, &session->conn, &session->peer, session_active_usec(session, clock_usec()));
+	state_encode(&state, &session->conn, &session->peer, session_active_usec(session, clock_usec()), 0);
 	return message_send(outbox, &state, &session->conn, session->watch.fd);
 }
 
@@ -96,7 +96,7 @@ int handover_pass(int outbox, const struct new_conn *new_conn)
 {
 	struct state state;
 
-	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active);
+	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active, new_conn->unadmitted ? STATE_UNADMITTED : 0);
 	return message_send(outbox, &state, &new_conn->conn, new_conn->fd);
 }
 
@@ -129,20 +129,15 @@ static int send_when_writable(struct worker *worker, const struct session *sessi
 }
 
 /* Send with slot and source, and take both back if it cannot be sent. */
-static int send_counted(struct worker *worker, const struct admission *admission, const struct session *session)
+int handover_send_wait(struct worker *worker, const struct session *session)
 {
 	int r;
 
-	admission_enqueue(admission, &session->peer);
+	admission_enqueue(&worker->admission, &session->peer);
 	r = send_when_writable(worker, session);
 	if (r < 0)
-		admission_enqueue_undo(admission, &session->peer);
+		admission_enqueue_undo(&worker->admission, &session->peer);
 	return r;
-}
-
-int handover_send_wait(struct worker *worker, const struct session *session)
-{
-	return send_counted(worker, &worker->admission, session);
 }
 
 /* --- the other end --------------------------------------------------------------------- */
@@ -195,6 +190,7 @@ int handover_read(const void *record, size_t size, int fd, int file, int64_t at,
 		return r;
 	new_conn->fd = fd;
 	new_conn->shared_ofd = true;
+	new_conn->unadmitted = state_is_unadmitted(record);
 	return (int) owed;
 }
 
@@ -291,14 +287,12 @@ int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn
 	}
 	if (r < 0)
 		return r;
-	admission_dequeue(&worker->admission, &new_conn->peer);
+	admission_dequeue(&worker->admission, new_conn->unadmitted ? NULL : &new_conn->peer);
 	/* keep sizes that the creator of an adopted listener chose */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
 		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer, listener_like(worker, &new_conn->peer));
 	if (new_conn->peer.family != AF_UNIX)
 		sockopt_set_keepalive(new_conn->fd, worker->conf->tcp_keepalive);
-	stats_add(worker->slot, STAT_TAKEN_OVER, 1);
-	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	return 0;
 }
 
@@ -316,58 +310,50 @@ unsigned handover_waiting(int inbox)
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
-/* Whether the queue has space, now or within the time that the stop request allows. */
-static bool has_space(struct worker *sender)
+/* Put an accepted connection into the queue. If that fails the connection is lost. */
+static void enqueue(const struct worker *sender, const struct new_conn *new_conn)
 {
-	struct pollfd queue = { .fd = sender->outbox_fd, .events = POLLOUT };
-
-	while (poll(&queue, 1, STOP_CHECK_MSEC) != 1)
-		if (!may_wait(sender))
-			return false;
-	return true;
-}
-
-/* Put an accepted and admitted connection into the queue. If that fails the connection is lost. */
-static void enqueue(struct worker *sender, const struct admission *admission, int fd, struct session *session)
-{
-	session->watch.fd = fd;
-	conn_init(&session->conn, clock_usec());
-	session_touch(session, session->conn.since);
-	stats_add(sender->slot, STAT_ACCEPTED, 1);
-	if (send_counted(sender, admission, session) == 0)
+	admission_slot_force(&sender->admission);
+	admission_enqueue(&sender->admission, &new_conn->peer);
+	if (handover_pass(sender->outbox_fd, new_conn) == 0)
 		return;
+	admission_enqueue_undo(&sender->admission, &new_conn->peer);
+	admission_slot_release(&sender->admission);
+	stats_add(sender->slot, STAT_ACCEPTED, 1);
 	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
-	admission_slot_release(admission);
 }
 
-void handover_backlog(const struct listener *listener, struct worker *sender)
+static bool has_space(int outbox)
 {
-	struct admission admission = sender->admission;
-	enum admission_verdict verdict;
-	struct addr addr;
-	int fd;
+	struct pollfd queue = { .fd = outbox, .events = POLLOUT };
 
-	/* ignore max-per-source: in the backlog of a listener that stays open these connections could have
-	 * waited */
-	admission.max_per_source = 0;
+	return poll(&queue, 1, 0) == 1;
+}
+
+void handover_backlog(const struct listener *listener, const struct worker *sender)
+{
+	enum admission_verdict verdict;
+	struct new_conn new_conn;
+	struct addr addr;
+
 	/* at most the maximum length of a backlog, so that clients that go on connecting do not block the
 	 * caller */
-	for (unsigned i = 0; i <= BACKLOG_MAX && has_space(sender); i++) {
-		struct session session = { .watch = { .fd = -1 } };
+	for (unsigned i = 0; i <= BACKLOG_MAX && has_space(sender->outbox_fd); i++) {
+		int fd;
 
 		addr.len = sizeof addr.un;
 		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0)
 			return;
-		admission_slot_force(&admission);
-		peer_from_addr(&session.peer, &addr);
-		verdict = admission_admit(&admission, &session.peer);
-		if (verdict == ADMISSION_OK) {
-			enqueue(sender, &admission, fd, &session);
-		} else {
-			session_refused(sender, fd, &session.peer, verdict);
-			admission_slot_release(&admission);
-		}
+		new_conn_init(&new_conn, fd);
+		peer_from_addr(&new_conn.peer, &addr);
+		/* a worker checks max-per-source: until it takes the connection, that waits as in a backlog */
+		new_conn.unadmitted = true;
+		verdict = admission_admit(&sender->admission, &new_conn.peer);
+		if (verdict == ADMISSION_OK)
+			enqueue(sender, &new_conn);
+		else
+			session_refused(sender, fd, &new_conn.peer, verdict);
 		close(fd);
 	}
 }

@@ -29,8 +29,9 @@ int handover_pass(int outbox, const struct new_conn *new_conn);
  * not allow to hand over. */
 int handover_send_wait(struct worker *worker, const struct session *session);
 
-/* Receive the next connection from `inbox` without blocking. The caller has taken a slot; the source is
- * counted here. Two descriptors must be free, because the kernel closes descriptors that it cannot deliver.
+/* Receive the next connection from `inbox` without blocking. The caller has taken a slot and counts the
+ * connection; the source is counted here, unless the connection is `unadmitted`. Two descriptors must be
+ * free, because the kernel closes descriptors that it cannot deliver.
  * Returns 0 with `*new_conn` filled in; -EAGAIN where the queue is empty; -EBADMSG where the message was
  * damaged or of an unknown version: the connection is closed, counted and logged, and the next one may be
  * received. */
@@ -52,10 +53,10 @@ void handover_log_damaged(unsigned count, int error);
 /* The number of connections in `inbox`; an estimate where another version wrote messages of another size. */
 unsigned handover_waiting(int inbox);
 
-/* Before a listener is closed: accept the connections in its backlog and send them to the queue, waiting for
- * space as handover_send_wait() does. Each takes a slot, also beyond max-connections. Of `sender` only conf,
- * slot, admission, outbox_fd, stop_request, log_limits and next_heartbeat are used. Supervisor. */
-void handover_backlog(const struct listener *listener, struct worker *sender);
+/* Before a listener is closed: accept the connections in its backlog and send them to the queue, as far as it
+ * has space. Each takes a slot, also beyond max-connections; the worker that receives it checks max-per-source.
+ * Of `sender` only conf, slot, admission and outbox_fd are used. Supervisor. */
+void handover_backlog(const struct listener *listener, const struct worker *sender);
 
 /* Make the queue: messages sent to `*outbox` arrive at `*inbox`. Both are non-blocking and close-on-exec; the
  * send buffer is as large as the kernel allows. Returns 0 or -errno. */
