@@ -115,7 +115,7 @@ static void *thread_main(void *argument)
 	if (thread->result == 0)
 		return NULL;
 	/* end the process: the supervisor logs that and replaces it */
-	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u cannot go on: %s", worker->index, strerror(-thread->result));
+	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u failed: %s", worker->index, strerror(-thread->result));
 	_exit(1);
 }
 
@@ -281,7 +281,7 @@ static int confine(const struct crew *crew, const struct crew_process *process)
 	addr_use_socket(crew->context->log_relay);
 	r = sandbox_enter(process->socket ? crew->datagram_filter : crew->stream_filter);
 	if (r < 0)
-		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot confine a worker process: %s", strerror(-r));
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot sandbox a worker process: %s", strerror(-r));
 	else
 		fault_try_forbidden(process->socket ? (unsigned) SANDBOX_DATAGRAMS : stream_uses(crew));
 	return r;
@@ -308,7 +308,7 @@ static void __attribute__((noreturn)) process_main(struct crew *crew, const stru
 	if (r == 0)
 		r = process->socket ? run_reader(crew, process) : threads_run(threads, process);
 	if (r < 0)
-		log_event(LOG_ERR, EVENT_WORKER_FAILED, "A worker process cannot go on: %s", strerror(-r));
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker process failed: %s", strerror(-r));
 	/* not exit(): handlers and buffers belong to the supervisor */
 	crew_free_memory(crew);
 	_exit(r < 0 ? 1 : 0);
@@ -500,7 +500,7 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 	}
 	if (r < 0)
 		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers,
-		          crew->model->name, r == -EBUSY ? "too many earlier workers still drain their connections" : strerror(-r));
+		          crew->model->name, r == -EBUSY ? "too many earlier crews are still draining connections" : strerror(-r));
 	/* running processes may have accepted connections, which must not be lost */
 	crew->failed = r < 0;
 	if (r == 0 || any_started) {
@@ -639,7 +639,7 @@ int64_t crew_maintain(struct crew *crew, int64_t now)
 			if (r < 0)
 				process_failed(crew, process);
 			else
-				log_event(LOG_NOTICE, EVENT_WORKER_DIED, "A new worker process %d takes the place of the lost one",
+				log_event(LOG_NOTICE, EVENT_WORKER_DIED, "Restarted worker process %d",
 				          (int) process->pid);
 		}
 		if (process->restart_at < next)

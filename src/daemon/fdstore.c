@@ -77,11 +77,11 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 		r = -ENOENT;
 	if (r < 0) {
 		if (stored && r == -EINVAL)
-			diag_add(errors, "descriptor %d (%s) kept by the service manager is nothing that this version of echod "
-			                "keeps there: it is closed", fd, name);
+			diag_add(errors, "Closed descriptor %d (%s) of the descriptor store: this version of echod does not "
+			                "store this type", fd, name);
 		else
-			diag_add(errors, "descriptor %d (%s) passed by the service manager is of no use: %s; echod takes stream "
-			                "sockets that listen and datagram sockets", fd, name,
+			diag_add(errors, "Cannot use descriptor %d (%s) passed by the service manager: %s; it must be a "
+			                "listening stream socket or a datagram socket", fd, name,
 			                r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
 		/* an unusable stored descriptor does not prevent the start; a wrong socket unit does */
@@ -108,8 +108,8 @@ static bool collect_queue(struct fdstore *store, int fd, const char *name, struc
 	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) || sscanf(digits, "%9u%c", &number, &end) != 1)
 		return false;
 	if (queues->count == FDSTORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
-		diag_add(errors, "descriptor %d (%s) kept by the service manager is no queue of connections of this version: "
-		                "what may be in it is closed", fd, name);
+		diag_add(errors, "Closed descriptor %d (%s) of the descriptor store, and connections in it: it is not a "
+		                "queue of this version", fd, name);
 		close(fd);
 		notify_unstore(name);
 		return true;
@@ -344,7 +344,7 @@ enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, u
 	}
 	if (stop == FDSTORE_DROPPED || *room > 0)
 		return stop;
-	log_event(LOG_WARNING, EVENT_HANDOVER, "Connections cannot be kept over this restart: the unit's descriptor store "
+	log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep connections over this restart: the unit's descriptor store "
 	          "is too small; set FileDescriptorStoreMax= to 128");
 	return FDSTORE_DROPPED;
 }

@@ -137,7 +137,7 @@ static void status_send(const struct report *report, const struct stats_total *t
 	              "Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", total->live,
 	              total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
 	              bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
-	              *report->last_error ? "; last trouble: " : "", report->last_error);
+	              *report->last_error ? "; last error: " : "", report->last_error);
 }
 
 void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
@@ -203,11 +203,11 @@ void report_suppressed(struct report *report, struct scoreboard *scoreboard)
 	uint64_t lost = count_since(scoreboard, STAT_LOG_LOST, &report->log_lost);
 
 	if (suppressed > 0)
-		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " log lines were suppressed: too many from their source or in all",
+		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "Suppressed %" PRIu64 " log lines: too many from their source or in total",
 		          suppressed);
 	if (lost > 0)
-		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "%" PRIu64 " log lines were suppressed: their target or the supervisor did "
-		          "not take them in time", lost);
+		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "Suppressed %" PRIu64 " log lines: their target or the supervisor was "
+		          "too slow", lost);
 }
 
 bool report_progress(struct report *report, struct scoreboard *scoreboard)
@@ -231,7 +231,7 @@ void report_cut_off(struct report *report, struct scoreboard *scoreboard)
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
-		          "%" PRIu64 " connections were cut off at the end of drain-timeout: their clients had not taken all they were owed",
+		          "Cut off %" PRIu64 " connections at the end of drain-timeout: their clients had not received all data",
 		          count);
 }
 

@@ -32,7 +32,7 @@ static const char *bind_error_text(int error)
 {
 	switch (error) {
 	case EADDRINUSE:
-		return "the address is in use; stop who uses it (ss -lnp tells) or choose another port";
+		return "the address is in use; stop the process that uses it (see ss -lnp) or choose another port";
 	case EACCES:
 	case EPERM:
 		return "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket needs a directory "
@@ -42,7 +42,7 @@ static const char *bind_error_text(int error)
 	case ENODEV:
 		return "there is no such interface";
 	case EEXIST:
-		return "a file that is no socket stands there; remove it or choose another path";
+		return "a file that is not a socket exists there; remove it or choose another path";
 	case ENOENT:
 		return "no such directory";
 	case EAFNOSUPPORT:
@@ -90,11 +90,11 @@ static void log_presence(const struct listener *listener)
 	char text[ADDR_TEXT_MAX];
 
 	if (listener->presence == LISTENER_ABSENT)
-		log_event(LOG_WARNING, EVENT_ADDRESS_ABSENT, "This host does not have the address %s (yet): it is served as soon as "
-		          "it does (freebind)", addr_print(&listener->addr, text));
+		log_event(LOG_WARNING, EVENT_ADDRESS_ABSENT, "Bound %s, which is not an address of this host: it is served as soon "
+		          "as the host has it (freebind)", addr_print(&listener->addr, text));
 	else if (listener->presence == LISTENER_TENTATIVE)
-		log_event(LOG_INFO, EVENT_ADDRESS_ABSENT, "This host still checks whether another one has the address %s: it is "
-		          "served as soon as that is done", addr_print(&listener->addr, text));
+		log_event(LOG_INFO, EVENT_ADDRESS_ABSENT, "Bound %s before the end of duplicate address detection: it is served "
+		          "after that", addr_print(&listener->addr, text));
 }
 
 static void add_bind_error(const struct socket_builder *builder, enum listener_kind kind, const struct addr *addr,

@@ -167,7 +167,7 @@ static void start_failed(struct supervisor *supervisor, int status, const char *
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	log_event(LOG_ERR, EVENT_START_FAILED, "%s", text);
+	log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start: %s", text);
 	notify_status("", "Cannot start: %s", text);
 	supervisor->status = status;
 }
@@ -320,7 +320,7 @@ static void log_restored(const struct supervisor *supervisor, const struct fdsto
 	unsigned connections = restore_waiting(&supervisor->restore);
 
 	if (store->kept.count > 0 || connections > 0)
-		log_event(LOG_NOTICE, EVENT_RESTORED, "Taking up what was kept over the restart: %u connections, %zu listening sockets",
+		log_event(LOG_NOTICE, EVENT_RESTORED, "Restored %u connections and %zu listening sockets from the descriptor store",
 		          connections, store->kept.count);
 }
 
@@ -422,7 +422,7 @@ static int find_privileges(struct supervisor *supervisor, const struct conf *con
 		return privileges_failed(supervisor, conf, r);
 	if (geteuid() == 0) {
 		if (!*conf->user)
-			log_event(LOG_WARNING, EVENT_RUNS_AS_ROOT, "echod runs as root, since %s does not set user; set it, to "
+			log_event(LOG_WARNING, EVENT_RUNS_AS_ROOT, "Running as root, because %s does not set user; set it, to "
 			          "\"root\" if this is intended", conf->path);
 		return 0;
 	}
@@ -461,13 +461,13 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 	(void) raise_nofile();
 	raise_memlock();
 	if (!sandbox_can_filter(&why))
-		log_event(LOG_NOTICE, EVENT_STARTED, "Workers may make all system calls: %s", why);
+		log_event(LOG_NOTICE, EVENT_STARTED, "Cannot filter system calls of workers: %s", why);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r = open_signals(supervisor);
 	if (r == 0)
 		r = init_context(supervisor, store);
 	if (r < 0)
-		start_failed(supervisor, EX_OSERR, "cannot start: %s", strerror(-r));
+		start_failed(supervisor, EX_OSERR, "%s", strerror(-r));
 	if (r == 0)
 		r = open_pidfile(supervisor, conf);
 	if (r == 0)
@@ -551,8 +551,8 @@ static void started(struct supervisor *supervisor)
 	log_serving(supervisor, EVENT_READY, "Ready");
 	/* INVOCATION_ID: systemd started this service */
 	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !fdstore_is_useful())
-		log_event(LOG_WARNING, EVENT_HANDOVER, "Connections will not be kept over a restart: systemd before 254 says only over "
-		          "the system bus whether a stop is part of a restart, and there is no system bus");
+		log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep connections over a restart: systemd before 254 reports only over the "
+		          "system bus that a stop is part of a restart, and there is no system bus");
 	notify_state(supervisor);
 	set_stats_timer(supervisor);
 	log_also_stderr(false);
@@ -565,7 +565,7 @@ static void started(struct supervisor *supervisor)
 
 static void reload_failed(struct supervisor *supervisor, const char *why)
 {
-	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, the running configuration stays: %s", why);
+	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, keeping the running configuration: %s", why);
 	refresh(supervisor, true);
 }
 
@@ -765,7 +765,7 @@ static void preserve_failed(struct supervisor *supervisor, int error)
 	supervisor->preserving = supervisor->flush = false;
 	supervisor->preserve.flush = NULL;
 	drain_set_flush(&supervisor->drain, false);
-	log_event(LOG_WARNING, EVENT_HANDOVER, "No more connections can be kept over the restart: %s; the others are drained",
+	log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep more connections over the restart: %s; draining the others",
 	          strerror(-error));
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), STOP_DRAIN, 0);
@@ -916,8 +916,8 @@ static void drain_end(struct supervisor *supervisor)
 		conn_clear(&new_conn.conn);
 	}
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "%u connections that waited for a worker were ended, %u of them before they had "
-		          "taken all they were owed", count, cut);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "Closed %u connections that waited for a worker, %u of them before their clients "
+		          "had received all data", count, cut);
 }
 
 /* Handle the failure of the crew that is being started. */
@@ -965,7 +965,7 @@ static void maintain_next(struct supervisor *supervisor, int64_t now)
 		else
 			reload_done(supervisor);
 	} else if (next->failed) {
-		crew_start_failed(supervisor, "a new worker ended before it was ready; the lines before tell why");
+		crew_start_failed(supervisor, "a new worker ended before it was ready, see the messages before this one");
 	} else if (now >= supervisor->ready_until) {
 		crew_start_failed(supervisor, "the new workers did not become ready in time");
 	}
@@ -998,11 +998,11 @@ static void stop_begin(struct supervisor *supervisor)
 	how = supervisor->flush ? STOP_FLUSH : supervisor->keep ? STOP_HAND_OVER : STOP_DRAIN;
 	supervisor->phase = PHASE_STOPPING;
 	stop_prepare(supervisor, crew->conf, room);
-	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections to the next process"
-	                                                   : "Sending what is owed to clients");
-	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->flush ? "Stopping: connections are kept in case of a restart, after "
-	          "sending what is owed" : supervisor->keep ? "Stopping for a restart: connections are kept"
-	                                                    : "Stopping: sending what is owed");
+	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections over to the next process"
+	                                                   : "Draining connections");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->flush ? "Stopping: draining connections, and keeping them in "
+	          "case of a restart" : supervisor->keep ? "Stopping for a restart: keeping connections"
+	                                                 : "Stopping: draining connections");
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how, supervisor->keep ? PRESERVE_WAIT : 0);
 	if (!supervisor->keep)
@@ -1019,7 +1019,7 @@ static void stop_begin(struct supervisor *supervisor)
  * now. */
 static void stop_now(struct supervisor *supervisor)
 {
-	log_event(LOG_NOTICE, EVENT_STOPPING, "Second stop signal received: ending at once");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "Received a second stop signal: ending at once");
 	supervisor->stop_at_once = true;
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		crew_kill(LIST_ENTRY(at, struct crew, link));
@@ -1190,7 +1190,7 @@ static void log_drained(struct supervisor *supervisor)
 	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
 
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_HANDOVER, "%" PRIu64 " connections could not be handed over and were ended in good order",
+		log_event(LOG_NOTICE, EVENT_HANDOVER, "Drained %" PRIu64 " connections that could not be handed over",
 		          count);
 }
 
@@ -1296,7 +1296,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 		int64_t now = clock_usec();
 
 		if (r < 0) {
-			log_event(LOG_ERR, EVENT_INTERNAL, "poll: %s", strerror(-r));
+			log_event(LOG_ERR, EVENT_INTERNAL, "Cannot wait for events: %s", strerror(-r));
 			supervisor->status = EX_OSERR;
 			stop_now(supervisor);
 			return;
@@ -1328,7 +1328,7 @@ static void finish_sockets(struct supervisor *supervisor)
 	if (stopping)
 		drain_end(supervisor);
 	if (supervisor->keep) {
-		log_event(LOG_INFO, EVENT_HANDOVER, "%" PRIu64 " connections were passed on to the next process",
+		log_event(LOG_INFO, EVENT_HANDOVER, "Handed %" PRIu64 " connections over to the next process",
 		          supervisor->preserve.kept);
 		log_drained(supervisor);
 	} else if (stopping) {
@@ -1397,7 +1397,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);
 	warn_about_log_target(conf, options->foreground);
-	log_event(LOG_INFO, EVENT_STARTED, "echod %s starts with %s", PACKAGE_VERSION, conf->path);
+	log_event(LOG_INFO, EVENT_STARTED, "Starting echod %s with %s", PACKAGE_VERSION, conf->path);
 	if (supervisor_start(&supervisor, conf, store) == 0)
 		supervisor_loop(&supervisor);
 	supervisor_finish(&supervisor);

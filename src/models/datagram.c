@@ -205,14 +205,14 @@ static const struct {
 	enum conn_reason reason;
 	const char *text;
 } dropped[STATS_COUNT] = {
-	[STAT_UDP_LOW_PORT] = { CONN_DENIED, "its source port is below 1024 or is 2049, and udp-trusted does not list it" },
-	[STAT_UDP_OWN_PORT] = { CONN_DENIED, "it came from a port on which this daemon listens, likely another echo service" },
-	[STAT_UDP_OWN_ADDRESS] = { CONN_DENIED, "it claims to come from this service itself" },
-	[STAT_UDP_NOT_UNICAST] = { CONN_DENIED, "it came from or to an address that is not that of one host" },
+	[STAT_UDP_LOW_PORT] = { CONN_DENIED, "its source port is below 1024 or 2049, and udp-trusted does not contain its source" },
+	[STAT_UDP_OWN_PORT] = { CONN_DENIED, "its source port is one of this service, probably another echo service" },
+	[STAT_UDP_OWN_ADDRESS] = { CONN_DENIED, "its source is the address of this service" },
+	[STAT_UDP_NOT_UNICAST] = { CONN_DENIED, "its source or destination is not a unicast address" },
 	[STAT_UDP_DENIED] = { CONN_DENIED, "denied by allow and deny" },
-	[STAT_UDP_LOOP] = { CONN_DENIED, "it has been passed on so often that it may be in a loop" },
-	[STAT_UDP_RATE] = { CONN_LIMIT, "its network sends more than udp-rate" },
-	[STAT_UDP_SEND_FAILED] = { CONN_ERROR, "it, or the answer, could not be passed on whole" },
+	[STAT_UDP_LOOP] = { CONN_DENIED, "its TTL or hop limit is too low, possible loop" },
+	[STAT_UDP_RATE] = { CONN_LIMIT, "its network exceeds udp-rate" },
+	[STAT_UDP_SEND_FAILED] = { CONN_ERROR, "it was truncated, or the answer could not be sent" },
 };
 
 /* Log that a datagram from `source`, whose network has this hash, is not answered, and the reason; at most
@@ -233,7 +233,7 @@ static void log_dropped(struct datagram *datagram, enum stats_counter why, const
 	log_add(&record, "ECHOD_PEER", "%s", peer);
 	log_add(&record, "ECHOD_TRANSPORT", "%s", is_unix ? "unix" : "udp");
 	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(dropped[why].reason));
-	log_end(&record, "A datagram from %s is not answered: %s; others like it are counted, and logged once a minute", peer,
+	log_end(&record, "Dropped datagram from %s: %s; more are counted, and logged once a minute", peer,
 	        dropped[why].text);
 }
 

@@ -83,7 +83,7 @@ def test_beyond_max_connections_clients_wait(start, model):
     assert "connections_ended limit" not in counts, "waiting is not a refusal"
     if model != "iterative":  # where the one worker is never asked for a second place
         assert counts.get("limit_pauses", 0) >= 1, counts
-        assert 1 <= len(daemon.lines_about("connections are taken")) <= 3, "no line, or a flood of them"
+        assert 1 <= len(daemon.lines_about("Reached max-connections")) <= 3, "no line, or a flood of them"
 
 
 @pytest.mark.timeout(180)
@@ -532,7 +532,7 @@ def test_who_is_served_outlives_a_killed_acceptor(start, model, most):
         peer.echo(sock, b"hello")
     acceptor, = daemon.workers()
     os.kill(acceptor, signal.SIGKILL)
-    daemon.wait_log("takes the place of the lost one")
+    daemon.wait_log("Restarted worker process")
     waiting = daemon.connect()
     waiting.sendall(b"let me in")
     assert peer.silent(waiting, 0.2), "served beyond the number of workers"

@@ -205,7 +205,7 @@ def test_what_a_small_queue_cannot_take_ends_in_good_order(start, crowd, small_q
     everybody.begin("end")
     since = daemon.notify.mark()
     daemon.reload(model="iterative")
-    drained = int(daemon.wait_log(r"(\d+) connections could not be handed over", timeout=40)[1])
+    drained = int(daemon.wait_log(r"Drained (\d+) connections that could not be handed over", timeout=40)[1])
     assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not fed"
     daemon.stop(40)
     counts = everybody.answer()

@@ -94,7 +94,7 @@ def test_restarts_on_a_host_that_is_not_tuned(start, small_queues, model):
         for client in clients:
             client.sendall(b"before")
         kept = stop(daemon)
-        assert f"{count} connections were passed on" in daemon.log(), daemon.log()
+        assert f"Handed {count} connections over" in daemon.log(), daemon.log()
         daemon = start_again(start, daemon, kept, env=env)
         for client in clients:
             client.sendall(b"after%d" % i)
@@ -218,8 +218,8 @@ def test_what_cannot_be_kept_is_drained(start, small_queues, model, what):
     for client in clients:
         assert peer.receive_all(client) == b"before"
     if what == "no files in memory":
-        assert "No more connections can be kept" in daemon.log(), daemon.log()
-        assert re.search(r"100 connections could not be handed over and were ended in good order", daemon.log()), daemon.log()
+        assert "Cannot keep more connections" in daemon.log(), daemon.log()
+        assert re.search(r"Drained 100 connections that could not be handed over", daemon.log()), daemon.log()
     else:
         assert "FileDescriptorStoreMax" in daemon.log(), daemon.log()
     assert not queues(kept), kept

@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     machine.systemctl("restart", "echod")
     told = until(lambda: (lambda lines: lines if len(lines) == 3 else None)(
         [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]), "what was kept and what not")
-    assert told[0].startswith("No more connections can be kept"), told
+    assert told[0].startswith("Cannot keep more connections"), told
     kept, drained = (int(re.match(r"\d+", line)[0]) for line in told[1:])
     restored = machine.wait_event("RESTORED", since)["MESSAGE"]
     assert f": {kept} connections" in restored, (restored, told)

@@ -90,7 +90,7 @@ def test_a_later_version_may_write_more(start, model):
     client.sendall(b"asked")
     assert peer.receive(client, 10) == b"owed asked"
     peer.finish(client)
-    assert not daemon.lines_about("could not be taken up"), daemon.log()
+    assert not daemon.lines_about("could not be received"), daemon.log()
 
 
 @pytest.mark.models(*[name for name in echod.MODELS if name not in echod.SERIAL])
@@ -195,10 +195,10 @@ def check_damage(daemon, whole, keep, count):
         peer.finish(client)
         client.close()
     daemon.visit()
-    proc.until(lambda: daemon.log().count("could not be taken up") == count,
-               lambda: f"{count} lines about damage, there are {daemon.log().count('could not be taken up')}")
+    proc.until(lambda: daemon.log().count("could not be received") == count,
+               lambda: f"{count} lines about damage, there are {daemon.log().count('could not be received')}")
     for client in keep:
-        assert peer.ended(client), "one that could not be taken up is still open"
+        assert peer.ended(client), "one that could not be received is still open"
         client.close()
     assert not [name for name, _ in daemon.notify.store if name == QUEUE]
 
@@ -430,7 +430,7 @@ def test_a_killed_acceptor_costs_nobody(start):
     for sock in socks:
         peer.echo(sock, b"here")
     os.kill(daemon.workers()[0], signal.SIGKILL)
-    daemon.wait_log("takes the place")
+    daemon.wait_log("Restarted worker process")
     socks += [daemon.connect() for _ in range(2)]
     assert still(socks) == socks
     waiting = daemon.connect()
@@ -480,7 +480,7 @@ def test_back_off(start):
         os.kill(pid, signal.SIGKILL)
         died = proc.until(lambda: "killed by signal 9" in daemon.log()[since:] and time.monotonic(), "its end")
         waiting = daemon.connect()
-        daemon.wait_log("takes the place", since=since, timeout=30)
+        daemon.wait_log("Restarted worker process", since=since, timeout=30)
         gaps.append(time.monotonic() - died)
         peer.echo(waiting, b"in the meantime")
         peer.finish(waiting)
@@ -528,7 +528,7 @@ def test_stop_ends_connections_that_wait_properly(start, crowd, model):
     counts = everybody.answer()
     everybody.check(counts, "the stop")
     assert counts["ended"] == 50, counts
-    assert "were ended, 0 of them before" in daemon.log(), daemon.log()
+    assert "that waited for a worker, 0 of them before" in daemon.log(), daemon.log()
 
 
 def waiting(counts):
@@ -551,6 +551,6 @@ def test_stop_ends_waiting_connections_in_time(start, number):
         time.sleep(1.1)  # an earlier one is a repetition of the first
         daemon.term()
     assert daemon.wait_exit() == 0
-    daemon.wait_log(r"3 connections that waited for a worker were ended, 3 of them before")
+    daemon.wait_log(r"Closed 3 connections that waited for a worker, 3 of them before")
     for sock, _, _ in laden:
         sock.close()

@@ -85,10 +85,10 @@ def test_a_lost_worker_is_told_in_the_status(start, model):
         since = daemon.notify.mark()
         worker = proc.children(daemon.workers()[0])[0].pid if model == "process" else daemon.workers()[0]
         os.kill(worker, signal.SIGKILL)
-        assert str(worker) in daemon.notify.wait("STATUS", since=since)["STATUS"].partition("last trouble: ")[2]
+        assert str(worker) in daemon.notify.wait("STATUS", since=since)["STATUS"].partition("last error: ")[2]
     since = daemon.notify.mark()
     daemon.hup()
-    assert "trouble" not in daemon.notify.wait("STATUS", "READY=1", since=since)["STATUS"]
+    assert "last error" not in daemon.notify.wait("STATUS", "READY=1", since=since)["STATUS"]
 
 
 def test_status_follows_the_model(start):

@@ -94,7 +94,7 @@ void accept_limit_reached(struct accept_state *accept)
 	stats_add(worker->slot, STAT_LIMITED, 1);
 	if (ratelimit_allow(&worker->log_limits->limit, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
-		          "All %u connections are taken: new clients wait in the backlog until one ends",
+		          "Reached max-connections, %u: new clients wait in the backlog until a connection ends",
 		          worker->admission.max_connections);
 }
 
@@ -162,7 +162,7 @@ void accept_error(struct accept_state *accept, int error)
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->log_limits->exhausted, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,
-		          "Cannot take another connection now: %s; trying again every %d ms, others wait in the backlog",
+		          "Cannot accept connections: %s; trying again every %d ms, clients wait in the backlog",
 		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
 }
 

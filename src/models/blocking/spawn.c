@@ -157,7 +157,7 @@ static void *thread_main(void *argument)
 	serve_derived(&start->worker, &start->new_conn);
 	stats_slot_free(start->worker.slot);
 	if (write(start->ended, &one, sizeof one) < 0)
-		log_event(LOG_ERR, EVENT_INTERNAL, "eventfd: %s", strerror(errno));
+		log_event(LOG_ERR, EVENT_INTERNAL, "Cannot write to eventfd: %s", strerror(errno));
 	free(start);
 	return NULL;
 }

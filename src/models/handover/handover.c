@@ -239,9 +239,8 @@ void handover_log_damaged(unsigned count, int error)
 	more = ratelimit_take_left_out(&lines);
 	if (more > 0)
 		snprintf(before, sizeof before, " (%" PRIu64 " lines like this one were suppressed)", more);
-	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "%u connection%s that %s handed over could not be taken up and %s closed: %s%s",
-	          count, count == 1 ? "" : "s", count == 1 ? "was" : "were", count == 1 ? "is" : "are",
-	          damage_name(error), before);
+	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "Closed %u handed-over connection%s that could not be received: %s%s",
+	          count, count == 1 ? "" : "s", damage_name(error), before);
 }
 
 int handover_take(int inbox, struct new_conn *new_conn)

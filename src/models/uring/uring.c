@@ -182,8 +182,8 @@ int uring_prepare(struct worker *worker)
 		return -ENOMEM;
 	r = ring_open(&uring->ring, worker->conf->buffer_size);
 	if (r == -ENOMEM)
-		log_event(LOG_ERR, EVENT_WORKER_FAILED, "The ring of worker %u exceeds the memory that may be locked; raise "
-		          "LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
+		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot create the ring of worker %u: it exceeds the limit of locked "
+		          "memory; raise LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
 	if (r < 0) {
 		ring_close(&uring->ring);
 		free(uring);
