@@ -565,7 +565,7 @@ def test_interim_line(server):
 def test_packets_of_a_load(server, transport, args, option, value):
     """The settings reach every socket."""
     result = client.run("--load", *transport, *args, "-n", 3, "-d", "50ms", "--warmup", 0, "127.0.0.1", server.port,
-                        wrap=["strace", "-f", "-e", "trace=setsockopt"])
+                        wrap=["strace", "-f", "-e", "trace=setsockopt"], env={**os.environ, **echod.TRACED})
     assert result.returncode == client.OK, result.stderr
     values = re.findall(rf"SOL_IP, {option}, \[(\w+)\]", result.stderr)
     assert len(values) >= 3 and {int(one, 0) for one in values} == {value}, result.stderr

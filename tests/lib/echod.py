@@ -33,6 +33,9 @@ ECHOD = build.program("echod")
 THREAD_SANITIZED = bool(ECHOD) and b"__tsan_init" in proc.read(ECHOD)
 SANITIZED = bool(ECHOD) and any(mark in proc.read(ECHOD) for mark in (b"__asan_init", b"__tsan_init"))
 
+# The environment of a daemon under strace(1): LeakSanitizer uses ptrace(2) itself and fails in a traced process.
+TRACED = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+
 SANITIZER_REPORT = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|SUMMARY: \w+Sanitizer|runtime error:")
 CRASH = re.compile(r"SIGSEGV|SIGABRT|SIGBUS|SIGILL|SIGFPE|\bsignal (4|6|7|8|11)\b|[Aa]ssertion .*failed|core dumped")
 

@@ -59,10 +59,8 @@ def test_parent_passes_on_a_bad_configuration(launch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number):
     """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
-    # Leaks cannot be looked for by one who is traced.
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=/ftruncate",
-                                                   "-e", f"inject=/ftruncate:signal={number.name}"])  # or ftruncate64(2)
+    inject = ["-e", "trace=/ftruncate", "-e", f"inject=/ftruncate:signal={number.name}"]  # or ftruncate64(2)
+    daemon = launch(daemonize=True, env=echod.TRACED, wrap=["strace", "-f", "-qq", "-o", os.devnull, *inject])
     assert "before it was ready" in daemon.fails(echod.EX_OSERR)
 
 
@@ -353,7 +351,8 @@ def test_unix_socket_is_created_by_its_owner(start, visible, tmpdir, stale):
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(path)
     wrap = ["strace", "-D", "-f", "-qq", "-o", f"{tmpdir}/trace", "-e", "trace=/chown"] if shutil.which("strace") else []
-    daemon = start("epoll", program=visible, user="nobody", group="daemon", listen=[f"unix:{path}"], wrap=wrap)
+    daemon = start("epoll", program=visible, user="nobody", group="daemon", listen=[f"unix:{path}"], wrap=wrap,
+                   env=echod.TRACED if wrap else None)
     made = os.stat(path)
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (65534, grp.getgrnam("daemon").gr_gid, 0o660)
     peer.visit(path)

@@ -365,9 +365,8 @@ def test_sighup_during_the_start(launch, tmpdir):
 @pytest.mark.parametrize("call", ["setsid", "bind", "listen", "signalfd4", "wait4", "clone"])
 def test_sighup_while_it_daemonizes(launch, call):
     """Neither the daemon nor the process that waits for it ends."""
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}  # nothing finds leaks under strace
-    daemon = launch(daemonize=True, env=env, wrap=["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}",
-                                                   "-e", f"inject={call}:signal=HUP"])
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=HUP"]
+    daemon = launch(daemonize=True, env=echod.TRACED, wrap=["strace", "-f", "-qq", "-o", os.devnull, *inject])
     daemon.pid = daemon.notify.wait("READY=1", timeout=echod.START_TIMEOUT).pid
     daemon.visit()
     daemon.stop()

@@ -22,7 +22,15 @@ def start_udp(start):
 
 
 def reader(daemon):
-    return proc.until(lambda: datagrams.readers(daemon), "a process that reads the socket")[0]
+    """The process that reads the only socket, once the one before a reload has ended."""
+    pids = []
+
+    def only_one():
+        pids[:] = datagrams.readers(daemon)
+        return len(pids) == 1
+
+    proc.until(only_one, lambda: f"one process that reads the socket, there are {pids}")
+    return pids[0]
 
 
 def echoes(sock, message):
