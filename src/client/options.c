@@ -119,7 +119,7 @@ static const struct option_row {
 static const char help[] = "Usage: echoc [options] HOST [PORT]          talk, or echo stdin to stdout\n"
 			   "       echoc --ping [options] HOST [PORT]   measure round-trip times\n"
 			   "       echoc --load [options] HOST [PORT]   measure throughput and latency\n"
-			   "HOST: NAME, ADDRESS, both with :PORT, or unix:PATH; PORT: 7 by default.\n"
+			   "HOST: NAME, ADDRESS, both with :PORT, unix:PATH, unix:@NAME; PORT: 7 by default.\n"
 			   "  -4 -6 -u                IPv4 only, IPv6 only; UDP instead of TCP\n"
 			   "  -s SIZE  -W SECS        bytes of a message; timeout (0: none)\n"
 			   "  -I IFACE  --source IP   interface to use; address to send from\n"

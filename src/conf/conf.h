@@ -66,6 +66,8 @@ struct conf {
 	struct conf_listen *listen;
 	size_t listen_count;
 	bool freebind;
+	unsigned unix_mode; /* permissions of unix sockets, 0 to 0777 */
+	char *unix_group;   /* their group; "": that of the process */
 	bool tcp, udp;
 	unsigned backlog;
 	unsigned max_connections;

@@ -14,6 +14,8 @@
 	X(PORT, "port", NUMBER, port, .initial = "7", .min = 1, .max = 65535) \
 	X(LISTEN, "listen", LISTEN, listen, .initial = "{\"*\"}") \
 	X(FREEBIND, "freebind", BOOL, freebind, .initial = "true") \
+	X(UNIX_MODE, "unix-mode", MODE, unix_mode, .initial = "0660") \
+	X(UNIX_GROUP, "unix-group", GROUP, unix_group, .initial = "") \
 	X(PROTOCOLS, "protocols", PROTOCOLS, tcp, .initial = "{\"tcp\"}") \
 	X(BACKLOG, "backlog", NUMBER, backlog, .initial = "4096", .min = 1, .max = 65535) \
 	X(MAX_CONNECTIONS, "max-connections", NUMBER, max_connections, .initial = "0", .max = CONF_CONNECTIONS_MAX) \

@@ -16,6 +16,7 @@ enum schema_type {
 	SCHEMA_NUMBER,    /* unsigned integer field of any size */
 	SCHEMA_BOOL,      /* bool */
 	SCHEMA_CHOICE,    /* int or enum: `min` + the index in `names` */
+	SCHEMA_MODE,      /* unsigned: permissions, in octal */
 	SCHEMA_MODEL,     /* char *, as the following: one of the names given to conf_read() */
 	SCHEMA_USER,      /* name of a user, or "" */
 	SCHEMA_GROUP,     /* name of a group, or "" */

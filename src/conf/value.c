@@ -76,6 +76,18 @@ static void read_bool(struct reader *reader, enum conf_key key, const char *text
 	*(bool *) field_of(reader->conf, key) = value > 0;
 }
 
+/* Three octal digits, with or without a leading zero. */
+static void read_mode(struct reader *reader, enum conf_key key, const char *text)
+{
+	const char *digits = strlen(text) == 4 && text[0] == '0' ? text + 1 : text;
+
+	if (strlen(digits) == 3 && strspn(digits, "01234567") == 3)
+		number_store(reader->conf, key, (int64_t) strtoul(digits, NULL, 8));
+	else
+		reader_error_text(reader, key, text, "must be the permissions of a file as chmod(1) takes them in octal, "
+		                  "\"0000\" to \"0777\"");
+}
+
 /* ---- strings ---- */
 
 static void check_string(struct reader *reader, enum conf_key key, const char *text)
@@ -179,6 +191,7 @@ void value_read(struct reader *reader, enum conf_key key)
 	case SCHEMA_NUMBER: read_number(reader, key, text); break;
 	case SCHEMA_BOOL: read_bool(reader, key, text); break;
 	case SCHEMA_CHOICE: read_choice(reader, key, text); break;
+	case SCHEMA_MODE: read_mode(reader, key, text); break;
 	case SCHEMA_NETWORKS: read_networks(reader, key); break;
 	case SCHEMA_PROTOCOLS: read_protocols(reader); break;
 	case SCHEMA_LISTEN: listen_read(reader); break;
@@ -229,6 +242,7 @@ void value_dump(const struct conf *conf, enum conf_key key, FILE *out)
 	case SCHEMA_NUMBER: fprintf(out, "%lld", (long long) number_load(conf, key)); break;
 	case SCHEMA_BOOL: fputs(*(const bool *) field_of(conf, key) ? "true" : "false", out); break;
 	case SCHEMA_CHOICE: dump_string(out, row->names[number_load(conf, key) - row->min]); break;
+	case SCHEMA_MODE: fprintf(out, "\"%04o\"", (unsigned) number_load(conf, key)); break;
 	case SCHEMA_PROTOCOLS: dump_protocols(out, conf); break;
 	case SCHEMA_NETWORKS:
 	case SCHEMA_LISTEN:

@@ -64,7 +64,8 @@ static bool is_reachable(const struct listener *listener)
 {
 	struct stat st;
 
-	return listener->addr.sa.sa_family != AF_UNIX || (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
+	return listener->addr.sa.sa_family != AF_UNIX || addr_is_abstract(&listener->addr) ||
+	       (lstat(listener->addr.un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode));
 }
 
 static int collect_listener(struct fdstore *store, int fd, const char *name, struct diagnostics *errors)
@@ -159,7 +160,7 @@ static char *listener_name(const struct listener *listener, char name[static 256
 	snprintf(name, 256, "%s%s", listener->kind == LISTENER_STREAM ? NAME_STREAM : NAME_DATAGRAM,
 	         addr_print(&listener->addr, addr));
 	for (char *c = name; *c; c++)
-		if (*c == ':')
+		if (*c == ':' || *c < ' ' || *c > '~')
 			*c = '_';
 	return name;
 }

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <grp.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+
+/* How a file gets a group that the process may not give it. */
+#define SET_GROUP_ID "put it into a directory of that group with the set-group-ID bit (chmod g+s), or set unix-group = \"\""
 
 struct socket_builder {
 	struct sockets *set, *have;
@@ -52,17 +56,29 @@ static const char *bind_error_text(int error)
 	}
 }
 
+/* The group of unix-group; (gid_t) -1: none is configured, or it was removed after the file was checked. */
+static gid_t unix_gid(const struct conf *conf)
+{
+	const struct group *group = *conf->unix_group ? getgrnam(conf->unix_group) : NULL;
+
+	return group ? group->gr_gid : (gid_t) -1;
+}
+
 /* Open a listener. A wildcard address and a single address of the same port can only be bound at the same
  * time if both sockets agree (SO_REUSEPORT); during a reload, set that on the older one. */
 static int open_beside(struct listener *listener, const struct socket_builder *builder, enum listener_kind kind,
                        const struct addr *addr)
 {
+	gid_t gid = unix_gid(builder->conf);
+	bool group_named = gid != (gid_t) -1;
 	struct listener_options options = {
 		.backlog = (int) builder->conf->backlog,
 		.buffer = builder->conf->socket_buffer,
 		.keepalive = builder->conf->tcp_keepalive,
 		.uid = builder->owner->uid,
-		.gid = builder->owner->gid,
+		.gid = group_named ? gid : builder->owner->gid,
+		.group_named = group_named,
+		.mode = builder->conf->unix_mode,
 		.freebind = builder->conf->freebind,
 	};
 	int r = listener_open(listener, kind, addr, &options);
@@ -110,6 +126,7 @@ static int add(struct socket_builder *builder, enum listener_kind kind, const st
 {
 	struct listener *have = find(builder->have, addr, kind), *items;
 	struct sockets *set = builder->set;
+	char text[ADDR_TEXT_MAX];
 	int r = 0;
 
 	items = reallocarray(set->items, set->count + 1, sizeof *items);
@@ -122,10 +139,13 @@ static int add(struct socket_builder *builder, enum listener_kind kind, const st
 	} else {
 		r = open_beside(&items[set->count], builder, kind, addr);
 	}
-	if (r < 0) {
+	if (r < 0 && items[set->count].group_refused)
+		diag_add(builder->errors, "cannot listen on %s: this process may not give the file the group \"%s\"; " SET_GROUP_ID,
+		         addr_print(addr, text), builder->conf->unix_group);
+	else if (r < 0)
 		add_bind_error(builder, kind, addr, "", -r);
+	if (r < 0)
 		return r;
-	}
 	if (!have)
 		log_presence(&items[set->count]);
 	items[set->count++].keep = have != NULL;
@@ -282,6 +302,20 @@ void sockets_close(struct sockets *set, bool unlink_paths)
 		listener_close(&set->items[i]);
 	}
 	sockets_clear(set);
+}
+
+void sockets_set_files(const struct sockets *set, const struct conf *conf)
+{
+	gid_t gid = unix_gid(conf);
+	char text[ADDR_TEXT_MAX];
+
+	for (size_t i = 0; i < set->count; i++) {
+		int r = listener_set_file(&set->items[i], conf->unix_mode, gid);
+
+		if (r < 0)
+			log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: cannot apply unix-mode and unix-group to %s: %s%s", conf->path,
+			          addr_print(&set->items[i].addr, text), strerror(-r), r == -EPERM ? "; " SET_GROUP_ID : "");
+	}
 }
 
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds)

@@ -50,6 +50,9 @@ uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
  * another process. */
 void sockets_close(struct sockets *set, bool unlink_paths);
 
+/* Set unix-mode and unix-group of the socket files that were made here. Where that is not permitted, it is logged. */
+void sockets_set_files(const struct sockets *set, const struct conf *conf);
+
 /* Set tcp-keepalive of the listeners, in seconds. */
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds);
 

@@ -380,6 +380,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.items[0].text : strerror(-r));
 	} else {
 		retire_unnamed(supervisor, &store->kept, conf);
+		sockets_set_files(&supervisor->sockets, conf);
 		sockets_set_keepalive(&supervisor->sockets, conf->tcp_keepalive);
 		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, false);
 	}
@@ -707,6 +708,9 @@ static void maintain_retired(struct supervisor *supervisor, int64_t now)
 {
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 
+	/* the workers that watched them were asked to stop RETIRE_TICK ago */
+	for (size_t i = 0; i < supervisor->retired.count; i++)
+		listener_refuse_abstract(&supervisor->retired.items[i]);
 	/* behind the connections that an old crew hands over: only in a worker are they counted for max-per-source */
 	if (crew && (!any_stopping(supervisor) || now >= supervisor->retire_until))
 		drain_backlogs(supervisor, &supervisor->retired, crew->conf);
@@ -730,6 +734,7 @@ static void reload_done(struct supervisor *supervisor)
 	} else {
 		log_mismatch(supervisor, supervisor->current->conf);
 	}
+	sockets_set_files(&supervisor->sockets, supervisor->current->conf);
 	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
 	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
 	open_log(supervisor->current->conf, supervisor->options->foreground);

@@ -68,6 +68,14 @@ static bool line_allowed(const struct worker *worker, const struct peer *peer, i
 	return allowed;
 }
 
+/* The address of the peer of a unix socket, which most peers have not (unnamed, unix(7)). */
+static void unix_peer(int fd, struct addr *addr)
+{
+	addr->len = sizeof addr->un;
+	if (getpeername(fd, &addr->sa, &addr->len) < 0)
+		addr->len = sizeof addr->un.sun_family;
+}
+
 /* Begin a record with the fields that every line about a connection has, and print its addresses. */
 static void describe(struct log_record *record, int level, int fd, const struct peer *peer,
                      enum conn_reason reason, enum event event, char peer_text[static ADDR_TEXT_MAX],
@@ -77,6 +85,8 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 
 	log_begin(record, level, event);
 	peer_to_addr(peer, &addr);
+	if (peer->family == AF_UNIX)
+		unix_peer(fd, &addr);
 	addr_print(&addr, peer_text);
 	memset(&addr, 0, sizeof addr);
 	addr.len = sizeof addr.un;

@@ -14,13 +14,15 @@
 #include "base/decimal.h"
 
 static const char *const why_form =
-	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\" "
-	"or \"unix:/absolute/path\"";
+	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\", "
+	"\"unix:/absolute/path\" or \"unix:@abstract-name\"";
 static const char *const why_name =
 	"names of hosts and of interfaces are not accepted; an address is written \"192.0.2.1\", \"192.0.2.1:7007\", "
-	"\"2001:db8::7\", \"[2001:db8::7]:7007\", \"fe80::1%eth0\" or \"unix:/absolute/path\"";
+	"\"2001:db8::7\", \"[2001:db8::7]:7007\", \"fe80::1%eth0\", \"unix:/absolute/path\" or \"unix:@abstract-name\"";
 static const char *const why_port = "a port is a number from 1 to 65535, in decimal without leading zeros";
-static const char *const why_path = "\"unix:\" is followed by an absolute path of at most 107 bytes";
+static const char *const why_path =
+	"\"unix:\" is followed by an absolute path of at most 107 bytes, or by \"@\" and a name of 1 to 107 bytes without "
+	"control characters";
 static const char *const why_scope =
 	"the part after \"%\" is the name of an interface, of 1 to 15 bytes without spaces, \"/\" and \":\", or its number";
 static const char *const why_interface = "there is no such interface";
@@ -41,15 +43,33 @@ static uint32_t positive(const char *text, uint32_t max)
 	return decimal_parse(text, max, &value) == 0 ? (uint32_t) value : 0;
 }
 
+/* Whether `name`, without its "@", can be an abstract name. */
+static bool is_abstract_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	if (length == 0 || length >= sizeof(((struct sockaddr_un *) NULL)->sun_path))
+		return false;
+	for (; *name; name++)
+		if (iscntrl((unsigned char) *name))
+			return false;
+	return true;
+}
+
 static int parse_unix(struct addr *addr, const char *path, const char **why)
 {
 	size_t length = strlen(path);
+	bool abstract = path[0] == '@';
 
-	if (path[0] != '/' || length >= sizeof(addr->un.sun_path))
+	if (abstract ? !is_abstract_name(path + 1) : path[0] != '/' || length >= sizeof(addr->un.sun_path))
 		return refuse(why, why_path);
 	addr->un.sun_family = AF_UNIX;
-	memcpy(addr->un.sun_path, path, length + 1);
-	addr->len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + length + 1);
+	/* the length of an abstract address ends its name; the byte before the name is NUL */
+	if (abstract)
+		memcpy(addr->un.sun_path + 1, path + 1, length - 1);
+	else
+		memcpy(addr->un.sun_path, path, length);
+	addr->len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + length + (abstract ? 0 : 1));
 	return 0;
 }
 
@@ -148,13 +168,16 @@ static char *print_unix(const struct sockaddr_un *un, socklen_t len, char *text)
 	size_t start = offsetof(struct sockaddr_un, sun_path);
 	size_t length = len > start ? len - start : 0;
 
-	/* Linux may report a path that fills the array without its NUL; an abstract name starts with a
-	 * NUL. */
-	if (length > 0 && un->sun_path[0] == '\0')
-		snprintf(text, ADDR_TEXT_MAX, "unix:@%.*s", (int) (length - 1), un->sun_path + 1);
-	else
+	/* Linux may report a path that fills the array without its NUL */
+	if (length == 0 || un->sun_path[0] != '\0') {
 		snprintf(text, ADDR_TEXT_MAX, "unix:%.*s", (int) length, un->sun_path);
-	return text;
+		return text;
+	}
+	text += snprintf(text, ADDR_TEXT_MAX, "unix:");
+	for (size_t i = 0; i < length; i++)
+		text[i] = un->sun_path[i] == '\0' ? '@' : un->sun_path[i];
+	text[length] = '\0';
+	return text - strlen("unix:");
 }
 
 static int names_socket = -1;
@@ -214,6 +237,11 @@ void addr_unmap(struct addr *addr)
 	memset(addr, 0, sizeof(*addr));
 	addr->in = in;
 	addr->len = sizeof(addr->in);
+}
+
+bool addr_is_abstract(const struct addr *addr)
+{
+	return addr->sa.sa_family == AF_UNIX && addr->len > offsetof(struct sockaddr_un, sun_path) && addr->un.sun_path[0] == '\0';
 }
 
 bool addr_equal(const struct addr *a, const struct addr *b)

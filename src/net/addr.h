@@ -27,8 +27,8 @@ struct addr {
 	socklen_t len;
 };
 
-/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007" or "unix:/absolute/path"
- * from `text`. `port` is used where the text has none. Ports are decimal, 1 to 65535, without leading zeros;
+/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007", "unix:/absolute/path"
+ * or "unix:@name" (abstract, unix(7)) from `text`. `port` is used where the text has none. Ports are decimal, 1 to 65535, without leading zeros;
  * host names are not looked up. Returns 0; -ENODEV where the interface after "%" does not exist, with all of
  * `*addr` set but the scope; or -EINVAL. On failure `*why` is a constant sentence that says what would be
  * right. */
@@ -45,6 +45,9 @@ void addr_use_socket(int fd);
 
 /* Turn an IPv4-mapped IPv6 address (::ffff:192.0.2.1) into the IPv4 address. */
 void addr_unmap(struct addr *addr);
+
+/* Whether it is an abstract unix address (unix(7)), which has no file. */
+bool addr_is_abstract(const struct addr *addr);
 
 /* Whether both are the same address and port (or path). */
 bool addr_equal(const struct addr *a, const struct addr *b);

@@ -103,6 +103,8 @@ static int unix_remove_stale(const struct addr *addr, int type)
 	struct stat st;
 	int fd, r;
 
+	if (addr_is_abstract(addr))
+		return 0;
 	if (lstat(addr->un.sun_path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
@@ -144,6 +146,9 @@ static bool is_tentative(const struct addr *addr)
 	fclose(file);
 	return found;
 }
+
+/* Bits of a mode that umask(2) and `unix-mode` have. */
+#define ACCESS_BITS 0777U
 
 /* bind(2), with IP_FREEBIND where it is needed and permitted. */
 static int bind_internet(struct listener *listener, const struct listener_options *options)
@@ -187,7 +192,43 @@ static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
 	return r;
 }
 
-static int bind_unix(const struct listener *listener, const struct listener_options *options)
+/* Set mode and group of the file behind `file`, opened with O_PATH, where they differ. chmod(2) by way of /proc, since
+ * fchmod(2) refuses such a descriptor. */
+static int set_file(int file, mode_t mode, gid_t gid)
+{
+	char path[sizeof "/proc/self/fd/" + 10];
+	struct stat st;
+
+	if (fstat(file, &st) < 0)
+		return -errno;
+	if (gid != (gid_t) -1 && st.st_gid != gid && fchownat(file, "", (uid_t) -1, gid, AT_EMPTY_PATH) < 0)
+		return -errno;
+	if ((st.st_mode & ACCESS_BITS) == mode)
+		return 0;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	return chmod(path, mode) < 0 ? -errno : 0;
+}
+
+int listener_set_file(const struct listener *listener, mode_t mode, gid_t gid)
+{
+	int file, r = -ENOENT;
+	struct stat st;
+
+	if (listener->addr.sa.sa_family != AF_UNIX || listener->adopted || listener->inode == 0)
+		return 0;
+	/* another process may have replaced it; nothing of another user's is changed */
+	file = open(listener->addr.un.sun_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (file < 0)
+		return -errno;
+	if (fstat(file, &st) == 0 && st.st_dev == listener->device && st.st_ino == listener->inode)
+		r = set_file(file, mode, gid);
+	close(file);
+	return r;
+}
+
+/* The file has its mode and group from the start, unless its directory says otherwise (set-group-ID, a default ACL); then
+ * they are changed before the socket listens: until then connect(2) is refused. */
+static int bind_unix(struct listener *listener, const struct listener_options *options)
 {
 	const struct addr *addr = &listener->addr;
 	int r = unix_remove_stale(addr, listener->kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM);
@@ -195,10 +236,17 @@ static int bind_unix(const struct listener *listener, const struct listener_opti
 
 	if (r < 0)
 		return r;
-	/* a socket file for its owner and group; umask(2) is safe because the supervisor has one thread */
-	mask = umask(0117);
-	r = bind_as(listener, options->uid, options->gid);
+	/* the supervisor, which binds, has one thread */
+	mask = umask(ACCESS_BITS & ~options->mode);
+	r = bind_as(listener, options->uid, geteuid() == 0 ? options->gid : (gid_t) -1);
 	umask(mask);
+	if (r < 0 || addr_is_abstract(addr))
+		return r;
+	listener_note_file(listener);
+	r = listener_set_file(listener, options->mode, options->group_named ? options->gid : (gid_t) -1);
+	listener->group_refused = r == -EPERM;
+	if (r < 0)
+		(void) unlink(addr->un.sun_path);
 	return r;
 }
 
@@ -315,7 +363,7 @@ static bool has_own_file(const struct listener *listener)
 
 bool listener_is_reachable(const struct listener *listener)
 {
-	return listener->addr.sa.sa_family != AF_UNIX || has_own_file(listener);
+	return listener->addr.sa.sa_family != AF_UNIX || addr_is_abstract(&listener->addr) || has_own_file(listener);
 }
 
 bool listener_is_covered(const struct listener *listener, const struct listener *wildcard)
@@ -353,11 +401,18 @@ void listener_refuse_new(struct listener *listener)
 	}
 }
 
+void listener_refuse_abstract(const struct listener *listener)
+{
+	if (addr_is_abstract(&listener->addr))
+		(void) shutdown(listener->fd, SHUT_RD);
+}
+
 void listener_note_file(struct listener *listener)
 {
 	struct stat st;
 
-	if (listener->addr.sa.sa_family != AF_UNIX || stat(listener->addr.un.sun_path, &st) < 0)
+	if (listener->addr.sa.sa_family != AF_UNIX || addr_is_abstract(&listener->addr) ||
+	    lstat(listener->addr.un.sun_path, &st) < 0)
 		return;
 	listener->device = st.st_dev;
 	listener->inode = st.st_ino;

@@ -29,8 +29,10 @@ struct listener_options {
 	unsigned buffer; /* socket-buffer, see listener_set_buffers(); set before listen(2), so that it
 	                  * also determines the window scale of the first connection (tcp(7)) */
 	unsigned keepalive; /* tcp-keepalive, seconds */
-	uid_t uid; /* owner and group of the file of a unix socket, for root; -1: those of the process */
-	gid_t gid;
+	uid_t uid; /* owner of the file of a unix socket, for root; -1: that of the process */
+	gid_t gid; /* its group; -1: that of the process or of its set-group-ID directory */
+	mode_t mode; /* its permissions */
+	bool group_named; /* `gid` was asked for by name: the file must have it */
 	bool freebind; /* bind an address that the host does not have (yet) */
 	bool shared;   /* beside another listener on the same port, after listener_share_port() on it */
 };
@@ -43,12 +45,13 @@ struct listener {
 	bool adopted;       /* passed by the service manager: its file is never removed */
 	dev_t device;       /* of the socket file of a unix listener that was bound here */
 	ino_t inode;
+	bool group_refused; /* listener_open() failed since this process may not give the file its group */
 	bool keep;          /* used by the supervisor while it compares two lists */
 	uint32_t dropped;   /* counter of the kernel at the last listener_count_dropped() */
 	char name[64];      /* FDNAME of an adopted listener, or "" */
 };
 
-/* Bind `addr` and listen. Non-blocking, close-on-exec. A unix path is created with mode 0660; a stale socket
+/* Bind `addr` and listen. Non-blocking, close-on-exec. A unix path is created with `options->mode`; a stale socket
  * file (no process listens) is replaced, a live one refused with -EADDRINUSE, any other file with -EEXIST.
  * TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which accepted connections inherit (tcp(7)).
  * Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive buffer that the host allows. An
@@ -91,9 +94,17 @@ int listener_set_backlog(const struct listener *listener, int backlog);
  * is removed if it belongs to this listener. */
 void listener_refuse_new(struct listener *listener);
 
+/* Refuse new clients of an abstract unix listener, which listener_refuse_new() cannot do; accept(2) still returns the clients in
+ * the backlog, and then fails with EINVAL. No worker may watch the listener any more, since it becomes readable for ever. */
+void listener_refuse_abstract(const struct listener *listener);
+
 /* Refuse new clients in every process that has the descriptor; clients in the backlog are reset. Does nothing
  * for an adopted listener, which belongs to the service manager. */
 void listener_shut(const struct listener *listener);
+
+/* Give the file of a unix listener that was bound here the permissions `mode`, and the group `gid` (-1: leave it). Does
+ * nothing where it has them, and for other listeners. Returns 0 or -errno: -EPERM where this process may not. */
+int listener_set_file(const struct listener *listener, mode_t mode, gid_t gid);
 
 /* Whether clients can reach the listener: false for a unix socket whose file has been removed or replaced. */
 bool listener_is_reachable(const struct listener *listener);

@@ -99,6 +99,14 @@ def test_an_impossible_combination_is_listed_with_the_rest(conf):
     ("listen = {\"127.0.0.1\", \"300.0.0.1\"}\n", 1, "300.0.0.1"),
     ("listen = {\"unix:relative\"}\n", 1, ""),
     ("listen = {\"unix:/" + "x" * 200 + "\"}\n", 1, ""),
+    ("listen = {\"unix:@\"}\n", 1, "1 to 107 bytes"),
+    ("listen = {\"unix:@" + "x" * 108 + "\"}\n", 1, "1 to 107 bytes"),
+    ("listen = {\"unix:@a\", \"unix:@a\"}\n", 1, "listed before"),
+    ("unix-mode = \"0888\"\n", 1, "\"0000\" to \"0777\""),
+    ("unix-mode = 66\n", 1, "\"0000\" to \"0777\""),
+    ("unix-mode = \"1777\"\n", 1, "\"0000\" to \"0777\""),
+    ("unix-mode = \"\"\n", 1, "\"0000\" to \"0777\""),
+    ("unix-group = \"no-such-group\"\n", 1, "no such group"),
     ("protocols = {\"tpc\"}\n", 1, "tcp"),
     ("protocols = {}\n", 1, ""),
     ("buffer-size = 511\n", 1, "512"),
@@ -193,7 +201,7 @@ def test_dump_of_the_defaults(conf):
     assert tuple(found) == echod.KEYS
     for key, value in {"model": '"epoll"', "workers": "0", "port": "7", "backlog": "4096", "max-connections": "0",
                        "max-per-source": "0", "idle-timeout": "600", "drain-timeout": "10", "buffer-size": "65536", "socket-buffer": "0",
-                       "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
+                       "unix-mode": '"0660"', "unix-group": '""', "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
                        "log-level": '"info"', "log-connections": "true", "stats-interval": "60",
                        "keep-connections": "true", "reflect-dscp": "false", "udp-rate": "1000", "metrics-file": '""'}.items():
         assert found[key] == value, key
@@ -203,7 +211,7 @@ def test_dump_of_the_defaults(conf):
 
 @pytest.mark.parametrize("text", [
     "",
-    "model = \"prefork\"\nworkers = 12\nport = 7007\nlisten = {\"127.0.0.1\", \"[::1]:9\", \"unix:/run/a b.sock\"}\n",
+    "model = \"prefork\"\nworkers = 12\nport = 7007\nlisten = {\"127.0.0.1\", \"[::1]:9\", \"unix:/run/a b.sock\", \"unix:@a b\"}\nunix-mode = 606\n",
     "protocols = {\"tcp\", \"udp\"}\nallow = {\"10.0.0.0/8\", \"2001:db8::/32\"}\ndeny = {\"10.1.2.3\"}\n"
     "udp-trusted = {\"192.0.2.0/24\"}\nlog-connections = false\nlog-level = \"debug\"\nlog-target = \"syslog\"\n",
     "pidfile = \"\"\nmetrics-file = \"/run/\\\"odd\\\" \\\\ name\"\nbuffer-size = 16777216\nidle-timeout = 0\n",

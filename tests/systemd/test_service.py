@@ -150,6 +150,26 @@ def test_operator_meets_no_limit(machine):
     assert machine.active() == "active"
 
 
+def test_group_of_a_unix_socket(machine):
+    """The unit may not change the group of a file: refused with 77. A set-group-ID directory, as the manual describes, does it."""
+    machine.configure('listen = {"unix:/run/echod-probes/echod.sock"}\nunix-group = "probes"\nunix-mode = "0620"\n')
+    machine.run("groupadd", "--system", "--force", "probes")
+    machine.path("/etc/tmpfiles.d").mkdir(exist_ok=True)
+    machine.path("/etc/tmpfiles.d/echod-probes.conf").write_text("d /run/echod-probes 0770 root probes\n")
+    machine.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/echod-probes.conf")
+    machine.drop_in(SERVICE, "[Service]\nSupplementaryGroups=probes\nReadWritePaths=/run/echod-probes\nRestart=no\n")
+    since = machine.cursor()
+    assert machine.systemctl("start", "echod", check=False).returncode != 0
+    assert machine.show(SERVICE, "ExecMainStatus") == "77"
+    assert "chmod g+s" in machine.wait_event("START_FAILED", since)["MESSAGE"]
+    machine.path("/etc/tmpfiles.d/echod-probes.conf").write_text("d /run/echod-probes 2770 root probes\n")
+    machine.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/echod-probes.conf")
+    machine.systemctl("start", "echod")
+    assert machine.run("stat", "-c", "%G %a", "/run/echod-probes/echod.sock").stdout.split() == ["probes", "620"]
+    with machine.connect_unix("/run/echod-probes/echod.sock") as client:
+        assert echo(client, b"unix\n")
+
+
 def test_unix_socket_and_metrics(machine):
     """The runtime directory is for both, and others can reach them."""
     machine.configure('listen = {"unix:/run/echod/echod.sock"}\nmetrics-file = "/run/echod/echod.prom"\n')

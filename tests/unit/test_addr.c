@@ -6,7 +6,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -39,6 +41,8 @@ static void reads_and_prints(void **state)
 		{ "[::ffff:192.0.2.1]:9", "192.0.2.1:9", AF_INET, 9 },
 		{ "unix:/run/echod/echod.sock", "unix:/run/echod/echod.sock", AF_UNIX, 0 },
 		{ "unix:/with:colon", "unix:/with:colon", AF_UNIX, 0 },
+		{ "unix:@name", "unix:@name", AF_UNIX, 0 },
+		{ "unix:@@with/:7", "unix:@@with/:7", AF_UNIX, 0 },
 	};
 	char text[ADDR_TEXT_MAX];
 
@@ -66,7 +70,7 @@ static void refuses_the_rest(void **state)
 		"192.0.2.1:7x", "192.0.2.1:99999999999999999999", "192.0.2.1:-1", ":7", ":", "192.0.2.1/24", "[", "[]",
 		"[]:7", "[::1", "[::1]7", "[::1]:", "[::1]:0", "[192.0.2.1]", "[192.0.2.1]:7", "2001:db8::g",
 		"::1%", "::1%name/with/slash", "::1%name of", "::1%..", "fe80::1%sixteen-letters-", "fe80::1", "[fe80::1]:7", "fe80::1%0", "fe80::1%01", "fe80::1%4294967297",
-		"[::1]:7]", "[[::1]]:7", "unix:", "unix:relative", "unix:@abstract", "UNIX:/x",
+		"[::1]:7]", "[[::1]]:7", "unix:", "unix:relative", "unix:@", "unix:@a\nb", "unix:@a\x7f", "UNIX:/x",
 	};
 
 	(void) state;
@@ -125,6 +129,45 @@ static void knows_the_longest_path(void **state)
 	text[sizeof(text) - 2] = '\0';
 	assert_int_equal(addr_parse(&addr, text, 7, &why), 0);
 	assert_string_equal(addr_print(&addr, printed), text);
+	assert_false(addr_is_abstract(&addr));
+}
+
+/* 107 bytes: the array is full, its first byte being NUL. */
+static void knows_the_longest_abstract_name(void **state)
+{
+	char text[sizeof(((struct sockaddr_un *) NULL)->sun_path) + 7], printed[ADDR_TEXT_MAX];
+	struct addr addr;
+	const char *why;
+
+	(void) state;
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "unix:@", 6);
+	text[sizeof(text) - 1] = '\0'; /* one byte too long */
+	assert_int_equal(addr_parse(&addr, text, 7, &why), -EINVAL);
+	assert_non_null(strstr(why, "107"));
+	text[sizeof(text) - 2] = '\0';
+	assert_int_equal(addr_parse(&addr, text, 7, &why), 0);
+	assert_int_equal(addr.len, sizeof(addr.un));
+	assert_true(addr_is_abstract(&addr));
+	assert_string_equal(addr_print(&addr, printed), text);
+}
+
+/* The kernel binds what was parsed and reports the same. */
+static void binds_an_abstract_name(void **state)
+{
+	struct addr addr, bound = { .len = sizeof(bound.un) };
+	char name[64], text[ADDR_TEXT_MAX];
+	const char *why;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void) state;
+	snprintf(name, sizeof(name), "unix:@echod-test-%d", (int) getpid());
+	assert_int_equal(addr_parse(&addr, name, 7, &why), 0);
+	assert_int_equal(bind(fd, &addr.sa, addr.len), 0);
+	assert_int_equal(getsockname(fd, &bound.sa, &bound.len), 0);
+	assert_true(addr_equal(&addr, &bound));
+	assert_string_equal(addr_print(&bound, text), name);
+	close(fd);
 }
 
 /* Peers are printed as the kernel reports them: unnamed, abstract, a path without its NUL. */
@@ -140,6 +183,9 @@ static void prints_what_the_kernel_reports(void **state)
 	memcpy(addr.un.sun_path, "\0name", 5);
 	addr.len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 5);
 	assert_string_equal(addr_print(&addr, text), "unix:@name");
+
+	memcpy(addr.un.sun_path, "\0a\0\0b", 5);
+	assert_string_equal(addr_print(&addr, text), "unix:@a@@b");
 
 	memset(addr.un.sun_path, 'p', sizeof(addr.un.sun_path));
 	addr.len = sizeof(addr.un);
@@ -206,6 +252,8 @@ int main(void)
 		cmocka_unit_test(knows_that_an_interface_is_missing),
 		cmocka_unit_test(says_that_names_are_not_accepted),
 		cmocka_unit_test(knows_the_longest_path),
+		cmocka_unit_test(knows_the_longest_abstract_name),
+		cmocka_unit_test(binds_an_abstract_name),
 		cmocka_unit_test(prints_what_the_kernel_reports),
 		cmocka_unit_test(unmaps),
 		cmocka_unit_test(tells_addresses_apart),

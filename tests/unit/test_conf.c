@@ -183,6 +183,8 @@ static const char every_key[] =
 	"port = 7007\n"
 	"listen = {\"127.0.0.1\", \"[::1]:9\", \"unix:/run/e.sock\"}\n"
 	"freebind = false\n"
+	"unix-mode = \"0606\"\n"
+	"unix-group = \"root\"\n"
 	"protocols = {\"tcp\", \"udp\"}\n"
 	"backlog = 65535\n"
 	"max-connections = 10000000\n"
@@ -228,6 +230,9 @@ static void reads_every_key(void **state)
 	assert_true(conf->udp);
 	assert_int_equal(conf->backlog, 65535);
 	assert_false(conf->freebind);
+	assert_int_equal(conf->unix_mode, 0606);
+	assert_string_equal(conf->unix_group, "root");
+
 	assert_int_equal(conf->max_connections, 10000000);
 	assert_int_equal(conf->max_per_source, 5);
 	assert_int_equal(conf->idle_timeout, 86400000);
