@@ -95,7 +95,9 @@ static bool dispatch(struct acceptor *acceptor, const struct watch_event *events
 	bool rearm = false;
 	uint64_t count;
 
+	acceptor->other_ready = false;
 	for (int i = 0; i < n; i++) {
+		acceptor->other_ready |= events[i].watch->kind == WATCH_OTHER;
 		if (events[i].watch->kind == WATCH_STOP)
 			acceptor->stopping = true;
 		if (events[i].watch->kind == WATCH_SLOT)

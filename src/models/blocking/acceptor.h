@@ -20,6 +20,7 @@ struct acceptor {
 	struct watch stop, wakeup, other;
 	bool woken;    /* another worker requested a check of all listeners, and none has been found ready
 	                * since */
+	bool other_ready; /* `other` was readable at the last wait */
 	bool stopping; /* the worker was asked to stop */
 };
 

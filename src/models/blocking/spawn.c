@@ -46,21 +46,36 @@ struct child {
 	uint64_t counters[STATS_COUNT]; /* of its slot, when the previous child with this slot ended */
 };
 
+/* Counts the threads that have ended. The acceptor sets ENDS_WAKE while it waits for a free slot or for the
+ * last thread; only then does a thread write to the eventfd, which costs both of them system calls and wakes
+ * the acceptor. */
+struct thread_ends {
+	atomic_uint count;  /* of threads that ended since the last threads_collect(), and the flag ENDS_WAKE */
+	int fd;             /* eventfd(2) */
+	bool wake;          /* whether ENDS_WAKE is set; only the acceptor uses this and the next field */
+	uint64_t unwritten; /* number of threads that ended with ENDS_WAKE set and whose write was not read */
+};
+
+#define ENDS_WAKE (1U << 31)
+
 struct spawner {
 	struct worker *worker;
 	struct acceptor acceptor;
-	unsigned running;       /* number of children or threads not yet reaped */
+	unsigned running;       /* number of children or threads not yet collected */
 	unsigned next_slot;     /* no lower slot is free */
 	int slot;               /* reserved for the next connection; -1: none is free */
-	int ended;              /* descriptor that is readable when children have ended */
+	int ended;              /* signalfd(2), or `ends.fd`: readable when children have ended */
 	bool full;              /* `workers` children run, including those of a killed predecessor */
 	bool pending;           /* `new_conn` is not served yet */
 	struct new_conn new_conn;
 	pthread_attr_t attr;    /* for threads */
+	struct thread_ends ends; /* for threads */
 	struct child *children; /* for processes: `workers` entries */
 	int64_t started;        /* clock_usec() */
 	int (*start)(struct spawner *spawner); /* serve `new_conn` in `slot` */
-	void (*collect)(struct spawner *spawner);
+	/* Note which children have ended. `ready`: the descriptor `ended` is readable. `wake`: when the next
+	 * child ends, the descriptor must become readable. */
+	void (*collect)(struct spawner *spawner, bool ready, bool wake);
 	bool (*collect_source)(struct accept_state *accept, const struct peer *peer); /* of struct accept_state */
 };
 
@@ -146,7 +161,7 @@ static void serve_derived(struct worker *worker, const struct new_conn *new_conn
 struct thread_start {
 	struct worker worker;
 	struct new_conn new_conn;
-	int ended;
+	struct thread_ends *ends;
 };
 
 static void *thread_main(void *argument)
@@ -156,7 +171,8 @@ static void *thread_main(void *argument)
 
 	serve_derived(&start->worker, &start->new_conn);
 	stats_slot_free(start->worker.slot);
-	if (write(start->ended, &one, sizeof one) < 0)
+	/* without ENDS_WAKE, this is the last access to `ends`; with it, the acceptor waits for the write */
+	if (atomic_fetch_add(&start->ends->count, 1) & ENDS_WAKE && write(start->ends->fd, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "Cannot write to eventfd: %s", strerror(errno));
 	free(start);
 	return NULL;
@@ -172,20 +188,29 @@ static int thread_start(struct spawner *spawner)
 		return -ENOMEM;
 	worker_derive(&start->worker, spawner);
 	start->new_conn = spawner->new_conn;
-	start->ended = spawner->ended;
+	start->ends = &spawner->ends;
 	r = pthread_create(&thread, &spawner->attr, thread_main, start);
 	if (r != 0)
 		free(start);
 	return -r;
 }
 
-static void threads_collect(struct spawner *spawner)
+static void threads_collect(struct spawner *spawner, bool ready, bool wake)
 {
-	uint64_t count;
+	struct thread_ends *ends = &spawner->ends;
+	unsigned ended;
+	uint64_t written = 0;
 
-	if (read(spawner->ended, &count, sizeof count) == sizeof count)
-		spawner->running -= (unsigned) count;
-	spawner->next_slot = 0;
+	/* read first: then the count includes every thread that wrote */
+	if (ready && read(ends->fd, &written, sizeof written) < 0)
+		written = 0;
+	ended = atomic_exchange(&ends->count, wake ? ENDS_WAKE : 0) & ~ENDS_WAKE;
+	ends->unwritten += ends->wake ? ended : 0;
+	ends->unwritten -= written;
+	ends->wake = wake;
+	spawner->running -= ended;
+	if (ended > 0)
+		spawner->next_slot = 0;
 }
 
 /* --- processes ------------------------------------------------------------------------- */
@@ -272,12 +297,16 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 	spawner->running--;
 }
 
-static void processes_collect(struct spawner *spawner)
+static void processes_collect(struct spawner *spawner, bool ready, bool wake)
 {
 	struct signalfd_siginfo info;
 	int status;
 	pid_t pid;
 
+	(void) wake; /* the end of a process always does */
+	spawner->next_slot = 0; /* the supervisor frees the slots of a killed predecessor's children at any time */
+	if (!ready)
+		return;
 	/* one read is enough: a second SIGCHLD is not queued behind a pending one */
 	if (read(spawner->ended, &info, sizeof info) < 0)
 		info.ssi_signo = 0;
@@ -285,7 +314,6 @@ static void processes_collect(struct spawner *spawner)
 	 * CLONE_PARENT */
 	for (unsigned left = spawner->running; left > 0 && (pid = worker_reap(&status)) > 0; left--)
 		process_ended(spawner, pid, status);
-	spawner->next_slot = 0;
 }
 
 /* A child that serves the source of `peer`, that has announced the end of its connection, and that runs still.
@@ -314,11 +342,11 @@ static bool processes_collect_source(struct accept_state *accept, const struct p
 	unsigned before = spawner->running;
 	struct child *child;
 
-	processes_collect(spawner);
+	processes_collect(spawner, true, false);
 	while ((child = child_ending(spawner, peer))) {
 		child->overdue = now >= until;
 		(void) poll(&ended, 1, child->overdue ? 0 : clock_poll_timeout(until, now));
-		processes_collect(spawner);
+		processes_collect(spawner, true, false);
 		now = clock_usec();
 	}
 	return spawner->running < before;
@@ -350,7 +378,13 @@ static void update_full(struct spawner *spawner)
 	const struct worker *worker = spawner->worker;
 	bool full;
 
+	spawner->collect(spawner, spawner->acceptor.other_ready, false);
 	slot_reserve(spawner);
+	if (spawner->slot < 0) {
+		/* a thread may have ended before the acceptor requested to be woken */
+		spawner->collect(spawner, false, true);
+		slot_reserve(spawner);
+	}
 	full = spawner->slot < 0;
 	if (full && !spawner->full && worker->workers >= worker->admission.max_connections)
 		accept_limit_reached(&spawner->acceptor.accept);
@@ -369,7 +403,6 @@ static int spawner_iterate(struct spawner *spawner)
 		return r;
 	if (r == 1)
 		spawner->pending = true;
-	spawner->collect(spawner);
 	if (spawner->pending && acceptor->accept.retry_at == INT64_MAX && !acceptor->stopping)
 		start_pending(spawner);
 	return 0;
@@ -383,12 +416,13 @@ static void spawner_finish(struct spawner *spawner)
 
 	if (spawner->pending)
 		serve_derived(worker, &spawner->new_conn);
-	while (spawner->running > 0) {
+	spawner->collect(spawner, false, true);
+	while (spawner->running > 0 || spawner->ends.unwritten > 0) {
 		int64_t now = clock_coarse_usec();
+		bool ready = poll(&ended, 1, clock_poll_timeout(worker->next_heartbeat, now)) > 0;
 
-		(void) poll(&ended, 1, clock_poll_timeout(worker->next_heartbeat, now));
 		worker_heartbeat(worker, clock_coarse_usec());
-		spawner->collect(spawner);
+		spawner->collect(spawner, ready, true);
 	}
 }
 
@@ -419,7 +453,7 @@ int spawn_threads_run(struct worker *worker)
 		return -r;
 	pthread_attr_setdetachstate(&spawner.attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&spawner.attr, STACK_SIZE);
-	spawner.ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	spawner.ended = spawner.ends.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = spawner_run(&spawner);
 	pthread_attr_destroy(&spawner.attr);
 	return r;
