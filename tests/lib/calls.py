@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: ISC
+"""The system calls of a daemon, recorded by strace(1) and cut at moments at which every thread of it sleeps.
+
+Between two such moments the calls are exact, on a busy machine too: nothing here depends on time.
+"""
+
+import functools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+
+import peer
+import proc
+
+ENTRY = re.compile(rb"^(?P<pid>\d+) +(?P<name>\w+)\(", re.M)
+
+# Calls by which libc makes and ends threads and processes and gets memory: their number depends on its version.
+OF_LIBC = {"arch_prctl", "brk", "clone", "clone3", "exit", "exit_group", "futex", "getpid", "gettid", "madvise", "mmap", "mprotect",
+           "munmap", "restart_syscall", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
+
+SLEEPING = "SDI"
+
+
+@functools.lru_cache
+def cannot_trace():
+    """Why strace(1) cannot follow a process here; None: it can."""
+    if not shutil.which("strace"):
+        return "no strace was found (Debian: apt install strace)"
+    done = subprocess.run(["strace", "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, check=False, timeout=60)
+    return None if done.returncode == 0 else f"strace cannot trace here: {done.stderr.strip()}"
+
+
+def wrap(path):
+    """`wrap` of echod.Daemon: record in the file `path`. The daemon keeps the process id that is known of it."""
+    return ["strace", "-DDD", "-f", "-qq", "-s", "0", "-o", path]
+
+
+def states(pid):
+    """The state of every thread of a process and its descendants; a process that has ended and was not waited for has one, too."""
+    found = []
+    for stat in proc.tree(pid):
+        try:
+            for tid in os.listdir(f"/proc/{stat.pid}/task"):
+                found.append(proc.read(f"/proc/{stat.pid}/task/{tid}/stat").rpartition(b")")[2].split()[0].decode())
+        except (FileNotFoundError, ProcessLookupError):
+            found.append("X")
+    return found
+
+
+class Recording:
+    """What the daemon with this process id writes into the file of wrap()."""
+
+    def __init__(self, pid, path):
+        self.pid, self.path = pid, path
+
+    def mark(self):
+        """The size of the record once all threads sleep in a system call."""
+        last = [None]
+
+        def asleep():
+            now = (os.path.getsize(self.path), states(self.pid))
+            same, last[0] = now == last[0], now
+            return same and now[1] and all(state in SLEEPING for state in now[1])
+
+        proc.until(asleep, lambda: f"all threads asleep: {last[0]}", 30)
+        return last[0][0]
+
+    def between(self, begin, end, without=()):
+        """Names of the calls that were entered between two marks, in their order; `without` those of some processes."""
+        with open(self.path, "rb") as file:
+            record = file.read()
+        # A call whose line the first mark cut was entered before it: its rest does not match.
+        return [match["name"].decode() for match in ENTRY.finditer(record, begin, end) if int(match["pid"]) not in without]
+
+    def during(self, action, without=()):
+        begin = self.mark()
+        action()
+        return self.between(begin, self.mark(), without)
+
+
+def exchange(socks, message=b"x" * 64):
+    """Send a message on each connection, then receive all echoes."""
+    for sock in socks:
+        sock.sendall(message)
+    for sock in socks:
+        peer.receive(sock, len(message))
+
+
+def stopped_exchange(daemon, socks, message=b"x" * 64):
+    """The same with the worker processes stopped until everything is sent, so that they find all messages at once. (The
+    supervisor notices that they stop.)"""
+    pids = [stat.pid for stat in proc.tree(daemon.pid)[1:]]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    proc.until(lambda: all(state in "Tt" for pid in pids for state in states(pid)), "the workers to stop")
+    for sock in socks:
+        sock.sendall(message)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    for sock in socks:
+        peer.receive(sock, len(message))
+
+
+def visit(address, message=b"x" * 64):
+    """A connection with one echo, to its end."""
+    with peer.connect(address) as sock:
+        exchange([sock], message)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
