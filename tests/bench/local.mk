@@ -3,6 +3,7 @@
 #
 #   make bench                    all models and the other servers that are installed; about half an hour
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
+#   make anatomy                  system calls, context switches, page faults and wake-ups, counted; two minutes
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
@@ -19,6 +20,7 @@ tests_bench_plain_epoll_LDADD =
 tests_bench_plain_udp_LDADD =
 
 EXTRA_DIST += \
+	tests/bench/anatomy.py \
 	tests/bench/bench.py \
 	tests/bench/cost.py \
 	tests/bench/datagrams.py \
@@ -33,6 +35,7 @@ EXTRA_DIST += \
 
 BENCH_SHORT =
 BENCH_FLAGS =
+ANATOMY_FLAGS =
 PYTHON3 = python3
 run_bench = \
 	$(PYTHON3) -B $(srcdir)/tests/bench/bench.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
@@ -40,6 +43,10 @@ run_bench = \
 
 bench: echod echoc tests/bench/plain_epoll
 	@$(run_bench) $(BENCH_FLAGS)
+
+anatomy: echod echoc
+	@$(PYTHON3) -B $(srcdir)/tests/bench/anatomy.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
+	--output bench `test -z '$(BENCH_SHORT)' || echo --short` $(ANATOMY_FLAGS)
 
 bench-goals: echod echoc tests/bench/plain_epoll
 	@$(run_bench) --goals $(BENCH_FLAGS)
@@ -50,4 +57,4 @@ bench-datagrams: echod tests/bench/load_udp tests/bench/plain_udp
 
 distclean-bench:
 	-rm -rf bench
-.PHONY: bench bench-datagrams bench-goals distclean-bench
+.PHONY: anatomy bench bench-datagrams bench-goals distclean-bench
