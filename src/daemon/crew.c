@@ -586,6 +586,7 @@ static bool adopt_orphan(void *context, unsigned child, pid_t pid)
 
 static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
 {
+	bool handed_over = WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER;
 	size_t i = 0;
 	uint32_t lost;
 
@@ -594,7 +595,7 @@ static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
 	if (i == crew->orphan_count)
 		return false;
 	lost = scoreboard_orphan_end(crew->context->scoreboard, (unsigned) crew->number, crew->orphans[i].child,
-	                             WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER);
+	                             handed_over ? SCOREBOARD_HANDED_OVER : SCOREBOARD_CLOSED);
 	count_lost(crew, pid, status, lost);
 	crew->orphans[i] = crew->orphans[--crew->orphan_count];
 	/* the successor of its parent may wait for its slot */

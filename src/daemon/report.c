@@ -141,19 +141,19 @@ static void status_send(const struct report *report, const struct stats_total *t
 }
 
 void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
-                    unsigned workers, bool ready)
+                    unsigned workers, enum report_kind kind)
 {
 	struct stats_total total;
 	bool changed;
 
 	scoreboard_total(scoreboard, &total);
 	changed = memcmp(&total, &report->last, sizeof total) != 0;
-	if (!changed && !ready)
+	if (!changed && kind == REPORT_CHANGES)
 		return;
 	metrics_refresh(report, &total, scoreboard, conf);
 	(void) log_take_trouble(report->last_error, sizeof report->last_error);
-	status_send(report, &total, conf, workers, ready);
-	if (changed && !ready)
+	status_send(report, &total, conf, workers, kind == REPORT_READY);
+	if (changed && kind == REPORT_CHANGES)
 		log_line(&total);
 	report->last = total;
 }

@@ -23,10 +23,14 @@ struct report {
 	uint64_t drained;         /* at the last report_drained() */
 };
 
-/* Send STATUS=, with READY=1 if `ready`; write the metrics file; log the statistics line. Unless `ready`,
- * only where a counter has changed since the last call. */
+enum report_kind {
+	REPORT_CHANGES, /* only if a counter has changed since the last call */
+	REPORT_READY,   /* always, with READY=1 */
+};
+
+/* Send STATUS=; write the metrics file; log the statistics line. */
 void report_refresh(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
-                    unsigned workers, bool ready);
+                    unsigned workers, enum report_kind kind);
 
 /* Log the statistics line now. */
 void report_log(struct report *report, struct scoreboard *scoreboard);

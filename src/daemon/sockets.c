@@ -90,14 +90,14 @@ static int open_beside(struct listener *listener, const struct socket_builder *b
 		const struct listener *other = &builder->have->items[i];
 
 		if (other->kind == kind && addr_port(&other->addr) == addr_port(addr) && other->addr.sa.sa_family != AF_UNIX)
-			shared |= listener_share_port(other, true) == 0;
+			shared |= listener_share_port(other) == 0;
 	}
 	if (!shared)
 		return r;
 	options.shared = true;
 	r = listener_open(listener, kind, addr, &options);
 	for (size_t i = 0; i < builder->have->count; i++)
-		(void) listener_share_port(&builder->have->items[i], false);
+		(void) listener_unshare_port(&builder->have->items[i]);
 	return r;
 }
 
@@ -294,10 +294,10 @@ uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next)
 	return count;
 }
 
-void sockets_close(struct sockets *set, bool unlink_paths)
+void sockets_close(struct sockets *set, enum sockets_files files)
 {
 	for (size_t i = 0; i < set->count; i++) {
-		if (!unlink_paths)
+		if (files == SOCKETS_KEEP_FILES)
 			set->items[i].adopted = true;
 		listener_close(&set->items[i]);
 	}
@@ -324,10 +324,10 @@ void sockets_set_keepalive(const struct sockets *set, unsigned seconds)
 		listener_set_keepalive(&set->items[i], seconds);
 }
 
-void sockets_set_buffers(const struct sockets *set, unsigned bytes, bool were_set)
+void sockets_set_buffers(const struct sockets *set, unsigned bytes, unsigned before)
 {
 	for (size_t i = 0; i < set->count; i++)
-		if (bytes > 0 || were_set || !set->items[i].adopted)
+		if (bytes > 0 || before > 0 || !set->items[i].adopted)
 			listener_set_buffers(&set->items[i], bytes);
 }
 

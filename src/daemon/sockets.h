@@ -46,9 +46,13 @@ void sockets_abandon(struct sockets *set);
  * `next`, the set of a reload, as well. */
 uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
 
-/* Close all listeners. `unlink_paths` false: keep the files of unix listeners, whose sockets remain open in
- * another process. */
-void sockets_close(struct sockets *set, bool unlink_paths);
+enum sockets_files {
+	SOCKETS_REMOVE_FILES,
+	SOCKETS_KEEP_FILES, /* because the sockets remain open in another process */
+};
+
+/* Close all listeners; `files`: what happens to the files of unix listeners. */
+void sockets_close(struct sockets *set, enum sockets_files files);
 
 /* Set unix-mode and unix-group of the socket files that were made here. Where that is not permitted, it is logged. */
 void sockets_set_files(const struct sockets *set, const struct conf *conf);
@@ -56,10 +60,10 @@ void sockets_set_files(const struct sockets *set, const struct conf *conf);
 /* Set tcp-keepalive of the listeners, in seconds. */
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds);
 
-/* Set socket-buffer on all stream listeners. 0 restores the kernel's default; on adopted ones only if echod
- * had set it before (`were_set`), because their creator may have set it (ReceiveBuffer= of
+/* Set socket-buffer on all stream listeners; `before` is its former value. 0 restores the kernel's default; on
+ * adopted ones only if echod had set it before, because their creator may have set it (ReceiveBuffer= of
  * systemd.socket(5)). */
-void sockets_set_buffers(const struct sockets *set, unsigned bytes, bool were_set);
+void sockets_set_buffers(const struct sockets *set, unsigned bytes, unsigned before);
 
 /* Write the addresses to `text`, as in "0.0.0.0:7, [::]:7 (udp) named probes", always terminated. Returns
  * `text`. */

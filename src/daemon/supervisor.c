@@ -382,7 +382,7 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 		retire_unnamed(supervisor, &store->kept, conf);
 		sockets_set_files(&supervisor->sockets, conf);
 		sockets_set_keepalive(&supervisor->sockets, conf->tcp_keepalive);
-		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, false);
+		sockets_set_buffers(&supervisor->sockets, conf->socket_buffer, 0);
 	}
 	diag_clear(&errors);
 	return r;
@@ -502,11 +502,11 @@ static void count_dropped(struct supervisor *supervisor)
 	          sockets_count_dropped(&supervisor->sockets, &supervisor->next_sockets));
 }
 
-static void refresh(struct supervisor *supervisor, bool ready)
+static void refresh(struct supervisor *supervisor, enum report_kind kind)
 {
 	count_dropped(supervisor);
 	report_refresh(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
-	               supervisor->current->limits.workers, ready);
+	               supervisor->current->limits.workers, kind);
 }
 
 static void set_stats_timer(struct supervisor *supervisor)
@@ -541,7 +541,7 @@ static void notify_state(struct supervisor *supervisor)
 	keep_in_store(supervisor);
 	if (!supervisor->options->foreground)
 		notify_send("MAINPID=%d", (int) getpid());
-	refresh(supervisor, true);
+	refresh(supervisor, REPORT_READY);
 }
 
 static void started(struct supervisor *supervisor)
@@ -567,7 +567,7 @@ static void started(struct supervisor *supervisor)
 static void reload_failed(struct supervisor *supervisor, const char *why)
 {
 	log_event(LOG_ERR, EVENT_RELOAD_FAILED, "Reload failed, keeping the running configuration: %s", why);
-	refresh(supervisor, true);
+	refresh(supervisor, REPORT_READY);
 }
 
 static void log_not_applied(const struct conf *old, const struct conf *new)
@@ -682,7 +682,7 @@ static void close_retired(struct supervisor *supervisor)
 	for (size_t i = 0; i < supervisor->retired.count; i++)
 		/* a stopping crew may still have the descriptor */
 		listener_shut(&supervisor->retired.items[i]);
-	sockets_close(&supervisor->retired, true);
+	sockets_close(&supervisor->retired, SOCKETS_REMOVE_FILES);
 	supervisor->retire_at = INT64_MAX;
 }
 
@@ -736,12 +736,12 @@ static void reload_done(struct supervisor *supervisor)
 	}
 	sockets_set_files(&supervisor->sockets, supervisor->current->conf);
 	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
-	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer > 0);
+	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(supervisor, old, STOP_HAND_OVER, HAND_OVER_WAIT);
 	log_serving(supervisor, EVENT_RELOADED, "Reloaded");
 	keep_in_store(supervisor);
-	refresh(supervisor, true);
+	refresh(supervisor, REPORT_READY);
 	set_stats_timer(supervisor);
 }
 
@@ -792,7 +792,7 @@ static void flush_rest(struct supervisor *supervisor, unsigned live_max, bool la
 			break;
 		r = preserve_or_flush(preserve, &new_conn);
 	}
-	while (r == 0 && drain_take(drain, late, &new_conn))
+	while (r == 0 && drain_take(drain, late ? DRAIN_ALL : DRAIN_FLUSHED, &new_conn))
 		r = preserve_add(preserve, &new_conn);
 	if (r == 0)
 		return;
@@ -1161,7 +1161,7 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		supervisor->watchdog_at = now + supervisor->watchdog_usec / 2;
 	}
 	if (now >= supervisor->stats_at && supervisor->phase == PHASE_SERVING) {
-		refresh(supervisor, false);
+		refresh(supervisor, REPORT_CHANGES);
 		set_stats_timer(supervisor);
 	}
 	if (now >= supervisor->suppressed_at) {
@@ -1356,7 +1356,7 @@ static void supervisor_finish(struct supervisor *supervisor)
 	}
 	sockets_abandon(&supervisor->next_sockets); /* of a reload that was interrupted by the stop */
 	close_retired(supervisor);
-	sockets_close(&supervisor->sockets, !supervisor->keep);
+	sockets_close(&supervisor->sockets, supervisor->keep ? SOCKETS_KEEP_FILES : SOCKETS_REMOVE_FILES);
 	pidfile_close(supervisor->pidfile, supervisor->pidfile_path);
 	log_event(LOG_NOTICE, EVENT_STOPPED, "Stopped");
 	/* descriptors stored shortly before this process ends would otherwise be lost */

@@ -608,12 +608,13 @@ void scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
 	}
 }
 
-uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child, bool handed_over)
+uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child,
+                               enum scoreboard_end end)
 {
 	struct file *file = &scoreboard->files[crew];
 	uint32_t live = slot_end(file, crew_workers(&file->layout) + child);
 
-	if (handed_over)
+	if (end == SCOREBOARD_HANDED_OVER)
 		atomic_fetch_add(&scoreboard->shared->admission.supervisor.sent, 1);
 	atomic_store(&scoreboard->shared->orphans[crew][child], 0);
 	admission_add_orphans(&scoreboard->shared->admission, -1);

@@ -113,9 +113,11 @@ uint32_t scoreboard_process_end(struct scoreboard *scoreboard, unsigned crew, un
 void scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
                              bool (*is_child)(void *context, unsigned child, pid_t pid), void *context);
 
-/* After an orphan was reaped. `handed_over`: its connection is in the queue. Returns the number of
- * connections that it was serving. */
-uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child, bool handed_over);
+enum scoreboard_end { SCOREBOARD_CLOSED, SCOREBOARD_HANDED_OVER };
+
+/* After an orphan was reaped. `end`: whether its connection is in the queue. Returns the number of connections
+ * that it was serving. */
+uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child, enum scoreboard_end end);
 
 /* Whether every worker of the crew's processes is ready. */
 bool scoreboard_crew_ready(const struct scoreboard *scoreboard, unsigned crew);

@@ -119,9 +119,14 @@ static int unix_remove_stale(const struct addr *addr, int type)
 	return unlink(addr->un.sun_path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-int listener_share_port(const struct listener *listener, bool on)
+int listener_share_port(const struct listener *listener)
 {
-	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, on);
+	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
+int listener_unshare_port(const struct listener *listener)
+{
+	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, 0);
 }
 
 /* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862,
@@ -271,14 +276,14 @@ static int bind_and_listen(struct listener *listener, const struct listener_opti
 	if (r == 0 && listener->kind == LISTENER_STREAM && family != AF_UNIX)
 		r = set_flag(listener->fd, SOL_SOCKET, SO_REUSEADDR);
 	if (r == 0 && options->shared)
-		r = listener_share_port(listener, true);
+		r = listener_share_port(listener);
 	if (r == 0)
 		r = family == AF_UNIX ? bind_unix(listener, options) : bind_internet(listener, options);
 	if (r < 0)
 		return r;
 	if (listener->kind == LISTENER_STREAM && listen(listener->fd, options->backlog) < 0)
 		return -errno;
-	return options->shared ? listener_share_port(listener, false) : 0;
+	return options->shared ? listener_unshare_port(listener) : 0;
 }
 
 int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr,

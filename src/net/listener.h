@@ -78,7 +78,8 @@ uint32_t listener_count_dropped(struct listener *listener);
 
 /* Allow, or stop allowing, another socket of this user on an overlapping address and the same port
  * (SO_REUSEPORT, socket(7)), while a reload replaces one listener by another. Returns 0 or -errno. */
-int listener_share_port(const struct listener *listener, bool on);
+int listener_share_port(const struct listener *listener);
+int listener_unshare_port(const struct listener *listener);
 
 /* Adopt `fd`, a listening or datagram socket made by another process, under `name` (FDNAME or ""), and set
  * the options of listener_open() where that is still possible. Returns 0; -ENOTSOCK where it is not a socket;

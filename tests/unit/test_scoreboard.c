@@ -173,7 +173,7 @@ static void orphans_keep_their_slots(void **state)
 	assert_int_equal(admission_slots_taken(admission), 1);
 	scoreboard_total(scoreboard, &total);
 	assert_int_equal(total.live, 1);
-	assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, false), 1);
+	assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, SCOREBOARD_CLOSED), 1);
 	assert_int_equal(admission_slots_taken(admission), 0);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 0);
 }

@@ -10,11 +10,11 @@
 
 static int watch_add(struct accept_watch *self, struct watch *watch, int fd, enum watch_kind kind)
 {
-	bool exclusive = self->exclusive && (kind == WATCH_LISTENER || kind == WATCH_INBOX);
+	bool is_shared = kind == WATCH_LISTENER || kind == WATCH_INBOX;
 	int r;
 
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
-	r = self->ops->add(self->poller, watch, exclusive);
+	r = self->ops->add(self->poller, watch, is_shared ? self->wake : POLLER_WAKE_ALL);
 	if (r == -EEXIST)
 		r = 0; /* an earlier removal has failed */
 	if (r < 0)
@@ -29,7 +29,7 @@ static int watch_set(struct accept_watch *self, struct watch *watch, int fd, enu
 		return 0;
 	if (want)
 		return watch_add(self, watch, fd, kind);
-	self->ops->remove(self->poller, watch, false);
+	self->ops->remove(self->poller, watch, POLLER_STAYS_OPEN);
 	watch->fd = -1;
 	return 0;
 }
@@ -76,12 +76,12 @@ void accept_watch_rearm(struct accept_watch *self)
 }
 
 int accept_watch_open(struct accept_watch *self, struct accept_state *accept, const struct poller_ops *ops,
-                      struct poller *poller, bool exclusive)
+                      struct poller *poller, enum poller_wake wake)
 {
 	struct worker *worker = accept->worker;
 
 	*self = (struct accept_watch) {
-		.accept = accept, .ops = ops, .poller = poller, .exclusive = exclusive,
+		.accept = accept, .ops = ops, .poller = poller, .wake = wake,
 		.inbox = { .fd = -1 }, .slot = { .fd = -1 }, .token = { .fd = -1 },
 	};
 	self->listeners = calloc(worker->listener_count + 1, sizeof *self->listeners);

@@ -14,7 +14,7 @@ struct accept_watch {
 	struct accept_state *accept;
 	const struct poller_ops *ops;
 	struct poller *poller;
-	bool exclusive;          /* an event wakes one waiting worker, see EPOLLEXCLUSIVE in epoll_ctl(2) */
+	enum poller_wake wake;   /* of listeners and queue; POLLER_WAKE_ONE: see EPOLLEXCLUSIVE in epoll_ctl(2) */
 	bool listening;          /* all stream listeners are watched */
 	struct watch *listeners; /* one for each listener of the worker; `fd` -1: not watched, also of the
 	                          * watches below */
@@ -24,7 +24,7 @@ struct accept_watch {
 /* Start to watch what `accept` selects now. `accept`, `ops` and `poller` must outlive the watch. Returns 0 or
  * -errno; accept_watch_close() is needed in both cases. */
 int accept_watch_open(struct accept_watch *watch, struct accept_state *accept, const struct poller_ops *ops,
-                      struct poller *poller, bool exclusive);
+                      struct poller *poller, enum poller_wake wake);
 void accept_watch_close(struct accept_watch *watch);
 
 /* Update the watched descriptors to the present state of `accept`. Pauses accepting where memory is

@@ -12,10 +12,11 @@
 
 #define EVENTS_MAX 16
 
-static int watch_begin(struct acceptor *acceptor, struct watch *watch, int fd, enum watch_kind kind, bool exclusive)
+static int watch_begin(struct acceptor *acceptor, struct watch *watch, int fd, enum watch_kind kind,
+                       enum poller_wake wake)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
-	return poller_epoll.add(acceptor->poller, watch, exclusive);
+	return poller_epoll.add(acceptor->poller, watch, wake);
 }
 
 int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other)
@@ -27,12 +28,14 @@ int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other)
 	r = poller_epoll.open(&acceptor->poller, worker->listener_count + 5);
 	if (r < 0)
 		return r;
-	r = watch_begin(acceptor, &acceptor->stop, worker->stop_fd, WATCH_STOP, false);
+	r = watch_begin(acceptor, &acceptor->stop, worker->stop_fd, WATCH_STOP, POLLER_WAKE_ALL);
 	if (r == 0)
-		r = watch_begin(acceptor, &acceptor->wakeup, worker->wakeup_fd, WATCH_WAKEUP, true);
+		r = watch_begin(acceptor, &acceptor->wakeup, worker->wakeup_fd, WATCH_WAKEUP, POLLER_WAKE_ONE);
 	if (r == 0 && other >= 0)
-		r = watch_begin(acceptor, &acceptor->other, other, WATCH_OTHER, false);
-	return r < 0 ? r : accept_watch_open(&acceptor->watched, &acceptor->accept, &poller_epoll, acceptor->poller, true);
+		r = watch_begin(acceptor, &acceptor->other, other, WATCH_OTHER, POLLER_WAKE_ALL);
+	if (r < 0)
+		return r;
+	return accept_watch_open(&acceptor->watched, &acceptor->accept, &poller_epoll, acceptor->poller, POLLER_WAKE_ONE);
 }
 
 void acceptor_close(struct acceptor *acceptor)

@@ -32,7 +32,7 @@ static void session_end(struct body *body, struct session *session)
 	struct loop *loop = of_body(body);
 
 	session_io_drop_pipe(&body->io, session);
-	loop->ops->remove(loop->poller, &session->watch, true);
+	loop->ops->remove(loop->poller, &session->watch, POLLER_CLOSES);
 	list_remove(&session->link);
 	session_close(session, body->worker);
 	pool_free(&body->pool, session);
@@ -77,7 +77,7 @@ static int session_start(struct body *body, struct session *session)
 	int r;
 
 	session->watch.interest = to_interest(conn_want(&session->conn, body->io.limit)) & (WATCH_READ | WATCH_WRITE);
-	r = loop->ops->add(loop->poller, &session->watch, false);
+	r = loop->ops->add(loop->poller, &session->watch, POLLER_WAKE_ALL);
 	if (r == 0)
 		session_enlist(&body->sessions, session, body->now, &body->sort_at);
 	return r;
@@ -87,7 +87,7 @@ static void session_detach(struct body *body, struct session *session)
 {
 	struct loop *loop = of_body(body);
 
-	loop->ops->remove(loop->poller, &session->watch, false);
+	loop->ops->remove(loop->poller, &session->watch, POLLER_STAYS_OPEN);
 	list_remove(&session->link);
 }
 
@@ -171,7 +171,7 @@ static int loop_iterate(struct loop *loop)
 	for (int i = 0; i < n; i++)
 		handle(loop, &events[i]);
 	if (body->stop_seen && !body->stopping) {
-		loop->ops->remove(loop->poller, &loop->stop, false);
+		loop->ops->remove(loop->poller, &loop->stop, POLLER_STAYS_OPEN);
 		body_stop(body);
 	}
 	body_iteration_end(body);
@@ -190,10 +190,10 @@ static int loop_open(struct loop *loop, struct worker *worker)
 	if (r < 0)
 		return r;
 	loop->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
-	r = loop->ops->add(loop->poller, &loop->stop, false);
+	r = loop->ops->add(loop->poller, &loop->stop, POLLER_WAKE_ALL);
 	if (r < 0)
 		return r;
-	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->poller, false);
+	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->poller, POLLER_WAKE_ALL);
 }
 
 int loop_run(struct worker *worker)

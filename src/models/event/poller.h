@@ -43,19 +43,24 @@ struct watch_event {
 
 struct poller; /* private to the back-end */
 
+/* Which of the workers that watch a descriptor an event wakes, where the back-end supports it (epoll(7)). */
+enum poller_wake { POLLER_WAKE_ALL, POLLER_WAKE_ONE };
+
+/* Whether a descriptor is closed at once by this process after it was removed. */
+enum poller_removal { POLLER_STAYS_OPEN, POLLER_CLOSES };
+
 struct poller_ops {
 	/* Prepare for at most `max_watches` descriptors at a time. Returns 0 or -errno. */
 	int (*open)(struct poller **poller, size_t max_watches);
 	void (*close)(struct poller *poller);
-	/* Start to watch `watch->fd` for `watch->interest`. `exclusive`: wake one of the workers that watch
-	 * it, where the back-end supports that (epoll(7)). Returns 0 or -errno; -EMFILE: this back-end cannot
+	/* Start to watch `watch->fd` for `watch->interest`. Returns 0 or -errno; -EMFILE: this back-end cannot
 	 * watch it (FD_SETSIZE). */
-	int (*add)(struct poller *poller, struct watch *watch, bool exclusive);
+	int (*add)(struct poller *poller, struct watch *watch, enum poller_wake wake);
 	/* Apply a change of `watch->interest`. Returns 0 or -errno. */
 	int (*change)(struct poller *poller, struct watch *watch);
-	/* Stop to watch, before the descriptor is closed. `closing`: this process closes it at once, so the
-	 * kernel removes it by itself unless it is `shared_ofd`. */
-	void (*remove)(struct poller *poller, struct watch *watch, bool closing);
+	/* Stop to watch, before the descriptor is closed. With POLLER_CLOSES the kernel removes it by itself,
+	 * unless it is `shared_ofd`. */
+	void (*remove)(struct poller *poller, struct watch *watch, enum poller_removal removal);
 	/* Wait up to `timeout` ms (-1: no limit). Stores at most `max_events` events. Returns their number, or
 	 * -errno. */
 	int (*wait)(struct poller *poller, struct watch_event *events, int max_events, int timeout);

@@ -54,9 +54,9 @@ static int control(struct poller *self, int operation, struct watch *watch, uint
 	return epoll_ctl(self->fd, operation, watch->fd, &event) < 0 ? -errno : 0;
 }
 
-static int poller_epoll_add(struct poller *self, struct watch *watch, bool exclusive)
+static int poller_epoll_add(struct poller *self, struct watch *watch, enum poller_wake wake)
 {
-	return control(self, EPOLL_CTL_ADD, watch, exclusive ? (uint32_t) EPOLLEXCLUSIVE : 0);
+	return control(self, EPOLL_CTL_ADD, watch, wake == POLLER_WAKE_ONE ? (uint32_t) EPOLLEXCLUSIVE : 0);
 }
 
 static int poller_epoll_change(struct poller *self, struct watch *watch)
@@ -64,9 +64,9 @@ static int poller_epoll_change(struct poller *self, struct watch *watch)
 	return control(self, EPOLL_CTL_MOD, watch, 0);
 }
 
-static void poller_epoll_remove(struct poller *self, struct watch *watch, bool closing)
+static void poller_epoll_remove(struct poller *self, struct watch *watch, enum poller_removal removal)
 {
-	if (!closing || watch->shared_ofd)
+	if (removal == POLLER_STAYS_OPEN || watch->shared_ofd)
 		(void) control(self, EPOLL_CTL_DEL, watch, 0);
 }
 

@@ -57,9 +57,9 @@ static int poller_poll_change(struct poller *self, struct watch *watch)
 	return 0;
 }
 
-static int poller_poll_add(struct poller *self, struct watch *watch, bool exclusive)
+static int poller_poll_add(struct poller *self, struct watch *watch, enum poller_wake wake)
 {
-	(void) exclusive;
+	(void) wake;
 	if (self->count == self->size && grow(self) < 0)
 		return -ENOMEM;
 	watch->slot = (uint32_t) self->count++;
@@ -68,11 +68,11 @@ static int poller_poll_add(struct poller *self, struct watch *watch, bool exclus
 	return poller_poll_change(self, watch);
 }
 
-static void poller_poll_remove(struct poller *self, struct watch *watch, bool closing)
+static void poller_poll_remove(struct poller *self, struct watch *watch, enum poller_removal removal)
 {
 	size_t last = --self->count, slot = watch->slot;
 
-	(void) closing;
+	(void) removal;
 	self->fds[slot] = self->fds[last];
 	self->watches[slot] = self->watches[last];
 	self->watches[slot]->slot = (uint32_t) slot;

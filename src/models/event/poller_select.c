@@ -46,9 +46,9 @@ static int poller_select_change(struct poller *self, struct watch *watch)
 	return 0;
 }
 
-static int poller_select_add(struct poller *self, struct watch *watch, bool exclusive)
+static int poller_select_add(struct poller *self, struct watch *watch, enum poller_wake wake)
 {
-	(void) exclusive;
+	(void) wake;
 	/* checked before every FD_SET: select(2), "BUGS" */
 	if (watch->fd < 0 || watch->fd >= FD_SETSIZE)
 		return -EMFILE;
@@ -58,11 +58,11 @@ static int poller_select_add(struct poller *self, struct watch *watch, bool excl
 	return poller_select_change(self, watch);
 }
 
-static void poller_select_remove(struct poller *self, struct watch *watch, bool closing)
+static void poller_select_remove(struct poller *self, struct watch *watch, enum poller_removal removal)
 {
 	int fd = watch->fd;
 
-	(void) closing;
+	(void) removal;
 	FD_CLR(fd, &self->read);
 	FD_CLR(fd, &self->write);
 	FD_CLR(fd, &self->got_read);

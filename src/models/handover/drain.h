@@ -34,9 +34,13 @@ void drain_add(struct drain *drain, const struct new_conn *new_conn);
  * drain_take(). */
 void drain_set_flush(struct drain *drain, bool flush);
 
-/* Take back a connection whose peer has acknowledged everything, or with `all` any one. Returns whether there
- * was one. */
-bool drain_take(struct drain *drain, bool all, struct new_conn *new_conn);
+enum drain_which {
+	DRAIN_FLUSHED, /* connections whose peer has acknowledged everything */
+	DRAIN_ALL,
+};
+
+/* Take back a connection. Returns whether there was one. */
+bool drain_take(struct drain *drain, enum drain_which which, struct new_conn *new_conn);
 
 /* Echo data that can be echoed now. Returns false once every connection has ended; otherwise call it again in
  * 10 ms. */
