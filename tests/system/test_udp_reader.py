@@ -56,6 +56,7 @@ def test_one_process_for_each_socket(start_udp, model):
     datagrams.counted(daemon, received=len(hosts), echoed=len(hosts))
 
 
+@pytest.mark.skipif(echod.THREAD_SANITIZED, reason="ThreadSanitizer adds threads of its own")
 @pytest.mark.models(*echod.LOOPS)
 def test_a_reader_is_no_worker(start_udp, model):
     daemon = start_udp(model, workers=3)
