@@ -26,23 +26,35 @@ dist_catalog_DATA = systemd/echod.catalog
 
 # Not a unit of its own, and not for every version of systemd: for the operator to copy.
 examplesdir = $(docdir)/examples
-nodist_examples_DATA = systemd/notify-reload.conf systemd/keep-over-stop.conf
+systemd_examples = \
+	systemd/keep-over-stop.conf \
+	systemd/no-io-uring.conf \
+	systemd/notify-reload.conf \
+	systemd/systemd-257.conf
+nodist_examples_DATA = $(systemd_examples)
+
+systemd/keep-over-stop.conf: systemd/keep-over-stop.conf.in FORCE
+	$(AM_V_at)$(substitute_to)
+
+systemd/no-io-uring.conf: systemd/no-io-uring.conf.in FORCE
+	$(AM_V_at)$(substitute_to)
 
 systemd/notify-reload.conf: systemd/notify-reload.conf.in FORCE
 	$(AM_V_at)$(substitute_to)
 
-systemd/keep-over-stop.conf: systemd/keep-over-stop.conf.in FORCE
+systemd/systemd-257.conf: systemd/systemd-257.conf.in FORCE
 	$(AM_V_at)$(substitute_to)
 
 EXTRA_DIST += \
 	systemd/echod.service.in \
 	systemd/keep-over-stop.conf.in \
-	systemd/notify-reload.conf.in
+	systemd/no-io-uring.conf.in \
+	systemd/notify-reload.conf.in \
+	systemd/systemd-257.conf.in
 
 CLEANFILES += \
 	$(systemd_services) \
-	systemd/keep-over-stop.conf \
-	systemd/notify-reload.conf
+	$(systemd_examples)
 
 # On the running system itself systemd is told of both, so that the service can be started at once;
 # a package does this when it is installed. What is uninstalled runs no longer and is not enabled any

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from machine import ACTIVATED, SERVICE, SOCKET, echo
+from machine import ACTIVATED, EVENTS, SERVICE, SOCKET, echo, make_variable
 
 # A program for the place where echod runs: same user, namespaces and filters, since it runs as
 # part of the same unit. Each line of its output is "name: outcome".
@@ -30,6 +30,22 @@ def write(path):
     with open(path, "w") as file:
         file.write("x")
 
+def run(*command):
+    _, status = os.waitpid(os.posix_spawn(command[0], command, {}), 0)
+    return f"status {os.waitstatus_to_exitcode(status)}" if status else None
+
+def run_own_file(directory):
+    try:
+        with open(f"{directory}/own", "w") as file:
+            file.write("#!" + ECHOD + " -V\n")
+        os.chmod(f"{directory}/own", 0o700)
+    except OSError:
+        return "nothing"  # it cannot be written
+    try:
+        run(f"{directory}/own")
+    finally:
+        os.unlink(f"{directory}/own")
+
 def become_root():
     os.setuid(0)
 
@@ -39,6 +55,12 @@ def bind(port):
 
 outcome("write /etc", lambda: write("/etc/probe"))
 outcome("write /usr", lambda: write("/usr/probe"))
+outcome("write /usr/lib", lambda: write("/usr/lib/probe"))
+outcome("write echod", lambda: os.utime(ECHOD))
+outcome("run id", lambda: os.posix_spawn("/usr/bin/id", ["id"], {}) and None)
+for directory in "/run/echod", "/tmp", "/var/tmp", "/dev/shm":
+    outcome(f"run {directory}", lambda: run_own_file(directory))
+outcome("run echod", lambda: run(ECHOD, "-V"))
 outcome("write /var/lib", lambda: write("/var/lib/probe"))
 outcome("write configuration", lambda: write(CONFIGURATION))
 outcome("write /run/echod", lambda: write("/run/echod/probe"))
@@ -72,7 +94,9 @@ outcome("umask", lambda: oct(os.umask(0)))
 """
 
 FORBIDDEN = {
-    "write /etc": "EROFS", "write /usr": "EROFS", "write /var/lib": "EROFS", "write configuration": "EROFS",
+    "write /etc": "EROFS", "write /usr": "EROFS", "write /usr/lib": "EROFS", "write echod": "EROFS",
+    "run id": "EACCES", "run /run/echod": "EACCES", "run /tmp": "EACCES", "run /var/tmp": "EACCES", "run /dev/shm": {"EACCES", "nothing"},
+    "write /var/lib": "EROFS", "write configuration": "EROFS",
     "read /home": "EACCES", "write sysctl": "ENOENT", "write cgroup": "EROFS", "see init": "ENOENT",
     "become root": "EPERM", "mount": "EPERM", "unshare": "EPERM", "hostname": "EPERM", "clock": "EPERM",
     "reboot": "EPERM", "module": "EPERM", "ptrace": "EPERM", "priority": "EPERM", "realtime": "EPERM",
@@ -80,14 +104,15 @@ FORBIDDEN = {
     "write and execute": {"EPERM", "EACCES"},  # by a system call filter, or from systemd 253 on by PR_SET_MDWE
     "personality": "EPERM", "device": "ENOENT", "kernel log": "ENOENT",
 }
-PERMITTED = {"write /run/echod": "done", "unix socket": "done", "umask": "0o77"}
+PERMITTED = {"run echod": "done", "write /run/echod": "done", "unix socket": "done", "umask": "0o77"}
 
 
 def probe(machine, unit):
     """Run the probe as the unit's own ExecReload= command would be run; its outcomes by name."""
     path = machine.path("/usr/local/lib/probe.py")
-    path.write_text(PROBE.replace("CONFIGURATION", repr(machine.conf_path)))
-    machine.drop_in(unit, "[Service]\nExecReload=\nExecReload=/usr/bin/python3 -B /usr/local/lib/probe.py\nStandardError=journal\n")
+    path.write_text(PROBE.replace("CONFIGURATION", repr(machine.conf_path)).replace("ECHOD", repr(machine.echod)))
+    python = machine.run("realpath", "/usr/bin/python3").stdout.strip()
+    machine.drop_in(unit, f"[Service]\nExecPaths={python}\nExecReload=\nExecReload=/usr/bin/python3 -B /usr/local/lib/probe.py\nStandardError=journal\n")
     since = machine.cursor()
     machine.systemctl("reload", unit)
     entries = machine.journal(since, _SYSTEMD_UNIT=unit)
@@ -149,3 +174,50 @@ def test_files(machine):
         if machine.path(path).exists():
             mode = machine.run("find", path, "(", "-perm", "/022", "-o", "-not", "-user", "root", ")").stdout
             assert mode == ""
+
+
+def use_example(machine, unit, name):
+    """Install a drop-in as its comment says."""
+    text = machine.path(f"{make_variable('docdir')}/examples/{name}").read_text()
+    directory = machine.path(f"/etc/systemd/system/{unit}.d")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text(text)
+    machine.systemctl("daemon-reload")
+
+
+@pytest.mark.parametrize("unit", [SERVICE, ACTIVATED])
+def test_drop_in_without_io_uring(machine, unit):
+    """It serves in another model; the calls are refused, and io_uring says why it cannot run."""
+    use_example(machine, unit, "no-io-uring.conf")
+    start(machine, unit)
+    assert machine.serves()
+    assert probe(machine, unit)["io_uring"] == "EPERM"
+    machine.systemctl("stop", unit, SOCKET)
+    machine.configure('model = "io_uring"\n')
+    since = machine.cursor()
+    assert machine.systemctl("start", unit, check=False).returncode != 0
+    assert any("io_uring is forbidden" in entry["MESSAGE"] for entry in machine.journal(since, _SYSTEMD_UNIT=unit))
+
+
+@pytest.mark.parametrize("unit", [SERVICE, ACTIVATED])
+def test_drop_in_of_systemd_257(machine, unit):
+    """Reload, restart with live connections, and stop work as without it; the restrictions are in effect."""
+    if int(machine.systemctl("--version").stdout.split()[1]) < 257:
+        pytest.skip("this systemd is older than 257")
+    use_example(machine, unit, "systemd-257.conf")
+    start(machine, unit)
+    pid = machine.main_pid(unit)
+    assert machine.run("readlink", f"/proc/{pid}/ns/cgroup").stdout != machine.run("readlink", "/proc/1/ns/cgroup").stdout
+    assert re.search(r" /tmp [^\n]* - tmpfs ", machine.path(f"/proc/{pid}/mountinfo").read_text())
+    with machine.connect() as client:
+        assert echo(client, b"before the reload\n")
+        machine.configure("workers = 2\n")
+        machine.reload(unit)
+        assert echo(client, b"after the reload\n")
+        machine.systemctl("restart", unit)
+        assert machine.main_pid(unit) != pid
+        assert echo(client, b"after the restart\n")
+    since = machine.cursor()
+    machine.systemctl("stop", unit)
+    assert machine.show(unit, "Result") == "success"
+    assert machine.journal(since, MESSAGE_ID=EVENTS["STOPPED"])

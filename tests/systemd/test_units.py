@@ -21,15 +21,26 @@ def lines_of(text):
     return [line for line in text.splitlines() if line and not line.startswith(("#", ";"))]
 
 
+def systemd_version():
+    return int(re.search(r"^systemd (\d+)", subprocess.run(["systemctl", "--version"], capture_output=True, text=True).stdout)[1])
+
+
 @pytest.mark.parametrize("unit, most", [(SERVICE, 15), (ACTIVATED, 2)])
-def test_exposure(unit, most, tmp_path, record_property):
-    """systemd-analyze security: at most 1.5 for the service that binds its port, of which capset(2) costs 0.1; 0.2 for the other."""
+@pytest.mark.parametrize("example", [None, "no-io-uring.conf", "systemd-257.conf"])
+def test_exposure(unit, most, example, tmp_path, record_property):
+    """systemd-analyze security: at most 1.5 for the service that binds its port, of which capset(2) costs 0.1; 0.2 for the other.
+    Drop-ins do not make it worse."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     if not BUILDDIR:
         pytest.skip("ECHOD_BUILDDIR names no build")
     # offline analysis needs a program that exists where it runs
-    text = re.sub(r"^(Exec\w+=)\S*/echod\b", r"\1/bin/true", unit_text(unit), flags=re.M)
+    if example == "systemd-257.conf" and systemd_version() < 257:
+        pytest.skip("this systemd is older than 257")
+    text = unit_text(unit).partition("[Install]")[0]
+    if example:
+        text += (type(SRCDIR)(BUILDDIR) / "systemd" / example).read_text()
+    text = re.sub(r"^(Exec\w+=)\S*/echod\b", r"\1/bin/true", text, flags=re.M)
     (tmp_path / unit).write_text(text)
     done = subprocess.run(["systemd-analyze", "security", "--offline=yes", f"--threshold={most}", "--no-pager", tmp_path / unit],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
@@ -37,6 +48,30 @@ def test_exposure(unit, most, tmp_path, record_property):
     assert score, done.stdout
     record_property(f"systemd-analyze security {unit}", score[1])
     assert done.returncode == 0 and float(score[1]) * 10 <= most, done.stdout
+
+
+def test_memory_max():
+    """MemoryMax= is above the formula of the manual with the defaults."""
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    factors = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    for unit in (SERVICE, ACTIVATED):
+        number, factor = re.search(r"^MemoryMax=(\d+)([KMGT]?)$", unit_text(unit), re.M).groups()
+        connections = int(re.search(r"^LimitNOFILE=(\d+)$", unit_text(unit), re.M)[1])
+        buffer_size = int(re.search(r"^#buffer-size = (\d+)$", (SRCDIR / "etc/echod.conf").read_text(), re.M)[1])
+        kernel = (6 << 20) + (4 << 20) + (256 << 10)  # tcp_rmem[2], tcp_wmem[2], which are common defaults
+        assert int(number) * factors[factor] >= connections * (128 + buffer_size + kernel)
+
+
+@pytest.mark.parametrize("name", ["keep-over-stop.conf", "no-io-uring.conf", "notify-reload.conf", "systemd-257.conf"])
+def test_examples(name):
+    """Each drop-in is in the manual, and its comment has the command that installs it."""
+    if not BUILDDIR:
+        pytest.skip("ECHOD_BUILDDIR names no build")
+    text = (type(SRCDIR)(BUILDDIR) / "systemd" / name).read_text()
+    assert f"{make_variable('docdir')}/examples/{name} /etc/systemd/system/echod.service.d/{name}" in text
+    assert not re.search(r"@\w+@", text.replace("@aio", ""))
+    assert f"examples/{name}" in (SRCDIR / "man/echod.8").read_text()
 
 
 def test_install_and_uninstall(tmp_path):
@@ -99,7 +134,8 @@ def test_every_restriction_is_explained():
             # the only lines without a comment of their own belong to the one before
             assert (before.split("=")[0], line.split("=")[0]) in {
                 ("AmbientCapabilities", "CapabilityBoundingSet"),
-                ("PrivateIPC", "RemoveIPC"), ("PrivateNetwork", "IPAddressDeny")}, f"{unit}: {line} is not explained"
+                ("PrivateIPC", "RemoveIPC"), ("NoExecPaths", "ExecPaths"), ("ExecPaths", "BindReadOnlyPaths"),
+                ("PrivateNetwork", "IPAddressDeny")}, f"{unit}: {line} is not explained"
 
 
 def test_variants_agree():
