@@ -27,6 +27,7 @@ libechod_a_SOURCES = \
 	src/base/notify.h \
 	src/base/pool.c \
 	src/base/pool.h \
+	src/base/probe.h \
 	src/base/processors.c \
 	src/base/processors.h \
 	src/base/quote.c \

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/probe.h"
 #include "base/sandbox.h"
 #include "daemon/daemonize.h"
 #include "echo/udp_ratelimit.h"
@@ -372,10 +373,12 @@ static int process_start(struct crew *crew, struct crew_process *process)
 		process_main(crew, process, alive);
 	r = pid < 0 ? -errno : 0;
 	close_fd(alive);
-	if (r == 0)
+	if (r == 0) {
 		process->pid = pid;
-	else
+		worker_trace_process(process->index, pid);
+	} else {
 		(void) scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, number);
+	}
 	return r;
 }
 
@@ -649,6 +652,19 @@ int64_t crew_maintain(struct crew *crew, int64_t now)
 	return next;
 }
 
+static void trace_stop(const struct crew *crew, enum stats_stop how)
+{
+	struct log_record record;
+
+	PROBE2(stop_request, crew->number, (int) how);
+	if (!log_wants(LOG_DEBUG))
+		return;
+	log_begin(&record, LOG_DEBUG, EVENT_STOP_REQUESTED);
+	log_add(&record, "ECHOD_STOP", "%s", worker_stop_name(how));
+	log_end(&record, "Asked %u workers of model \"%s\" to stop (%s)", crew->limits.workers, crew->model->name,
+	        worker_stop_name(how));
+}
+
 void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64_t drain_until)
 {
 	struct scoreboard_shared *shared = scoreboard_shared(crew->context->scoreboard);
@@ -667,6 +683,7 @@ void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64
 	close_fd(crew->stop_in);
 	crew->stop_in = -1;
 	crew->stopping = true;
+	trace_stop(crew, how);
 	crew->kill_at = (drain_until > hand_until ? drain_until : hand_until) + KILL_GRACE;
 }
 

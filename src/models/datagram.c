@@ -599,7 +599,7 @@ static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
 		return clock_may_wait_again(errno) ? 1 : -errno;
 	if (!fds[0].revents)
 		return 1;
-	(void) worker_stop_requested(worker);
+	worker_trace_stop(worker);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_budget.h"
+#include "base/probe.h"
 
 /* Maximum number of lines in each interval about connections of one source, and of all sources; suppressed
  * lines are counted and reported. */
@@ -77,9 +78,8 @@ static void unix_peer(int fd, struct addr *addr)
 }
 
 /* Begin a record with the fields that every line about a connection has, and print its addresses. */
-static void describe(struct log_record *record, int level, int fd, const struct peer *peer,
-                     enum conn_reason reason, enum event event, char peer_text[static ADDR_TEXT_MAX],
-                     char local_text[static ADDR_TEXT_MAX])
+static void describe(struct log_record *record, int level, int fd, const struct peer *peer, enum event event,
+                     char peer_text[static ADDR_TEXT_MAX], char local_text[static ADDR_TEXT_MAX])
 {
 	struct addr addr;
 
@@ -96,7 +96,32 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 	log_add(record, "ECHOD_PEER", "%s", peer_text);
 	log_add(record, "ECHOD_LOCAL", "%s", local_text);
 	log_add(record, "ECHOD_TRANSPORT", "%s", peer->family == AF_UNIX ? "unix" : "tcp");
-	log_add(record, "ECHOD_REASON", "%s", conn_reason_name(reason));
+}
+
+/* Log an event of a connection that is open, at level debug. */
+static void trace(const struct worker *worker, int fd, const struct peer *peer, const struct conn *conn,
+                  enum event event, const char *what)
+{
+	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
+	struct log_record record;
+
+	if (!line_allowed(worker, peer, LOG_DEBUG))
+		return;
+	describe(&record, LOG_DEBUG, fd, peer, event, peer_text, local);
+	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
+	log_end(&record, "%s to %s %s", peer_text, local, what);
+}
+
+void session_trace_accept(const struct worker *worker, const struct new_conn *new_conn)
+{
+	PROBE2(accept, worker->index, new_conn->fd);
+	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_ACCEPTED, "accepted");
+}
+
+void session_trace_receive(const struct worker *worker, const struct new_conn *new_conn)
+{
+	PROBE2(handover_receive, worker->index, new_conn->fd);
+	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_RECEIVED, "taken over");
 }
 
 /* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health
@@ -116,8 +141,9 @@ static void log_end_of(const struct session *session)
 
 	if (conn->reason == CONN_ERROR)
 		snprintf(error, sizeof error, " (%s)", strerror(conn->error));
-	describe(&record, level_of_end(conn), session->watch.fd, &session->peer, (enum conn_reason) conn->reason,
-	         EVENT_CONNECTION_ENDED, peer, local);
+	describe(&record, level_of_end(conn), session->watch.fd, &session->peer, EVENT_CONNECTION_ENDED, peer,
+	         local);
+	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name((enum conn_reason) conn->reason));
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_add(&record, "ECHOD_DURATION_USEC", "%" PRId64, usec);
 	log_end(&record, "%s to %s ended: %s%s, %" PRIu64 " bytes echoed in %" PRId64 ".%03d s", peer, local,
@@ -134,7 +160,8 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 	stats_add(worker->slot, end_counters[reason], 1);
 	if (!line_allowed(worker, peer, LOG_INFO))
 		return;
-	describe(&record, LOG_INFO, fd, peer, reason, EVENT_CONNECTION_REFUSED, peer_text, local);
+	describe(&record, LOG_INFO, fd, peer, EVENT_CONNECTION_REFUSED, peer_text, local);
+	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(reason));
 	log_end(&record, "%s to %s refused: %s", peer_text, local,
 	        reason == CONN_DENIED ? "denied by allow and deny" : "its source has max-per-source connections");
 }
@@ -151,6 +178,7 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
+	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason, session->conn.echoed);
 	if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
@@ -168,6 +196,8 @@ void session_cut(struct session *session, const struct worker *worker)
 
 void session_forget(struct session *session, struct worker *worker)
 {
+	PROBE2(handover_send, worker->index, session->watch.fd);
+	trace(worker, session->watch.fd, &session->peer, &session->conn, EVENT_CONNECTION_SENT, "handed over");
 	stats_add(worker->slot, STAT_HANDED_OVER, 1);
 	session_release(session, worker);
 }

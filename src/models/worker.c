@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/probe.h"
 #include "models/event/poller.h"
 
 void worker_ready(struct worker *worker)
@@ -19,6 +20,54 @@ void worker_ready(struct worker *worker)
 	stats_slot_ready(worker->slot);
 	while (write(worker->ready_fd, &byte, 1) < 0 && errno == EINTR)
 		;
+	worker_trace(worker, "ready");
+}
+
+void worker_trace(const struct worker *worker, const char *state)
+{
+	struct log_record record;
+
+	PROBE2(worker_state, worker->index, state);
+	if (!log_wants(LOG_DEBUG))
+		return;
+	log_begin(&record, LOG_DEBUG, EVENT_WORKER_STATE);
+	log_add(&record, "ECHOD_STATE", "%s", state);
+	log_end(&record, "Worker %u: %s", worker->index, state);
+}
+
+void worker_trace_stop(struct worker *worker)
+{
+	struct log_record record;
+	const char *how;
+
+	if (worker->stop_seen)
+		return;
+	worker->stop_seen = true;
+	how = worker_stop_name(worker_stop_requested(worker));
+	PROBE2(worker_state, worker->index, "stopping");
+	if (!log_wants(LOG_DEBUG))
+		return;
+	log_begin(&record, LOG_DEBUG, EVENT_WORKER_STATE);
+	log_add(&record, "ECHOD_STATE", "stopping");
+	log_add(&record, "ECHOD_STOP", "%s", how);
+	log_end(&record, "Worker %u: stopping (%s)", worker->index, how);
+}
+
+void worker_trace_process(unsigned index, pid_t pid)
+{
+	struct log_record record;
+
+	PROBE2(worker_state, index, "started");
+	if (!log_wants(LOG_DEBUG))
+		return;
+	log_begin(&record, LOG_DEBUG, EVENT_WORKER_STATE);
+	log_add(&record, "ECHOD_STATE", "started");
+	log_end(&record, "Worker %u: started as process %d", index, (int) pid);
+}
+
+const char *worker_stop_name(enum stats_stop how)
+{
+	return how == STOP_HAND_OVER ? "hand-over" : how == STOP_FLUSH ? "flush" : "drain";
 }
 
 void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned interest)
@@ -65,8 +114,8 @@ bool worker_exit_is_clean(int status)
 void worker_log_end(pid_t pid, int status, uint32_t lost)
 {
 	if (worker_exit_is_clean(status))
-		return;
-	if (WIFSIGNALED(status))
+		log_event(LOG_DEBUG, EVENT_WORKER_STATE, "Worker process %d ended", (int) pid);
+	else if (WIFSIGNALED(status))
 		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",
 		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), lost);
 	else

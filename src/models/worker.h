@@ -69,6 +69,8 @@ struct worker {
 	int inbox_fd;                  /* receives connections handed over by a predecessor; -1: none */
 	int outbox_fd;                 /* sends connections to be handed over; -1: none */
 
+	bool stop_seen;                /* the stop request was traced */
+
 	int64_t heartbeat_usec; /* maximum interval between heartbeats; INT64_MAX: no heartbeats */
 	int64_t next_heartbeat;
 	struct local_stats local_stats;
@@ -78,6 +80,18 @@ struct worker {
 
 /* Report to the crew that this worker is ready. Call it once. */
 void worker_ready(struct worker *worker);
+
+/* Trace a new state of this worker, "started", "ready", "stopping" or "ended": a probe and a line at level debug. */
+void worker_trace(const struct worker *worker, const char *state);
+
+/* Trace that this worker has seen the stop request, once. */
+void worker_trace_stop(struct worker *worker);
+
+/* Trace the start of a process for worker `index` and, in model threads, the following ones. */
+void worker_trace_process(unsigned index, pid_t pid);
+
+/* The name of a stop request for traces. */
+const char *worker_stop_name(enum stats_stop how);
 
 /* Make another waiting worker check all listeners and the queue, because this one may have consumed the
  * wake-up for a connection that it does not take. */

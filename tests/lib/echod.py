@@ -272,9 +272,13 @@ class Daemon:
         regex = re.compile(re.escape(text) + r"(?!\d)")
         return [line for line in self.log()[since:].splitlines() if regex.search(line)]
 
+    def end_lines(self, endpoint):
+        """Lines about the end or the refusal of the connection of `endpoint`; at level debug there are others about it."""
+        return [line for line in self.lines_about(endpoint) if re.search(r" (ended|refused): ", line)]
+
     def connection_line(self, endpoint, reason, timeout=10.0):
-        """The one line about the connection of `endpoint`, which ends for `reason`."""
-        lines = proc.until(lambda: self.lines_about(endpoint), lambda: f"a line about {endpoint} in:\n{self.log()}",
+        """The one line about the end of the connection of `endpoint`, or its refusal, for `reason`."""
+        lines = proc.until(lambda: self.end_lines(endpoint), lambda: f"a line about {endpoint} in:\n{self.log()}",
                            timeout)
         assert len(lines) == 1, lines
         assert re.search(rf"\b{reason}\b", lines[0]), f"no reason {reason!r} in: {lines[0]}"

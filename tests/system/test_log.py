@@ -9,10 +9,12 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
+import build
 import echod
 import peer
 import proc
@@ -52,13 +54,14 @@ def test_connection_without_a_byte_is_logged_at_debug(start, model):
         if level != "info":
             daemon.connection_line(endpoint, reason)
     daemon.reload(log_level="info", deny=["127.0.0.0/8"])
+    daemon.settled(echod.processes(model))  # until then a worker without `deny` may accept
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
         assert peer.ended(sock)
     daemon.connection_line(endpoint, "denied")
     daemon.stop()
     for endpoint, (level, reason) in endpoints.items():
-        assert len(daemon.lines_about(endpoint)) == (level != "info"), (endpoint, level, reason)
+        assert len(daemon.end_lines(endpoint)) == (level != "info"), (endpoint, level, reason)
 
 
 def test_line_about_a_unix_client(start, tmpdir):
@@ -177,6 +180,77 @@ def test_statistics_are_carried_over_a_reload(start):
     since = len(daemon.log())
     daemon.signal(signal.SIGUSR1)
     assert re.search(r"\b123\b", daemon.wait_log(r"^.*connections?.*$", since).group(0))
+
+
+# Level debug
+
+def test_debug_lines_follow_a_connection(start, model):
+    """Accepted, handed over and taken over (by two workers, in any order), ended."""
+    daemon = start(model, log_level="debug")
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
+        daemon.reload()
+        peer.echo(sock, b"again")
+        peer.finish(sock)
+    daemon.connection_line(endpoint, "eof")
+    lines = daemon.lines_about(endpoint)
+    assert all("debug: " in line for line in lines[:-1]), lines
+    what = [line.split(" to ")[1].split(" ", 1)[1] for line in lines]
+    # a worker that has not seen the stop request yet may take it over first, and hand it over again
+    assert what[0] == "accepted" and what[-1].startswith("ended: eof"), what
+    assert set(what[1:-1]) == {"handed over", "taken over"} and what.count("handed over") == what.count("taken over"), what
+
+
+def test_debug_lines_about_connections_are_switched_off_with_the_others(start, model):
+    daemon = start(model, log_level="debug", log_connections=False)
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        peer.echo(sock, b"hello")
+        daemon.reload()
+        peer.finish(sock)
+    daemon.stop()
+    assert not daemon.lines_about(endpoint)
+
+
+def test_debug_lines_of_workers(start, model):
+    """Each worker process is started, its workers are ready, stop, and the process ends."""
+    daemon = start(model, log_level="debug")
+    daemon.visit()
+    ready = set(re.findall(r"debug: Worker (\d+): ready$", daemon.log(), re.M))
+    started = dict(re.findall(r"debug: Worker (\d+): started as process (\d+)$", daemon.log(), re.M))
+    assert ready and started and set(started) <= ready, (started, ready)
+    daemon.reload(log_level="debug")
+    log = daemon.log()
+    assert re.search(rf'debug: Asked \d+ workers of model "{model}" to stop \(hand-over\)$', log, re.M)
+    proc.until(lambda: set(started.values()) <= set(re.findall(r"debug: Worker process (\d+) ended$", daemon.log(), re.M)),
+               "the end of the old workers")
+    assert set(re.findall(r"debug: Worker (\d+): stopping \(hand-over\)$", daemon.log(), re.M)) >= ready
+    since = len(daemon.log())
+    daemon.stop()
+    log = daemon.log()[since:]
+    assert re.search(r"debug: Asked \d+ workers of model .* to stop \(drain\)$", log, re.M)
+    assert set(re.findall(r"debug: Worker (\d+): stopping \(drain\)$", log, re.M)) >= ready
+
+
+def test_no_debug_lines_at_other_levels(start, model):
+    daemon = start(model, log_level="info")
+    daemon.visit()
+    daemon.reload()
+    daemon.visit()
+    daemon.stop()
+    assert "debug:" not in daemon.log()
+
+
+def test_probes_are_in_the_program():
+    """Those of HACKING.md, if the program was built with sys/sdt.h."""
+    config = (build.DIRECTORY / "config.h").read_text()
+    if "#define HAVE_SYS_SDT_H 1" not in config:
+        pytest.skip("built without sys/sdt.h (Debian: systemtap-sdt-dev)")
+    notes = subprocess.run(["readelf", "-n", build.program("echod")], capture_output=True, text=True, check=True).stdout
+    assert "Provider: echod" in notes
+    assert set(re.findall(r"^ *Name: (\w+)$", notes, re.M)) == {
+        "accept", "connection_end", "handover_receive", "handover_send", "stop_request", "worker_state"}
 
 
 # A log that fails never stops the service

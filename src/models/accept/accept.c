@@ -201,6 +201,7 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 	new_conn_init(new_conn, fd);
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	session_trace_accept(worker, new_conn);
 	return true;
 }
 
@@ -268,6 +269,10 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	}
 	stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
+	if (new_conn->unadmitted)
+		session_trace_accept(worker, new_conn);
+	else
+		session_trace_receive(worker, new_conn);
 	return ACCEPT_CONNECTION;
 }
 

@@ -101,8 +101,10 @@ static bool dispatch(struct acceptor *acceptor, const struct watch_event *events
 	acceptor->other_ready = false;
 	for (int i = 0; i < n; i++) {
 		acceptor->other_ready |= events[i].watch->kind == WATCH_OTHER;
-		if (events[i].watch->kind == WATCH_STOP)
+		if (events[i].watch->kind == WATCH_STOP) {
 			acceptor->stopping = true;
+			worker_trace_stop(acceptor->accept.worker);
+		}
 		if (events[i].watch->kind == WATCH_SLOT)
 			accept_retry(&acceptor->accept);
 		if (events[i].watch->kind == WATCH_WAKEUP)

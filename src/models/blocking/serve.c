@@ -30,6 +30,7 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
 /* Act on a stop request: hand the session over or drain it. Returns whether it was handed over. */
 static bool stop(struct worker *worker, struct session_io *io, struct session *session)
 {
+	worker_trace_stop(worker);
 	if (worker_stop_requested(worker) == STOP_HAND_OVER && hand_over(worker, io, session))
 		return true;
 	session_io_drain(session);

@@ -144,6 +144,7 @@ static void serve_derived(struct worker *worker, const struct new_conn *new_conn
 
 	log_identify(worker->model->name, (int) worker->index);
 	stats_slot_ready(worker->slot);
+	worker_trace(worker, "started");
 	if (serve_io_open(&io, worker) < 0) {
 		struct session session;
 
@@ -154,6 +155,7 @@ static void serve_derived(struct worker *worker, const struct new_conn *new_conn
 	}
 	serve(worker, &io, new_conn);
 	session_io_close(&io);
+	worker_trace(worker, "ended");
 }
 
 /* --- threads --------------------------------------------------------------------------- */

@@ -137,6 +137,7 @@ static void dispatch(struct loop *loop, const struct watch_event *event)
 		break;
 	case WATCH_STOP:
 		body->stop_seen = true;
+		worker_trace_stop(body->worker);
 		body->worker->local_stats.work++;
 		break;
 	case WATCH_WAKEUP:

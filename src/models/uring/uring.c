@@ -109,6 +109,7 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		break;
 	case WATCH_STOP:
 		uring->body.stop_seen = true;
+		worker_trace_stop(uring->body.worker);
 		uring->body.worker->local_stats.work++;
 		break;
 	case WATCH_WAKEUP:
