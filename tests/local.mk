@@ -81,6 +81,8 @@ EXTRA_DIST += \
 	tests/limits \
 	tests/manual.test \
 	tests/persistence \
+	tests/random \
+	tests/random.test \
 	tests/run-pytest \
 	tests/run-unit \
 	tests/soak \
@@ -117,6 +119,13 @@ tests/hosts/host.so: tests/hosts/host.c
 	$(AM_V_CCLD)$(CC) $(DEFS) -I. $(AM_CFLAGS) $(CFLAGS) -shared -fPIC -o $@ $<
 CLEANFILES += tests/hosts/host.so
 .PHONY: check-hosts
+
+# Random clients and operators against a reference model, for RANDOM_TIME seconds; RANDOM_SEED repeats the choices.
+RANDOM_TIME = 60
+RANDOM_SEED =
+check-random:
+	RANDOM_TIME='$(RANDOM_TIME)' RANDOM_SEED='$(RANDOM_SEED)' $(MAKE) $(AM_MAKEFLAGS) check TESTS=tests/random.test
+.PHONY: check-random
 
 # The tests to run after each change.
 quick_tests = tests/manual.test tests/system.test

@@ -1,0 +1,367 @@
+"""Clients and operators of one daemon, in any order: a state machine of python3-hypothesis.
+
+Each rule is one step: it acts, then settles: it waits until everything that the reference model (reference.py) calls due has
+happened, and compares the daemon with the model. Nothing waits for a time; PATIENCE only ends a wait that would never end.
+
+Rules name clients by a number, which is taken modulo the clients that there are: any sequence of rules is a valid program.
+"""
+
+import collections
+import os
+import random
+import select
+import shutil
+import socket
+import sys
+import tempfile
+import time
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+import echod
+import metrics
+import peer
+import proc
+import reference
+import sockdiag
+
+PATIENCE = float(os.environ.get("RANDOM_PATIENCE") or 60)
+MOST_CLIENTS = 12
+SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "::1", "unix")
+DATA = random.Random(1).randbytes(1 << 19) * 2
+BUFFER = 16384  # of sockets: a client that does not read soon fills the path
+
+numbers = st.integers(0, MOST_CLIENTS - 1)
+limits = st.sampled_from((0, 1, 2, 3, 5))
+sizes = st.sampled_from((1, 100, 5000, 70000))
+
+steps = collections.Counter()  # of all machines of this process
+
+
+class TimeOver(BaseException):
+    """RANDOM_TIME is over. Not an Exception: that would be a failure of the program under test."""
+
+
+class Peer(reference.Client):
+    """A client with its socket."""
+
+    def __init__(self, number, source, listener, sock):
+        super().__init__(number, source, listener)
+        self.sock = sock
+        self.ends = source != "unix" and (sock.getpeername()[:2], sock.getsockname()[:2])
+        self.offset = number * 1000  # of its stream in DATA
+
+    def stream(self, begin, size):
+        at = (self.offset + begin) % (len(DATA) // 2)
+        return DATA[at:at + size]
+
+    def send(self, size, flags=0):
+        """As much of `size` bytes as the kernel takes now."""
+        try:
+            count = self.sock.send(self.stream(self.sent, size), flags)
+        except BlockingIOError:
+            return 0
+        self.sent += count
+        return count
+
+    def receive(self):
+        """What has come back: None where nothing is there, False at the end of the stream, True after bytes."""
+        try:
+            data = self.sock.recv(1 << 18)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return False
+        assert data == self.stream(self.received, len(data)), f"client {self.number}: wrong bytes after {self.received}"
+        self.received += len(data)
+        assert self.received <= self.sent, f"client {self.number}: {self.received} bytes came back for {self.sent}"
+        return bool(data)
+
+
+class Machine(RuleBasedStateMachine):
+    model = "epoll"      # of the start; subclasses below
+    until = float("inf")  # no example begins later than this
+
+    def __init__(self):
+        super().__init__()
+        if time.monotonic() > self.until:
+            raise TimeOver
+        self.directory = tempfile.mkdtemp(prefix="echod-random-")
+        os.chmod(self.directory, 0o755)
+        self.clients, self.made = [], 0
+        self.port, self.path = echod.free_port(), f"{self.directory}/socket"
+        self.initial = dict(workers=1 if self.model == "iterative" else 2, max_connections=5, max_per_source=3)
+        try:
+            self.daemon = echod.Daemon(self.directory, self.model, port=self.port, log_connections=False, idle_timeout=0,
+                                       listen=["127.0.0.1", "[::1]", f"unix:{self.path}"], stats_interval=0, socket_buffer=BUFFER,
+                                       drain_timeout=30, **self.initial)
+            self.daemon.wait_ready(PATIENCE)
+        except BaseException:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+        self.reference = reference.Reference(reference.Conf(self.model, **self.initial))
+        self.settle()
+        self.descriptors = self.daemon.descriptors()
+
+    # Waiting for what is due
+
+    def settle(self):
+        """Wait until daemon and model agree."""
+        model = self.reference
+        steps[self.model] += 1
+        if model.in_queue():  # any one may be served now: it answers
+            for client in model.admitted:
+                if client.is_served() and client.reading:
+                    client.send(1)
+        self.connections = [client for client in self.clients if client.ends]
+        deadline = time.monotonic() + PATIENCE
+        poll, by_fd = select.poll(), {}
+        for client in self.clients:
+            if client.reading and client.state != "gone":
+                poll.register(client.sock, select.POLLIN)
+                by_fd[client.sock.fileno()] = client
+        while True:
+            ready = poll.poll(0 if not model.due() else 200)
+            for fd, _ in ready:
+                if self.hear(by_fd[fd]):
+                    poll.unregister(fd)
+            if not ready and not model.due():
+                break
+            assert time.monotonic() < deadline, model.due() + self.log()
+        self.clients = [client for client in self.clients if client.state != "gone"]
+        model.check()
+        self.compare(deadline)
+        model.begin()
+
+    def hear(self, client):
+        """A client's socket is readable. Returns whether this was its end."""
+        more = client.receive()
+        if more is None:
+            return False
+        if client.state == "waiting" and (more or client.half_closed and client.received == client.sent == 0):
+            self.reference.accepted(client)
+        if more:
+            return False
+        if client.state == "waiting":
+            self.reference.refused(client)
+        else:
+            assert client.half_closed and client.received == client.sent, \
+                f"client {client.number} lost its connection after {client.received} of {client.sent} bytes" + self.log()
+            self.reference.ended(client, "eof")
+        client.sock.close()
+        return True
+
+    def compare(self, deadline):
+        """The counters, the connections that the daemon holds, and its processes are those of the model."""
+        while True:
+            wrong = self.reference.disagreements(metrics.line(self.daemon)) + self.wrong_sockets() + self.wrong_processes()
+            if not wrong:
+                return
+            assert not any(final for _, final in wrong) and time.monotonic() < deadline, \
+                "; ".join(text for text, _ in wrong) + self.log()
+            time.sleep(0.002)
+
+    def log(self):
+        return "; the log:\n" + "".join(line for line in self.daemon.log().splitlines(True) if "Statistics:" not in line)
+
+    def wrong_sockets(self):
+        """A process has the sockets of the admitted clients, not those of others: they are in a backlog, or closed."""
+        held = [client for client in self.connections if sockdiag.inode(client.sock.family, *client.ends)]
+        right = [client for client in self.connections if client.state == "admitted"]
+        return [] if held == right else [(f"the daemon has the connections of clients {[client.number for client in held]} instead of "
+                                          f"{[client.number for client in right]}", False)]
+
+    def wrong_processes(self):
+        conf, served = self.reference.conf, len(self.reference.admitted) - self.reference.in_queue()
+        right = 1 + (conf.workers if conf.model == "prefork" else 1) + (served if conf.model == "process" else 0)
+        count = len(descendants(self.daemon.pid))
+        return [] if count == right else [(f"{count} processes instead of {right}", False)]
+
+    # Clients
+
+    def pick(self, number, among=None):
+        among = self.clients if among is None else among
+        return among[number % len(among)] if among else None
+
+    @precondition(lambda self: len(self.clients) < MOST_CLIENTS)
+    @rule(source=st.sampled_from(SOURCES), size=sizes)
+    def connect(self, source, size):
+        self.arrive(source, size)
+        self.settle()
+
+    def arrive(self, source, size):
+        if source == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            address = self.path
+        else:
+            sock = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+            sock.bind((source, 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            address = ("::1" if ":" in source else "127.0.0.1", self.port)
+        sock.settimeout(PATIENCE)
+        sock.connect(address)
+        sock.setblocking(False)
+        self.made += 1
+        client = Peer(self.made, source, "tcp" if "." in source else source, sock)
+        self.clients.append(client)
+        self.reference.connected(client)
+        client.send(size)
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers, size=sizes)
+    def send(self, which, size):
+        client = self.pick(which, [client for client in self.clients if not client.half_closed])
+        if client and client.sent - client.received < 200000:
+            client.send(size)
+            self.settle()
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def send_urgent(self, which):
+        """The urgent byte stays in its place in the stream."""
+        client = self.pick(which, [client for client in self.clients if not client.half_closed and client.ends])
+        if client:
+            client.send(1, socket.MSG_OOB)
+            self.settle()
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def half_close(self, which):
+        client = self.pick(which, [client for client in self.clients if client.reading and not client.half_closed])
+        if client:
+            client.sock.shutdown(socket.SHUT_WR)
+            client.half_closed = True
+            self.settle()
+
+    def leave(self, client, *reasons):
+        self.reference.ended(client, *reasons)
+        self.settle()
+
+    def leavers(self):
+        """Clients that a worker serves for sure: the end of another one is noticed only when a worker takes it."""
+        if self.reference.in_queue():
+            return [client for client in self.reference.admitted if client.reading and client.is_served()]
+        return self.reference.admitted
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def close(self, which):
+        client = self.pick(which, self.leavers())
+        if client:
+            client.sock.close()
+            if client.reading and client.is_served():
+                self.leave(client, "eof")
+            else:
+                self.leave(client, "eof", "reset")
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def reset(self, which):
+        client = self.pick(which, [client for client in self.leavers() if client.ends])
+        if client:
+            peer.reset(client.sock)
+            self.leave(client, *(["eof", "reset"] if client.half_closed else ["reset"]))
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def stop_reading(self, which):
+        """More than the path takes, and nothing of the echo is read."""
+        client = self.pick(which, [client for client in self.leavers() if client.reading and client.is_served()])
+        if client:
+            client.reading = False
+            while client.send(1 << 16):
+                pass
+            self.settle()
+
+    @precondition(lambda self: self.clients)
+    @rule(which=numbers)
+    def read_again(self, which):
+        client = self.pick(which, [client for client in self.clients if not client.reading])
+        if client:
+            client.reading = True
+            self.settle()
+
+    # Operators
+
+    @rule(model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits, max_per_source=limits,
+          deny=st.sampled_from(((), (), ("127.0.0.3",), ("127.0.0.2", "::1"))))
+    def reload(self, model, workers, max_connections, max_per_source, deny):
+        if echod.REFUSALS[model]:
+            return
+        workers = 1 if model == "iterative" else workers
+        changes = dict(model=model, workers=workers, max_connections=max_connections, max_per_source=max_per_source, deny=deny)
+        self.daemon.reload(**changes)
+        self.reference.reload(reference.Conf(**changes))
+        self.settle()
+
+    @rule(text=st.sampled_from(("workers = many\n", "no-such-key = 1\n", "listen = {}\n", "/* no end", 'model = "iterative"\nworkers = 4\n')))
+    def reload_invalid(self, text):
+        """Nothing changes."""
+        since = len(self.daemon.log())
+        self.daemon.config.write_text(text)
+        self.daemon.hup()
+        self.daemon.wait_log(r"echod\.conf:\d+: ", since)
+        self.settle()
+
+    # The end
+
+    def teardown(self):
+        error = sys.exc_info()[1]
+        failed = isinstance(error, Exception)
+        try:
+            if not error:
+                self.finish()
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if failed:
+                type(self).until = float("inf")  # time to shorten the program
+            for client in self.clients:
+                client.sock.close()
+            try:
+                self.daemon.close()
+            finally:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def all_leave(self):
+        for client in self.clients:
+            client.reading = True
+            if not client.half_closed:
+                client.sock.shutdown(socket.SHUT_WR)
+                client.half_closed = True
+        self.settle()
+        assert not self.clients and not self.reference.admitted, "clients are left"
+
+    def finish(self):
+        """Everybody leaves; each slot and each source is free again; no descriptor, process or connection is left."""
+        self.all_leave()
+        conf = self.reference.conf
+        for source in SOURCES:
+            if source not in conf.deny:
+                for _ in range(min(conf.capacity(), conf.max_per_source or 2)):
+                    self.arrive(source, 1)
+                self.settle()
+                self.all_leave()
+        self.reload(self.model, self.initial["workers"], self.initial["max_connections"], self.initial["max_per_source"], ())
+        proc.until(lambda: self.daemon.descriptors() <= self.descriptors,
+                   lambda: f"{self.daemon.descriptors()} descriptors instead of {self.descriptors}", PATIENCE)
+
+
+def descendants(pid):
+    """The pids of a process and of all that it has started."""
+    found = [pid]
+    for one in found:
+        try:
+            for task in os.listdir(f"/proc/{one}/task"):
+                found += map(int, proc.read(f"/proc/{one}/task/{task}/children").split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+# A class for each model, so that a failing program names it: `state = Epoll()`.
+MACHINES = {model: type(model.capitalize(), (Machine,), {"model": model, "__module__": __name__}) for model in echod.MODELS}
+globals().update({machine.__name__: machine for machine in MACHINES.values()})

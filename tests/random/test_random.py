@@ -1,0 +1,50 @@
+"""Random operation against a reference model: statemachine.py has the rules, reference.py says what must happen.
+
+    make check-random RANDOM_TIME=120 RANDOM_SEED=1
+
+RANDOM_TIME is the time for all models together, in seconds; RANDOM_SEED, which is printed, repeats the choices. A failed run
+ends with a short program that fails. To run it again, or to make a test of it: `from statemachine import *` before it,
+PYTHONPATH=tests/lib:tests/random.
+"""
+
+import os
+import random
+import time
+
+import pytest
+
+hypothesis = pytest.importorskip("hypothesis", reason="python3-hypothesis is not installed")
+from hypothesis.stateful import run_state_machine_as_test
+
+import echod
+import statemachine
+
+SECONDS = float(os.environ.get("RANDOM_TIME") or 20)
+STEPS = int(os.environ.get("RANDOM_STEPS") or 40)  # of one life of a daemon
+PARALLEL = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
+SHRINKING = 600  # seconds that hypothesis may take in order to find a shorter program
+
+
+def share():
+    """Seconds for one model, so that all of them together take RANDOM_TIME."""
+    rounds = -(-len(echod.MODELS) // PARALLEL)
+    return SECONDS / rounds
+
+
+@pytest.mark.timeout(SECONDS + SHRINKING + 120)
+def test_random(model, record_property):
+    seed = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"repeat with RANDOM_SEED={seed}")
+    tested = hypothesis.seed(seed)(statemachine.MACHINES[model])
+    tested.until = time.monotonic() + share()
+    settings = hypothesis.settings(max_examples=1000000, stateful_step_count=STEPS, deadline=None, database=None,
+                                   suppress_health_check=list(hypothesis.HealthCheck), print_blob=False,
+                                   phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink))
+    statemachine.steps[model] = 0
+    try:
+        run_state_machine_as_test(tested, settings=settings)
+    except (statemachine.TimeOver, hypothesis.errors.Flaky) as end:
+        if not isinstance(end.__context__ or end, statemachine.TimeOver):
+            raise
+    assert statemachine.steps[model] > 0, "no step was made"
+    record_property(f"{model}, random steps", f"{statemachine.steps[model]} in {share():.0f} s, seed {seed}, without a disagreement")
