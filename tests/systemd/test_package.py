@@ -55,7 +55,7 @@ def test_install(fresh):
     assert fresh.active(SOCKET) == "inactive"
     assert {"/usr/sbin/echod", "/usr/bin/echoc", "/etc/echod.conf", "/usr/lib/sysusers.d/echod.conf",
             "/usr/lib/systemd/catalog/echod.catalog", "/usr/share/man/man8/echod.8.gz",
-            "/usr/share/man/man5/echod.conf.5.gz", "/usr/share/man/man1/echoc.1.gz",
+            "/usr/share/man/man5/echod.conf.5.gz", "/usr/share/man/man1/echoc.1.gz", "/usr/share/man/man7/echod-models.7.gz",
             "/usr/share/bash-completion/completions/echod",
             "/usr/share/zsh/vendor-completions/_echod"} <= files(fresh)
     assert not [path for path in files(fresh) if path.startswith(("/usr/local", "/opt"))]
