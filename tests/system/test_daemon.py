@@ -234,6 +234,16 @@ def test_user_and_group_are_dropped(start, model, visible):
             assert int(status["CapEff"], 16) & ~(1 << 10) == 0, f"capabilities {status['CapEff']} are left"
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("groups", ["--clear-groups", "--groups=0", "--groups=0,1"])
+def test_root_without_capabilities_remains_root(start, groups):
+    """As in a container that has dropped CAP_SETUID and CAP_SETGID: nothing needs to be changed for user = "root"."""
+    without = "-setuid,-setgid,-setpcap"
+    daemon = start("epoll", user="root", wrap=["setpriv", groups, f"--bounding-set={without}", f"--inh-caps={without}"])
+    daemon.visit()
+    assert "warning" not in daemon.log()
+
+
 @root
 def test_group_alone_and_group_with_user(start, visible):
     group = subprocess.run(["getent", "group", "daemon"], capture_output=True, text=True).stdout.split(":")
