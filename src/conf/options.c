@@ -173,7 +173,7 @@ void options_help(FILE *out)
 	      "       echod --list-models | -V | -h\n"
 	      "Send back whatever clients send: the Echo Protocol of RFC 862, TCP and UDP.\n"
 	      "\n"
-	      "  -c, --config FILE      read FILE instead of " SYSCONFDIR "/echod.conf\n"
+	      "  -c, --config FILE      read FILE instead of the one that the last line names\n"
 	      "  -n, --foreground       stay in the foreground instead of becoming a daemon\n"
 	      "  -t, --test             check the configuration, say what is wrong, exit\n"
 	      "  -T, --dump             print the configuration in effect, every key, exit\n"
@@ -188,6 +188,7 @@ void options_help(FILE *out)
 	      "  -V, --version          print the version and what it was built with, exit\n"
 	      "  -h, --help             print this, exit\n"
 	      "\n"
-	      "See echod(8), echod.conf(5).\n",
+	      "See echod(8), echod.conf(5).\n"
+	      "Configuration file: " SYSCONFDIR "/echod.conf\n",
 	      out);
 }
