@@ -24,12 +24,26 @@
 /* More descriptors than systemd ever passes (FileDescriptorStoreMax and sockets). */
 #define PASSED_MAX 1024
 
-/* Open descriptors 0 to 2 where they are closed, so that no later open() returns one of them. */
+/* Standard error was closed: errors go to syslog(3). */
+static bool stderr_was_closed;
+
+/* Log to a sink that the user can see: until the configuration is read it is not known which one is
+ * configured. */
+static enum log_sink early_sink(void)
+{
+	return log_stderr_is_journal() ? LOG_SINK_JOURNAL : stderr_was_closed ? LOG_SINK_SYSLOG : LOG_SINK_STDERR;
+}
+
+/* Descriptors that are opened later must not become standard streams. */
 static void open_missing_standard_streams(void)
 {
+	stderr_was_closed = fcntl(STDERR_FILENO, F_GETFD) < 0;
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) {
+			log_open(early_sink(), LOG_INFO);
+			log_event(LOG_ERR, EVENT_START_FAILED, "Cannot open /dev/null: %s", strerror(errno));
 			_exit(EX_OSERR);
+		}
 }
 
 static void print_errors(const struct diagnostics *errors)
@@ -45,15 +59,17 @@ static void print_version(void)
 	printf("Configuration file: %s/echod.conf\n", SYSCONFDIR);
 }
 
-/* Report errors that occur before the log is open: to the journal, with message id and priority, where
- * standard error is connected to it; to standard error otherwise. */
+/* Report errors that occur before the configured log is open: to the journal, with message id and priority,
+ * where standard error is connected to it; to syslog(3) where it was closed; to standard error otherwise. */
 static void log_errors(const struct diagnostics *errors, int priority, enum event event)
 {
-	if (!log_stderr_is_journal()) {
+	enum log_sink sink = early_sink();
+
+	if (sink == LOG_SINK_STDERR) {
 		print_errors(errors);
 		return;
 	}
-	log_open(LOG_SINK_JOURNAL, LOG_INFO);
+	log_open(sink, LOG_INFO);
 	for (size_t i = 0; i < errors->count; i++)
 		log_event(priority, event, "%s", errors->items[i].text);
 }
@@ -63,11 +79,11 @@ static int parse(struct options *options, int argc, char *argv[])
 {
 	char *text = NULL;
 	size_t size = 0;
-	FILE *err = log_stderr_is_journal() ? open_memstream(&text, &size) : NULL;
+	FILE *err = early_sink() != LOG_SINK_STDERR ? open_memstream(&text, &size) : NULL;
 	int r = options_parse(options, argc, argv, model_names, err ? err : stderr);
 
 	if (err && fclose(err) == 0 && size > 0) {
-		log_open(LOG_SINK_JOURNAL, LOG_INFO);
+		log_open(early_sink(), LOG_INFO);
 		for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
 			log_event(LOG_ERR, EVENT_START_FAILED, "%.*s", (int) (end - line), line);
 	}
@@ -91,6 +107,8 @@ static int read_conf(struct conf **conf, const struct options *options)
 	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
 
 	if (r < 0) {
+		if (errors.count == 0)
+			diag_add(&errors, "echod: cannot read %s: %s", options->path, strerror(-r));
 		log_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
 		status = r != -EINVAL ? EX_NOINPUT : only_option_errors(&errors) ? EX_USAGE : EX_CONFIG;
 	}
@@ -115,6 +133,7 @@ static int run_daemon(struct conf *conf, struct options *options)
 	daemonize_close_others(passed, fdstore_descriptors(&store, passed, PASSED_MAX));
 	log_errors(&errors, r < 0 ? LOG_ERR : LOG_WARNING, r < 0 ? EVENT_START_FAILED : EVENT_STATE_DAMAGED);
 	diag_clear(&errors);
+	log_open(early_sink(), LOG_INFO);
 	if (r == 0 && !options->foreground)
 		r = daemonize();
 	if (r < 0) {
@@ -178,7 +197,11 @@ int main(int argc, char *argv[])
 		status = run(&options);
 	}
 	if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
-		fprintf(stderr, "echod: cannot write the output: %s\n", strerror(errno));
+		struct diagnostics errors = { 0 };
+
+		diag_add(&errors, "echod: cannot write the output: %s", strerror(errno));
+		log_errors(&errors, LOG_ERR, EVENT_START_FAILED);
+		diag_clear(&errors);
 		status = EX_IOERR;
 	}
 	exit(status);

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/compat.h"
+#include "base/log.h"
 #include "daemon/signals.h"
 
 static int report_fd = -1;
@@ -55,7 +55,7 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 		n = read(fd, &status, 1);
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
-		fputs("echod: the daemon ended before it was ready\n", stderr);
+		log_event(LOG_ERR, EVENT_START_FAILED, "The daemon ended before it was ready");
 	waitpid(child, NULL, 0); /* the intermediate process, which has ended */
 	_exit(status);
 }
@@ -79,7 +79,7 @@ int daemonize(void)
 	setsid();
 	pid = fork(); /* not a session leader, so that it cannot acquire a terminal again */
 	if (pid < 0) {
-		fprintf(stderr, "echod: cannot start: %s\n", strerror(errno));
+		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start: fork: %s", strerror(errno));
 		daemonize_report(EX_OSERR);
 		_exit(EX_OSERR);
 	}

@@ -392,6 +392,38 @@ exec "$@"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("text, arguments, status", [
+    ("", ["--nonsense"], echod.EX_USAGE),
+    ("", ["-w", "x"], echod.EX_USAGE),
+    ("model = \"none\"", ["-t"], echod.EX_CONFIG),
+    (None, ["-n"], echod.EX_NOINPUT),
+    ("listen = {\"127.0.0.1\"}\nfreebind = false\nmodel = \"iterative\"\nworkers = 7", ["-n"], echod.EX_CONFIG),
+    ("listen = {\"192.0.2.1\"}\nfreebind = false\nport = 7007", ["-n"], echod.EX_UNAVAILABLE),
+    ("listen = {\"192.0.2.1\"}\nfreebind = false\nport = 7007\npidfile = \"\"", [], echod.EX_UNAVAILABLE),
+    ("", ["-T"], echod.EX_IOERR),
+])
+def test_no_failure_without_a_message(tmpdir, text, arguments, status):
+    """Where standard error is closed, the reason is in the system log, whatever the step that fails."""
+    directory = pathlib.Path(tmpdir, "mounts")
+    directory.mkdir()
+    conf = pathlib.Path(tmpdir, "echod.conf")
+    if text is not None:
+        conf.write_text(text + "\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        journal.bind(str(directory / "journal"))
+        log.bind(str(directory / "log"))
+        for sock in journal, log:
+            sock.settimeout(peer.PATIENCE)
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh", str(directory),
+                   "sh", "-c", 'exec "$@" >/dev/full 2>&-', "sh", echod.ECHOD, "-c", str(conf), *arguments]
+        assert subprocess.run(command, timeout=60, check=False).returncode == status
+        # once it has started, log-target = "auto" chooses the journal
+        ready = select.select([journal, log], [], [], peer.PATIENCE)[0]
+        assert ready, "no message"
+        assert b"echod" in ready[0].recv(65536)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 @pytest.mark.parametrize("target, kind", [("journal", socket.SOCK_DGRAM), ("syslog", socket.SOCK_DGRAM),
                                           ("syslog", socket.SOCK_STREAM)], ids=["journal", "syslog", "syslog-stream"])
 def test_the_log_service_does_not_read(launch, tmpdir, target, kind):
