@@ -5,12 +5,13 @@
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
 #   make anatomy                  system calls, context switches, page faults and wake-ups, counted; two minutes
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
+#   make bench-workers            event loops with one and two workers, and their balance; part of make bench
 #   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
 #   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
-# The results go to bench/: index.html, its first plot overview.svg, bench.json, goals.json of the second and datagrams.json of the third.
+# The results go to bench/: index.html, its first plot overview.svg, bench.json, goals.json, workers.json and datagrams.json.
 
 bench_programs = tests/bench/load_udp tests/bench/plain_epoll tests/bench/plain_udp
 EXTRA_PROGRAMS += $(bench_programs)
@@ -31,7 +32,8 @@ EXTRA_DIST += \
 	tests/bench/servers.py \
 	tests/bench/stats.py \
 	tests/bench/table.py \
-	tests/bench/where.py
+	tests/bench/where.py \
+	tests/bench/workers.py
 
 BENCH_SHORT =
 BENCH_FLAGS =
@@ -40,9 +42,16 @@ PYTHON3 = python3
 run_bench = \
 	$(PYTHON3) -B $(srcdir)/tests/bench/bench.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
 	--yardstick '$(abs_builddir)/tests/bench/plain_epoll' --output bench `test -z '$(BENCH_SHORT)' || echo --short`
+run_workers = \
+	$(PYTHON3) -B $(srcdir)/tests/bench/workers.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
+	--output bench `test -z '$(BENCH_SHORT)' || echo --short`
 
 bench: echod echoc tests/bench/plain_epoll
 	@$(run_bench) $(BENCH_FLAGS)
+	@$(run_workers)
+
+bench-workers: echod echoc
+	@$(run_workers) $(BENCH_FLAGS)
 
 anatomy: echod echoc
 	@$(PYTHON3) -B $(srcdir)/tests/bench/anatomy.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
@@ -57,4 +66,4 @@ bench-datagrams: echod tests/bench/load_udp tests/bench/plain_udp
 
 distclean-bench:
 	-rm -rf bench
-.PHONY: anatomy bench bench-datagrams bench-goals distclean-bench
+.PHONY: anatomy bench bench-datagrams bench-goals bench-workers distclean-bench

@@ -114,7 +114,7 @@ class Contestant:
             process = subprocess.Popen(
                 self.command(scenario, port, directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment(directory), start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+                preexec_fn=lambda: os.sched_setaffinity(0, cpu if isinstance(cpu, set) else {cpu}))
         server = Server(process, self.host, port, errors)
         try:
             self.wait_ready(server)
