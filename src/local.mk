@@ -26,6 +26,7 @@ libechod_a_SOURCES = \
 	src/base/notify.c \
 	src/base/notify.h \
 	src/base/pool.c \
+	src/base/plural.h \
 	src/base/pool.h \
 	src/base/probe.h \
 	src/base/processors.c \

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "base/probe.h"
 #include "base/sandbox.h"
 #include "daemon/daemonize.h"
@@ -502,7 +503,8 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 		any_started |= r == 0;
 	}
 	if (r < 0)
-		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u workers of model %s: %s", crew->limits.workers,
+		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u worker%s of model %s: %s", crew->limits.workers,
+		          plural(crew->limits.workers),
 		          crew->model->name, r == -EBUSY ? "too many earlier crews are still draining connections" : strerror(-r));
 	/* running processes may have accepted connections, which must not be lost */
 	crew->failed = r < 0;

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/plural.h"
 
 /* Write `bytes` to `text`, as in "34.5 MiB". Returns `text`. */
 static char *bytes_print(uint64_t bytes, char text[static 32])
@@ -135,7 +136,7 @@ static void status_send(const struct report *report, const struct stats_total *t
 
 	notify_status(ready ? "READY=1" : "",
 	              "Serving %" PRIu64 " connection%s with %s, %u worker%s; %s echoed%s%s", total->live,
-	              total->live == 1 ? "" : "s", conf->model, workers, workers == 1 ? "" : "s",
+	              plural(total->live), conf->model, workers, plural(workers),
 	              bytes_print(total->counters[STAT_ECHOED] + total->counters[STAT_UDP_BYTES], bytes),
 	              *report->last_error ? "; last error: " : "", report->last_error);
 }
@@ -231,8 +232,8 @@ void report_cut_off(struct report *report, struct scoreboard *scoreboard)
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
-		          "Cut off %" PRIu64 " connections at the end of drain-timeout: their clients had not received all data",
-		          count);
+		          "Cut off %" PRIu64 " connection%s at the end of drain-timeout before all data were received",
+		          count, plural(count));
 }
 
 uint64_t report_drained(struct report *report, struct scoreboard *scoreboard)

@@ -24,6 +24,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/plural.h"
 #include "base/sandbox.h"
 #include "base/ratelimit.h"
 #include "daemon/crew.h"
@@ -320,8 +321,8 @@ static void log_restored(const struct supervisor *supervisor, const struct fdsto
 	unsigned connections = restore_waiting(&supervisor->restore);
 
 	if (store->kept.count > 0 || connections > 0)
-		log_event(LOG_NOTICE, EVENT_RESTORED, "Restored %u connections and %zu listening sockets from the descriptor store",
-		          connections, store->kept.count);
+		log_event(LOG_NOTICE, EVENT_RESTORED, "Restored %u connection%s and %zu listening socket%s from the descriptor store",
+		          connections, plural(connections), store->kept.count, plural(store->kept.count));
 }
 
 static int exit_status_of_bind(int r)
@@ -532,7 +533,8 @@ static void log_serving(struct supervisor *supervisor, enum event event, const c
 
 	log_identify(supervisor->current->model->name, -1);
 	log_event(LOG_NOTICE, event, "%s: model %s, %u worker%s, listening on %s", what, supervisor->current->model->name,
-	          supervisor->current->limits.workers, supervisor->current->limits.workers == 1 ? "" : "s", sockets_print(&supervisor->sockets, sockets, sizeof sockets));
+	          supervisor->current->limits.workers, plural(supervisor->current->limits.workers),
+	          sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
 
 /* Send the state to the service manager. */
@@ -921,8 +923,8 @@ static void drain_end(struct supervisor *supervisor)
 		conn_clear(&new_conn.conn);
 	}
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "Closed %u connections that waited for a worker, %u of them before their clients "
-		          "had received all data", count, cut);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "Closed %u connection%s that waited for a worker, %u of them before their clients "
+		          "had received all data", count, plural(count), cut);
 }
 
 /* Handle the failure of the crew that is being started. */
@@ -1195,8 +1197,8 @@ static void log_drained(struct supervisor *supervisor)
 	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
 
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_HANDOVER, "Drained %" PRIu64 " connections that could not be handed over",
-		          count);
+		log_event(LOG_NOTICE, EVENT_HANDOVER, "Drained %" PRIu64 " connection%s that could not be handed over",
+		          count, plural(count));
 }
 
 /* Replace lost processes and free crews that have ended. Returns when to call again. */
@@ -1333,8 +1335,8 @@ static void finish_sockets(struct supervisor *supervisor)
 	if (stopping)
 		drain_end(supervisor);
 	if (supervisor->keep) {
-		log_event(LOG_INFO, EVENT_HANDOVER, "Handed %" PRIu64 " connections over to the next process",
-		          supervisor->preserve.kept);
+		log_event(LOG_INFO, EVENT_HANDOVER, "Handed %" PRIu64 " connection%s over to the next process",
+		          supervisor->preserve.kept, plural(supervisor->preserve.kept));
 		log_drained(supervisor);
 	} else if (stopping) {
 		/* the manager would drop them only after this process has ended */

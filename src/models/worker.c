@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/plural.h"
 #include "base/probe.h"
 #include "models/event/poller.h"
 
@@ -116,9 +117,9 @@ void worker_log_end(pid_t pid, int status, uint32_t lost)
 	if (worker_exit_is_clean(status))
 		log_event(LOG_DEBUG, EVENT_WORKER_STATE, "Worker process %d ended", (int) pid);
 	else if (WIFSIGNALED(status))
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connections lost",
-		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), lost);
+		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connection%s lost",
+		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), lost, plural(lost));
 	else
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connections lost",
-		          (int) pid, WEXITSTATUS(status), lost);
+		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connection%s lost",
+		          (int) pid, WEXITSTATUS(status), lost, plural(lost));
 }

@@ -101,7 +101,7 @@ def test_drain_timeout_ends_what_nobody_reads(start, model):
     took = time.monotonic() - began
     assert 0.8 < took < 5, f"{took} s instead of 1 s"
     assert not proc.tagged(daemon.tag)
-    assert "Cut off 1 connections at the end of drain-timeout" in daemon.log()
+    assert "Cut off 1 connection at the end of drain-timeout" in daemon.log()
     sock.close()
 
 

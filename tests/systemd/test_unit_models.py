@@ -51,8 +51,8 @@ def test_restart_keeps_connections(machine, model):
         assert machine.main_pid() != pid
         assert echo(client, b"after\n")
         # the journal tells, and does not count what a reload had handed over before
-        assert machine.wait_event("HANDOVER", since)["MESSAGE"].startswith("1 connections ")
-        assert "1 connections, 2 listening sockets" in machine.wait_event("RESTORED", since)["MESSAGE"]
+        assert machine.wait_event("HANDOVER", since)["MESSAGE"].startswith("Handed 1 connection ")
+        assert "1 connection and 2 listening sockets" in machine.wait_event("RESTORED", since)["MESSAGE"]
     assert machine.serves()
 
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "client/json.h"
 #include "client/nsec.h"
 #include "client/numbers.h"
@@ -73,9 +74,9 @@ static void counts_print(const struct load_report *report)
 	char count[NUMBER_TEXT_MAX], rate[NUMBER_TEXT_MAX];
 
 	if (report->options->mode == LOAD_STREAM)
-		printf("  stream     %.1f MB/s each way, %.0f messages of %llu bytes\n",
+		printf("  stream     %.1f MB/s each way, %.0f messages of %llu byte%s\n",
 		       per_second(report, (double) report->bytes) / 1e6, report->echoes,
-		       (unsigned long long) report->options->size);
+		       (unsigned long long) report->options->size, plural(report->options->size));
 	else
 		printf("  echoes     %s, that is %s/s and %.2f MB/s each way\n",
 		       number_group(count, (uint64_t) report->echoes),
@@ -130,15 +131,15 @@ void load_report_text(const struct load_report *report)
 	const struct client_options *options = report->options;
 	char text[NUMBER_TEXT_MAX];
 
-	printf("%s over %s: %s, %u connections", report->address, report->transport,
-	       options_mode_name(options->mode), options->connections);
+	printf("%s over %s: %s, %u connection%s", report->address, report->transport,
+	       options_mode_name(options->mode), options->connections, plural(options->connections));
 	if (options->idle > 0)
 		printf(" and %u idle", options->idle);
-	printf(", %llu bytes", (unsigned long long) options->size);
+	printf(", %llu byte%s", (unsigned long long) options->size, plural(options->size));
 	if (options->depth > 1)
 		printf(", %u in flight", options->depth);
 	printf(", %u thread%s on %s, %.2f s after %.3g s of warm-up%s\n", options->threads,
-	       options->threads == 1 ? "" : "s", report->engine, report->seconds,
+	       plural(options->threads), report->engine, report->seconds,
 	       nsec_to_seconds(options->warmup),
 	       !report->interrupted  ? ""
 	       : report->seconds > 0 ? " (interrupted)"

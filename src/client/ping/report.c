@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "client/json.h"
 #include "client/nsec.h"
 #include "client/output.h"
@@ -77,7 +78,7 @@ static void answer_line(const struct ping *ping, const struct ping_flow *flow,
 			const struct probe_match *match, size_t length, const struct packet_info *info)
 {
 	output_line_begin(ping->options->timestamps);
-	printf("%zu bytes from %s: ", length, ping->address);
+	printf("%zu byte%s from %s: ", length, plural(length), ping->address);
 	if (match->verdict == VERDICT_STRAY) {
 		puts("not an answer to any of our probes");
 		return;
@@ -85,7 +86,7 @@ static void answer_line(const struct ping *ping, const struct ping_flow *flow,
 	line_begin(ping, flow, match->seq);
 	if (match->verdict == VERDICT_DIFFERS) {
 		if (match->wanted < 0 || match->got < 0)
-			printf(" WRONG LENGTH: %zu bytes were sent\n", ping->probes.size);
+			printf(" WRONG LENGTH: sent %zu byte%s\n", ping->probes.size, plural(ping->probes.size));
 		else
 			printf(" WRONG BYTE at offset %zu: sent 0x%02x, came back 0x%02x\n", match->at,
 			       (unsigned) match->wanted, (unsigned) match->got);
@@ -163,11 +164,11 @@ void ping_report_start(const struct ping *ping)
 	printf("PING %s", ping->target->name);
 	if (strcmp(ping->target->name, ping->address) != 0)
 		printf(" (%s)", ping->address);
-	printf(" over %s: %zu bytes",
+	printf(" over %s: %zu byte%s",
 	       ping->options->udp  ? "UDP"
 	       : family == AF_UNIX ? "a unix socket"
 				   : "TCP",
-	       ping->probes.size);
+	       ping->probes.size, plural(ping->probes.size));
 	if (ping->probes.flow_count > 1)
 		printf(", %u flows", ping->probes.flow_count);
 	if (ping_is_stream(ping) && !ping->options->reconnect)

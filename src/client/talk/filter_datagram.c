@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/plural.h"
 #include "client/interrupt.h"
 #include "client/options.h"
 #include "client/talk/exchange.h"
@@ -29,8 +30,8 @@ static enum outcome interrupted(struct progress *progress, const struct exchange
 				enum outcome outcome)
 {
 	progress_end(progress);
-	return client_error(outcome, "interrupted: %llu bytes sent, %llu came back and matched",
-			    (unsigned long long) exchange->done.sent,
+	return client_error(outcome, "interrupted: %llu byte%s sent, %llu came back and matched",
+			    (unsigned long long) exchange->done.sent, plural(exchange->done.sent),
 			    (unsigned long long) exchange->done.matched);
 }
 
@@ -104,8 +105,8 @@ enum outcome filter_datagram(const struct client_options *options, const struct 
 	progress_end(&progress);
 	exchange_finish(&exchange);
 	if (exchange.done.lost > 0 && !options->quiet)
-		client_note("%llu datagrams were lost and sent again",
-			    (unsigned long long) exchange.done.lost);
+		client_note("%llu datagram%s lost and sent again", (unsigned long long) exchange.done.lost,
+			    plural(exchange.done.lost));
 	*done = exchange.done;
 	exchange_clear(&exchange);
 	free(piece);

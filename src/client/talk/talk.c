@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/plural.h"
 #include "client/json.h"
 #include "client/options.h"
 #include "client/output.h"
@@ -21,8 +22,8 @@
 
 static enum outcome summary_print(const struct exchange *exchange)
 {
-	printf("%llu bytes sent, %llu came back and matched\n", (unsigned long long) exchange->done.sent,
-	       (unsigned long long) exchange->done.matched);
+	printf("%llu byte%s sent, %llu came back and matched\n", (unsigned long long) exchange->done.sent,
+	       plural(exchange->done.sent), (unsigned long long) exchange->done.matched);
 	return exchange->done.sent == exchange->done.matched ? OUTCOME_OK : OUTCOME_DIFFERS;
 }
 

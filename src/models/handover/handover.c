@@ -17,6 +17,7 @@
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/memfile.h"
+#include "base/plural.h"
 #include "base/ratelimit.h"
 #include "echo/state.h"
 #include "models/fault.h"
@@ -240,7 +241,7 @@ void handover_log_damaged(unsigned count, int error)
 	if (more > 0)
 		snprintf(before, sizeof before, " (%" PRIu64 " lines like this one were suppressed)", more);
 	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "Closed %u handed-over connection%s that could not be received: %s%s",
-	          count, count == 1 ? "" : "s", damage_name(error), before);
+	          count, plural(count), damage_name(error), before);
 }
 
 int handover_take(int inbox, struct new_conn *new_conn)
