@@ -23,6 +23,9 @@
  * received. */
 #define RETRY_USEC (10 * USEC_PER_MSEC)
 
+/* Maximum number of connections that restore_take() takes. */
+#define TAKE_BATCH 1024
+
 /* --- at a stop ------------------------------------------------------------------------- */
 
 void preserve_init(struct preserve *preserve, unsigned number, unsigned queues, struct stats_slot *slot)
@@ -256,11 +259,13 @@ void restore_init(struct restore *restore, const struct fdstore_queues *queues, 
 {
 	*restore = (struct restore) { .queues = *queues, .retry_at = INT64_MAX, .slot = slot };
 	pack_init(&restore->pack);
+	preserve_init(&restore->overflow, 0, 0, slot);
 }
 
 bool restore_active(const struct restore *restore)
 {
-	return restore->has_new_conn || pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
+	return restore->has_new_conn || !list_empty(&restore->overflow.packs) || pack_left(&restore->pack) > 0 ||
+	       restore->at < restore->queues.count;
 }
 
 unsigned restore_waiting(const struct restore *restore)
@@ -323,6 +328,8 @@ bool restore_next(struct restore *restore, struct new_conn *new_conn)
 		restore->has_new_conn = false;
 		return true;
 	}
+	if (preserve_next(&restore->overflow, new_conn))
+		return true;
 	do {
 		unsigned left;
 
@@ -370,11 +377,29 @@ void restore_feed(struct restore *restore, int outbox)
 	}
 }
 
+void restore_take(struct restore *restore, int inbox, int outbox)
+{
+	struct preserve *overflow = &restore->overflow;
+	struct new_conn rest;
+	int r;
+
+	if (list_empty(&overflow->packs))
+		overflow->highest = 0;
+	/* what the supervisor cannot hold must stay in the queue: the kernel would close it */
+	if (!has_descriptors(overflow) || preserve_take(overflow, inbox, TAKE_BATCH, &rest) >= 0 || rest.fd < 0)
+		return;
+	r = handover_pass(outbox, &rest);
+	if (r < 0)
+		note_damaged(restore, 1, r);
+	new_conn_close(&rest);
+}
+
 int restore_preserve(struct restore *restore, struct preserve *preserve)
 {
 	int r = 0;
 
-	while (r == 0 && (restore->has_new_conn || pack_left(&restore->pack) > 0)) {
+	while (r == 0 && (restore->has_new_conn || !list_empty(&restore->overflow.packs) ||
+	                  pack_left(&restore->pack) > 0)) {
 		if (!restore_next(restore, &restore->new_conn))
 			return 0;
 		r = preserve_add(preserve, &restore->new_conn);
@@ -390,6 +415,7 @@ void restore_clear(struct restore *restore)
 	if (restore->has_new_conn)
 		new_conn_close(&restore->new_conn);
 	restore->has_new_conn = false;
+	preserve_clear(&restore->overflow);
 	pack_clear(&restore->pack);
 	for (; restore->at < restore->queues.count; restore->at++)
 		close(restore->queues.items[restore->at].fd);

@@ -77,6 +77,7 @@ struct restore {
 	bool has_new_conn;                /* `new_conn` is valid */
 	int64_t retry_at; /* clock_usec() at which to go on without an event of the queue; INT64_MAX: none */
 	struct stats_slot *slot;     /* counts damaged connections */
+	struct preserve overflow;    /* in memory: connections taken out of the queue of the workers */
 };
 
 /* Initialize with the queues of the store; takes them over. */
@@ -95,6 +96,10 @@ unsigned restore_free_number(const struct restore *restore);
 /* Feed the queue of the workers: at most PACK_MAX connections, as far as they fit. Call it when `outbox` is
  * writable, or at retry_at. */
 void restore_feed(struct restore *restore, int outbox);
+
+/* The queue of the workers is full, and workers that stop wait for space in it: take a batch of connections out of
+ * `inbox`, to be fed back later. What cannot be kept goes back into `outbox`. */
+void restore_take(struct restore *restore, int inbox, int outbox);
 
 /* Take the next connection, instead of feeding it. Returns whether there was one. */
 bool restore_next(struct restore *restore, struct new_conn *new_conn);

@@ -64,6 +64,10 @@
 /* Time that a stopping crew waits for space in the queue. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
+/* Interval between two checks during a reload whether the queue is full, so that the supervisor must take
+ * connections out of it. */
+#define OVERFLOW_INTERVAL (50 * USEC_PER_MSEC)
+
 /* The same at a restart, where the supervisor empties the queue and reports when it cannot. */
 #define PRESERVE_WAIT (60 * USEC_PER_SEC)
 
@@ -140,7 +144,8 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	bool unsettled;               /* see settle_queue() */
 	int64_t preserve_at; /* preserving: clock_usec() at which to check whether workers can send */
 	struct preserve preserve;
-	struct restore restore;       /* connections kept by a predecessor */
+	struct restore restore;       /* connections kept by a predecessor, or for which the queue had no space */
+	int64_t overflow_at;          /* see relieve_queue() */
 	struct drain drain; /* stopping: connections that no worker takes and the store does not keep */
 	int64_t drain_until;          /* clock_usec() at which they are closed */
 	int64_t drain_usec;           /* drain-timeout */
@@ -652,10 +657,33 @@ static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum sta
 
 	settle_queue(supervisor);
 	supervisor->unsettled = true;
+	if (how == STOP_HAND_OVER)
+		supervisor->overflow_at = now + OVERFLOW_INTERVAL;
 	if (how == STOP_FLUSH)
 		crew_stop(crew, how, now + drain + wait, now + drain);
 	else
 		crew_stop(crew, how, now + wait, now + wait + drain);
+}
+
+/* A reload to a model that serves few connections at a time leaves the others in the queue. While it is full and
+ * an old crew hands over, keep connections in memory. */
+static void relieve_queue(struct supervisor *supervisor, int64_t now)
+{
+	struct pollfd queue = { .fd = supervisor->context.outbox, .events = POLLOUT };
+	bool stopping = any_stopping(supervisor);
+
+	supervisor->overflow_at = stopping ? now + OVERFLOW_INTERVAL : INT64_MAX;
+	/* at the end take what came last, so that the order is kept */
+	if (stopping ? poll(&queue, 1, 0) == 0 : !list_empty(&supervisor->restore.overflow.packs))
+		restore_take(&supervisor->restore, supervisor->context.inbox, supervisor->context.outbox);
+}
+
+/* Whether connections can be fed to the workers: while an old crew hands over, it needs the space in the
+ * queue. */
+static bool may_feed(const struct supervisor *supervisor)
+{
+	return supervisor->phase != PHASE_STOPPING && supervisor->overflow_at == INT64_MAX &&
+	       restore_active(&supervisor->restore);
 }
 
 /* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
@@ -1170,7 +1198,9 @@ static void on_timers(struct supervisor *supervisor, int64_t now)
 		report_suppressed(&supervisor->report, supervisor->context.scoreboard);
 		supervisor->suppressed_at = INT64_MAX;
 	}
-	if (now >= supervisor->restore.retry_at && supervisor->phase != PHASE_STOPPING)
+	if (now >= supervisor->overflow_at && supervisor->phase != PHASE_STOPPING)
+		relieve_queue(supervisor, now);
+	if (now >= supervisor->restore.retry_at && may_feed(supervisor))
 		restore_feed(&supervisor->restore, supervisor->context.outbox);
 	if (supervisor->preserving && now >= supervisor->preserve_at)
 		check_flight(supervisor, now);
@@ -1234,6 +1264,8 @@ static int64_t next_timer(const struct supervisor *supervisor)
 	if (supervisor->error_at > 0)
 		next = clock_earlier(next, supervisor->error_at);
 	if (supervisor->phase != PHASE_STOPPING)
+		next = clock_earlier(next, supervisor->overflow_at);
+	if (may_feed(supervisor))
 		next = clock_earlier(next, supervisor->restore.retry_at);
 	if (supervisor->preserving)
 		next = clock_earlier(next, supervisor->preserve_at);
@@ -1242,8 +1274,7 @@ static int64_t next_timer(const struct supervisor *supervisor)
 
 static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 {
-	bool feed = supervisor->phase != PHASE_STOPPING && restore_active(&supervisor->restore) &&
-	            supervisor->restore.retry_at == INT64_MAX;
+	bool feed = may_feed(supervisor) && supervisor->restore.retry_at == INT64_MAX;
 	struct pollfd fds[] = {
 		{ .fd = supervisor->signals, .events = POLLIN },
 		{ .fd = supervisor->relay, .events = POLLIN },
@@ -1387,7 +1418,8 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 		.privileges = PRIVILEGES_NONE,
 		.context = { .inbox = -1, .outbox = -1, .log_relay = -1, .wakeup = -1 },
 		.preserve = { .queue = -1 },
-		.restore = { .pack = { .file = -1 }, .retry_at = INT64_MAX },
+		.restore = { .pack = { .file = -1 }, .overflow = { .queue = -1 }, .retry_at = INT64_MAX },
+		.overflow_at = INT64_MAX,
 		.ready_until = INT64_MAX,
 		.watchdog_at = INT64_MAX,
 		.stats_at = INT64_MAX,
@@ -1400,6 +1432,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 
 	list_init(&supervisor.crews);
 	list_init(&supervisor.preserve.packs);
+	list_init(&supervisor.restore.overflow.packs);
 	/* where standard error is connected to the journal, one message is enough */
 	log_also_stderr(!log_stderr_is_journal());
 	open_log(conf, options->foreground);

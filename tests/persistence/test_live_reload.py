@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: ISC
 """Reloads under load: any model to any model, and back."""
 
+import os
+import resource
 import select
 
 import pytest
@@ -196,18 +198,37 @@ def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
     assert "could not be handed over" not in daemon.log()
 
 
-def test_what_a_small_queue_cannot_take_ends_in_good_order(start, crowd, small_queue):
-    """Where it does not, patience has an end, which is told; the watchdog is fed meanwhile."""
+@pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 4), ("prethread", 4)])
+def test_many_connections_wait_for_a_model_that_serves_few(start, small_queue, model, workers):
+    """Also where net.core.wmem_max is the kernel's default and the queue holds 555 connections: none is lost, also over more
+    reloads while most of them wait."""
+    daemon = start("epoll", workers=2, env={"ECHOD_FAULT_QUEUE": "212992"}, log_connections=False)
+    socks = [daemon.connect() for _ in range(2000)]
+    for sock in socks:
+        peer.echo(sock, b"before")
+    for change in {"model": model, "workers": workers}, {"idle_timeout": 1000}:
+        old = daemon.workers()
+        daemon.reload(**change)
+        proc.until(lambda: not any(map(proc.alive, old)), "the old workers have left", 60)
+    leave_one_by_one(socks)
+    assert "could not be handed over" not in daemon.log()
+
+
+def test_what_the_supervisor_cannot_keep_ends_in_good_order(start, crowd, small_queue):
+    """Where it has no descriptors left, the wait has an end, which is logged; the watchdog is notified meanwhile."""
+    count = 50
     daemon = start("epoll", workers=1, env={**small_queue, "WATCHDOG_USEC": "4000000"}, drain_timeout=30)
-    everybody = crowd(daemon.address, 50, kinds="i")
+    everybody = crowd(daemon.address, count, kinds="i")
     everybody.settle("the start")
     everybody.check(everybody.ask("owe"), "owing")
     everybody.begin("end")
     since = daemon.notify.mark()
+    spare = max(map(int, os.listdir(f"/proc/{daemon.pid}/fd"))) + 30
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (spare, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     daemon.reload(model="iterative")
     drained = int(daemon.wait_log(r"Drained (\d+) connections that could not be handed over", timeout=40)[1])
     assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not fed"
     daemon.stop(40)
     counts = everybody.answer()
     everybody.check(counts, "the end")
-    assert counts["ended"] == 50 and 0 < drained < 50, (drained, counts)
+    assert counts["ended"] == count and 0 < drained < count, (drained, counts)
