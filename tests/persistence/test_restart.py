@@ -104,7 +104,7 @@ def test_five_thousand_connections_over_ten_restarts(request, machine, everybody
         crowd.settle(f"restart {i + 1}")
     crowd.finish("the end")
     told = [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]
-    kept = [int(re.match(r"\d+", line)[0]) for line in told]
+    kept = [int(re.search(r"\d+", line)[0]) for line in told]
     assert len(kept) == len(pauses) and min(kept) > count * 0.9 and max(kept) <= count, told
     crowds.tell(record_property, f"of any of {count} streams over {len(pauses)} restarts {max(pauses):.0f} ms, median "
                 f"{sorted(pauses)[len(pauses) // 2]:.0f} ms, the restart itself {min(times):.0f} to {max(times):.0f} ms; "
@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     told = until(lambda: (lambda lines: lines if len(lines) == 3 else None)(
         [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]), "what was kept and what not")
     assert told[0].startswith("Cannot keep more connections"), told
-    kept, drained = (int(re.match(r"\d+", line)[0]) for line in told[1:])
+    kept, drained = (int(re.search(r"\d+", line)[0]) for line in told[1:])
     restored = machine.wait_event("RESTORED", since)["MESSAGE"]
     assert f": {kept} connections" in restored, (restored, told)
     machine.systemctl("stop", "echod")
