@@ -122,7 +122,7 @@ def damaged():
     yield "version 0", state(version=0), "s"
     yield "other magic", state(magic=handover.MAGIC + 1), "s"
     yield "wrong sum", state(check=1), "s"
-    yield "unknown flags", state(flags=2), "s"
+    yield "unknown flags", state(flags=4), "s"
     yield "unknown family", state(family=99), "s"
     yield "from the future", state(since=1 << 62), "s"
     yield "a size that is too small", state(size=40), "s"
@@ -255,7 +255,7 @@ def test_damage_in_the_middle_of_a_pack(start, model):
     """Connections before it, and those behind it whose states can be found, are served."""
     inbox, outbox = pair()
     clients, servers = zip(*[connection() for _ in range(6)])
-    records = [state(), state(4) + b"owed", state(check=1), state(flags=2), state(), b"garbage"]
+    records = [state(), state(4) + b"owed", state(check=1), state(flags=4), state(), b"garbage"]
     handover.send_pack(outbox, [server.fileno() for server in servers], handover.pack(records))
     for server in servers:
         server.close()
