@@ -36,11 +36,19 @@ bool sandbox_can_filter(const char **why);
 /* Make the filter for a set of enum sandbox_use, to be freed with sandbox_filter_free(). Before fork(2): it takes a
  * millisecond. `*filter` is NULL where sandbox_can_filter() is false. Returns 0 or -errno. */
 int sandbox_filter_make(struct sock_fprog **filter, unsigned uses);
+
+/* The same for another architecture, AUDIT_ARCH_... of <linux/audit.h>, so that a test can check it. The program has the byte
+ * order of that architecture. */
+int sandbox_filter_make_for(struct sock_fprog **filter, unsigned uses, uint32_t architecture);
+
 void sandbox_filter_free(struct sock_fprog *filter);
 
 /* Confine the calling process for good: no capabilities, an empty bounding set if it may be emptied, no_new_privs, not
  * dumpable (core(5), ptrace(2)), and `filter` unless it is NULL. While the process has one thread. Returns 0 or -errno. */
 int sandbox_enter(const struct sock_fprog *filter);
+
+/* Whether the system call `name` is permitted for any of `uses`, possibly only with some arguments. Without libseccomp: true. */
+bool sandbox_permits(const char *name, unsigned uses);
 
 /* Print the table for echod(8): each set of system calls, one paragraph for each use, in mdoc(7). */
 void sandbox_print(FILE *out);

@@ -6,6 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* the name of prctl(2) with 64-bit time on 32-bit systems */
+int __prctl_time64(int option, ...) __attribute__((alias("prctl")));
+
 int prctl(int option, ...)
 {
 	unsigned long arguments[4];
