@@ -105,6 +105,41 @@ def test_restarts_on_a_host_that_is_not_tuned(start, small_queues, model):
         peer.finish(client)
 
 
+def reload_to_iterative(daemon):
+    """One connection is served then; the others wait in the queue, and, as that is small, in the supervisor."""
+    old = daemon.workers()
+    daemon.reload(model="iterative")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old workers have ended", 60)
+
+
+@pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
+def test_connections_that_wait_in_the_supervisor_are_kept(start, small_queues):
+    env = small_queues(TINY)
+    daemon = start("epoll", env=env, store=True, log_connections=False)
+    clients = connect(daemon, 700)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    reload_to_iterative(daemon)
+    kept = stop(daemon)
+    assert "Handed 700 connections over" in daemon.log(), daemon.log()
+    daemon = start_again(start, daemon, kept, model="epoll", env=env)
+    for client in clients:
+        peer.echo(client, b"b")
+        peer.finish(client)
+
+
+@pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
+def test_connections_that_wait_in_the_supervisor_are_drained(start, small_queues):
+    """A stop that is no restart sends what they are owed."""
+    daemon = start("epoll", env={"ECHOD_FAULT_QUEUE": small_queues(TINY)["ECHOD_FAULT_QUEUE"]}, log_connections=False)
+    clients = connect(daemon, 700)
+    assert all(peer.receive(client, 1) == b"a" for client in clients)
+    reload_to_iterative(daemon)
+    for client in clients:
+        client.sendall(b"last")
+    daemon.stop()
+    assert all(peer.receive_all(client) == b"last" for client in clients)
+
+
 @pytest.mark.models("epoll")
 def test_several_queues(start, small_queues, model):
     """Where one queue is full, another one is stored."""
