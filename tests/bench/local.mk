@@ -7,6 +7,7 @@
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench-workers            event loops with one and two workers, and their balance; part of make bench
 #   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
+#   make bench-attacks            round-trip times of a good client beside attacks, and the counters; a minute
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
 #   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
@@ -22,6 +23,7 @@ tests_bench_plain_udp_LDADD =
 
 EXTRA_DIST += \
 	tests/bench/anatomy.py \
+	tests/bench/attacks.py \
 	tests/bench/bench.py \
 	tests/bench/cost.py \
 	tests/bench/datagrams.py \
@@ -64,6 +66,9 @@ bench-datagrams: echod tests/bench/load_udp tests/bench/plain_udp
 	@$(PYTHON3) -B $(srcdir)/tests/bench/datagrams.py --echod '$(abs_builddir)/echod' \
 	--yardstick '$(abs_builddir)/tests/bench/plain_udp' --load '$(abs_builddir)/tests/bench/load_udp' --output bench $(BENCH_FLAGS)
 
+bench-attacks: echod echoc
+	@$(PYTHON3) -B $(srcdir)/tests/bench/attacks.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' $(BENCH_FLAGS)
+
 distclean-bench:
 	-rm -rf bench
-.PHONY: anatomy bench bench-datagrams bench-goals bench-workers distclean-bench
+.PHONY: anatomy bench bench-attacks bench-datagrams bench-goals bench-workers distclean-bench
