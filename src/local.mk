@@ -103,6 +103,7 @@ libechod_a_SOURCES = \
 	src/models/event/loop.c \
 	src/models/model.c \
 	src/models/model.h \
+	src/models/model_table.h \
 	src/models/handover/pack.c \
 	src/models/handover/pack.h \
 	src/models/event/poller_epoll.c \
