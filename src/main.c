@@ -110,7 +110,9 @@ static int read_conf(struct conf **conf, const struct options *options)
 		if (errors.count == 0)
 			diag_add(&errors, "echod: cannot read %s: %s", options->path, strerror(-r));
 		log_errors(&errors, LOG_ERR, EVENT_CONFIG_WRONG);
-		status = r != -EINVAL ? EX_NOINPUT : only_option_errors(&errors) ? EX_USAGE : EX_CONFIG;
+		status = only_option_errors(&errors) ? EX_USAGE : EX_CONFIG;
+		if (r != -EINVAL)
+			status = EX_NOINPUT;
 	}
 	diag_clear(&errors);
 	return status;

@@ -383,6 +383,19 @@ static int process_start(struct crew *crew, struct crew_process *process)
 	return r;
 }
 
+/* Maximum number of connections of one process, including those of its children. */
+static uint32_t process_capacity(const struct crew *crew)
+{
+	switch (crew->model->crew) {
+	case MODEL_PROCESSES:
+		return 1;
+	case MODEL_SPAWN:
+		return crew->limits.workers + 1;
+	default:
+		return crew->limits.capacity;
+	}
+}
+
 /* Reserve slots on the scoreboard. */
 static int scoreboard_reserve(struct crew *crew)
 {
@@ -392,9 +405,7 @@ static int scoreboard_reserve(struct crew *crew)
 		.readers = crew->process_count - crew->serving,
 		.children = crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0,
 		.child_processes = crew->model->child_processes,
-		.capacity = crew->model->crew == MODEL_PROCESSES ? 1
-		            : crew->model->crew == MODEL_SPAWN   ? crew->limits.workers + 1
-		                                                 : crew->limits.capacity,
+		.capacity = process_capacity(crew),
 		.worker_capacity = crew->model->zero == MODEL_ZERO_PROCESSORS ? crew->limits.capacity : 1,
 		.sources = crew->conf->max_per_source > 0,
 	};
@@ -632,9 +643,12 @@ int64_t crew_maintain(struct crew *crew, int64_t now)
 	int64_t next = INT64_MAX;
 
 	if (crew->stopping) {
-		if (now >= crew->kill_at)
+		next = crew->kill_at;
+		if (now >= crew->kill_at) {
 			crew_kill(crew);
-		return crew_gone(crew) ? INT64_MAX : now >= crew->kill_at ? now + USEC_PER_SEC : crew->kill_at;
+			next = now + USEC_PER_SEC;
+		}
+		return crew_gone(crew) ? INT64_MAX : next;
 	}
 	for (unsigned i = 0; i < crew->process_count; i++) {
 		struct crew_process *process = &crew->processes[i];

@@ -150,7 +150,8 @@ int preserve_or_flush(struct preserve *preserve, struct new_conn *new_conn)
 	return 0;
 }
 
-int preserve_add_pack(struct preserve *preserve, struct pack *pack)
+/* Add a pack that was received and not read; `*pack` is empty afterwards. Returns 0 or -ENOMEM. */
+static int preserve_add_pack(struct preserve *preserve, struct pack *pack)
 {
 	struct pack *copy = pack_append(preserve);
 

@@ -47,9 +47,6 @@ int preserve_take(struct preserve *preserve, int inbox, unsigned max_count, stru
 int preserve_or_flush(struct preserve *preserve, struct new_conn *new_conn);
 int preserve_add(struct preserve *preserve, struct new_conn *new_conn);
 
-/* Add a pack that was received and not read; `*pack` is empty afterwards. Returns 0 or -ENOMEM. */
-int preserve_add_pack(struct preserve *preserve, struct pack *pack);
-
 /* Whether workers can hand connections over: 0, or -ETOOMANYREFS where more descriptors are in flight than
  * RLIMIT_NOFILE allows. */
 int preserve_check_flight(void);

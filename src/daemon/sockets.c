@@ -116,10 +116,13 @@ static void log_presence(const struct listener *listener)
 static void add_bind_error(const struct socket_builder *builder, enum listener_kind kind, const struct addr *addr,
                             const char *interface, int error)
 {
+	const char *protocol = kind == LISTENER_STREAM ? " (tcp)" : " (udp)";
 	char text[ADDR_TEXT_MAX];
 
+	if (addr->sa.sa_family == AF_UNIX)
+		protocol = "";
 	diag_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
-	                addr->sa.sa_family == AF_UNIX ? "" : kind == LISTENER_STREAM ? " (tcp)" : " (udp)", bind_error_text(error));
+	         protocol, bind_error_text(error));
 }
 
 static int add(struct socket_builder *builder, enum listener_kind kind, const struct addr *addr)

@@ -190,7 +190,9 @@ static void open_log(const struct conf *conf, bool foreground)
 	enum log_sink sink = sinks[conf->log_target];
 
 	if (conf->log_target == CONF_LOG_AUTO)
-		sink = log_journal_listens() ? LOG_SINK_JOURNAL : foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
+		sink = foreground ? LOG_SINK_STDERR : LOG_SINK_SYSLOG;
+	if (conf->log_target == CONF_LOG_AUTO && log_journal_listens())
+		sink = LOG_SINK_JOURNAL;
 	/* a daemon has a standard error only while it starts, and uses it only for warnings and errors */
 	log_open(sink, sink == LOG_SINK_STDERR && !foreground ? LOG_WARNING : conf->log_level);
 }
@@ -911,7 +913,9 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 
 		if (supervisor->flush)
 			flush_rest(supervisor, (unsigned) limit.rlim_cur / 2, now >= supervisor->drain_until);
-		return busy ? now + DRAIN_TICK : supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
+		if (busy)
+			return now + DRAIN_TICK;
+		return supervisor->flush && restore_active(&supervisor->restore) ? now : INT64_MAX;
 	}
 	while (drain->live < limit.rlim_cur / 2 && next_rest(supervisor, &new_conn)) {
 		if (!supervisor->preserve_late || !list_empty(&supervisor->preserve.packs) ||
@@ -919,8 +923,10 @@ static int64_t drain_rest(struct supervisor *supervisor, int64_t now)
 			drain_add(drain, &new_conn);
 		added = true;
 	}
-	/* these may have ended at once, and more may be left */
-	return drain_serve(drain) ? now + DRAIN_TICK : added ? now : INT64_MAX;
+	if (drain_serve(drain))
+		return now + DRAIN_TICK;
+	/* added ones may have ended at once, and more may be left */
+	return added ? now : INT64_MAX;
 }
 
 /* Whether the process can exit. `drain_at` is the result of drain_rest(). */
@@ -1015,7 +1021,8 @@ static void stop_begin(struct supervisor *supervisor)
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 	bool serving = supervisor->phase == PHASE_SERVING;
 	enum fdstore_stop stop = FDSTORE_DROPPED;
-	enum stats_stop how;
+	const char *text = "Stopping: draining connections";
+	enum stats_stop how = STOP_DRAIN;
 	unsigned room = 0;
 
 	/* the start waits for an address: end as after a failed start, which leaves the store unchanged */
@@ -1030,14 +1037,18 @@ static void stop_begin(struct supervisor *supervisor)
 		                      &room);
 	supervisor->keep = stop != FDSTORE_DROPPED;
 	supervisor->flush = stop == FDSTORE_UNKNOWN;
-	how = supervisor->flush ? STOP_FLUSH : supervisor->keep ? STOP_HAND_OVER : STOP_DRAIN;
+	if (stop == FDSTORE_KEPT) {
+		how = STOP_HAND_OVER;
+		text = "Stopping for a restart: keeping connections";
+	} else if (stop == FDSTORE_UNKNOWN) {
+		how = STOP_FLUSH;
+		text = "Stopping: draining connections, and keeping them in case of a restart";
+	}
 	supervisor->phase = PHASE_STOPPING;
 	stop_prepare(supervisor, crew->conf, room);
 	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections over to the next process"
 	                                                   : "Draining connections");
-	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", supervisor->flush ? "Stopping: draining connections, and keeping them in "
-	          "case of a restart" : supervisor->keep ? "Stopping for a restart: keeping connections"
-	                                                 : "Stopping: draining connections");
+	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", text);
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how, supervisor->keep ? PRESERVE_WAIT : 0);
 	if (!supervisor->keep)

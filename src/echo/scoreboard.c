@@ -397,7 +397,7 @@ static enum stats_slot_state slot_state(const struct file *file, unsigned index)
 {
 	uint32_t state = atomic_load(&slot_at(file, index)->state);
 
-	return state == SLOT_READY ? SLOT_READY : state == SLOT_STARTING ? SLOT_STARTING : SLOT_FREE;
+	return state == SLOT_READY || state == SLOT_STARTING ? (enum stats_slot_state) state : SLOT_FREE;
 }
 
 /* Free the slot of a process that has ended and restore plausible counters, from which a new process counts

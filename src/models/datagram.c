@@ -489,7 +489,8 @@ void datagram_read(struct datagram *datagram)
 		n = batch_step(datagram);
 }
 
-void datagram_read_rest(struct datagram *datagram)
+/* Read and answer the datagrams that are in the socket's queue now, before the reader ends. */
+static void datagram_read_rest(struct datagram *datagram)
 {
 	uint32_t memory[SK_MEMINFO_VARS] = { 0 };
 	socklen_t size = sizeof memory;

@@ -48,9 +48,6 @@ void datagram_start(struct datagram *datagram);
  * answer that cannot be sent at once is dropped and counted. The socket may still be readable afterwards. */
 void datagram_read(struct datagram *datagram);
 
-/* Read and answer the datagrams that are in the socket's queue now, before the reader ends. */
-void datagram_read_rest(struct datagram *datagram);
-
 /* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
  * `predecessors`: descriptors that are at end of file when their process has ended. Returns 0 or -errno. */
 int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit, const int *predecessors,

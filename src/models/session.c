@@ -55,12 +55,15 @@ static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Whether a line of `level` about a connection of `peer` may be written; suppressed ones are counted. */
 static bool line_allowed(const struct worker *worker, const struct peer *peer, int level)
 {
-	/* an IPv6 host has a /64 */
-	size_t size = peer->family == AF_INET ? 4 : peer->family == AF_INET6 ? 8 : 0;
+	size_t size = 0;
 	bool allowed;
 
 	if (!worker->conf->log_connections || !log_wants(level))
 		return false;
+	if (peer->family == AF_INET)
+		size = 4;
+	else if (peer->family == AF_INET6)
+		size = 8; /* an IPv6 host has a /64 */
 	pthread_mutex_lock(&lines_lock);
 	allowed = log_budget_take(&lines, peer->address, size, clock_coarse_usec());
 	pthread_mutex_unlock(&lines_lock);
@@ -256,6 +259,7 @@ static struct list *chains_merge(struct list *a, struct list *b, int64_t now)
 	return first;
 }
 
+/* Merge sort, because a reload may hand over thousands of sessions in any order. */
 void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at)
 {
 	struct list *runs[32] = { NULL }; /* sorted chains; runs[i] has 2^i entries */

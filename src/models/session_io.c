@@ -47,19 +47,16 @@ static void pipe_free(struct session_io *io, struct splice_pipe *pipe)
 static struct splice_pipe *pipe_make(struct session_io *io)
 {
 	struct splice_pipe *pipe;
-	int ends[2], size;
+	int ends[2];
 
 	if (io->pipes >= io->pipes_max)
 		return NULL;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return NULL;
 	/* beyond the user's limit of pipe memory the pipe keeps its default size: pipe(7) */
-	size = fcntl(ends[0], F_SETPIPE_SZ, (int) (io->limit < (1U << 20) ? io->limit : 1U << 20));
-	if (size < 0)
-		size = fcntl(ends[0], F_GETPIPE_SZ);
+	(void) fcntl(ends[0], F_SETPIPE_SZ, (int) (io->limit < (1U << 20) ? io->limit : 1U << 20));
 	pipe = malloc(sizeof *pipe);
-	if (!pipe || size <= 0) {
-		free(pipe);
+	if (!pipe) {
 		close(ends[0]);
 		close(ends[1]);
 		return NULL;
@@ -67,7 +64,6 @@ static struct splice_pipe *pipe_make(struct session_io *io)
 	list_init(&pipe->link);
 	pipe->out = ends[0];
 	pipe->in = ends[1];
-	pipe->size = (size_t) size;
 	io->pipes++;
 	return pipe;
 }

@@ -22,7 +22,6 @@
 struct splice_pipe {
 	struct list link; /* in `spare` while unused */
 	int in, out;
-	size_t size;      /* maximum number of bytes it takes at once */
 };
 
 struct session_io {

@@ -541,8 +541,11 @@ int admission_open(struct admission_shared *shared)
 {
 	int r = siphash_key_make(&shared->hash_key);
 
-	shared->slot_fd = r < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return r < 0 ? r : shared->slot_fd < 0 ? -errno : 0;
+	shared->slot_fd = -1;
+	if (r < 0)
+		return r;
+	shared->slot_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return shared->slot_fd < 0 ? -errno : 0;
 }
 
 void admission_close(struct admission_shared *shared)

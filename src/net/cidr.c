@@ -70,9 +70,12 @@ int cidr_parse(struct cidr *network, const char *text, const char **why)
 	prefix += 128 - width;
 
 	for (int i = 0; i < 16; i++) {
-		int kept = prefix - 8 * i;
-		int host_bits = kept >= 8 ? 0 : kept <= 0 ? 0xff : 0xff >> kept;
+		int kept = prefix - 8 * i, host_bits = 0;
 
+		if (kept <= 0)
+			host_bits = 0xff;
+		else if (kept < 8)
+			host_bits = 0xff >> kept;
 		if (network->first[i] & host_bits)
 			return refuse(why, why_bits);
 		network->last[i] = (uint8_t) (network->first[i] | host_bits);

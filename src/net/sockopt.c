@@ -83,7 +83,7 @@ unsigned sockopt_buffer_max(int option)
 		size = 0;
 	close(fd);
 	/* INT_MAX / 2 is the kernel's own limit, one byte less than the maximum of the key */
-	return size <= 0 ? UINT_MAX : size >= INT_MAX - 1 ? UINT_MAX : (unsigned) size / 2;
+	return size <= 0 || size >= INT_MAX - 1 ? UINT_MAX : (unsigned) size / 2;
 }
 
 /* TCP_USER_TIMEOUT in milliseconds for tcp-keepalive. For keepalive probes the kernel checks it when the
@@ -94,7 +94,9 @@ static unsigned user_timeout(unsigned seconds, unsigned interval)
 {
 	unsigned limit = 1000 * seconds + 2500 * interval, max = 2000 * seconds - 500;
 
-	return seconds == 0 ? 0 : limit < max ? limit : max;
+	if (seconds == 0)
+		return 0;
+	return limit < max ? limit : max;
 }
 
 void sockopt_set_keepalive(int fd, unsigned seconds)

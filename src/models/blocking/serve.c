@@ -69,12 +69,15 @@ static short wait_for(const struct worker *worker, const struct session *session
 		{ .fd = session->watch.fd },
 		{ .fd = worker->stop_fd, .events = POLLIN },
 	};
+	nfds_t count = 2;
 	int n;
 
 	fds[0].events = (short) ((want & CONN_RECV ? POLLIN : 0) | (want & CONN_SEND ? POLLOUT : 0));
-	/* draining: the stop request was seen already; lingering: a hang-up would always be ready */
-	n = poll(fds + (want & CONN_LINGER ? 1 : 0), want & CONN_LINGER ? 0 : session->conn.draining ? 1 : 2,
-	         clock_poll_timeout(next_deadline(worker, session, now), now));
+	if (want & CONN_LINGER)
+		count = 0; /* a hang-up would always be ready */
+	else if (session->conn.draining)
+		count = 1; /* the stop request was seen already */
+	n = poll(fds, count, clock_poll_timeout(next_deadline(worker, session, now), now));
 	if (n < 0)
 		(void) clock_may_wait_again(errno);
 	if (n <= 0)

@@ -85,7 +85,8 @@ static int message_send(int outbox, const struct state *state, const struct conn
 	return r;
 }
 
-int handover_send(int outbox, const struct session *session)
+/* As handover_pass(), for a session, which must owe only bytes in memory (session_io_empty_pipe()). */
+static int handover_send(int outbox, const struct session *session)
 {
 	struct state state;
 

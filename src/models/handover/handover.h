@@ -13,19 +13,14 @@
 
 #include "models/session.h"
 
-/* Send the session to `outbox` without blocking. It must owe only bytes in memory (session_io_empty_pipe()).
- * On success the caller still owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the
- * queue is full, -ETOOMANYREFS where too many descriptors are in flight (RLIMIT_NOFILE of the user), or
- * another -errno. */
-int handover_send(int outbox, const struct session *session);
-
 /* Send a connection from handover_take() or handover_read(), without blocking. On success the caller still
- * owns its copy of everything. Nothing is counted. Returns as handover_send() does. */
+ * owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS
+ * where too many descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_pass(int outbox, const struct new_conn *new_conn);
 
 /* Send to the outbox of a stopping worker, waiting for space as long as its stop request allows, which may
  * change meanwhile, and increasing the heartbeat. On success slot and source moved with the session, and the
- * caller must session_forget() it. Returns as handover_send() does, or -ECANCELED where the stop request does
+ * caller must session_forget() it. Returns as handover_pass() does, or -ECANCELED where the stop request does
  * not allow to hand over. */
 int handover_send_wait(struct worker *worker, const struct session *session);
 

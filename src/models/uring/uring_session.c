@@ -2,7 +2,7 @@
 /* uring_session.c - serve a session in the ring: receive, send, receive; by polling where that is not
  * possible
  *
- * Invariants of struct uring_state, which state_check() asserts in builds with fault points:
+ * Invariants of struct uring_state, which state_check() checks in builds with fault points:
  *   - data in the receive queue, a queued FIN and MULTISHOT_RECEIVING exist only where there are small
  *     buffers;
  *   - a single receive is never in flight together with a multishot receive;
@@ -11,12 +11,13 @@
  */
 #include <config.h>
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "models/uring/uring.h"
 
 /* Maximum number of buffers in the receive queue; beyond it the multishot receive is ended. */
@@ -56,11 +57,15 @@ static void state_check(const struct uring *uring, const struct session *session
 {
 #ifdef ECHOD_FAULTS
 	const struct uring_state *state = state_of(uring, session);
+	char text[URING_STATE_TEXT_MAX];
 
-	assert(uring->ring.small.count > 0 || (state->queued == 0 && state->multishot == MULTISHOT_NONE));
-	assert(state->op != RING_RECV || state->multishot == MULTISHOT_NONE);
-	assert(!state->borrowed || session->conn.owed > 0 || session->conn.reason != CONN_OPEN);
-	assert(state->mode != URING_NO_BUFFER || state->multishot == MULTISHOT_NONE);
+	if ((uring->ring.small.count > 0 || (state->queued == 0 && state->multishot == MULTISHOT_NONE)) &&
+	    (state->op != RING_RECV || state->multishot == MULTISHOT_NONE) &&
+	    (!state->borrowed || session->conn.owed > 0 || session->conn.reason != CONN_OPEN) &&
+	    (state->mode != URING_NO_BUFFER || state->multishot == MULTISHOT_NONE))
+		return;
+	log_event(LOG_ERR, EVENT_INTERNAL, "Invalid state of a session: %s", uring_state_print(state, text));
+	abort();
 #else
 	(void) uring;
 	(void) session;
