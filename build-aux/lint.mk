@@ -5,7 +5,7 @@ lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR=\"/etc\"
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
 	grep -rlE '^.! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
-lint: lint-lists lint-spdx lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+lint: lint-lists lint-spdx lint-includes lint-prose lint-spelling lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
 lint-cppcheck:
 	find $(srcdir)/src -name '*.c' | sort | xargs cppcheck --quiet -j 2 --std=c11 --error-exitcode=1 \
@@ -43,7 +43,23 @@ lint-lists:
 lint-spdx:
 	@cd $(srcdir) && status=0; \
 	for file in `find src tests build-aux etc man m4 systemd -name '*.[ch]' -o -name '*.py' -o -name '*.mk' -o -name '*.m4'` \
-		`grep -rlE '^.!' --exclude-dir=corpus tests build-aux/debian etc bootstrap .ci` Makefile.am configure.ac; do \
+		`grep -rlE '^.!' --exclude-dir=corpus tests build-aux/debian build-aux/lint-* etc bootstrap .ci` Makefile.am configure.ac; do \
 		head -n 2 $$file | grep -q 'SPDX-License-Identifier: ISC' || { echo "$$file: no SPDX-License-Identifier"; status=1; }; \
 	done; exit $$status
 .PHONY: lint-spdx
+
+# Modules include in one direction (HACKING.md); no cycles.
+lint-includes:
+	$(srcdir)/build-aux/lint-includes
+
+# Words that comments and manuals do not use.
+lint-prose:
+	$(srcdir)/build-aux/lint-prose
+
+# Tests of suggestions for misspelt names are full of them.
+lint-spelling:
+	cd $(srcdir) && codespell --ignore-words-list=nd,hel,strem,slect,proccess,jornal src tests/*.md tests/lib tests/unit \
+		tests/client tests/limits tests/persistence tests/system tests/systemd man systemd etc/echod.conf *.md bootstrap configure.ac
+
+.PHONY: lint-includes lint-prose lint-spelling
+EXTRA_DIST += build-aux/lint-includes build-aux/lint-prose

@@ -69,6 +69,7 @@ libechod_a_SOURCES = \
 	src/conf/schema.h \
 	src/conf/syntax.c \
 	src/conf/syntax.h \
+	src/conf/types.h \
 	src/conf/value.c \
 	src/conf/value.h \
 	src/echo/conn.c \
@@ -117,7 +118,7 @@ libechod_a_SOURCES = \
 	src/models/blocking/spawn.c \
 	src/models/session_io.c \
 	src/models/session_io.h \
-	src/models/event/poller.h \
+	src/models/poller.h \
 	src/models/worker.c \
 	src/models/worker.h \
 	src/daemon/crew.c \

@@ -38,7 +38,7 @@ int clock_poll_timeout(int64_t deadline, int64_t now)
 	return msec > INT_MAX ? INT_MAX : (int) msec;
 }
 
-bool clock_may_wait_again(int error)
+bool clock_poll_retry(int error)
 {
 	const struct timespec moment = { .tv_nsec = 10 * 1000 * USEC_PER_MSEC };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* clock.h - time as echod counts it
+/* clock.h - monotonic time
  *
  * Microseconds of CLOCK_MONOTONIC (clock_gettime(2)): it never jumps and is the same for
- * every process of one boot, so a time may travel with a connection into another process.
+ * all processes of one boot, so a time may be passed to another process with a connection.
  * Any thread; cannot fail.
  */
 #ifndef ECHOD_BASE_CLOCK_H
@@ -30,8 +30,7 @@ static inline int64_t clock_earlier(int64_t a, int64_t b)
  * deadline has passed after the wait; 0 when it has passed; -1 for a deadline of INT64_MAX. */
 int clock_poll_timeout(int64_t deadline, int64_t now);
 
-/* After a failed poll(2) or select(2): whether to go on as if nothing had happened. That is so when a signal came,
- * and when the kernel had no memory for the call, after a few milliseconds in which it may find some. */
-bool clock_may_wait_again(int error);
+/* After a failed poll(2) or select(2): whether to retry. True for EINTR, and for ENOMEM after a sleep of 10 ms. */
+bool clock_poll_retry(int error);
 
 #endif

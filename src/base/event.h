@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
-/* event.h - the kinds of event echod logs, each with the MESSAGE_ID it carries in the journal
+/* event.h - the kinds of events that echod logs, with their MESSAGE_ID in the journal
  *
- * One row an event: name and a 128-bit identifier that never changes once released. The
+ * One row for each event: name and 128-bit identifier, which does not change after a release. The
  * message catalog (systemd/echod.catalog) explains each; a test compares the two lists.
  */
 #ifndef ECHOD_BASE_EVENT_H
@@ -15,7 +15,7 @@
 	X(EVENT_START_FAILED, "6e42791c71804fc98eec691b76541f4c") \
 	X(EVENT_CONNECTION_ENDED, "72f884f10dde468f9ab4f94de42ee12b") \
 	X(EVENT_CONNECTION_REFUSED, "18e9772f0778447aa8a7b389a9f1d838") \
-	X(EVENT_LINES_LEFT_OUT, "99b6eb544f5a40e4a280c038bfcb6193") \
+	X(EVENT_LINES_SUPPRESSED, "99b6eb544f5a40e4a280c038bfcb6193") \
 	X(EVENT_LIMIT_REACHED, "f9630bd58f7c4bf7b9121db5135f76fa") \
 	X(EVENT_EXHAUSTED, "1eb31bd4b34e411ea9dc4ec64e4f0ff2") \
 	X(EVENT_RELOADED, "966cd564dc3e497d84f8125a24970a28") \

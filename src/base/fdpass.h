@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* fdpass.h - messages with descriptors over a unix socket (SCM_RIGHTS, see unix(7))
  *
- * Whatever arrives is treated as hostile: no descriptor that arrives is leaked, however many came and in whatever
- * control messages. Any thread.
+ * The sender is not trusted: no received descriptor is leaked, whatever the number and the control messages. Any
+ * thread.
  */
 #ifndef ECHOD_BASE_FDPASS_H
 #define ECHOD_BASE_FDPASS_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* list.h - an intrusive doubly linked ring
+/* list.h - an intrusive, circular, doubly linked list
  *
- * A head is an empty ring pointing at itself; an entry is embedded in what it links. No
- * allocation, no locking: whoever owns the head serialises. An entry is in at most one ring.
+ * The head of an empty list points to itself; an entry is embedded in the object it links. No allocation, no locking: the
+ * owner of the head serialises. An entry is in at most one list.
  */
 #ifndef ECHOD_BASE_LIST_H
 #define ECHOD_BASE_LIST_H
@@ -39,7 +39,7 @@ static inline void list_prepend(struct list *head, struct list *entry)
 	list_append(head->next, entry);
 }
 
-/* Move all entries of the ring `from` behind the last one of `head`. */
+/* Move all entries of the list `from` to the end of `head`. */
 static inline void list_append_all(struct list *head, struct list *from)
 {
 	if (list_empty(from))

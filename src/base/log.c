@@ -38,13 +38,13 @@ static const char *const event_ids[] = {
 #undef X
 };
 
-/* A message of trouble is cut where a reader of STATUS= would give up. */
-#define TROUBLE_MAX 256
+/* Maximum length of the last error in STATUS=. */
+#define LAST_ERROR_MAX 256
 
-/* Where records go: a descriptor to ask for room, and until when it gets none because it has blocked. */
+/* A target of records. */
 struct target {
-	int fd; /* -1: cannot be asked */
-	int64_t paused_until;
+	int fd;               /* is writable while the target accepts records; -1: unknown */
+	int64_t paused_until; /* no records before, because it has blocked; clock_usec() */
 };
 
 static struct {
@@ -58,7 +58,7 @@ static struct {
 	bool line_cut; /* the last line on standard error has no newline */
 	_Atomic uint64_t *lost;
 	uint64_t lost_early; /* before there was a counter */
-	char trouble[TROUBLE_MAX]; /* the last one nobody has asked for yet, or "" */
+	char last_error[LAST_ERROR_MAX]; /* the last message of LOG_WARNING or worse that was not taken yet, or "" */
 } state = {
 	.sink = LOG_SINK_STDERR,
 	.level = LOG_INFO,
@@ -71,7 +71,7 @@ static _Thread_local const char *own_model;
 static _Thread_local int own_worker = -1;
 
 /* A socket connected to where libc or libsystemd send records: it is writable while the
- * receiver's queue has room (unix_dgram). -1 where nobody listens: then sending fails at once. */
+ * receiver's queue has space (unix_dgram). -1 if no process listens: then sending fails at once. */
 static int probe_open(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -137,12 +137,12 @@ void log_identify(const char *model, int worker)
 	own_worker = worker;
 }
 
-bool log_take_trouble(char *text, size_t size)
+bool log_take_last_error(char *text, size_t size)
 {
-	if (!*state.trouble)
+	if (!*state.last_error)
 		return false;
-	snprintf(text, size, "%s", state.trouble);
-	*state.trouble = '\0';
+	snprintf(text, size, "%s", state.last_error);
+	*state.last_error = '\0';
 	return true;
 }
 
@@ -257,7 +257,7 @@ static void write_journal(const struct log_record *record)
 static void record_write(const struct log_record *record, const char *message)
 {
 	if (record->priority <= LOG_WARNING)
-		snprintf(state.trouble, sizeof state.trouble, "%s", message);
+		snprintf(state.last_error, sizeof state.last_error, "%s", message);
 	if (state.sink == LOG_SINK_STDERR || (state.also_stderr && record->priority <= LOG_WARNING))
 		write_stderr(record->priority, message);
 	if (state.sink == LOG_SINK_SYSLOG)

@@ -32,7 +32,7 @@ struct log_record {
 
 enum log_sink { LOG_SINK_STDERR, LOG_SINK_JOURNAL, LOG_SINK_SYSLOG };
 
-/* From now on write to `sink` what is at least as urgent as `level` (LOG_ERR … LOG_DEBUG). */
+/* Write messages that are at least as urgent as `level` (LOG_ERR to LOG_DEBUG) to `sink` from now on. */
 void log_open(enum log_sink sink, int level);
 
 /* Whether journald listens on its socket. */
@@ -41,8 +41,8 @@ bool log_journal_listens(void);
 /* Whether standard error is a stream to journald (JOURNAL_STREAM, systemd.exec(5)). */
 bool log_stderr_is_journal(void);
 
-/* While set, messages of LOG_WARNING and worse also go to standard error whatever the sink:
- * for the time in which somebody waits at the terminal for the start to succeed. */
+/* While set, messages of LOG_WARNING and worse also go to standard error, whatever the sink: during the start, when a
+ * user may wait at the terminal for its result. */
 void log_also_stderr(bool on);
 
 /* Whether a message of `priority` would be written: to save the work of making it. */
@@ -65,7 +65,7 @@ void log_identify(const char *model, int worker);
 
 /* In the supervisor: the last message of LOG_WARNING or worse, of its own or of a worker, since the last call,
  * cut to `size`. Returns whether there was one; if not, `text` is left as it is. */
-bool log_take_trouble(char *text, size_t size);
+bool log_take_last_error(char *text, size_t size);
 
 /* Count records that the sink does not take at once in `*lost`. */
 void log_count_lost(_Atomic uint64_t *lost);
@@ -76,7 +76,7 @@ void log_relay_to(int fd, int level, _Atomic uint64_t *lost);
 
 /* In the supervisor: write what workers sent to the other end, which has SO_PASSCRED set, at most `limit` records. Workers are
  * not trusted: a record that log_record_read() rejects is counted as lost, and records beyond the share of their process or
- * of the source that they are about (log_budget.h) are left out and counted in `*suppressed`. Returns the number received. */
+ * of the source that they are about (log_budget.h) are suppressed and counted in `*suppressed`. Returns the number received. */
 int log_relay_receive(int fd, int limit, uint64_t *suppressed);
 
 /* Check the `size` bytes that a worker sent, and make a record of them with control characters escaped. They must be

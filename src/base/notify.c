@@ -80,7 +80,7 @@ void notify_status(const char *state, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	/* a newline would begin an assignment that nobody meant: sd_notify(3) */
+	/* a newline would begin another assignment: sd_notify(3) */
 	escape_controls(status, sizeof status - 128, text, strlen(text));
 	notify_send("%s%sSTATUS=%s", state, *state ? "\n" : "", status);
 }

@@ -11,10 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whether a service manager listens. */
+/* Whether there is a service manager. */
 bool notify_enabled(void);
 
-/* Send assignments without shared_ofd text, such as "WATCHDOG=1", printf-style, as one message. */
+/* Send assignments without text from other sources, such as "WATCHDOG=1", printf-style, as one message. */
 void notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Send the assignments `state` ("READY=1"; may be empty) and STATUS= with a printf-style text, in which control characters

@@ -6,11 +6,11 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-/* At the start of each chunk, which is aligned to its size: so an object knows its chunk. */
+/* At the start of each chunk, which is aligned to its size: so the chunk of an object follows from its address. */
 struct chunk {
 	struct list link;
 	void *free;      /* list through the first word of free objects */
-	size_t fresh;    /* offset of what was never handed out */
+	size_t fresh;    /* offset of the part that was never allocated */
 	size_t used;     /* objects in use */
 } __attribute__((aligned(64)));
 
@@ -75,7 +75,7 @@ void *pool_alloc(struct pool *pool)
 		chunk->fresh += pool->object;
 	}
 	chunk->used++;
-	/* full ones go last, so that the first one always tells whether there is room */
+	/* full chunks are last, so that the first one shows whether there is a free object */
 	if (chunk_full(pool, chunk))
 		list_move_last(&pool->chunks, &chunk->link);
 	return object;
@@ -91,7 +91,7 @@ void pool_free(struct pool *pool, void *object)
 	chunk->free = object;
 	chunk->used--;
 	list_remove(&chunk->link);
-	/* an empty one stays where no other has room: the next object may be wanted at once */
+	/* keep an empty chunk if no other has a free object: it may be needed again at once */
 	if (chunk->used == 0 && has_space(pool))
 		munmap(chunk, POOL_CHUNK);
 	else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* pool.h - many objects of one size, densely
+/* pool.h - allocate objects of one size
  *
- * Objects lie in chunks of POOL_CHUNK bytes without a header of their own; a chunk in which
- * none is left is given back if others have room. One thread at a time for each pool.
+ * Objects have no header and are allocated in chunks of POOL_CHUNK bytes; an empty chunk is unmapped if another chunk has
+ * free objects. One thread at a time for each pool.
  */
 #ifndef ECHOD_BASE_POOL_H
 #define ECHOD_BASE_POOL_H
@@ -18,16 +18,16 @@ struct pool {
 	size_t object;      /* size of one */
 };
 
-/* `object` bytes each, at least a pointer's; aligned as max_align_t where a multiple of it. */
+/* Objects have `object` bytes, at least the size of a pointer; aligned as max_align_t if that is a multiple of its size. */
 void pool_init(struct pool *pool, size_t object);
 
-/* One object, not cleared, or NULL where there is no memory. */
+/* Returns an object, not cleared, or NULL if there is no memory. */
 void *pool_alloc(struct pool *pool);
 
-/* Give it back; NULL is fine. */
+/* Free an object; `object` may be NULL. */
 void pool_free(struct pool *pool, void *object);
 
-/* Free them all, given back or not. */
+/* Free all objects, also those in use. */
 void pool_destroy(struct pool *pool);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* quote.h - text from outside, made fit for a message
+/* quote.h - quote untrusted text for messages
  *
  * Pure; any thread.
  */
@@ -8,15 +8,15 @@
 
 #include <stddef.h>
 
-/* Enough for what quote() makes, its NUL included. */
+/* Maximum size of the result of quote(), including the NUL. */
 #define QUOTE_MAX 96
 
-/* Write the `length` bytes at `text` between double quotes, everything but printable ASCII as an
- * escape, so that nothing can act on a terminal or fake a line of a log; what is too long ends
- * in "...". Returns `out`. */
+/* Write the `length` bytes at `text` to `out` between double quotes. Other characters than printable ASCII are escaped, so
+ * that the text cannot control a terminal or add a log line. A text that is too long is cut and ends in "...". Returns
+ * `out`. */
 char *quote(char out[static QUOTE_MAX], const char *text, size_t length);
 
-/* The same for a string. */
+/* As quote(), for a NUL-terminated string. */
 char *quote_string(char out[static QUOTE_MAX], const char *text);
 
 #endif

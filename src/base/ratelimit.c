@@ -13,13 +13,13 @@ bool ratelimit_allow(struct ratelimit *limit, int64_t now, int64_t interval, uin
 	if (atomic_load_explicit(&limit->used, memory_order_relaxed) < burst &&
 	    atomic_fetch_add(&limit->used, 1) < burst)
 		return true;
-	atomic_fetch_add_explicit(&limit->left_out, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
 	return false;
 }
 
-uint64_t ratelimit_take_left_out(struct ratelimit *limit)
+uint64_t ratelimit_take_suppressed(struct ratelimit *limit)
 {
-	if (atomic_load_explicit(&limit->left_out, memory_order_relaxed) == 0)
+	if (atomic_load_explicit(&limit->suppressed, memory_order_relaxed) == 0)
 		return 0;
-	return atomic_exchange(&limit->left_out, 0);
+	return atomic_exchange(&limit->suppressed, 0);
 }

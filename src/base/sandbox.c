@@ -84,7 +84,7 @@ struct call {
 	const char *name;
 	unsigned uses;                            /* enum sandbox_use: any of them needs it */
 	const char *note;                         /* the conditions, for the manual; NULL: permitted with any arguments */
-	struct scmp_arg_cmp only[CONDITIONS_MAX]; /* ended by one without an operation */
+	struct scmp_arg_cmp only[CONDITIONS_MAX]; /* ended by an element without operation */
 };
 
 #define CALL(call, needed) { .name = (call), .uses = (needed) }
@@ -116,7 +116,7 @@ enum { RING_ENABLE = 12, RING_FDS_REGISTER = 20, RING_FDS_UNREGISTER = 21 };
 #define RING_COMMANDS \
 	MASKED(1, 0x7fffffff, RING_ENABLE), MASKED(1, 0x7fffffff, RING_FDS_REGISTER), MASKED(1, 0x7fffffff, RING_FDS_UNREGISTER)
 
-/* Names are those of libseccomp; a name that the architecture does not have is passed over. */
+/* Names are those of libseccomp; a name that the architecture does not have is ignored. */
 static const struct call calls[] = {
 	/* the C library: memory, threads, time, the end */
 	CALL("brk", SANDBOX_ANY),
@@ -148,7 +148,7 @@ static const struct call calls[] = {
 	CALL("sched_getaffinity", SANDBOX_ANY),
 	CALL("sched_yield", SANDBOX_ANY),
 
-	/* the log relay, the wake-ups of other workers, the order to stop, and wake-ups that lead to nothing (idle.h) */
+	/* the log relay, the wake-ups of other workers, the stop request, and wake-ups that lead to nothing (idle.h) */
 	CALL("poll", SANDBOX_ANY),
 	CALL("ppoll", SANDBOX_ANY),
 	CALL("ppoll_time64", SANDBOX_ANY),
@@ -284,7 +284,7 @@ static bool is_multiplexed(const char *name, uint32_t architecture)
 	return number <= -101 && number >= -120;
 }
 
-/* Permit one call, under each of its conditions; a system call that the architecture does not have is passed over. */
+/* Permit one call, under each of its conditions; a system call that the architecture does not have is ignored. */
 static int rule_add(scmp_filter_ctx context, const struct call *call, uint32_t architecture)
 {
 	int number = seccomp_syscall_resolve_name(call->name), r = 0;

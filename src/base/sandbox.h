@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: ISC */
-/* sandbox.h - what a worker process may do: no capabilities, no new privileges, and only the system calls of its model
+/* sandbox.h - confine a worker process: no capabilities, no new privileges, and only the system calls of its model
  *
- * A worker process handles bytes of strangers and needs little for it. sandbox_enter() takes everything else from it, with or
- * without a service manager that does the same for the whole service: the supervisor keeps what it needs to bind sockets and to
- * start workers. The table in sandbox.c lists the system calls and who needs them; echod(8) shows it, and a unit test
- * compares the two.
+ * A worker process handles data of clients and needs few privileges. sandbox_enter() drops all others, also where a service
+ * manager restricts the whole service, because the supervisor needs more than its workers, to bind sockets and to start
+ * them. The table in sandbox.c lists the system calls and their uses; echod(8) contains it, and a unit test compares the
+ * two.
  *
  * The filter needs libseccomp at build time (--with-libseccomp) and Linux with CONFIG_SECCOMP_FILTER. A system call that is not
  * listed fails with EPERM; a few that no library calls by itself, such as execve(2), end the process with SIGSYS.
@@ -18,7 +18,7 @@
 
 struct sock_fprog;
 
-/* What a worker process does, and so needs system calls for. */
+/* Uses of a worker process, each with its system calls. */
 enum sandbox_use {
 	SANDBOX_ANY = 1,        /* every worker process */
 	SANDBOX_STREAMS = 2,    /* serves connections */
@@ -54,8 +54,8 @@ bool sandbox_permits(const char *name, unsigned uses);
 void sandbox_print(FILE *out);
 
 /* Builds with fault points: make the system call `name`, which is not permitted for `uses`, or, if `name` is "all", every one that
- * is not permitted and does not end the process, and permitted ones with forbidden arguments. What is carried out all the
- * same is logged as an error, then the number of those that were refused. */
+ * is not permitted and does not end the process, and permitted ones with forbidden arguments. Calls that are carried out nevertheless are logged
+ * as errors, then the number of those that were refused. */
 void sandbox_try_forbidden(const char *name, unsigned uses);
 
 #endif

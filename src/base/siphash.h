@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
-/* siphash.h - a keyed hash for tables whose keys strangers choose (SipHash-2-4, Aumasson and Bernstein 2012)
+/* siphash.h - a keyed hash for tables whose keys clients choose (SipHash-2-4, Aumasson and Bernstein 2012)
  *
- * Without the key nobody can find keys that share a bucket. Pure; any thread.
+ * A client that does not know the key cannot choose table keys that share a bucket. Pure; any thread.
  */
 #ifndef ECHOD_BASE_SIPHASH_H
 #define ECHOD_BASE_SIPHASH_H

@@ -18,10 +18,10 @@ struct timeout {
 };
 
 /* Interrupt blocking system calls after `usec` microseconds, and again after each further `usec`, with SIGURG, whose
- * default is to be ignored. Where there is no timer to be had (RLIMIT_SIGPENDING) calls are not limited. */
+ * default is to be ignored. If no timer can be created (RLIMIT_SIGPENDING), calls are not limited. */
 void timeout_start(struct timeout *timeout, int64_t usec);
 
-/* End it. Returns whether the time was over at least once. */
+/* Stop the timer. Returns whether it expired at least once. */
 bool timeout_stop(struct timeout *timeout);
 
 #endif

@@ -50,7 +50,7 @@ static const char *const mode_names[] = { "rr", "stream", "connect", NULL };
 static const char *const discovery_names[] = { "dont", "want", "do", NULL }; /* the values of IP_PMTUDISC_* */
 static const char *const engine_names[] = { "auto", "epoll", "io_uring", NULL };
 
-/* What an option takes, and the type of the member in which it is stored. */
+/* Kinds of option values, and the type of the member in which it is stored. */
 enum kind {
 	KIND_OTHER,    /* no value; see option_apply() */
 	KIND_FLAG,     /* no value; bool */

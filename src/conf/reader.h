@@ -9,7 +9,6 @@
 #include <confuse.h>
 #include <stdbool.h>
 
-#include "conf/conf.h"
 #include "conf/syntax.h"
 
 struct reader {

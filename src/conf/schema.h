@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "conf/conf.h"
+#include "conf/types.h"
 
 enum schema_type {
 	SCHEMA_NUMBER,    /* unsigned integer field of any size */

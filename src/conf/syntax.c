@@ -3,6 +3,7 @@
 
 #include "conf/syntax.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

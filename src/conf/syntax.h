@@ -12,7 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "conf/conf.h"
+#include "conf/diag.h"
+#include "conf/types.h"
 
 #define SYNTAX_VARIABLE_MAX 64
 

@@ -152,7 +152,7 @@ void report_refresh(struct report *report, struct scoreboard *scoreboard, const 
 	if (!changed && kind == REPORT_CHANGES)
 		return;
 	metrics_refresh(report, &total, scoreboard, conf);
-	(void) log_take_trouble(report->last_error, sizeof report->last_error);
+	(void) log_take_last_error(report->last_error, sizeof report->last_error);
 	status_send(report, &total, conf, workers, kind == REPORT_READY);
 	if (changed && kind == REPORT_CHANGES)
 		log_line(&total);
@@ -174,7 +174,7 @@ bool report_last_error(struct report *report, struct scoreboard *scoreboard, con
 {
 	struct stats_total total;
 
-	if (!log_take_trouble(report->last_error, sizeof report->last_error))
+	if (!log_take_last_error(report->last_error, sizeof report->last_error))
 		return false;
 	scoreboard_total(scoreboard, &total);
 	status_send(report, &total, conf, workers, false);
@@ -183,7 +183,7 @@ bool report_last_error(struct report *report, struct scoreboard *scoreboard, con
 
 void report_clear_last_error(struct report *report)
 {
-	(void) log_take_trouble(report->last_error, sizeof report->last_error);
+	(void) log_take_last_error(report->last_error, sizeof report->last_error);
 	*report->last_error = '\0';
 }
 
@@ -204,10 +204,10 @@ void report_suppressed(struct report *report, struct scoreboard *scoreboard)
 	uint64_t lost = count_since(scoreboard, STAT_LOG_LOST, &report->log_lost);
 
 	if (suppressed > 0)
-		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "Suppressed %" PRIu64 " log lines: too many from their source or in total",
+		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED, "Suppressed %" PRIu64 " log lines: too many from their source or in total",
 		          suppressed);
 	if (lost > 0)
-		log_event(LOG_INFO, EVENT_LINES_LEFT_OUT, "Suppressed %" PRIu64 " log lines: their target or the supervisor was "
+		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED, "Suppressed %" PRIu64 " log lines: their target or the supervisor was "
 		          "too slow", lost);
 }
 

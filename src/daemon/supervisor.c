@@ -1299,7 +1299,7 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 	if (supervisor->reaping)
 		next_time = now;
 	if (poll(fds, sizeof fds / sizeof *fds, clock_poll_timeout(clock_earlier(next_timer(supervisor), next_time), now)) < 0)
-		return clock_may_wait_again(errno) ? 0 : -errno;
+		return clock_poll_retry(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor, RELAY_BATCH);
 	if (fds[2].revents)

@@ -37,7 +37,7 @@ enum conn_reason {
 	CONN_REASONS
 };
 
-/* What a connection wants; several may be set together. */
+/* Actions that a connection wants; several may be set. */
 enum conn_want {
 	CONN_RECV = 1,   /* receive into conn_recv_buf() */
 	CONN_SEND = 2,   /* send conn_pending(), or the content of the pipe */
@@ -76,7 +76,7 @@ void conn_init(struct conn *conn, int64_t since);
 /* Free the memory; owed bytes are dropped. */
 void conn_clear(struct conn *conn);
 
-/* What the connection wants next: bits of enum conn_want. */
+/* The actions that the connection wants next: bits of enum conn_want. */
 unsigned conn_want(const struct conn *conn, size_t limit);
 
 /* Maximum number of bytes to receive now; 0: the connection must not receive. */

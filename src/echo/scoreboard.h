@@ -66,7 +66,7 @@ struct scoreboard_shared {
 	_Atomic uint8_t orphans[SCOREBOARD_CREWS][CONF_WORKERS_MAX];
 };
 
-/* What a crew consists of. Its workers are numbered in this order. */
+/* The parts of a crew. Its workers are numbered in this order. */
 struct scoreboard_layout {
 	unsigned processes;       /* processes that serve connections */
 	unsigned threads;         /* workers in each of them */

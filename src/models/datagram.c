@@ -25,7 +25,7 @@
 #include "echo/conn.h"
 #include "echo/udp_ratelimit.h"
 #include "net/sockopt.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 #define BATCH 32
 #define BATCHES_MAX 4
@@ -597,7 +597,7 @@ static int wait_for(struct worker *worker, struct pollfd *fds, size_t count)
 
 	worker_heartbeat(worker, clock_coarse_usec());
 	if (n < 0)
-		return clock_may_wait_again(errno) ? 1 : -errno;
+		return clock_poll_retry(errno) ? 1 : -errno;
 	if (!fds[0].revents)
 		return 1;
 	worker_trace_stop(worker);

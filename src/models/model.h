@@ -14,7 +14,7 @@
 
 #include "base/sandbox.h"
 #include "conf/conf.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 #include "models/worker.h"
 
 enum model_crew {
@@ -43,8 +43,9 @@ struct model {
 	 * reason why not and what would help. */
 	const char *(*probe)(char *text, size_t size);
 
-	/* What the body needs and may not make once the process is confined (sandbox.h): called for each worker of a process, in
-	 * its first thread, before the others exist. Sets worker->prepared. NULL: nothing. Returns 0 or -errno. */
+	/* Make the objects that the body cannot make in a confined process (sandbox.h). Called for each worker of a
+	 * process, in its first thread, before the others exist. Sets worker->prepared. NULL: nothing to make. Returns 0
+	 * or -errno. */
 	int (*prepare)(struct worker *worker);
 
 	/* The body: serve until worker->stop_fd is readable, then follow worker_stop_requested(). Returns 0,

@@ -11,7 +11,7 @@
 
 #include "base/list.h"
 #include "echo/conn.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 #include "models/worker.h"
 #include "net/peer.h"
 

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/plural.h"
 #include "base/probe.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 void worker_ready(struct worker *worker)
 {

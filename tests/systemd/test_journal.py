@@ -122,7 +122,7 @@ def test_uneventful_day(machine, model):
                 if not entry["MESSAGE"].endswith("ignoring: No data available")]
     ended = [entry for entry in entries if entry.get("MESSAGE_ID") == EVENTS["CONNECTION_ENDED"]]
     left_out = sum(int(re.search(r"\d+", entry["MESSAGE"])[0]) for entry in entries
-                   if entry.get("MESSAGE_ID") == EVENTS["LINES_LEFT_OUT"])
+                   if entry.get("MESSAGE_ID") == EVENTS["LINES_SUPPRESSED"])
     assert len(ended) + left_out == 10000
     assert all(entry["ECHOD_REASON"] == "eof" and entry["ECHOD_BYTES"] == "4" for entry in ended)
     assert machine.show(SERVICE, "Result") == "success"

@@ -104,8 +104,8 @@ static void ratelimit_lets_a_burst_through_and_counts_the_rest(void **state)
 	for (int i = 0; i < 100; i++)
 		passed += ratelimit_allow(&limit, 1000 + i, USEC_PER_SEC, 10);
 	assert_int_equal(passed, 10);
-	assert_int_equal(ratelimit_take_left_out(&limit), 90);
-	assert_int_equal(ratelimit_take_left_out(&limit), 0);
+	assert_int_equal(ratelimit_take_suppressed(&limit), 90);
+	assert_int_equal(ratelimit_take_suppressed(&limit), 0);
 	assert_true(ratelimit_allow(&limit, 1000 + USEC_PER_SEC, USEC_PER_SEC, 10));
 }
 

@@ -12,7 +12,6 @@
 #include "client/nsec.h"
 #include "client/outfile.h"
 #include "client/output.h"
-#include "client/ping/report.h"
 
 #define PREFIX "echoc_ping_"
 

@@ -9,11 +9,6 @@
 #include "client/error.h"
 #include "client/ping/session.h"
 
-struct ping_loss {
-	uint64_t lost, underway;
-	double percent; /* of the probes that are not under way */
-};
-
 void ping_report_start(const struct ping *ping);
 
 /* An answer of `length` bytes. `info` is what is known of its packet (UDP). */

@@ -55,4 +55,9 @@ static inline struct ping_flow *ping_flow_of(const struct ping *ping, uint64_t s
 	return &ping->flows[probes_flow_of(&ping->probes, seq)];
 }
 
+struct ping_loss {
+	uint64_t lost, underway;
+	double percent; /* of the probes that are not under way */
+};
+
 #endif

@@ -24,7 +24,7 @@ enum step {
 	STEP_DONE,     /* the transfer, or the piece, has ended; its outcome is in the struct */
 };
 
-/* What was transferred, for the summary. */
+/* Totals for the summary. */
 struct transfer {
 	uint64_t sent, matched; /* bytes */
 	uint64_t retransmits;   /* datagrams sent again */

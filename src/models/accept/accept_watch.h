@@ -8,7 +8,7 @@
 #define ECHOD_MODELS_ACCEPT_WATCH_H
 
 #include "models/accept/accept.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 struct accept_watch {
 	struct accept_state *accept;

@@ -79,7 +79,7 @@ static short wait_for(const struct worker *worker, const struct session *session
 		count = 1; /* the stop request was seen already */
 	n = poll(fds, count, clock_poll_timeout(next_deadline(worker, session, now), now));
 	if (n < 0)
-		(void) clock_may_wait_again(errno);
+		(void) clock_poll_retry(errno);
 	if (n <= 0)
 		return 0;
 	*stopping = fds[1].revents != 0;

@@ -6,7 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 /* Maximum number of events read from the kernel at once. */
 #define BATCH 256

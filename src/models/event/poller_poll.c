@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 /* Two parallel arrays without gaps, because poll(2) walks all of them at each call. They grow as needed. */
 struct poller {
@@ -111,7 +111,7 @@ static int poller_poll_wait(struct poller *self, struct watch_event *events, int
 	self->next = 0;
 	if (self->left < 0) {
 		self->left = 0;
-		return clock_may_wait_again(errno) ? 0 : -errno;
+		return clock_poll_retry(errno) ? 0 : -errno;
 	}
 	return report(self, events, max_events);
 }

@@ -6,7 +6,7 @@
 #include <sys/select.h>
 
 #include "base/clock.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 struct poller {
 	fd_set read, write; /* the watched sets */
@@ -103,7 +103,7 @@ static int poller_select_wait(struct poller *self, struct watch_event *events, i
 	self->next = 0;
 	if (self->left < 0) {
 		self->left = 0;
-		return clock_may_wait_again(errno) ? 0 : -errno;
+		return clock_poll_retry(errno) ? 0 : -errno;
 	}
 	return report(self, events, max_events);
 }

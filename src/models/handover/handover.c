@@ -238,7 +238,7 @@ void handover_log_damaged(unsigned count, int error)
 
 	if (!ratelimit_allow(&lines, clock_usec(), DAMAGED_INTERVAL, DAMAGED_LINES))
 		return;
-	more = ratelimit_take_left_out(&lines);
+	more = ratelimit_take_suppressed(&lines);
 	if (more > 0)
 		snprintf(before, sizeof before, " (%" PRIu64 " lines like this one were suppressed)", more);
 	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "Closed %u handed-over connection%s that could not be received: %s%s",

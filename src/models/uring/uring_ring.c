@@ -65,7 +65,7 @@ static int queue_open(struct io_uring *io, bool *multishot)
 	return 0;
 }
 
-/* What the functions below submit. */
+/* Operations that the functions below submit. */
 static const uint8_t operations[] = {
 	IORING_OP_ACCEPT, IORING_OP_ASYNC_CANCEL, IORING_OP_POLL_ADD, IORING_OP_RECV, IORING_OP_SEND,
 };
@@ -239,7 +239,7 @@ static bool queue_flush(struct ring *ring)
 	int r = io_uring_submit(&ring->io);
 
 	/* see ring_wait() */
-	if (r < 0 && !clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r))
+	if (r < 0 && !clock_poll_retry(r == -EAGAIN ? ENOMEM : -r))
 		ring->failed = r;
 	return ring->failed == 0;
 }
@@ -322,7 +322,7 @@ int ring_wait(struct ring *ring, int timeout)
 	if (r >= 0 || r == -ETIME || r == -EBUSY)
 		return 0;
 	/* EAGAIN: no memory for a request; operations not submitted stay in the queue for the next call */
-	return clock_may_wait_again(r == -EAGAIN ? ENOMEM : -r) ? 0 : r;
+	return clock_poll_retry(r == -EAGAIN ? ENOMEM : -r) ? 0 : r;
 }
 
 bool ring_next(struct ring *ring, struct ring_event *event)

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "models/uring/uring_buffers.h"
-#include "models/event/poller.h"
+#include "models/poller.h"
 
 #define RING_NO_SLOT UINT32_MAX
 
