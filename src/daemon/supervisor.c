@@ -35,6 +35,7 @@
 #include "daemon/report.h"
 #include "daemon/signals.h"
 #include "models/handover/drain.h"
+#include "models/fault.h"
 #include "models/handover/handover.h"
 #include "models/model.h"
 
@@ -1106,12 +1107,13 @@ static void wake_workers(const struct supervisor *supervisor)
 /* Reap ended children, including orphans of killed processes. */
 static void reap(struct supervisor *supervisor)
 {
+	uint64_t batch = fault_number("ECHOD_FAULT_REAP_BATCH", REAP_BATCH);
 	bool killed = false;
 	int status;
 	pid_t pid;
 
 	supervisor->reaping = true;
-	for (unsigned i = 0; i < REAP_BATCH; i++) {
+	for (uint64_t i = 0; i < batch; i++) {
 		bool known = false;
 
 		pid = worker_reap(&status);
@@ -1151,7 +1153,7 @@ static void on_signals(struct supervisor *supervisor)
 			report_log(&supervisor->report, supervisor->context.scoreboard);
 			break;
 		case SIGCHLD:
-			reap(supervisor);
+			supervisor->reaping = true; /* once in an iteration, however many signals come meanwhile */
 			break;
 		default:
 			on_other_signal(supervisor, &info);
