@@ -61,6 +61,7 @@ struct conf {
 	bool freebind;
 	unsigned unix_mode; /* permissions of unix sockets, 0 to 0777 */
 	char *unix_group;   /* their group; "": that of the process */
+	bool mptcp;
 	bool tcp, udp;
 	unsigned backlog;
 	unsigned max_connections;

@@ -24,11 +24,21 @@ struct socket_builder {
 	struct diagnostics *errors;
 };
 
-static struct listener *find(const struct sockets *set, const struct addr *addr, enum listener_kind kind)
+/* Whether the listener has the protocol that `conf` asks for: with Multipath TCP or without. */
+static bool has_protocol(const struct listener *listener, const struct conf *conf)
 {
-	for (size_t i = 0; i < set->count; i++)
-		if (set->items[i].kind == kind && addr_equal(&set->items[i].addr, addr) && listener_is_reachable(&set->items[i]))
-			return &set->items[i];
+	return listener->kind != LISTENER_STREAM || listener->addr.sa.sa_family == AF_UNIX || listener->mptcp == conf->mptcp;
+}
+
+static struct listener *find(const struct socket_builder *builder, const struct addr *addr, enum listener_kind kind)
+{
+	for (size_t i = 0; i < builder->have->count; i++) {
+		struct listener *listener = &builder->have->items[i];
+
+		if (listener->kind == kind && addr_equal(&listener->addr, addr) && listener_is_reachable(listener) &&
+		    has_protocol(listener, builder->conf))
+			return listener;
+	}
 	return NULL;
 }
 
@@ -49,6 +59,10 @@ static const char *bind_error_text(int error)
 		return "a file that is not a socket exists there; remove it or choose another path";
 	case ENOENT:
 		return "no such directory";
+	case ENOPROTOOPT:
+		return "Multipath TCP is switched off; set the sysctl net.mptcp.enabled = 1, or mptcp = false";
+	case EPROTONOSUPPORT:
+		return "this kernel has no Multipath TCP (CONFIG_MPTCP); set mptcp = false";
 	case EAFNOSUPPORT:
 		return "this host does not have this address family";
 	default:
@@ -80,6 +94,7 @@ static int open_beside(struct listener *listener, const struct socket_builder *b
 		.group_named = group_named,
 		.mode = builder->conf->unix_mode,
 		.freebind = builder->conf->freebind,
+		.mptcp = builder->conf->mptcp,
 	};
 	int r = listener_open(listener, kind, addr, &options);
 	bool shared = false;
@@ -98,6 +113,9 @@ static int open_beside(struct listener *listener, const struct socket_builder *b
 	r = listener_open(listener, kind, addr, &options);
 	for (size_t i = 0; i < builder->have->count; i++)
 		(void) listener_unshare_port(&builder->have->items[i]);
+	for (size_t i = 0; r == 0 && i < builder->have->count; i++)
+		if (builder->have->items[i].kind == kind && addr_equal(&builder->have->items[i].addr, addr))
+			listener_take_clients(listener, &builder->have->items[i]);
 	return r;
 }
 
@@ -121,13 +139,15 @@ static void add_bind_error(const struct socket_builder *builder, enum listener_k
 
 	if (addr->sa.sa_family == AF_UNIX)
 		protocol = "";
+	else if (kind == LISTENER_STREAM && builder->conf->mptcp)
+		protocol = " (mptcp)";
 	diag_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
 	         protocol, bind_error_text(error));
 }
 
 static int add(struct socket_builder *builder, enum listener_kind kind, const struct addr *addr)
 {
-	struct listener *have = find(builder->have, addr, kind), *items;
+	struct listener *have = find(builder, addr, kind), *items;
 	struct sockets *set = builder->set;
 	char text[ADDR_TEXT_MAX];
 	int r = 0;
@@ -201,7 +221,7 @@ static int add_covered(struct socket_builder *builder)
 		bool covered = false;
 
 		for (size_t j = 0; j < wildcards && !listener->keep; j++)
-			covered |= listener_is_covered(listener, &set->items[j]);
+			covered |= listener_is_covered(listener, &set->items[j]) && has_protocol(listener, builder->conf);
 		if (!covered)
 			continue;
 		items = reallocarray(set->items, set->count + 1, sizeof *items);
@@ -297,6 +317,13 @@ uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next)
 	return count;
 }
 
+void sockets_stop_sharing(const struct sockets *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->items[i].kind == LISTENER_STREAM && !set->items[i].adopted && set->items[i].addr.sa.sa_family != AF_UNIX)
+			(void) listener_unshare_port(&set->items[i]);
+}
+
 void sockets_close(struct sockets *set, enum sockets_files files)
 {
 	for (size_t i = 0; i < set->count; i++) {
@@ -344,7 +371,7 @@ char *sockets_print(const struct sockets *set, char *text, size_t size)
 		const struct listener *listener = &set->items[i];
 
 		at += (size_t) snprintf(text + at, size - at, "%s%s%s%s%s", i > 0 ? ", " : "", addr_print(&listener->addr, addr),
-		                        listener->kind == LISTENER_DATAGRAM ? " (udp)" : "", *listener->name ? " named " : "",
+		                        listener->kind == LISTENER_DATAGRAM ? " (udp)" : listener->mptcp ? " (mptcp)" : "", *listener->name ? " named " : "",
 		                        listener->name);
 	}
 	return text;

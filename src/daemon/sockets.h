@@ -46,6 +46,9 @@ void sockets_abandon(struct sockets *set);
  * `next`, the set of a reload, as well. */
 uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
 
+/* Let no other socket be bound to the addresses of stream listeners any more: after listeners that shared them were closed. */
+void sockets_stop_sharing(const struct sockets *set);
+
 enum sockets_files {
 	SOCKETS_REMOVE_FILES,
 	SOCKETS_KEEP_FILES, /* because the sockets remain open in another process */

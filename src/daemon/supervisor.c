@@ -716,6 +716,7 @@ static void close_retired(struct supervisor *supervisor)
 		/* a stopping crew may still have the descriptor */
 		listener_shut(&supervisor->retired.items[i]);
 	sockets_close(&supervisor->retired, SOCKETS_REMOVE_FILES);
+	sockets_stop_sharing(&supervisor->sockets);
 	supervisor->retire_at = INT64_MAX;
 }
 

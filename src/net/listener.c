@@ -22,6 +22,10 @@
 
 #include "net/sockopt.h"
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262 /* glibc before 2.32 */
+#endif
+
 static int set_flag(int fd, int level, int option)
 {
 	return sockopt_set(fd, level, option, 1);
@@ -127,6 +131,18 @@ int listener_share_port(const struct listener *listener)
 int listener_unshare_port(const struct listener *listener)
 {
 	return sockopt_set(listener->fd, SOL_SOCKET, SO_REUSEPORT, 0);
+}
+
+void listener_take_clients(const struct listener *listener, const struct listener *other)
+{
+	/* socket(7), SO_ATTACH_REUSEPORT_CBPF: the index of the socket in the group, in the order of listen(2). It cannot be set on
+	 * a socket of Multipath TCP, but is that of the whole group. */
+	static struct sock_filter code[] = { BPF_STMT(BPF_RET | BPF_K, 1) };
+	const struct sock_fprog program = { .len = 1, .filter = code };
+
+	(void) listener_share_port(listener);
+	(void) listener_share_port(other);
+	(void) setsockopt(listener->mptcp ? other->fd : listener->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
 }
 
 /* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862,
@@ -292,7 +308,8 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
 
 	*listener = (struct listener) { .fd = -1, .kind = kind, .addr = *addr };
-	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	listener->mptcp = options->mptcp && kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX;
+	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, listener->mptcp ? IPPROTO_MPTCP : 0);
 	if (listener->fd < 0)
 		return -errno;
 	set_options(listener);
@@ -311,7 +328,7 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 
 int listener_adopt(struct listener *listener, int fd, const char *name)
 {
-	int type, listens = 0, flags;
+	int type, listens = 0, flags, protocol = 0;
 	socklen_t size = sizeof type;
 
 	*listener = (struct listener) { .fd = fd, .adopted = true };
@@ -321,6 +338,8 @@ int listener_adopt(struct listener *listener, int fd, const char *name)
 	listener->addr.len = sizeof listener->addr.un;
 	if (getsockname(fd, &listener->addr.sa, &listener->addr.len) < 0)
 		return -errno;
+	size = sizeof protocol;
+	listener->mptcp = getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 && protocol == IPPROTO_MPTCP;
 	size = sizeof listens;
 	switch (type) {
 	case SOCK_STREAM:

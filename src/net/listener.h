@@ -33,6 +33,7 @@ struct listener_options {
 	gid_t gid; /* its group; -1: that of the process or of its set-group-ID directory */
 	mode_t mode; /* its permissions */
 	bool group_named; /* `gid` was asked for by name: the file must have it */
+	bool mptcp;    /* Multipath TCP (RFC 8684), for stream sockets of IPv4 and IPv6 */
 	bool freebind; /* bind an address that the host does not have (yet) */
 	bool shared;   /* beside another listener on the same port, after listener_share_port() on it */
 };
@@ -42,6 +43,7 @@ struct listener {
 	enum listener_kind kind;
 	struct addr addr;   /* address of bind(2) */
 	enum listener_presence presence;
+	bool mptcp;         /* of IPPROTO_MPTCP */
 	bool adopted;       /* passed by the service manager: its file is never removed */
 	dev_t device;       /* of the socket file of a unix listener that was bound here */
 	ino_t inode;
@@ -75,6 +77,10 @@ void listener_set_keepalive(const struct listener *listener, unsigned seconds);
  * belongs to the socket: a socket kept over a restart, or passed by the service manager, does not start at
  * 0. */
 uint32_t listener_count_dropped(struct listener *listener);
+
+/* Both listeners are bound to the same address, one with Multipath TCP and one without, and share the port: have all new clients go
+ * to `listener`, which was opened last. `other` keeps the clients that have begun to connect. */
+void listener_take_clients(const struct listener *listener, const struct listener *other);
 
 /* Allow, or stop allowing, another socket of this user on an overlapping address and the same port
  * (SO_REUSEPORT, socket(7)), while a reload replaces one listener by another. Returns 0 or -errno. */

@@ -106,8 +106,8 @@ void sockopt_set_keepalive(int fd, unsigned seconds)
 
 	/* every value of `seconds` has a different limit, so this comparison shows whether anything
 	 * changes */
-	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) < 0 || now == limit)
-		return;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) == 0 ? now == limit : errno != EOPNOTSUPP)
+		return; /* EOPNOTSUPP: Multipath TCP, which has the others */
 	if (seconds > 0) {
 		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int) seconds);
 		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int) interval);

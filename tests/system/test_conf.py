@@ -201,7 +201,7 @@ def test_dump_of_the_defaults(conf):
     assert tuple(found) == echod.KEYS
     for key, value in {"model": '"epoll"', "workers": "0", "port": "7", "backlog": "4096", "max-connections": "0",
                        "max-per-source": "0", "idle-timeout": "600", "drain-timeout": "10", "buffer-size": "65536", "socket-buffer": "0",
-                       "unix-mode": '"0660"', "unix-group": '""', "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
+                       "unix-mode": '"0660"', "unix-group": '""', "mptcp": "false", "user": '""', "group": '""', "pidfile": '"/run/echod.pid"', "log-target": '"auto"',
                        "log-level": '"info"', "log-connections": "true", "stats-interval": "60",
                        "keep-connections": "true", "reflect-dscp": "false", "udp-rate": "1000", "metrics-file": '""'}.items():
         assert found[key] == value, key

@@ -185,6 +185,7 @@ static const char every_key[] =
 	"freebind = false\n"
 	"unix-mode = \"0606\"\n"
 	"unix-group = \"root\"\n"
+	"mptcp = true\n"
 	"protocols = {\"tcp\", \"udp\"}\n"
 	"backlog = 65535\n"
 	"max-connections = 10000000\n"
@@ -232,6 +233,7 @@ static void reads_every_key(void **state)
 	assert_false(conf->freebind);
 	assert_int_equal(conf->unix_mode, 0606);
 	assert_string_equal(conf->unix_group, "root");
+	assert_true(conf->mptcp);
 
 	assert_int_equal(conf->max_connections, 10000000);
 	assert_int_equal(conf->max_per_source, 5);
