@@ -31,7 +31,9 @@ static bool stderr_was_closed;
  * configured. */
 static enum log_sink early_sink(void)
 {
-	return log_stderr_is_journal() ? LOG_SINK_JOURNAL : stderr_was_closed ? LOG_SINK_SYSLOG : LOG_SINK_STDERR;
+	return log_stderr_is_journal() ? LOG_SINK_JOURNAL
+	       : stderr_was_closed     ? LOG_SINK_SYSLOG
+	                               : LOG_SINK_STDERR;
 }
 
 /* Descriptors that are opened later must not become standard streams. */
@@ -104,7 +106,8 @@ static bool only_option_errors(const struct diagnostics *errors)
 static int read_conf(struct conf **conf, const struct options *options)
 {
 	struct diagnostics errors = { 0 };
-	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors), status = 0;
+	int r = conf_read(conf, options->path, &options->overrides, model_names, model_check, &errors),
+	    status = 0;
 
 	if (r < 0) {
 		if (errors.count == 0)

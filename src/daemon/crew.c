@@ -117,12 +117,13 @@ static void *thread_main(void *argument)
 	if (thread->result == 0)
 		return NULL;
 	/* end the process: the supervisor logs that and replaces it */
-	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u failed: %s", worker->index, strerror(-thread->result));
+	log_event(LOG_ERR, EVENT_WORKER_FAILED, "Worker %u failed: %s", worker->index,
+	          strerror(-thread->result));
 	_exit(1);
 }
 
-/* Make the workers of the process, before it is confined; threads_run() frees them. Returns 0 or -errno, after which the process
- * must end. */
+/* Make the workers of the process, before it is confined; threads_run() frees them. Returns 0 or -errno,
+ * after which the process must end. */
 static int threads_make(struct thread **result, const struct crew *crew, const struct crew_process *process)
 {
 	struct thread *threads = calloc(process->threads, sizeof *threads);
@@ -135,7 +136,8 @@ static int threads_make(struct thread **result, const struct crew *crew, const s
 	if (crew->model->zero == MODEL_ZERO_PROCESSORS && process->threads > 1)
 		r = accept_token_make(&token, process->threads);
 	for (unsigned i = 0; i < process->threads && r == 0; i++) {
-		worker_fill(&threads[i].worker, crew, (unsigned) (process - crew->processes), process->index + i);
+		worker_fill(&threads[i].worker, crew, (unsigned) (process - crew->processes),
+		            process->index + i);
 		threads[i].worker.token = token;
 		if (crew->model->prepare)
 			r = crew->model->prepare(&threads[i].worker);
@@ -164,8 +166,8 @@ static int threads_run(struct thread *threads, const struct crew_process *proces
 
 /* Whether datagrams of one flow may be in the queues of both sockets: they are the same socket, or both have
  * the same port, and a reload replaces a wildcard address by a single one or vice versa. */
-static bool is_predecessor(const struct crew *crew, const struct crew_process *process, const struct crew *other,
-                           const struct crew_process *reader)
+static bool is_predecessor(const struct crew *crew, const struct crew_process *process,
+                           const struct crew *other, const struct crew_process *reader)
 {
 	const struct addr *addr = &process->socket->addr;
 
@@ -173,7 +175,8 @@ static bool is_predecessor(const struct crew *crew, const struct crew_process *p
 		return false;
 	if (reader->socket->fd == process->socket->fd)
 		return true;
-	return other != crew && addr->sa.sa_family != AF_UNIX && addr_port(addr) == addr_port(&reader->socket->addr);
+	return other != crew && addr->sa.sa_family != AF_UNIX &&
+	       addr_port(addr) == addr_port(&reader->socket->addr);
 }
 
 /* The descriptors that are at end of file when the readers before this one have ended; stored at `fds` unless
@@ -289,13 +292,16 @@ static int confine(const struct crew *crew, const struct crew_process *process)
 	return r;
 }
 
-static void __attribute__((noreturn)) process_main(struct crew *crew, const struct crew_process *process, int alive)
+static void __attribute__((noreturn))
+process_main(struct crew *crew, const struct crew_process *process, int alive)
 {
-	struct stats_slot *slot = scoreboard_slot(crew->context->scoreboard, (unsigned) crew->number, process->index);
+	struct stats_slot *slot =
+		scoreboard_slot(crew->context->scoreboard, (unsigned) crew->number, process->index);
 	struct thread *threads = NULL;
 	int r;
 
-	scoreboard_enter(crew->context->scoreboard, (unsigned) crew->number, (unsigned) (process - crew->processes));
+	scoreboard_enter(crew->context->scoreboard, (unsigned) crew->number,
+	                 (unsigned) (process - crew->processes));
 	daemonize_inherit();
 	r = close_others(crew, process, alive);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -427,7 +433,9 @@ static int assign_workers(struct crew *crew)
 	if (!crew->processes)
 		return -ENOMEM;
 	for (unsigned i = 0; i < serving; i++)
-		crew->processes[i] = (struct crew_process) { .index = i * threads, .threads = threads, .ended = -1, .udp_ratelimit = -1 };
+		crew->processes[i] = (struct crew_process) {
+			.index = i * threads, .threads = threads, .ended = -1, .udp_ratelimit = -1
+		};
 	for (unsigned i = 0; i < readers; i++)
 		crew->processes[serving + i] = (struct crew_process) {
 			.index = serving * threads + i,
@@ -514,9 +522,10 @@ int crew_start(struct crew **result, struct conf *conf, const struct sockets *so
 		any_started |= r == 0;
 	}
 	if (r < 0)
-		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u worker%s of model %s: %s", crew->limits.workers,
-		          plural(crew->limits.workers),
-		          crew->model->name, r == -EBUSY ? "too many earlier crews are still draining connections" : strerror(-r));
+		log_event(LOG_ERR, EVENT_START_FAILED, "Cannot start %u worker%s of model %s: %s",
+		          crew->limits.workers, plural(crew->limits.workers), crew->model->name,
+		          r == -EBUSY ? "too many earlier crews are still draining connections"
+		                      : strerror(-r));
 	/* running processes may have accepted connections, which must not be lost */
 	crew->failed = r < 0;
 	if (r == 0 || any_started) {
@@ -588,7 +597,8 @@ static bool adopt_orphan(void *context, unsigned child, pid_t pid)
 	if (is_known(crew, pid) || waitid(P_PID, (id_t) pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
 		return false;
 	if (crew->orphan_count % 64 == 0) {
-		struct crew_orphan *orphans = realloc(crew->orphans, (crew->orphan_count + 64) * sizeof *orphans);
+		struct crew_orphan *orphans =
+			realloc(crew->orphans, (crew->orphan_count + 64) * sizeof *orphans);
 
 		if (!orphans)
 			return false;
@@ -610,7 +620,8 @@ static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
 		i++;
 	if (i == crew->orphan_count)
 		return false;
-	lost = scoreboard_orphan_end(crew->context->scoreboard, (unsigned) crew->number, crew->orphans[i].child,
+	lost = scoreboard_orphan_end(crew->context->scoreboard, (unsigned) crew->number,
+	                             crew->orphans[i].child,
 	                             handed_over ? SCOREBOARD_HANDED_OVER : SCOREBOARD_CLOSED);
 	count_lost(crew, pid, status, lost);
 	crew->orphans[i] = crew->orphans[--crew->orphan_count];
@@ -628,9 +639,11 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		count_lost(crew, pid, status, scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i));
+		count_lost(crew, pid, status,
+		           scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i));
 		if (i == 0)
-			scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number, adopt_orphan, crew);
+			scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number,
+			                        adopt_orphan, crew);
 		if (!crew->stopping)
 			process_failed(crew, process);
 		return true;
@@ -677,8 +690,8 @@ static void trace_stop(const struct crew *crew, enum stats_stop how)
 		return;
 	log_begin(&record, LOG_DEBUG, EVENT_STOP_REQUESTED);
 	log_add(&record, "ECHOD_STOP", "%s", worker_stop_name(how));
-	log_end(&record, "Asked %u workers of model \"%s\" to stop (%s)", crew->limits.workers, crew->model->name,
-	        worker_stop_name(how));
+	log_end(&record, "Asked %u workers of model \"%s\" to stop (%s)", crew->limits.workers,
+	        crew->model->name, worker_stop_name(how));
 }
 
 void crew_stop(struct crew *crew, enum stats_stop how, int64_t hand_until, int64_t drain_until)

@@ -53,10 +53,12 @@ static bool is_stored_name(const char *name)
 	for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
 		const char *addr = name + strlen(prefixes[i]);
 
-		if (starts_with(name, prefixes[i]) && (strchr("0123456789[", *addr) || starts_with(addr, "unix_")))
+		if (starts_with(name, prefixes[i]) &&
+		    (strchr("0123456789[", *addr) || starts_with(addr, "unix_")))
 			return true;
 	}
-	return starts_with(name, NAME_PREFIX) && (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
+	return starts_with(name, NAME_PREFIX) &&
+	       (length < suffix || strcmp(name + length - suffix, ".socket") != 0);
 }
 
 /* A unix socket is only useful while clients can find its file. */
@@ -78,12 +80,15 @@ static int collect_listener(struct fdstore *store, int fd, const char *name, str
 		r = -ENOENT;
 	if (r < 0) {
 		if (stored && r == -EINVAL)
-			diag_add(errors, "Closed descriptor %d (%s) of the descriptor store: this version of echod does not "
-			                "store this type", fd, name);
+			diag_add(errors,
+			         "Closed descriptor %d (%s) of the descriptor store: this version of echod "
+			         "does not store this type",
+			         fd, name);
 		else
-			diag_add(errors, "Cannot use descriptor %d (%s) passed by the service manager: %s; it must be a "
-			                "listening stream socket or a datagram socket", fd, name,
-			                r == -EINVAL ? "wrong type" : strerror(-r));
+			diag_add(errors,
+			         "Cannot use descriptor %d (%s) passed by the service manager: %s; it must "
+			         "be a listening stream socket or a datagram socket",
+			         fd, name, r == -EINVAL ? "wrong type" : strerror(-r));
 		close(fd);
 		/* an unusable stored descriptor does not prevent the start; a wrong socket unit does */
 		if (!stored)
@@ -106,11 +111,14 @@ static bool collect_queue(struct fdstore *store, int fd, const char *name, struc
 	unsigned number, at;
 	char end;
 
-	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) || sscanf(digits, "%9u%c", &number, &end) != 1)
+	if (!starts_with(name, NAME_QUEUE) || !strchr("0123456789", *digits) ||
+	    sscanf(digits, "%9u%c", &number, &end) != 1)
 		return false;
 	if (queues->count == FDSTORE_QUEUES_MAX || sd_is_socket_unix(fd, SOCK_SEQPACKET, 0, NULL, 0) <= 0) {
-		diag_add(errors, "Closed descriptor %d (%s) of the descriptor store, and connections in it: it is not a "
-		                "queue of this version", fd, name);
+		diag_add(errors,
+		         "Closed descriptor %d (%s) of the descriptor store, and connections in it: it is "
+		         "not a queue of this version",
+		         fd, name);
 		close(fd);
 		notify_unstore(name);
 		return true;
@@ -224,8 +232,8 @@ static char *unit_path(sd_bus *bus)
 	const char *path;
 
 	/* 0: the caller, identified by the kernel; this works in a PID namespace, too */
-	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID", NULL, &reply, "u",
-	                       UINT32_C(0)) >= 0 &&
+	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID",
+	                       NULL, &reply, "u", UINT32_C(0)) >= 0 &&
 	    sd_bus_message_read(reply, "o", &path) >= 0)
 		unit = strdup(path);
 	sd_bus_message_unref(reply);
@@ -254,7 +262,9 @@ static uint32_t service_number(sd_bus *bus, const char *unit, const char *proper
 {
 	uint32_t value = 0;
 
-	return sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) < 0 ? 0 : value;
+	if (sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) < 0)
+		return 0;
+	return value;
 }
 
 /* Connect to the private socket of the manager, which works without a bus, but only for root. */
@@ -280,8 +290,10 @@ static bool ask(sd_bus *bus, int opened, struct unit *answer)
 		answer->restarts = is_restarting(bus, unit);
 		answer->kept = service_number(bus, unit, "NFileDescriptorStore");
 		answer->max = service_number(bus, unit, "FileDescriptorStoreMax");
-		answer->preserves = sd_bus_get_property_string(bus, MANAGER, unit, MANAGER ".Service", "FileDescriptorStorePreserve",
-		                                               NULL, &preserve) >= 0 && !strcmp(preserve, "yes");
+		answer->preserves =
+			sd_bus_get_property_string(bus, MANAGER, unit, MANAGER ".Service",
+		                                   "FileDescriptorStorePreserve", NULL, &preserve) >= 0 &&
+			!strcmp(preserve, "yes");
 	}
 	free(preserve);
 	sd_bus_flush_close_unref(bus);
@@ -345,8 +357,9 @@ enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, u
 	}
 	if (stop == FDSTORE_DROPPED || *room > 0)
 		return stop;
-	log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep connections over this restart: the unit's descriptor store "
-	          "is too small; set FileDescriptorStoreMax= to 128");
+	log_event(LOG_WARNING, EVENT_HANDOVER,
+	          "Cannot keep connections over this restart: the unit's descriptor store is too small; set "
+	          "FileDescriptorStoreMax= to 128");
 	return FDSTORE_DROPPED;
 }
 

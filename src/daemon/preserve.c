@@ -139,7 +139,8 @@ static bool is_quiet(const struct new_conn *new_conn)
 
 	return conn_owed_total(&new_conn->conn) == 0 &&
 	       (ioctl(new_conn->fd, FIONREAD, &unread) < 0 || unread <= 0) &&
-	       (new_conn->peer.family == AF_UNIX || ioctl(new_conn->fd, SIOCOUTQ, &unsent) < 0 || unsent <= 0);
+	       (new_conn->peer.family == AF_UNIX || ioctl(new_conn->fd, SIOCOUTQ, &unsent) < 0 ||
+	        unsent <= 0);
 }
 
 int preserve_or_flush(struct preserve *preserve, struct new_conn *new_conn)
@@ -170,7 +171,8 @@ static bool has_descriptors(const struct preserve *preserve)
 {
 	struct rlimit limit;
 
-	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t) preserve->highest + FDS_SPARE < limit.rlim_cur;
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
+	       (rlim_t) preserve->highest + FDS_SPARE < limit.rlim_cur;
 }
 
 int preserve_take(struct preserve *preserve, int inbox, unsigned max_count, struct new_conn *rest)
@@ -265,8 +267,8 @@ void restore_init(struct restore *restore, const struct fdstore_queues *queues, 
 
 bool restore_active(const struct restore *restore)
 {
-	return restore->has_new_conn || !list_empty(&restore->overflow.packs) || pack_left(&restore->pack) > 0 ||
-	       restore->at < restore->queues.count;
+	return restore->has_new_conn || !list_empty(&restore->overflow.packs) ||
+	       pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
 }
 
 unsigned restore_waiting(const struct restore *restore)
@@ -387,7 +389,8 @@ void restore_take(struct restore *restore, int inbox, int outbox)
 	if (list_empty(&overflow->packs))
 		overflow->highest = 0;
 	/* what the supervisor cannot hold must stay in the queue: the kernel would close it */
-	if (!has_descriptors(overflow) || preserve_take(overflow, inbox, TAKE_BATCH, &rest) >= 0 || rest.fd < 0)
+	if (!has_descriptors(overflow) || preserve_take(overflow, inbox, TAKE_BATCH, &rest) >= 0 ||
+	    rest.fd < 0)
 		return;
 	r = handover_pass(outbox, &rest);
 	if (r < 0)

@@ -94,8 +94,8 @@ unsigned restore_free_number(const struct restore *restore);
  * writable, or at retry_at. */
 void restore_feed(struct restore *restore, int outbox);
 
-/* The queue of the workers is full, and workers that stop wait for space in it: take a batch of connections out of
- * `inbox`, to be fed back later. What cannot be kept goes back into `outbox`. */
+/* The queue of the workers is full, and workers that stop wait for space in it: take a batch of connections
+ * out of `inbox`, to be fed back later. What cannot be kept goes back into `outbox`. */
 void restore_take(struct restore *restore, int inbox, int outbox);
 
 /* Take the next connection, instead of feeding it. Returns whether there was one. */

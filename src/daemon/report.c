@@ -51,12 +51,14 @@ static void log_line(const struct stats_total *total)
 
 		if (total->counters[i] == 0)
 			continue;
-		at += (size_t) snprintf(text + at, sizeof text - at, ", %s%s%.*s %" PRIu64, stats_name(i), value ? " " : "",
-		                        value ? (int) strcspn(value + 1, "\"") : 0, value ? value + 1 : "", total->counters[i]);
+		at += (size_t) snprintf(text + at, sizeof text - at, ", %s%s%.*s %" PRIu64, stats_name(i),
+		                        value ? " " : "", value ? (int) strcspn(value + 1, "\"") : 0,
+		                        value ? value + 1 : "", total->counters[i]);
 	}
 	log_begin(&record, LOG_INFO, EVENT_STATISTICS);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, total->counters[STAT_ECHOED]);
-	log_end(&record, "Statistics: connections %" PRIu64 "%s", total->live, at > 0 ? text : ", nothing happened yet");
+	log_end(&record, "Statistics: connections %" PRIu64 "%s", total->live,
+	        at > 0 ? text : ", nothing happened yet");
 }
 
 void report_log(struct report *report, struct scoreboard *scoreboard)
@@ -75,7 +77,8 @@ static void write_workers(const struct scoreboard *scoreboard, FILE *out)
 {
 	unsigned end = 1;
 
-	fputs("# TYPE echod_worker_connections gauge\n# HELP echod_worker_connections Connections being served by each worker\n",
+	fputs("# TYPE echod_worker_connections gauge\n# HELP echod_worker_connections Connections being "
+	      "served by each worker\n",
 	      out);
 	for (unsigned i = 0; i < end; i++) {
 		uint64_t connections;
@@ -85,7 +88,8 @@ static void write_workers(const struct scoreboard *scoreboard, FILE *out)
 	}
 }
 
-static int metrics_write(const struct stats_total *total, const struct scoreboard *scoreboard, const char *path)
+static int metrics_write(const struct stats_total *total, const struct scoreboard *scoreboard,
+                         const char *path)
 {
 	char temporary[PATH_MAX];
 	int fd, error;
@@ -117,13 +121,14 @@ static int metrics_write(const struct stats_total *total, const struct scoreboar
 	return 0;
 }
 
-static void metrics_refresh(struct report *report, const struct stats_total *total, const struct scoreboard *scoreboard,
-                            const struct conf *conf)
+static void metrics_refresh(struct report *report, const struct stats_total *total,
+                            const struct scoreboard *scoreboard, const struct conf *conf)
 {
 	int r = *conf->metrics_file ? metrics_write(total, scoreboard, conf->metrics_file) : 0;
 
 	if (r < 0 && !report->metrics_failed)
-		log_event(LOG_WARNING, EVENT_METRICS_FAILED, "Cannot write metrics-file %s: %s", conf->metrics_file, strerror(-r));
+		log_event(LOG_WARNING, EVENT_METRICS_FAILED, "Cannot write metrics-file %s: %s",
+		          conf->metrics_file, strerror(-r));
 	report->metrics_failed = r < 0;
 }
 
@@ -170,7 +175,8 @@ void report_final(struct report *report, struct scoreboard *scoreboard, const st
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers)
+bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
+                       unsigned workers)
 {
 	struct stats_total total;
 
@@ -204,11 +210,14 @@ void report_suppressed(struct report *report, struct scoreboard *scoreboard)
 	uint64_t lost = count_since(scoreboard, STAT_LOG_LOST, &report->log_lost);
 
 	if (suppressed > 0)
-		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED, "Suppressed %" PRIu64 " log lines: too many from their source or in total",
+		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED,
+		          "Suppressed %" PRIu64 " log lines: too many from their source or in total",
 		          suppressed);
 	if (lost > 0)
-		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED, "Suppressed %" PRIu64 " log lines: their target or the supervisor was "
-		          "too slow", lost);
+		log_event(LOG_INFO, EVENT_LINES_SUPPRESSED,
+		          "Suppressed %" PRIu64 " log lines: their target or the supervisor was "
+		          "too slow",
+		          lost);
 }
 
 bool report_progress(struct report *report, struct scoreboard *scoreboard)
@@ -232,7 +241,8 @@ void report_cut_off(struct report *report, struct scoreboard *scoreboard)
 
 	if (count > 0)
 		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
-		          "Cut off %" PRIu64 " connection%s at the end of drain-timeout before all data were received",
+		          "Cut off %" PRIu64 " connection%s at the end of drain-timeout before all data were "
+		                             "received",
 		          count, plural(count));
 }
 

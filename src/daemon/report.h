@@ -40,7 +40,8 @@ void report_final(struct report *report, struct scoreboard *scoreboard, const st
 
 /* Send STATUS= at once if a message of LOG_WARNING or worse was logged since it was sent last. Returns
  * whether it was sent. */
-bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf, unsigned workers);
+bool report_last_error(struct report *report, struct scoreboard *scoreboard, const struct conf *conf,
+                       unsigned workers);
 
 /* Clear the last error from STATUS=. */
 void report_clear_last_error(struct report *report);

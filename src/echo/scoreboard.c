@@ -66,7 +66,9 @@ struct scoreboard {
  * (RLIMIT_FSIZE). */
 static int map_unsealed(char **writable, const char **readable, size_t size)
 {
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *twin;
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+	                    -1, 0),
+	     *twin;
 
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
@@ -107,10 +109,12 @@ static int map_twice(char **writable, const char **readable, size_t size, int *h
 		read_fd = open_readable(fd);
 	first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	/* before Linux 5.1 a process can make the second mapping writable again with mprotect(2) */
-	if (read_fd >= 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+	if (read_fd >= 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
 		(void) fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 	if (first != MAP_FAILED)
-		second = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, read_fd >= 0 ? read_fd : fd, 0);
+		second = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, read_fd >= 0 ? read_fd : fd,
+		              0);
 	if (second == MAP_FAILED) {
 		r = -ENOMEM;
 		if (first != MAP_FAILED)
@@ -146,7 +150,8 @@ static uint32_t table_entries(uint32_t capacity)
 /* Size of a file: enough for the largest crew of any model. */
 static size_t file_size(size_t page, uint32_t capacity)
 {
-	size_t slots = (size_t) (CONF_WORKERS_MAX + 8) * (page > sizeof(struct stats_slot) ? page : sizeof(struct stats_slot));
+	size_t slots = (size_t) (CONF_WORKERS_MAX + 8) *
+	               (page > sizeof(struct stats_slot) ? page : sizeof(struct stats_slot));
 	size_t table = (size_t) table_entries(capacity) * sizeof(struct admission_source);
 
 	/* 4 GiB of address space: leave most of it to other mappings */
@@ -254,7 +259,8 @@ static bool file_divide(const struct scoreboard *scoreboard, struct file *file, 
 	file->admission_at = round_up(process_slots(layout) * sizeof(struct stats_slot), 64);
 	for (;; *sources /= 2) {
 		table = *sources * sizeof(struct admission_source);
-		file->process_size = round_up(file->admission_at + sizeof(struct admission_process) + table, page);
+		file->process_size =
+			round_up(file->admission_at + sizeof(struct admission_process) + table, page);
 		file->reader_size = round_up(sizeof(struct stats_slot), page);
 		if (file->process_size > scoreboard->size / layout->processes && *sources > 1024)
 			continue; /* 32 bit: the table then bounds the number of connections */
@@ -265,7 +271,8 @@ static bool file_divide(const struct scoreboard *scoreboard, struct file *file, 
 	file->readers_at = file->process_size * layout->processes;
 	file->children_at = file->readers_at + file->reader_size * layout->readers;
 	return file->children_at < scoreboard->size &&
-	       (!layout->child_processes || (scoreboard->size - file->children_at) / file->reader_size >= layout->children);
+	       (!layout->child_processes ||
+	        (scoreboard->size - file->children_at) / file->reader_size >= layout->children);
 }
 
 static size_t segment_at(const struct file *file, unsigned process)
@@ -294,7 +301,8 @@ static struct stats_slot *slot_at(const struct file *file, unsigned index)
 	size_t at;
 
 	if (index < serving)
-		at = index / layout->threads * file->process_size + index % layout->threads * sizeof(struct stats_slot);
+		at = index / layout->threads * file->process_size +
+		     index % layout->threads * sizeof(struct stats_slot);
 	else if (index < serving + layout->readers)
 		at = segment_at(file, layout->processes + index - serving);
 	else
@@ -307,11 +315,13 @@ struct stats_slot *scoreboard_slot(const struct scoreboard *scoreboard, unsigned
 	return slot_at(&scoreboard->files[crew], index);
 }
 
-struct admission_process *scoreboard_admission(const struct scoreboard *scoreboard, unsigned crew, unsigned process)
+struct admission_process *scoreboard_admission(const struct scoreboard *scoreboard, unsigned crew,
+                                               unsigned process)
 {
 	const struct file *file = &scoreboard->files[crew];
 
-	return (struct admission_process *) (void *) (file->writable + segment_at(file, process) + file->admission_at);
+	return (struct admission_process *) (void *) (file->writable + segment_at(file, process) +
+	                                              file->admission_at);
 }
 
 /* Number of workers whose slots are in use: those of the crew's processes, and children created so far. */
@@ -347,7 +357,8 @@ static uint64_t counter_limit(enum stats_counter counter, int64_t started, int64
 bool scoreboard_is_plausible(const struct stats_slot *slot, int64_t started, int64_t now)
 {
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
-		if (atomic_load_explicit(&slot->counters[i], memory_order_relaxed) > counter_limit(i, started, now))
+		if (atomic_load_explicit(&slot->counters[i], memory_order_relaxed) >
+		    counter_limit(i, started, now))
 			return false;
 	return true;
 }
@@ -408,7 +419,8 @@ static uint32_t slot_end(struct file *file, unsigned index)
 	uint32_t live = slot_live(file, index);
 
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
-		atomic_store_explicit(&slot->counters[i], file->seen[index].counters[i], memory_order_relaxed);
+		atomic_store_explicit(&slot->counters[i], file->seen[index].counters[i],
+		                      memory_order_relaxed);
 	atomic_store(&slot->live, 0);
 	atomic_store(&slot->unsent, 0);
 	atomic_store(&slot->pid, 0);
@@ -420,7 +432,8 @@ void scoreboard_total(struct scoreboard *scoreboard, struct stats_total *total)
 {
 	memset(total, 0, sizeof *total);
 	for (enum stats_counter i = 0; i < STATS_COUNT; i++)
-		total->counters[i] = scoreboard->retired[i] + atomic_load_explicit(&scoreboard->own.counters[i], memory_order_relaxed);
+		total->counters[i] = scoreboard->retired[i] +
+		                     atomic_load_explicit(&scoreboard->own.counters[i], memory_order_relaxed);
 	for (unsigned f = 0; f < scoreboard->count; f++) {
 		struct file *file = &scoreboard->files[f];
 
@@ -429,7 +442,8 @@ void scoreboard_total(struct scoreboard *scoreboard, struct stats_total *total)
 		update_children(file);
 		for (unsigned w = 0; w < workers_used(file); w++) {
 			total->live += slot_live(file, w);
-			total->unsent += atomic_load_explicit(&slot_at(file, w)->unsent, memory_order_relaxed);
+			total->unsent +=
+				atomic_load_explicit(&slot_at(file, w)->unsent, memory_order_relaxed);
 			for (enum stats_counter i = 0; i < STATS_COUNT; i++)
 				total->counters[i] += file->seen[w].counters[i];
 		}
@@ -459,7 +473,8 @@ unsigned scoreboard_sample(struct scoreboard *scoreboard)
 	return count;
 }
 
-bool scoreboard_worker_connections(const struct scoreboard *scoreboard, unsigned index, uint64_t *connections, unsigned *end)
+bool scoreboard_worker_connections(const struct scoreboard *scoreboard, unsigned index, uint64_t *connections,
+                                   unsigned *end)
 {
 	bool found = false;
 
@@ -473,7 +488,8 @@ bool scoreboard_worker_connections(const struct scoreboard *scoreboard, unsigned
 			continue;
 		if (workers_used(file) > *end)
 			*end = workers_used(file);
-		if (index >= workers_used(file) || (index >= serving && index < serving + file->layout.readers) ||
+		if (index >= workers_used(file) ||
+		    (index >= serving && index < serving + file->layout.readers) ||
 		    slot_state(file, index) == SLOT_FREE)
 			continue;
 		*connections += slot_live(file, index);
@@ -499,7 +515,8 @@ int scoreboard_crew_open(struct scoreboard *scoreboard, const struct scoreboard_
 	if (!file_divide(scoreboard, file, &group.sources))
 		return -ENOSPC;
 	file->seen_size = workers * sizeof *file->seen;
-	file->seen = mmap(NULL, file->seen_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	file->seen = mmap(NULL, file->seen_size, PROT_READ | PROT_WRITE,
+	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (file->seen == MAP_FAILED)
 		file->seen = NULL;
 	file->begun = calloc(layout->processes + layout->readers, sizeof *file->begun);
@@ -533,7 +550,8 @@ void scoreboard_crew_close(struct scoreboard *scoreboard, unsigned crew)
 	admission_group_close(&scoreboard->shared->admission, crew);
 	file_clear(file);
 	if (file->fd >= 0)
-		(void) fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t) scoreboard->size);
+		(void) fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+		                 (off_t) scoreboard->size);
 }
 
 /* Sets `*first` to the first worker of the process. Returns the number of workers in its segment without
@@ -565,7 +583,8 @@ void scoreboard_process_start(struct scoreboard *scoreboard, unsigned crew, unsi
 	}
 	file->begun[process] = true;
 	if (process < file->layout.processes)
-		admission_process_start(&scoreboard->shared->admission, crew, scoreboard_admission(scoreboard, crew, process),
+		admission_process_start(&scoreboard->shared->admission, crew,
+		                        scoreboard_admission(scoreboard, crew, process),
 		                        &scoreboard->shared->generations[crew][process]);
 }
 
@@ -583,7 +602,8 @@ uint32_t scoreboard_process_end(struct scoreboard *scoreboard, unsigned crew, un
 		for (unsigned i = crew_workers(&file->layout); i < workers_used(file); i++)
 			live += slot_end(file, i);
 	if (process < file->layout.processes)
-		admission_process_end(&scoreboard->shared->admission, crew, scoreboard_admission(scoreboard, crew, process),
+		admission_process_end(&scoreboard->shared->admission, crew,
+		                      scoreboard_admission(scoreboard, crew, process),
 		                      &scoreboard->shared->generations[crew][process]);
 	return live;
 }

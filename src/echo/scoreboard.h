@@ -115,9 +115,10 @@ void scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
 
 enum scoreboard_end { SCOREBOARD_CLOSED, SCOREBOARD_HANDED_OVER };
 
-/* After an orphan was reaped. `end`: whether its connection is in the queue. Returns the number of connections
- * that it was serving. */
-uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child, enum scoreboard_end end);
+/* After an orphan was reaped. `end`: whether its connection is in the queue. Returns the number of
+ * connections that it was serving. */
+uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child,
+                               enum scoreboard_end end);
 
 /* Whether every worker of the crew's processes is ready. */
 bool scoreboard_crew_ready(const struct scoreboard *scoreboard, unsigned crew);
@@ -135,7 +136,8 @@ unsigned scoreboard_sample(struct scoreboard *scoreboard);
 
 /* Connections of worker `index` over all crews in which such a worker runs; false where there is none. `*end`
  * is set to the highest number plus 1. */
-bool scoreboard_worker_connections(const struct scoreboard *scoreboard, unsigned index, uint64_t *connections, unsigned *end);
+bool scoreboard_worker_connections(const struct scoreboard *scoreboard, unsigned index, uint64_t *connections,
+                                   unsigned *end);
 
 /* --- worker processes ------------------------------------------------------------------- */
 
@@ -153,7 +155,8 @@ const struct scoreboard_shared *scoreboard_view(const struct scoreboard *scorebo
 struct stats_slot *scoreboard_slot(const struct scoreboard *scoreboard, unsigned crew, unsigned index);
 
 /* The counts of a process that serves connections; writable for that process and for the supervisor. */
-struct admission_process *scoreboard_admission(const struct scoreboard *scoreboard, unsigned crew, unsigned process);
+struct admission_process *scoreboard_admission(const struct scoreboard *scoreboard, unsigned crew,
+                                               unsigned process);
 
 /* Whether the counters are possible for a worker that has run since `started` (clock_usec()). */
 bool scoreboard_is_plausible(const struct stats_slot *slot, int64_t started, int64_t now);

@@ -26,7 +26,8 @@ static uint32_t state_check(const void *record, size_t size)
 	return sum_add(sum, bytes + CHECK_END, size - CHECK_END);
 }
 
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active, uint32_t flags)
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active,
+                  uint32_t flags)
 {
 	memset(state, 0, sizeof *state);
 	state->magic = STATE_MAGIC;
@@ -82,8 +83,8 @@ bool state_is_unadmitted(const void *bytes)
 	return state.flags & STATE_UNADMITTED;
 }
 
-int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer, int64_t *active,
-                 uint32_t *owed)
+int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer,
+                 int64_t *active, uint32_t *owed)
 {
 	struct state state = { 0 };
 	int r = state_size(bytes, size);

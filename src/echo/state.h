@@ -47,7 +47,9 @@ struct state {
 	uint32_t reserved; /* 0 */
 };
 
-_Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <= STATE_SIZE_MAX, "the size of a record");
+_Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <= STATE_SIZE_MAX, "the size "
+                                                                                                 "of a "
+                                                                                                 "record");
 
 #define STATE_EOF 1U
 #define STATE_UNADMITTED 2U /* accepted, but max-per-source has not been checked */
@@ -66,7 +68,7 @@ bool state_is_unadmitted(const void *bytes);
 /* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*active`
  * and `*owed` (number of bytes to read from the file that came with the record). Returns 0, or -EINVAL
  * (damaged) or -ENOTSUP (another version) with nothing filled in. */
-int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer, int64_t *active,
-                 uint32_t *owed);
+int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer,
+                 int64_t *active, uint32_t *owed);
 
 #endif

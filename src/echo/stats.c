@@ -31,7 +31,8 @@ void stats_write_openmetrics(const struct stats_total *total, FILE *out)
 	fprintf(out, "echod_connections %" PRIu64 "\n", total->live);
 	for (size_t i = 0; i < STATS_COUNT; i++) {
 		if (strcmp(last, rows[i].name) != 0)
-			fprintf(out, "# TYPE echod_%s counter\n# HELP echod_%s %s\n", rows[i].name, rows[i].name, rows[i].help);
+			fprintf(out, "# TYPE echod_%s counter\n# HELP echod_%s %s\n", rows[i].name,
+			        rows[i].name, rows[i].help);
 		last = rows[i].name;
 		fprintf(out, "echod_%s_total%s%s%s %" PRIu64 "\n", rows[i].name, *rows[i].labels ? "{" : "",
 		        rows[i].labels, *rows[i].labels ? "}" : "", total->counters[i]);

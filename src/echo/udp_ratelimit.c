@@ -35,7 +35,8 @@ int udp_ratelimit_make(void)
 
 	if (fd < 0)
 		return fd;
-	if (ftruncate(fd, sizeof(struct udp_ratelimit)) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+	if (ftruncate(fd, sizeof(struct udp_ratelimit)) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
 		r = -errno;
 		close(fd);
 		return r;
@@ -45,7 +46,8 @@ int udp_ratelimit_make(void)
 
 int udp_ratelimit_map(struct udp_ratelimit **result, int fd)
 {
-	struct udp_ratelimit *udp_ratelimit = mmap(NULL, sizeof *udp_ratelimit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct udp_ratelimit *udp_ratelimit =
+		mmap(NULL, sizeof *udp_ratelimit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	int r;
 
 	if (udp_ratelimit == MAP_FAILED)
@@ -82,7 +84,8 @@ uint64_t udp_ratelimit_hash(const struct udp_ratelimit *udp_ratelimit, const str
 	return siphash(&udp_ratelimit->key, network, sizeof network);
 }
 
-unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, uint64_t hash, int64_t now, unsigned count)
+unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, uint64_t hash, int64_t now,
+                            unsigned count)
 {
 	int64_t *cell = &udp_ratelimit->cells[hash & (UDP_RATELIMIT_CELLS - 1)];
 	int64_t interval, full, begin, left;

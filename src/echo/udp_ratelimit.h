@@ -45,6 +45,7 @@ uint64_t udp_ratelimit_hash(const struct udp_ratelimit *udp_ratelimit, const str
 
 /* Take up to `count` tokens from the bucket of `hash` at time `now` (clock_usec()), at `rate` datagrams per
  * second (0: no limit). Returns the number taken, which is the number of datagrams that may be answered. */
-unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, uint64_t hash, int64_t now, unsigned count);
+unsigned udp_ratelimit_take(struct udp_ratelimit *udp_ratelimit, unsigned rate, uint64_t hash, int64_t now,
+                            unsigned count);
 
 #endif

@@ -194,7 +194,8 @@ static bool message_read(struct message *message, struct mmsghdr *in, const stru
 			size = read_int(item);
 	}
 	message->size = size > 0 && (unsigned) size < in->msg_len ? (size_t) size : in->msg_len;
-	message->count = message->size > 0 ? (unsigned) ((in->msg_len + message->size - 1) / message->size) : 1;
+	message->count =
+		message->size > 0 ? (unsigned) ((in->msg_len + message->size - 1) / message->size) : 1;
 	/* control data of a unix socket are always truncated, on purpose */
 	return !(header->msg_flags & MSG_TRUNC) && !(header->msg_flags & MSG_CTRUNC && header->msg_control);
 }
@@ -205,8 +206,10 @@ static const struct {
 	enum conn_reason reason;
 	const char *text;
 } dropped[STATS_COUNT] = {
-	[STAT_UDP_LOW_PORT] = { CONN_DENIED, "its source port is below 1024 or 2049, and udp-trusted does not contain its source" },
-	[STAT_UDP_OWN_PORT] = { CONN_DENIED, "its source port is one of this service, probably another echo service" },
+	[STAT_UDP_LOW_PORT] = { CONN_DENIED, "its source port is below 1024 or 2049, and udp-trusted does "
+	                                     "not contain its source" },
+	[STAT_UDP_OWN_PORT] = { CONN_DENIED, "its source port is one of this service, probably another echo "
+	                                     "service" },
 	[STAT_UDP_OWN_ADDRESS] = { CONN_DENIED, "its source is the address of this service" },
 	[STAT_UDP_NOT_UNICAST] = { CONN_DENIED, "its source or destination is not a unicast address" },
 	[STAT_UDP_DENIED] = { CONN_DENIED, "denied by allow and deny" },
@@ -218,8 +221,8 @@ static const struct {
 /* Log that a datagram from `source`, whose network has this hash, is not answered, and the reason; at most
  * one line in LINES_INTERVAL for each reason and hash, so that a flood from one source does not suppress
  * lines about others. */
-static void log_dropped(struct datagram *datagram, enum stats_counter why, const struct addr *source, uint64_t hash,
-                        int64_t now)
+static void log_dropped(struct datagram *datagram, enum stats_counter why, const struct addr *source,
+                        uint64_t hash, int64_t now)
 {
 	struct ratelimit *limit = &datagram->lines[why][hash >> 32 & (DATAGRAM_LINES - 1)];
 	bool is_unix = datagram->listener->addr.sa.sa_family == AF_UNIX;
@@ -258,7 +261,10 @@ static unsigned message_check(struct datagram *datagram, const struct message *m
 		return 0;
 	}
 	if (rate > 0)
-		count = udp_ratelimit_take(datagram->udp_ratelimit, rate, udp_ratelimit_hash(datagram->udp_ratelimit, &message->dgram.source), now, count);
+		count = udp_ratelimit_take(datagram->udp_ratelimit, rate,
+		                           udp_ratelimit_hash(datagram->udp_ratelimit,
+		                                              &message->dgram.source),
+		                           now, count);
 	if (count < message->count)
 		message_dropped(datagram, message, STAT_UDP_RATE, message->count - count, now);
 	return count;
@@ -268,7 +274,8 @@ static unsigned message_check(struct datagram *datagram, const struct message *m
 
 static void control_add(struct msghdr *header, int level, int type, const void *data, size_t size)
 {
-	struct cmsghdr *item = (struct cmsghdr *) (void *) ((unsigned char *) header->msg_control + header->msg_controllen);
+	struct cmsghdr *item =
+		(struct cmsghdr *) (void *) ((unsigned char *) header->msg_control + header->msg_controllen);
 
 	item->cmsg_level = level;
 	item->cmsg_type = type;
@@ -555,7 +562,8 @@ static int batch_make(struct datagram_batch **result)
 	return 0;
 }
 
-int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int udp_ratelimit)
+int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener,
+                  int udp_ratelimit)
 {
 	int r;
 
@@ -653,8 +661,8 @@ static int read_until_stop(struct datagram *datagram)
 	return r;
 }
 
-int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit, const int *predecessors,
-                 size_t predecessor_count)
+int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit,
+                 const int *predecessors, size_t predecessor_count)
 {
 	struct datagram datagram;
 	int r = datagram_open(&datagram, worker, listener, udp_ratelimit);

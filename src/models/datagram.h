@@ -37,7 +37,8 @@ struct datagram {
 /* Prepare to read `listener`. The worker's listeners are all datagram sockets of the daemon. `udp_ratelimit`
  * is a file of udp_ratelimit_make(), which the caller keeps. Returns 0 or -errno; datagram_close() is needed
  * in both cases. */
-int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener, int udp_ratelimit);
+int datagram_open(struct datagram *datagram, struct worker *worker, const struct listener *listener,
+                  int udp_ratelimit);
 void datagram_close(struct datagram *datagram);
 
 /* Set the socket options that reading needs. Call it before the first datagram_read(), when no other process
@@ -50,7 +51,7 @@ void datagram_read(struct datagram *datagram);
 
 /* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
  * `predecessors`: descriptors that are at end of file when their process has ended. Returns 0 or -errno. */
-int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit, const int *predecessors,
-                 size_t predecessor_count);
+int datagram_run(struct worker *worker, const struct listener *listener, int udp_ratelimit,
+                 const int *predecessors, size_t predecessor_count);
 
 #endif

@@ -60,7 +60,8 @@ static void fill_shared_memory(uint64_t *state)
 		uintptr_t from, to;
 		char mode[5];
 
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s", &from, &to, mode) == 3 && mode[1] == 'w' && mode[3] == 's')
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s", &from, &to, mode) == 3 && mode[1] == 'w' &&
+		    mode[3] == 's')
 			fill((void *) from, to - from, state);
 	}
 	if (maps)
@@ -90,7 +91,9 @@ static void send_random(int fd, bool is_socket, uint64_t *state)
 	if (random_word(state) % 2 == 0) {
 		message.msg_control = control.bytes;
 		message.msg_controllen = sizeof control.bytes;
-		control.align = (struct cmsghdr) { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd) };
+		control.align = (struct cmsghdr) { .cmsg_level = SOL_SOCKET,
+			                           .cmsg_type = SCM_RIGHTS,
+			                           .cmsg_len = CMSG_LEN(sizeof fd) };
 		memcpy(CMSG_DATA(&control.align), &fd, sizeof fd);
 	}
 	(void) sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);

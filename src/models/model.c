@@ -94,9 +94,11 @@ static unsigned loops_locked(const struct model *model)
 }
 
 /* The limits of a model whose workers are loops that share the `fds` descriptors of a process. */
-static void loop_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, unsigned fds)
+static void loop_limits(struct model_limits *limits, const struct model *model, const struct conf *conf,
+                        unsigned fds)
 {
-	unsigned sure, max, loops = lesser(lesser(processors_available(), fds / LOOP_FDS_MIN), loops_locked(model));
+	unsigned loops = lesser(lesser(processors_available(), fds / LOOP_FDS_MIN), loops_locked(model));
+	unsigned sure, max;
 
 	limits->workers = conf->workers > 0 ? conf->workers : greater(loops, 1);
 	limits->pipes = lesser(model->pipes, fds / PIPES_SHARE / limits->workers / 2);
@@ -107,7 +109,8 @@ static void loop_limits(struct model_limits *limits, const struct model *model, 
 	limits->capacity = greater(greater(sure, lesser(max, conf->max_connections)), 1);
 }
 
-void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners)
+void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf,
+                  size_t listeners)
 {
 	unsigned fds = model_descriptors();
 
@@ -139,12 +142,15 @@ static void check_select(const struct model *model, const struct conf *conf, str
 	loop_limits(&limits, model, conf, fds);
 	max = subtract(fds, limits.workers * (2 * limits.pipes + LOOP_FDS));
 	if (max == 0)
-		conf_error_at(conf, CONF_WORKERS, errors, "model \"select\" cannot have %u workers: their own descriptors pass "
-		           "FD_SETSIZE (%d); set workers lower, or choose poll or epoll", limits.workers, FD_SETSIZE);
+		conf_error_at(conf, CONF_WORKERS, errors,
+		              "model \"select\" cannot have %u workers: their own descriptors pass "
+		              "FD_SETSIZE (%d); set workers lower, or choose poll or epoll",
+		              limits.workers, FD_SETSIZE);
 	else if (conf->max_connections > max)
-		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors, "model \"select\" can hold %u connections here (FD_SETSIZE is "
-		           "%d), not %u; set max-connections to %u or less, or choose poll or epoll", max, FD_SETSIZE,
-		           conf->max_connections, max);
+		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors,
+		              "model \"select\" can hold %u connections here (FD_SETSIZE is %d), not %u; set "
+		              "max-connections to %u or less, or choose poll or epoll",
+		              max, FD_SETSIZE, conf->max_connections, max);
 }
 
 /* Where the number of workers is derived from max-connections, the maximum of workers is also that of
@@ -154,9 +160,11 @@ static void check_spawn(const struct model *model, const struct conf *conf, stru
 	const unsigned max = SCOREBOARD_WORKERS_MAX;
 
 	if (conf->workers == 0 && conf->max_connections > max)
-		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors, "model \"%s\" serves at most %u connections at once, not %u, since each "
-		           "is a worker; set max-connections to %u or less, set workers, or choose epoll or io_uring", model->name,
-		           max, conf->max_connections, max);
+		conf_error_at(conf, CONF_MAX_CONNECTIONS, errors,
+		              "model \"%s\" serves at most %u connections at once, not %u, since each is a "
+		              "worker; set max-connections to %u or less, set workers, or choose epoll or "
+		              "io_uring",
+		              model->name, max, conf->max_connections, max);
 }
 
 /* Larger values would be reduced to the sysctl by the kernel without an error. */
@@ -171,8 +179,10 @@ static void check_socket_buffer(const struct conf *conf, struct diagnostics *err
 		unsigned max = sockopt_buffer_max(buffers[i].option);
 
 		if (conf->socket_buffer > max)
-			conf_error_at(conf, CONF_SOCKET_BUFFER, errors, "the kernel would cut socket-buffer = %u to %s, which is %u; "
-			           "set it to %u or less, or raise the sysctl", conf->socket_buffer, buffers[i].sysctl, max, max);
+			conf_error_at(conf, CONF_SOCKET_BUFFER, errors,
+			              "the kernel would cut socket-buffer = %u to %s, which is %u; set it to "
+			              "%u or less, or raise the sysctl",
+			              conf->socket_buffer, buffers[i].sysctl, max, max);
 	}
 }
 
@@ -185,13 +195,19 @@ int model_check(const struct conf *conf, struct diagnostics *errors)
 
 	why = model->probe ? model->probe(text, sizeof text) : NULL;
 	if (why)
-		conf_error_at(conf, CONF_MODEL, errors, "model \"%s\" cannot run here: %s, or choose another model", model->name, why);
+		conf_error_at(conf, CONF_MODEL, errors,
+		              "model \"%s\" cannot run here: %s, or choose another model", model->name, why);
 	if (model->workers_max > 0 && conf->workers > model->workers_max)
-		conf_error_at(conf, CONF_WORKERS, errors, "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose "
-		           "prefork or prethread", model->name, model->workers_max, conf->workers, model->workers_max);
+		conf_error_at(conf, CONF_WORKERS, errors,
+		              "model \"%s\" has %u worker, not %u; set workers to 0 or %u, or choose prefork "
+		              "or prethread",
+		              model->name, model->workers_max, conf->workers, model->workers_max);
 	if (conf->workers > SCOREBOARD_WORKERS_MAX)
-		conf_error_at(conf, CONF_WORKERS, errors, "there can be %u workers where addresses have 32 bits, not %u; set workers to "
-		           "%u or less", (unsigned) SCOREBOARD_WORKERS_MAX, conf->workers, (unsigned) SCOREBOARD_WORKERS_MAX);
+		conf_error_at(conf, CONF_WORKERS, errors,
+		              "there can be %u workers where addresses have 32 bits, not %u; set workers to "
+		              "%u or less",
+		              (unsigned) SCOREBOARD_WORKERS_MAX, conf->workers,
+		              (unsigned) SCOREBOARD_WORKERS_MAX);
 	if (model->poller == &poller_select)
 		check_select(model, conf, errors);
 	if (model->zero == MODEL_ZERO_CONNECTIONS)
@@ -205,11 +221,12 @@ void model_list(FILE *out)
 {
 	char text[256];
 
-	fprintf(out, "%-10s  %-40s  %-22s  %s\n", "MODEL", "WHAT SERVES A CONNECTION", "WORKERS COUNTS", "CAN RUN HERE");
+	fprintf(out, "%-10s  %-40s  %-22s  %s\n", "MODEL", "WHAT SERVES A CONNECTION", "WORKERS COUNTS",
+	        "CAN RUN HERE");
 	for (size_t i = 0; i < MODELS; i++) {
 		const char *why = models[i].probe ? models[i].probe(text, sizeof text) : NULL;
 
-		fprintf(out, "%-10s  %-40s  %-22s  %s%s\n", models[i].name, models[i].serves, models[i].counts,
-		        why ? "no: " : "yes", why ? why : "");
+		fprintf(out, "%-10s  %-40s  %-22s  %s%s\n", models[i].name, models[i].serves,
+		        models[i].counts, why ? "no: " : "yes", why ? why : "");
 	}
 }

@@ -43,9 +43,9 @@ struct model {
 	 * reason why not and what would help. */
 	const char *(*probe)(char *text, size_t size);
 
-	/* Make the objects that the body cannot make in a confined process (sandbox.h). Called for each worker of a
-	 * process, in its first thread, before the others exist. Sets worker->prepared. NULL: nothing to make. Returns 0
-	 * or -errno. */
+	/* Make the objects that the body cannot make in a confined process (sandbox.h). Called for each
+	 * worker of a process, in its first thread, before the others exist. Sets worker->prepared. NULL:
+	 * nothing to make. Returns 0 or -errno. */
 	int (*prepare)(struct worker *worker);
 
 	/* The body: serve until worker->stop_fd is readable, then follow worker_stop_requested(). Returns 0,
@@ -62,7 +62,8 @@ const struct model *model_find(const char *name);
 /* Compute the numbers of a crew from `conf` and the host's limits (RLIMIT_NOFILE, processors). `listeners`
  * descriptors are open already. Numbers that the configuration does not set are such that the process can
  * have them. Supervisor; reads files of the host. */
-void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf, size_t listeners);
+void model_limits(struct model_limits *limits, const struct model *model, const struct conf *conf,
+                  size_t listeners);
 
 /* Maximum number of descriptors of a process: the hard limit of RLIMIT_NOFILE, at most the maximum of
  * max-connections. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* model_table.h - a row for each model: MODEL(name, other members of struct model)
  *
- * Included by model.c only, which defines MODEL. To add a model, add a row; a new body is declared in model.h.
+ * Included by model.c only, which defines MODEL. To add a model, add a row; a new body is declared in
+ * model.h.
  */
 MODEL("iterative",
 	.serves = "the one worker, one connection at a time",

@@ -53,16 +53,16 @@ struct poller_ops {
 	/* Prepare for at most `max_watches` descriptors at a time. Returns 0 or -errno. */
 	int (*open)(struct poller **poller, size_t max_watches);
 	void (*close)(struct poller *poller);
-	/* Start to watch `watch->fd` for `watch->interest`. Returns 0 or -errno; -EMFILE: this back-end cannot
-	 * watch it (FD_SETSIZE). */
+	/* Start to watch `watch->fd` for `watch->interest`. Returns 0 or -errno; -EMFILE: this back-end
+	 * cannot watch it (FD_SETSIZE). */
 	int (*add)(struct poller *poller, struct watch *watch, enum poller_wake wake);
 	/* Apply a change of `watch->interest`. Returns 0 or -errno. */
 	int (*change)(struct poller *poller, struct watch *watch);
 	/* Stop to watch, before the descriptor is closed. With POLLER_CLOSES the kernel removes it by itself,
 	 * unless it is `shared_ofd`. */
 	void (*remove)(struct poller *poller, struct watch *watch, enum poller_removal removal);
-	/* Wait up to `timeout` ms (-1: no limit). Stores at most `max_events` events. Returns their number, or
-	 * -errno. */
+	/* Wait up to `timeout` ms (-1: no limit). Stores at most `max_events` events. Returns their number,
+	 * or -errno. */
 	int (*wait)(struct poller *poller, struct watch_event *events, int max_events, int timeout);
 };
 

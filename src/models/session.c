@@ -43,7 +43,9 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 	memset(session, 0, sizeof *session);
 	session->conn = new_conn->conn;
 	session->peer = new_conn->peer;
-	session->watch = (struct watch) { .fd = new_conn->fd, .kind = WATCH_SESSION, .shared_ofd = new_conn->shared_ofd };
+	session->watch = (struct watch) { .fd = new_conn->fd,
+		                          .kind = WATCH_SESSION,
+		                          .shared_ofd = new_conn->shared_ofd };
 	list_init(&session->link);
 	session_touch(session, new_conn->active);
 }
@@ -124,7 +126,8 @@ void session_trace_accept(const struct worker *worker, const struct new_conn *ne
 void session_trace_receive(const struct worker *worker, const struct new_conn *new_conn)
 {
 	PROBE2(handover_receive, worker->index, new_conn->fd);
-	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_RECEIVED, "taken over");
+	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_RECEIVED,
+	      "taken over");
 }
 
 /* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health
@@ -154,7 +157,8 @@ static void log_end_of(const struct session *session)
 	        (int) (usec % USEC_PER_SEC / 1000));
 }
 
-void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict)
+void session_refused(const struct worker *worker, int fd, const struct peer *peer,
+                     enum admission_verdict verdict)
 {
 	enum conn_reason reason = verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT;
 	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
@@ -166,7 +170,8 @@ void session_refused(const struct worker *worker, int fd, const struct peer *pee
 	describe(&record, LOG_INFO, fd, peer, EVENT_CONNECTION_REFUSED, peer_text, local);
 	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(reason));
 	log_end(&record, "%s to %s refused: %s", peer_text, local,
-	        reason == CONN_DENIED ? "denied by allow and deny" : "its source has max-per-source connections");
+	        reason == CONN_DENIED ? "denied by allow and deny"
+	                              : "its source has max-per-source connections");
 }
 
 static void session_release(struct session *session, struct worker *worker)
@@ -181,7 +186,8 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
-	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason, session->conn.echoed);
+	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason,
+	       session->conn.echoed);
 	if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 		log_end_of(session);
 	stats_add(worker->slot, end_counters[session->conn.reason], 1);
@@ -200,7 +206,8 @@ void session_cut(struct session *session, const struct worker *worker)
 void session_forget(struct session *session, struct worker *worker)
 {
 	PROBE2(handover_send, worker->index, session->watch.fd);
-	trace(worker, session->watch.fd, &session->peer, &session->conn, EVENT_CONNECTION_SENT, "handed over");
+	trace(worker, session->watch.fd, &session->peer, &session->conn, EVENT_CONNECTION_SENT,
+	      "handed over");
 	stats_add(worker->slot, STAT_HANDED_OVER, 1);
 	session_release(session, worker);
 }

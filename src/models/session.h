@@ -38,7 +38,7 @@ struct session {
 struct new_conn {
 	int fd;
 	bool shared_ofd;         /* from the queue: the predecessor may still have the descriptor */
-	bool unadmitted;         /* from the queue: max-per-source was not checked, the source is not counted */
+	bool unadmitted; /* from the queue: max-per-source was not checked, the source is not counted */
 	struct conn conn;
 	struct peer peer;
 	int64_t active;          /* clock_usec() of the last byte sent or received */
@@ -58,8 +58,8 @@ void session_close(struct session *session, struct worker *worker);
 /* End the session at the end of drain-timeout, with bytes still owed. The caller closes it next. */
 void session_cut(struct session *session, const struct worker *worker);
 
-/* After the connection was handed over: close the descriptor here and free its memory. The slot moved with the
- * connection. Logged at level debug only. */
+/* After the connection was handed over: close the descriptor here and free its memory. The slot moved with
+ * the connection. Logged at level debug only. */
 void session_forget(struct session *session, struct worker *worker);
 
 /* Record activity at time `now`. */
@@ -82,12 +82,13 @@ int64_t session_idle_deadline(const struct session *session, const struct conf *
 void session_enlist(struct list *sessions, struct session *session, int64_t now, int64_t *sort_at);
 void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at);
 
-/* Trace a connection that this worker has accepted, or has received from the queue: a probe (base/probe.h), and a
- * line at level debug within the limits of lines about connections. */
+/* Trace a connection that this worker has accepted, or has received from the queue: a probe (base/probe.h),
+ * and a line at level debug within the limits of lines about connections. */
 void session_trace_accept(const struct worker *worker, const struct new_conn *new_conn);
 void session_trace_receive(const struct worker *worker, const struct new_conn *new_conn);
 
 /* Log and count a connection that was refused after accept(2). */
-void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict);
+void session_refused(const struct worker *worker, int fd, const struct peer *peer,
+                     enum admission_verdict verdict);
 
 #endif

@@ -249,7 +249,8 @@ static bool send_owed(struct session_io *io, struct session *session)
 	ssize_t n;
 
 	if (conn->piped > 0) {
-		n = splice(session->pipe->out, NULL, session->watch.fd, NULL, conn->piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		n = splice(session->pipe->out, NULL, session->watch.fd, NULL, conn->piped,
+		           SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n > 0)
 			conn_pipe_sent(conn, (size_t) n);
 	} else {

@@ -73,7 +73,8 @@ const char *worker_stop_name(enum stats_stop how)
 
 void worker_check_work(struct worker *worker, uint64_t before, int fd, unsigned interest)
 {
-	short events = (short) ((interest & WATCH_READ ? POLLIN : 0) | (interest & WATCH_WRITE ? POLLOUT : 0));
+	short events =
+		(short) ((interest & WATCH_READ ? POLLIN : 0) | (interest & WATCH_WRITE ? POLLOUT : 0));
 
 	if (worker->local_stats.work == before)
 		stats_add(worker->slot, STAT_IDLE_WAKEUPS, idle_check(&worker->idle, fd, events, before));
@@ -117,9 +118,11 @@ void worker_log_end(pid_t pid, int status, uint32_t lost)
 	if (worker_exit_is_clean(status))
 		log_event(LOG_DEBUG, EVENT_WORKER_STATE, "Worker process %d ended", (int) pid);
 	else if (WIFSIGNALED(status))
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d was killed by signal %d (%s): %u connection%s lost",
-		          (int) pid, WTERMSIG(status), strsignal(WTERMSIG(status)), lost, plural(lost));
+		log_event(LOG_WARNING, EVENT_WORKER_DIED,
+		          "Worker process %d was killed by signal %d (%s): %u connection%s lost", (int) pid,
+		          WTERMSIG(status), strsignal(WTERMSIG(status)), lost, plural(lost));
 	else
-		log_event(LOG_WARNING, EVENT_WORKER_DIED, "Worker process %d failed with status %d: %u connection%s lost",
-		          (int) pid, WEXITSTATUS(status), lost, plural(lost));
+		log_event(LOG_WARNING, EVENT_WORKER_DIED,
+		          "Worker process %d failed with status %d: %u connection%s lost", (int) pid,
+		          WEXITSTATUS(status), lost, plural(lost));
 }

@@ -81,7 +81,8 @@ struct worker {
 /* Report to the crew that this worker is ready. Call it once. */
 void worker_ready(struct worker *worker);
 
-/* Trace a new state of this worker, "started", "ready", "stopping" or "ended": a probe and a line at level debug. */
+/* Trace a new state of this worker, "started", "ready", "stopping" or "ended": a probe and a line at level
+ * debug. */
 void worker_trace(const struct worker *worker, const char *state);
 
 /* Trace that this worker has seen the stop request, once. */

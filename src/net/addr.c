@@ -16,15 +16,15 @@
 static const char *const why_form =
 	"an address is written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", \"[2001:db8::7]:7007\", "
 	"\"unix:/absolute/path\" or \"unix:@abstract-name\"";
-static const char *const why_name =
-	"names of hosts and of interfaces are not accepted; an address is written \"192.0.2.1\", \"192.0.2.1:7007\", "
-	"\"2001:db8::7\", \"[2001:db8::7]:7007\", \"fe80::1%eth0\", \"unix:/absolute/path\" or \"unix:@abstract-name\"";
+static const char *const why_name = "names of hosts and of interfaces are not accepted; an address is "
+                                    "written \"192.0.2.1\", \"192.0.2.1:7007\", \"2001:db8::7\", "
+                                    "\"[2001:db8::7]:7007\", \"fe80::1%eth0\", \"unix:/absolute/path\" or "
+                                    "\"unix:@abstract-name\"";
 static const char *const why_port = "a port is a number from 1 to 65535, in decimal without leading zeros";
-static const char *const why_path =
-	"\"unix:\" is followed by an absolute path of at most 107 bytes, or by \"@\" and a name of 1 to 107 bytes without "
-	"control characters";
-static const char *const why_scope =
-	"the part after \"%\" is the name of an interface, of 1 to 15 bytes without spaces, \"/\" and \":\", or its number";
+static const char *const why_path = "\"unix:\" is followed by an absolute path of at most 107 bytes, or by "
+                                    "\"@\" and a name of 1 to 107 bytes without control characters";
+static const char *const why_scope = "the part after \"%\" is the name of an interface, of 1 to 15 bytes "
+                                     "without spaces, \"/\" and \":\", or its number";
 static const char *const why_interface = "there is no such interface";
 static const char *const why_link =
 	"a link-local address needs its interface, as in \"fe80::1%eth0\"";
@@ -94,7 +94,9 @@ static int parse_in(struct addr *addr, const char *host, uint16_t port, const ch
 	addr->in.sin_family = AF_INET;
 	addr->in.sin_port = htons(port);
 	addr->len = sizeof(addr->in);
-	return inet_pton(AF_INET, host, &addr->in.sin_addr) == 1 ? 0 : refuse(why, why_no_address(host, "0123456789."));
+	return inet_pton(AF_INET, host, &addr->in.sin_addr) == 1 ? 0
+	                                                         : refuse(why, why_no_address(host, "01234567"
+	                                                                                            "89."));
 }
 
 static int parse_in6(struct addr *addr, char *host, uint16_t port, const char **why)
@@ -241,7 +243,8 @@ void addr_unmap(struct addr *addr)
 
 bool addr_is_abstract(const struct addr *addr)
 {
-	return addr->sa.sa_family == AF_UNIX && addr->len > offsetof(struct sockaddr_un, sun_path) && addr->un.sun_path[0] == '\0';
+	return addr->sa.sa_family == AF_UNIX && addr->len > offsetof(struct sockaddr_un, sun_path) &&
+	       addr->un.sun_path[0] == '\0';
 }
 
 bool addr_equal(const struct addr *a, const struct addr *b)

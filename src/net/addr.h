@@ -27,11 +27,11 @@ struct addr {
 	socklen_t len;
 };
 
-/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007", "unix:/absolute/path"
- * or "unix:@name" (abstract, unix(7)) from `text`. `port` is used where the text has none. Ports are decimal, 1 to 65535, without leading zeros;
- * host names are not looked up. Returns 0; -ENODEV where the interface after "%" does not exist, with all of
- * `*addr` set but the scope; or -EINVAL. On failure `*why` is a constant sentence that says what would be
- * right. */
+/* Read "192.0.2.1", "192.0.2.1:7007", "2001:db8::7", "fe80::1%eth0", "[::1]:7007", "unix:/absolute/path" or
+ * "unix:@name" (abstract, unix(7)) from `text`. `port` is used where the text has none. Ports are decimal, 1
+ * to 65535, without leading zeros; host names are not looked up. Returns 0; -ENODEV where the interface after
+ * "%" does not exist, with all of `*addr` set but the scope; or -EINVAL. On failure `*why` is a constant
+ * sentence that says what would be right. */
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
 
 /* Write `addr` in the form that addr_parse() reads, always with the port: "192.0.2.1:7", "[::1]:7",

@@ -32,7 +32,8 @@ static const struct admission_process *process_at(const struct admission_group *
 {
 	return atomic_load(&group->generations[index]) == 0
 	               ? NULL
-	               : (const struct admission_process *) (const void *) (group->first + (size_t) index * group->stride);
+	               : (const struct admission_process *) (const void *) (group->first +
+	                                                                    (size_t) index * group->stride);
 }
 
 static bool is_own(const struct admission *admission, uint32_t group, uint32_t index)
@@ -65,7 +66,8 @@ static void others_add(struct others *others, uint64_t count, uint64_t trying, u
 #define FOR_EACH_PROCESS(shared, g, i, process) \
 	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++) \
 		for (uint32_t i = 0, n_ = atomic_load(&(shared)->groups[g].processes); i < n_; i++) \
-			for (const struct admission_process *process = process_at(&(shared)->groups[g], i); process; process = NULL)
+			for (const struct admission_process *process = process_at(&(shared)->groups[g], i); \
+			     process; process = NULL)
 
 static uint64_t queue_received(const struct admission_shared *shared)
 {
@@ -99,8 +101,8 @@ static void slots_add(const struct admission *admission, struct others *others)
 	*others = (struct others) { .count = atomic_load(&shared->supervisor.connections) };
 	FOR_EACH_PROCESS(shared, g, i, process)
 		if (!is_own(admission, g, i))
-			others_add(others, atomic_load(&process->connections), atomic_load(&process->trying), shared->groups[g].capacity,
-			           comes_before(admission, g, i));
+			others_add(others, atomic_load(&process->connections), atomic_load(&process->trying),
+		                   shared->groups[g].capacity, comes_before(admission, g, i));
 	sent = queue ? queue_sent(shared) : 0;
 	others->count += sent > received ? sent - received : 0;
 }
@@ -153,8 +155,8 @@ struct table {
 	uint32_t mask, generation;
 };
 
-static bool table_of(struct table *table, const struct admission_group *group, const struct admission_process *process,
-                     uint32_t index)
+static bool table_of(struct table *table, const struct admission_group *group,
+                     const struct admission_process *process, uint32_t index)
 {
 	if (group->sources == 0)
 		return false;
@@ -167,7 +169,8 @@ static bool table_of(struct table *table, const struct admission_group *group, c
 static bool table_own(struct table *table, const struct admission *admission)
 {
 	return admission->own && admission->group < ADMISSION_GROUPS &&
-	       table_of(table, &admission->shared->groups[admission->group], admission->own, admission->index);
+	       table_of(table, &admission->shared->groups[admission->group], admission->own,
+	                admission->index);
 }
 
 static uint32_t source_home(const struct admission_shared *shared, const struct table *table, uint64_t key)
@@ -183,7 +186,8 @@ static bool is_free(const struct table *table, const struct admission_source *so
 
 /* The entry of the key, or the free entry for it; NULL where the table is full (another process may claim any
  * content). */
-static struct admission_source *source_find(const struct admission_shared *shared, const struct table *table, uint64_t key)
+static struct admission_source *source_find(const struct admission_shared *shared, const struct table *table,
+                                            uint64_t key)
 {
 	uint32_t home = source_home(shared, table, key);
 
@@ -197,7 +201,8 @@ static struct admission_source *source_find(const struct admission_shared *share
 }
 
 /* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
-static void source_remove(const struct admission_shared *shared, const struct table *table, struct admission_source *source)
+static void source_remove(const struct admission_shared *shared, const struct table *table,
+                          struct admission_source *source)
 {
 	uint32_t gap = (uint32_t) (source - table->sources), mask = table->mask;
 
@@ -214,7 +219,8 @@ static void source_remove(const struct admission_shared *shared, const struct ta
 
 /* Add `count` connections of the key to the own table (negative: remove), `trying` of them not yet admitted.
  * Returns the number of its connections afterwards; 0 also where the table is full. */
-static uint32_t source_change(const struct admission *admission, const struct table *table, uint64_t key, int count, int trying)
+static uint32_t source_change(const struct admission *admission, const struct table *table, uint64_t key,
+                              int count, int trying)
 {
 	struct admission_source *source;
 	uint32_t now = 0;
@@ -246,7 +252,8 @@ static bool source_read(const struct admission_shared *shared, const struct admi
 {
 	for (unsigned i = 0; i < READ_TRIES; i++) {
 		uint32_t before = atomic_load(&process->changes);
-		const struct admission_source *source = before % 2 == 0 ? source_find(shared, table, key) : NULL;
+		const struct admission_source *source =
+			before % 2 == 0 ? source_find(shared, table, key) : NULL;
 		bool found = source && !is_free(table, source);
 
 		*count = found ? atomic_load(&source->count) : 0;
@@ -269,7 +276,8 @@ static void source_of_others(const struct admission *admission, uint64_t key, st
 	FOR_EACH_PROCESS(shared, g, i, process) {
 		if (!is_own(admission, g, i) && table_of(&table, &shared->groups[g], process, i) &&
 		    source_read(shared, process, &table, key, &count, &trying))
-			others_add(others, count, trying, shared->groups[g].capacity, comes_before(admission, g, i));
+			others_add(others, count, trying, shared->groups[g].capacity,
+			           comes_before(admission, g, i));
 	}
 }
 
@@ -340,13 +348,15 @@ static bool claim_take(const struct claim *claim)
 static bool is_reachable(const struct admission *admission)
 {
 	return atomic_load(&admission->shared->capacity) > admission->max_connections ||
-	       atomic_load(&admission->shared->queue_in_use) || atomic_load(&admission->shared->supervisor.connections) > 0;
+	       atomic_load(&admission->shared->queue_in_use) ||
+	       atomic_load(&admission->shared->supervisor.connections) > 0;
 }
 
 /* Whether this process is the only one that counts connections. */
 static bool is_alone(const struct admission *admission)
 {
-	return atomic_load(&admission->shared->processes) == 1 && !atomic_load(&admission->shared->queue_in_use) &&
+	return atomic_load(&admission->shared->processes) == 1 &&
+	       !atomic_load(&admission->shared->queue_in_use) &&
 	       atomic_load(&admission->shared->supervisor.connections) == 0;
 }
 
@@ -360,7 +370,8 @@ bool admission_slot_acquire(const struct admission *admission)
 	/* add first: a process that starts meanwhile sees this count, or is seen */
 	own = atomic_fetch_add(&admission->own->connections, 1) + 1;
 	if (own <= admission->max_connections &&
-	    (is_alone(admission) || (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
+	    (is_alone(admission) ||
+	     (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
 		return true;
 	atomic_fetch_sub(&admission->own->connections, 1);
 	return own <= admission->max_connections && claim_take(&claim);
@@ -489,7 +500,9 @@ void admission_dequeue(const struct admission *admission, const struct peer *pee
 static bool source_take(const struct admission *admission, const struct peer *peer)
 {
 	struct table table;
-	const struct claim claim = { .admission = admission, .max = admission->max_per_source, .key = source_key(peer),
+	const struct claim claim = { .admission = admission,
+		                     .max = admission->max_per_source,
+		                     .key = source_key(peer),
 		                     .table = &table };
 
 	return !table_own(&table, admission) || claim_take(&claim);
@@ -565,7 +578,8 @@ static void change_end(struct admission_shared *shared)
 	atomic_fetch_add(&shared->changes, 1);
 }
 
-void admission_group_open(struct admission_shared *shared, uint32_t group, const struct admission_group *layout)
+void admission_group_open(struct admission_shared *shared, uint32_t group,
+                          const struct admission_group *layout)
 {
 	struct admission_group *is = &shared->groups[group];
 
@@ -599,8 +613,8 @@ void admission_group_close(struct admission_shared *shared, uint32_t group)
 	change_end(shared);
 }
 
-void admission_process_start(struct admission_shared *shared, uint32_t group, struct admission_process *process,
-                             _Atomic uint32_t *generation)
+void admission_process_start(struct admission_shared *shared, uint32_t group,
+                             struct admission_process *process, _Atomic uint32_t *generation)
 {
 	static uint32_t last;
 
@@ -620,7 +634,8 @@ void admission_process_end(struct admission_shared *shared, uint32_t group, stru
 		return;
 	change_begin(shared);
 	if (atomic_load(&shared->groups[group].sending))
-		atomic_fetch_add(&shared->supervisor.sent, lesser(atomic_load(&process->sent), shared->groups[group].capacity));
+		atomic_fetch_add(&shared->supervisor.sent,
+		                 lesser(atomic_load(&process->sent), shared->groups[group].capacity));
 	atomic_fetch_add(&shared->supervisor.received, lesser(atomic_load(&process->received), UINT32_MAX));
 	atomic_fetch_sub(&shared->processes, 1);
 	atomic_fetch_sub(&shared->capacity, shared->groups[group].capacity);
@@ -642,7 +657,8 @@ void admission_queue_settle(struct admission_shared *shared, unsigned count)
 	uint64_t received, sent;
 
 	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++)
-		sending |= atomic_load(&shared->groups[g].processes) > 0 && atomic_load(&shared->groups[g].sending);
+		sending |= atomic_load(&shared->groups[g].processes) > 0 &&
+		           atomic_load(&shared->groups[g].sending);
 	change_begin(shared);
 	received = queue_received(shared) - atomic_load(&shared->supervisor.received);
 	sent = queue_sent(shared) - atomic_load(&shared->supervisor.sent);

@@ -147,7 +147,8 @@ void admission_close(struct admission_shared *shared);
 
 /* Activate a group: `processes` processes of `capacity` connections each, at `first`, `first` + `stride`, ...
  * None of them runs. */
-void admission_group_open(struct admission_shared *shared, uint32_t group, const struct admission_group *layout);
+void admission_group_open(struct admission_shared *shared, uint32_t group,
+                          const struct admission_group *layout);
 
 /* From now on the supervisor puts connections into the queue itself. */
 void admission_queue_begin(struct admission_shared *shared);
@@ -160,8 +161,8 @@ void admission_group_close(struct admission_shared *shared, uint32_t group);
 
 /* Before a process of the group is forked: clear its counts (`process`, writable) and make them valid under a
  * new `generation`, which is not 0. */
-void admission_process_start(struct admission_shared *shared, uint32_t group, struct admission_process *process,
-                             _Atomic uint32_t *generation);
+void admission_process_start(struct admission_shared *shared, uint32_t group,
+                             struct admission_process *process, _Atomic uint32_t *generation);
 
 /* After the process has ended: drop its connections; what it sent is still in the queue. Wakes workers that
  * wait. */

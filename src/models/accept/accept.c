@@ -41,7 +41,8 @@ static bool is_holder(const struct worker *worker)
 
 static void update(struct accept_state *accept)
 {
-	accept->inheriting = !accept->stopped && !accept->busy && !accept->paused && is_holder(accept->worker);
+	accept->inheriting =
+		!accept->stopped && !accept->busy && !accept->paused && is_holder(accept->worker);
 	accept->open = accept->inheriting && !accept->waiting;
 }
 
@@ -94,7 +95,8 @@ void accept_limit_reached(struct accept_state *accept)
 	stats_add(worker->slot, STAT_LIMITED, 1);
 	if (ratelimit_allow(&worker->log_limits->limit, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
-		          "Reached max-connections, %u: new clients wait in the backlog until a connection ends",
+		          "Reached max-connections, %u: new clients wait in the backlog until a connection "
+		          "ends",
 		          worker->admission.max_connections);
 }
 
@@ -162,7 +164,8 @@ void accept_error(struct accept_state *accept, int error)
 	stats_add(worker->slot, STAT_EXHAUSTED, 1);
 	if (ratelimit_allow(&worker->log_limits->exhausted, clock_usec(), LINE_INTERVAL, 1))
 		log_event(LOG_WARNING, EVENT_EXHAUSTED,
-		          "Cannot accept connections: %s; trying again every %d ms, clients wait in the backlog",
+		          "Cannot accept connections: %s; trying again every %d ms, clients wait in the "
+		          "backlog",
 		          strerror(error), PAUSE_USEC / USEC_PER_MSEC);
 }
 

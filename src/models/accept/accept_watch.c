@@ -41,7 +41,8 @@ static int listeners_set(struct accept_watch *self, bool want)
 
 	for (size_t i = 0; i < worker->listener_count && r == 0; i++)
 		if (worker->listeners[i].kind == LISTENER_STREAM)
-			r = watch_set(self, &self->listeners[i], worker->listeners[i].fd, WATCH_LISTENER, want);
+			r = watch_set(self, &self->listeners[i], worker->listeners[i].fd, WATCH_LISTENER,
+			              want);
 	self->listening = want && r == 0;
 	if (r < 0)
 		(void) listeners_set(self, false);
@@ -90,7 +91,8 @@ int accept_watch_open(struct accept_watch *self, struct accept_state *accept, co
 	for (size_t i = 0; i < worker->listener_count; i++)
 		self->listeners[i].fd = -1;
 	if (worker->token) {
-		int r = watch_add(self, &self->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
+		int r = watch_add(self, &self->token, accept_token_fd(worker->token, worker->index),
+		                  WATCH_TOKEN);
 
 		if (r < 0)
 			return r;

@@ -14,7 +14,8 @@ struct accept_watch {
 	struct accept_state *accept;
 	const struct poller_ops *ops;
 	struct poller *poller;
-	enum poller_wake wake;   /* of listeners and queue; POLLER_WAKE_ONE: see EPOLLEXCLUSIVE in epoll_ctl(2) */
+	enum poller_wake wake;   /* of listeners and queue; POLLER_WAKE_ONE: see EPOLLEXCLUSIVE in
+	                          * epoll_ctl(2) */
 	bool listening;          /* all stream listeners are watched */
 	struct watch *listeners; /* one for each listener of the worker; `fd` -1: not watched, also of the
 	                          * watches below */

@@ -30,12 +30,14 @@ int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other)
 		return r;
 	r = watch_begin(acceptor, &acceptor->stop, worker->stop_fd, WATCH_STOP, POLLER_WAKE_ALL);
 	if (r == 0)
-		r = watch_begin(acceptor, &acceptor->wakeup, worker->wakeup_fd, WATCH_WAKEUP, POLLER_WAKE_ONE);
+		r = watch_begin(acceptor, &acceptor->wakeup, worker->wakeup_fd, WATCH_WAKEUP,
+		                POLLER_WAKE_ONE);
 	if (r == 0 && other >= 0)
 		r = watch_begin(acceptor, &acceptor->other, other, WATCH_OTHER, POLLER_WAKE_ALL);
 	if (r < 0)
 		return r;
-	return accept_watch_open(&acceptor->watched, &acceptor->accept, &poller_epoll, acceptor->poller, POLLER_WAKE_ONE);
+	return accept_watch_open(&acceptor->watched, &acceptor->accept, &poller_epoll, acceptor->poller,
+	                         POLLER_WAKE_ONE);
 }
 
 void acceptor_close(struct acceptor *acceptor)
@@ -75,7 +77,8 @@ static int take(struct acceptor *acceptor, const struct watch_event *events, int
 		if (events[i].watch->kind != WATCH_LISTENER)
 			continue;
 		if (got == ACCEPT_NONE)
-			got = accept_one(&acceptor->accept, accept_watch_index(&acceptor->watched, events[i].watch), new_conn);
+			got = accept_one(&acceptor->accept,
+			                 accept_watch_index(&acceptor->watched, events[i].watch), new_conn);
 		else
 			more = true;
 	}
@@ -116,12 +119,14 @@ static bool dispatch(struct acceptor *acceptor, const struct watch_event *events
 int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn)
 {
 	struct worker *worker = acceptor->accept.worker;
-	int64_t now = clock_coarse_usec(), deadline = clock_earlier(worker->next_heartbeat, acceptor->accept.retry_at);
+	int64_t now = clock_coarse_usec(),
+		deadline = clock_earlier(worker->next_heartbeat, acceptor->accept.retry_at);
 	struct watch_event events[EVENTS_MAX];
 	bool rearm;
 	int n, got = 0;
 
-	n = poller_epoll.wait(acceptor->poller, events, EVENTS_MAX, acceptor->woken ? 0 : clock_poll_timeout(deadline, now));
+	n = poller_epoll.wait(acceptor->poller, events, EVENTS_MAX,
+	                      acceptor->woken ? 0 : clock_poll_timeout(deadline, now));
 	now = clock_coarse_usec();
 	worker_heartbeat(worker, now);
 	rearm = dispatch(acceptor, events, n);

@@ -50,7 +50,8 @@ struct child {
  * last thread; only then does a thread write to the eventfd, which costs both of them system calls and wakes
  * the acceptor. */
 struct thread_ends {
-	atomic_uint count;  /* of threads that ended since the last threads_collect(), and the flag ENDS_WAKE */
+	atomic_uint count;  /* of threads that ended since the last threads_collect(), and the flag
+	                     * ENDS_WAKE */
 	int fd;             /* eventfd(2) */
 	bool wake;          /* whether ENDS_WAKE is set; only the acceptor uses this and the next field */
 	uint64_t unwritten; /* number of threads that ended with ENDS_WAKE set and whose write was not read */
@@ -76,7 +77,8 @@ struct spawner {
 	/* Note which children have ended. `ready`: the descriptor `ended` is readable. `wake`: when the next
 	 * child ends, the descriptor must become readable. */
 	void (*collect)(struct spawner *spawner, bool ready, bool wake);
-	bool (*collect_source)(struct accept_state *accept, const struct peer *peer); /* of struct accept_state */
+	/* of struct accept_state */
+	bool (*collect_source)(struct accept_state *accept, const struct peer *peer);
 };
 
 static struct stats_slot *child_slot(const struct worker *worker, unsigned number)
@@ -90,7 +92,8 @@ static bool slot_is_free(const struct spawner *spawner, unsigned number)
 	const struct worker *worker = spawner->worker;
 
 	if (!spawner->children)
-		return number >= atomic_load(&worker->slot->children) || atomic_load(&child_slot(worker, number)->state) == SLOT_FREE;
+		return number >= atomic_load(&worker->slot->children) ||
+		       atomic_load(&child_slot(worker, number)->state) == SLOT_FREE;
 	return spawner->children[number].pid == 0 &&
 	       !atomic_load(&scoreboard_view(worker->scoreboard)->orphans[worker->crew][number]);
 }
@@ -174,7 +177,8 @@ static void *thread_main(void *argument)
 	serve_derived(&start->worker, &start->new_conn);
 	stats_slot_free(start->worker.slot);
 	/* without ENDS_WAKE, this is the last access to `ends`; with it, the acceptor waits for the write */
-	if (atomic_fetch_add(&start->ends->count, 1) & ENDS_WAKE && write(start->ends->fd, &one, sizeof one) < 0)
+	if (atomic_fetch_add(&start->ends->count, 1) & ENDS_WAKE &&
+	    write(start->ends->fd, &one, sizeof one) < 0)
 		log_event(LOG_ERR, EVENT_INTERNAL, "Cannot write to eventfd: %s", strerror(errno));
 	free(start);
 	return NULL;
@@ -306,7 +310,8 @@ static void processes_collect(struct spawner *spawner, bool ready, bool wake)
 	pid_t pid;
 
 	(void) wake; /* the end of a process always does */
-	spawner->next_slot = 0; /* the supervisor frees the slots of a killed predecessor's children at any time */
+	spawner->next_slot = 0; /* the supervisor frees the slots of a killed predecessor's children at any
+	                         * time */
 	if (!ready)
 		return;
 	/* one read is enough: a second SIGCHLD is not queued behind a pending one */
@@ -318,8 +323,8 @@ static void processes_collect(struct spawner *spawner, bool ready, bool wake)
 		process_ended(spawner, pid, status);
 }
 
-/* A child that serves the source of `peer`, that has announced the end of its connection, and that runs still.
- * NULL: there is none. */
+/* A child that serves the source of `peer`, that has announced the end of its connection, and that runs
+ * still. NULL: there is none. */
 static struct child *child_ending(const struct spawner *spawner, const struct peer *peer)
 {
 	for (unsigned i = 0; i < atomic_load(&spawner->worker->slot->children); i++) {
@@ -334,8 +339,8 @@ static struct child *child_ending(const struct spawner *spawner, const struct pe
 
 /* A client that has seen the end of its connection may connect again before the child process has ended. So
  * before a client is refused for its source, wait for such children: a child announces in its slot that it
- * closes its connection. A child is not trusted: its source is given back when the kernel reports its end, and
- * a child that does not end is waited for only once. */
+ * closes its connection. A child is not trusted: its source is given back when the kernel reports its end,
+ * and a child that does not end is waited for only once. */
 static bool processes_collect_source(struct accept_state *accept, const struct peer *peer)
 {
 	struct spawner *spawner = LIST_ENTRY(accept, struct spawner, acceptor.accept);
@@ -448,7 +453,9 @@ static int spawner_run(struct spawner *spawner)
 
 int spawn_threads_run(struct worker *worker)
 {
-	struct spawner spawner = { .worker = worker, .slot = -1, .start = thread_start, .collect = threads_collect };
+	struct spawner spawner = {
+		.worker = worker, .slot = -1, .start = thread_start, .collect = threads_collect
+	};
 	int r = pthread_attr_init(&spawner.attr);
 
 	if (r != 0)
@@ -463,8 +470,12 @@ int spawn_threads_run(struct worker *worker)
 
 int spawn_processes_run(struct worker *worker)
 {
-	struct spawner spawner = { .worker = worker, .slot = -1, .started = clock_usec(), .start = process_start,
-		                   .collect = processes_collect, .collect_source = processes_collect_source };
+	struct spawner spawner = { .worker = worker,
+		                   .slot = -1,
+		                   .started = clock_usec(),
+		                   .start = process_start,
+		                   .collect = processes_collect,
+		                   .collect_source = processes_collect_source };
 	sigset_t children;
 	int r;
 

@@ -22,8 +22,8 @@ struct body_ops {
 	void (*end)(struct body *body, struct session *session);
 	/* The worker stops: hand the session over if `hand_over` and possible, otherwise drain it. */
 	void (*stop)(struct body *body, struct session *session, bool hand_over);
-	/* Whether no operation of the session is in flight, so that it can be handed over; if one is, it is made to end.
-	 * NULL: there never is. */
+	/* Whether no operation of the session is in flight, so that it can be handed over; if one is, it is
+	 * made to end. NULL: there never is. */
 	bool (*is_quiet)(struct body *body, const struct session *session);
 	/* Stop watching a session, which was handed over, and take it out of its list. */
 	void (*detach)(struct body *body, struct session *session);

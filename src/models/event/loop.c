@@ -40,7 +40,8 @@ static void session_end(struct body *body, struct session *session)
 
 static unsigned to_interest(unsigned want)
 {
-	return (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
+	return (want & CONN_RECV ? (unsigned) WATCH_READ : 0) |
+	       (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 }
 
 /* Watch for what `want` says, or end the session. */
@@ -76,7 +77,8 @@ static int session_start(struct body *body, struct session *session)
 	struct loop *loop = of_body(body);
 	int r;
 
-	session->watch.interest = to_interest(conn_want(&session->conn, body->io.limit)) & (WATCH_READ | WATCH_WRITE);
+	session->watch.interest =
+		to_interest(conn_want(&session->conn, body->io.limit)) & (WATCH_READ | WATCH_WRITE);
 	r = loop->ops->add(loop->poller, &session->watch, POLLER_WAKE_ALL);
 	if (r == 0)
 		session_enlist(&body->sessions, session, body->now, &body->sort_at);
@@ -164,7 +166,8 @@ static int loop_iterate(struct loop *loop)
 {
 	struct watch_event events[EVENTS_MAX];
 	struct body *body = &loop->body;
-	int n = loop->ops->wait(loop->poller, events, EVENTS_MAX, clock_poll_timeout(body_deadline(body), body->now));
+	int n = loop->ops->wait(loop->poller, events, EVENTS_MAX,
+	                        clock_poll_timeout(body_deadline(body), body->now));
 
 	if (n < 0)
 		return n;
@@ -187,14 +190,16 @@ static int loop_open(struct loop *loop, struct worker *worker)
 	if (r < 0)
 		return r;
 	loop->ops = worker->model->poller;
-	r = loop->ops->open(&loop->poller, (size_t) worker->admission.max_connections + worker->listener_count + 16);
+	r = loop->ops->open(&loop->poller,
+	                    (size_t) worker->admission.max_connections + worker->listener_count + 16);
 	if (r < 0)
 		return r;
 	loop->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
 	r = loop->ops->add(loop->poller, &loop->stop, POLLER_WAKE_ALL);
 	if (r < 0)
 		return r;
-	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->poller, POLLER_WAKE_ALL);
+	return accept_watch_open(&loop->accepting, &loop->body.accept, loop->ops, loop->poller,
+	                         POLLER_WAKE_ALL);
 }
 
 int loop_run(struct worker *worker)

@@ -44,7 +44,8 @@ static void poller_epoll_close(struct poller *self)
 
 static uint32_t to_epoll(unsigned interest)
 {
-	return (interest & WATCH_READ ? (uint32_t) EPOLLIN : 0) | (interest & WATCH_WRITE ? (uint32_t) EPOLLOUT : 0);
+	return (interest & WATCH_READ ? (uint32_t) EPOLLIN : 0) |
+	       (interest & WATCH_WRITE ? (uint32_t) EPOLLOUT : 0);
 }
 
 static int control(struct poller *self, int operation, struct watch *watch, uint32_t flags)

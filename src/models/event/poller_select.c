@@ -77,7 +77,8 @@ static int report(struct poller *self, struct watch_event *events, int max_event
 	int n = 0;
 
 	for (; self->left > 0 && self->next < self->highest && n < max_events; self->next++) {
-		bool readable = FD_ISSET(self->next, &self->got_read), writable = FD_ISSET(self->next, &self->got_write);
+		bool readable = FD_ISSET(self->next, &self->got_read),
+		     writable = FD_ISSET(self->next, &self->got_write);
 
 		if (!readable && !writable)
 			continue;
@@ -99,7 +100,8 @@ static int poller_select_wait(struct poller *self, struct watch_event *events, i
 	}
 	self->got_read = self->read;
 	self->got_write = self->write;
-	self->left = select(self->highest, &self->got_read, &self->got_write, NULL, timeout < 0 ? NULL : &limit);
+	self->left =
+		select(self->highest, &self->got_read, &self->got_write, NULL, timeout < 0 ? NULL : &limit);
 	self->next = 0;
 	if (self->left < 0) {
 		self->left = 0;

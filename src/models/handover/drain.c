@@ -64,7 +64,8 @@ void drain_add(struct drain *drain, const struct new_conn *new_conn)
 
 bool drain_take(struct drain *drain, enum drain_which which, struct new_conn *new_conn)
 {
-	struct list *from = list_empty(&drain->flushed) && which == DRAIN_ALL ? &drain->sessions : &drain->flushed;
+	struct list *from =
+		list_empty(&drain->flushed) && which == DRAIN_ALL ? &drain->sessions : &drain->flushed;
 	struct session *session;
 
 	if (list_empty(from))

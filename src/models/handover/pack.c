@@ -62,7 +62,8 @@ int pack_add(struct pack *pack, struct new_conn *new_conn)
 
 	if (r < 0)
 		return r;
-	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active, new_conn->unadmitted ? STATE_UNADMITTED : 0);
+	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active,
+	             new_conn->unadmitted ? STATE_UNADMITTED : 0);
 	r = memfile_write(pack->file, &state, sizeof state, pack->at);
 	if (r == 0)
 		r = memfile_write(pack->file, data, owed, pack->at + (int64_t) sizeof state);
@@ -163,7 +164,8 @@ int pack_next(struct pack *pack, struct new_conn *new_conn)
 	if (pack_left(pack) == 0)
 		return 0;
 	left = left < 0 ? 0 : left;
-	r = memfile_read(pack->file, record, left < STATE_SIZE_MAX ? (size_t) left : STATE_SIZE_MAX, pack->at);
+	r = memfile_read(pack->file, record, left < STATE_SIZE_MAX ? (size_t) left : STATE_SIZE_MAX,
+	                 pack->at);
 	size = r < 0 ? r : state_size(record, left < STATE_SIZE_MAX ? (size_t) left : STATE_SIZE_MAX);
 	if (size > 0)
 		memcpy(&state, record, STATE_SIZE_MIN);
@@ -173,7 +175,8 @@ int pack_next(struct pack *pack, struct new_conn *new_conn)
 		pack_clear(pack);
 		return size;
 	}
-	r = handover_read(record, (size_t) size, pack->fds[pack->next], pack->file, pack->at + size, new_conn);
+	r = handover_read(record, (size_t) size, pack->fds[pack->next], pack->file, pack->at + size,
+	                  new_conn);
 	if (r < 0)
 		close(pack->fds[pack->next]);
 	pack->next++;

@@ -26,7 +26,8 @@ static void fault_try_forbidden_operations(struct ring *ring)
 
 /* --- stop ------------------------------------------------------------------------------ */
 
-/* At the end of a drain an operation may be in flight: then no other one is started, and this is tried again. */
+/* At the end of a drain an operation may be in flight: then no other one is started, and this is tried
+ * again. */
 static bool session_is_quiet(struct body *body, const struct session *session)
 {
 	struct uring *uring = uring_of(body);
@@ -183,8 +184,10 @@ int uring_prepare(struct worker *worker)
 		return -ENOMEM;
 	r = ring_open(&uring->ring, worker->conf->buffer_size);
 	if (r == -ENOMEM)
-		log_event(LOG_ERR, EVENT_WORKER_FAILED, "Cannot create the ring of worker %u: it exceeds the limit of locked "
-		          "memory; raise LimitMEMLOCK= (ulimit -l), or set workers lower", worker->index);
+		log_event(LOG_ERR, EVENT_WORKER_FAILED,
+		          "Cannot create the ring of worker %u: it exceeds the limit of locked memory; raise "
+		          "LimitMEMLOCK= (ulimit -l), or set workers lower",
+		          worker->index);
 	if (r < 0) {
 		ring_close(&uring->ring);
 		free(uring);
@@ -224,7 +227,8 @@ int uring_run(struct worker *worker)
 
 	if (r == 0) {
 		worker_ready(worker);
-		while (r == 0 && !(body_done(&uring->body) && uring->deferred_count == 0 && list_empty(&uring->ending)))
+		while (r == 0 &&
+		       !(body_done(&uring->body) && uring->deferred_count == 0 && list_empty(&uring->ending)))
 			r = uring_iterate(uring);
 	}
 	ring_close(&uring->ring);

@@ -89,7 +89,8 @@ static void accepted(struct uring *uring, int result)
 static bool may_multishot(const struct uring *uring)
 {
 	const struct worker *worker = uring->body.worker;
-	uint64_t spare = fault_number("ECHOD_FAULT_URING_SPARE", 2 * (uint64_t) worker->conf->backlog * worker->listener_count);
+	uint64_t spare = fault_number("ECHOD_FAULT_URING_SPARE",
+	                              2 * (uint64_t) worker->conf->backlog * worker->listener_count);
 
 	return worker->workers == 1 &&
 	       admission_slots_taken(worker->admission.shared) + spare < worker->admission.max_connections;
@@ -225,13 +226,15 @@ int uring_accept_open(struct uring *uring)
 		return -ENOMEM;
 	for (size_t i = 0; r == 0 && i < worker->listener_count; i++)
 		if (worker->listeners[i].kind == LISTENER_STREAM)
-			r = register_watch(uring, &uring->listeners[i].watch, worker->listeners[i].fd, WATCH_LISTENER);
+			r = register_watch(uring, &uring->listeners[i].watch, worker->listeners[i].fd,
+			                   WATCH_LISTENER);
 	if (r == 0)
 		r = register_watch(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
 	if (r == 0)
 		r = register_watch(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
 	if (r == 0 && worker->token)
-		r = register_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index), WATCH_TOKEN);
+		r = register_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index),
+		                    WATCH_TOKEN);
 	else if (r == 0)
 		r = register_polled(uring, &uring->wakeup, worker->wakeup_fd, WATCH_WAKEUP);
 	return r;

@@ -31,7 +31,8 @@ struct buffers {
 
 /* Make and register group `group` of `count` buffers, of at most 64 KiB each, with numbers from `first` on.
  * Returns 0 or -errno; buffers_close() is needed in both cases. */
-int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, uint16_t first, unsigned count, size_t size);
+int buffers_open(struct buffers *buffers, struct io_uring *io, uint16_t group, uint16_t first, unsigned count,
+                 size_t size);
 
 /* Free the group, after io_uring_queue_exit(3). A zeroed group is allowed. */
 void buffers_close(struct buffers *buffers);

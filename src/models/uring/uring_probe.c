@@ -33,11 +33,13 @@ static void describe_permission(char *text, size_t size)
 	if (disabled == 2)
 		snprintf(text, size, "sysctl kernel.io_uring_disabled is 2; set it to 0");
 	else if (disabled == 1)
-		snprintf(text, size, "sysctl kernel.io_uring_disabled is 1; set it to 0, or put echod's group into "
-		                     "kernel.io_uring_group");
+		snprintf(text, size,
+		         "sysctl kernel.io_uring_disabled is 1; set it to 0, or put echod's group into "
+		         "kernel.io_uring_group");
 	else
-		snprintf(text, size, "io_uring is forbidden, by a seccomp filter or security module; admit it "
-		                     "(SystemCallFilter=@aio in a unit, the seccomp profile of a container)");
+		snprintf(text, size,
+		         "io_uring is forbidden, by a seccomp filter or security module; admit it "
+		         "(SystemCallFilter=@aio in a unit, the seccomp profile of a container)");
 }
 
 static void describe_error(int error, char *text, size_t size)
@@ -50,17 +52,20 @@ static void describe_error(int error, char *text, size_t size)
 		describe_permission(text, size);
 		break;
 	case ENOSYS:
-		snprintf(text, size, "io_uring_setup(2) is missing, from the kernel (CONFIG_IO_URING) or by a seccomp filter; "
-		                     "admit it, or boot a kernel that has it");
+		snprintf(text, size,
+		         "io_uring_setup(2) is missing, from the kernel (CONFIG_IO_URING) or by a seccomp "
+		         "filter; admit it, or boot a kernel that has it");
 		break;
 	case EINVAL:
 		if (uname(&host) < 0)
 			host.release[0] = '\0';
-		snprintf(text, size, "kernel %.40s is too old for what it needs of io_uring; boot Linux 5.19 or newer",
+		snprintf(text, size,
+		         "kernel %.40s is too old for what it needs of io_uring; boot Linux 5.19 or newer",
 		         host.release);
 		break;
 	case ENOMEM:
-		snprintf(text, size, "not enough memory may be locked for its rings; raise LimitMEMLOCK= (ulimit -l)");
+		snprintf(text, size,
+		         "not enough memory may be locked for its rings; raise LimitMEMLOCK= (ulimit -l)");
 		break;
 	default:
 		snprintf(text, size, "io_uring_setup(2) fails: %s; clear its cause", strerror(error));

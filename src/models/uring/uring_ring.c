@@ -49,9 +49,11 @@ static int queue_open(struct io_uring *io, bool *multishot)
 	int r = -EINVAL;
 	uint64_t i;
 
-	for (i = fault_number("ECHOD_FAULT_URING_SETUP", 0); i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
+	for (i = fault_number("ECHOD_FAULT_URING_SETUP", 0);
+	     i < sizeof setups / sizeof setups[0] && r == -EINVAL; i++) {
 		struct io_uring_params params = {
-			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
+			.flags = setups[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+			         IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
 			.cq_entries = COMPLETIONS,
 		};
 
@@ -79,8 +81,8 @@ static const uint8_t registrations[] = { IORING_REGISTER_RING_FDS, IORING_UNREGI
 
 #define REGISTRATIONS (sizeof registrations / sizeof registrations[0])
 
-/* io_uring_register(2): liburing 2.3 declares io_uring_register_restrictions(3) and io_uring_enable_rings(3), but its shared library
- * does not export them. Returns 0 or -errno. */
+/* io_uring_register(2): liburing 2.3 declares io_uring_register_restrictions(3) and io_uring_enable_rings(3),
+ * but its shared library does not export them. Returns 0 or -errno. */
 static int ring_control(const struct io_uring *io, unsigned command, const void *list, unsigned count)
 {
 	return syscall(SYS_io_uring_register, io->ring_fd, command, list, count) < 0 ? -errno : 0;
@@ -92,10 +94,13 @@ static int restrict_operations(const struct io_uring *io)
 	unsigned n = 0;
 
 	for (size_t i = 0; i < OPERATIONS; i++)
-		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operations[i] };
+		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_OP,
+			                                    .sqe_op = operations[i] };
 	for (size_t i = 0; i < REGISTRATIONS; i++)
-		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = registrations[i] };
-	list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = SQE_FLAGS };
+		list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_REGISTER_OP,
+			                                    .register_op = registrations[i] };
+	list[n++] = (struct io_uring_restriction) { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+		                                    .sqe_flags = SQE_FLAGS };
 	return ring_control(io, IORING_REGISTER_RESTRICTIONS, list, n);
 }
 
@@ -113,8 +118,10 @@ int ring_open(struct ring *ring, size_t buffer_size)
 		ring->io.ring_fd = -1;
 		return r;
 	}
-	large = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS", multishot ? LARGE_COUNT_BESIDE_SMALL : LARGE_COUNT);
-	r = buffers_open(&ring->large, &ring->io, GROUP_LARGE, 0, large, buffer_size < LARGE_SIZE ? buffer_size : LARGE_SIZE);
+	large = (unsigned) fault_number("ECHOD_FAULT_URING_BUFFERS",
+	                                multishot ? LARGE_COUNT_BESIDE_SMALL : LARGE_COUNT);
+	r = buffers_open(&ring->large, &ring->io, GROUP_LARGE, 0, large,
+	                 buffer_size < LARGE_SIZE ? buffer_size : LARGE_SIZE);
 	if (r == 0 && multishot)
 		r = buffers_open(&ring->small, &ring->io, GROUP_SMALL, (uint16_t) large, small,
 		                 buffer_size < SMALL_SIZE ? buffer_size : SMALL_SIZE);
@@ -127,7 +134,8 @@ int ring_enable(struct ring *ring)
 
 	if (r < 0)
 		return r;
-	(void) io_uring_register_ring_fd(&ring->io); /* saves a look-up in each call, where it is known; valid in this thread */
+	(void) io_uring_register_ring_fd(&ring->io); /* saves a look-up in each call, where it is known;
+	                                              * valid in this thread */
 	return 0;
 }
 
@@ -295,7 +303,8 @@ void ring_recv_multishot(struct ring *ring, const struct watch *watch)
 
 void ring_send(struct ring *ring, const struct watch *watch, const uint8_t *data, size_t size)
 {
-	io_uring_prep_send(sqe_take(ring, user_data(watch, RING_SEND)), watch->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	io_uring_prep_send(sqe_take(ring, user_data(watch, RING_SEND)), watch->fd, data, size,
+	                   MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void ring_cancel(struct ring *ring, const struct watch *watch, enum ring_op op)
@@ -379,13 +388,15 @@ static unsigned was_refused(int r, const char *what, unsigned number)
 	/* EPERM: of the system call filter, which sees registrations */
 	if (r == -EACCES || r == -EPERM)
 		return 1;
-	log_event(LOG_ERR, EVENT_INTERNAL, "The ring does not refuse %s %u: %s", what, number, r < 0 ? strerror(-r) : "it succeeded");
+	log_event(LOG_ERR, EVENT_INTERNAL, "The ring does not refuse %s %u: %s", what, number,
+	          r < 0 ? strerror(-r) : "it succeeded");
 	return 0;
 }
 
 void ring_try_forbidden(struct ring *ring)
 {
-	static const uint8_t flags[] = { IOSQE_FIXED_FILE, IOSQE_IO_DRAIN, IOSQE_IO_LINK, IOSQE_IO_HARDLINK, IOSQE_ASYNC };
+	static const uint8_t flags[] = { IOSQE_FIXED_FILE, IOSQE_IO_DRAIN, IOSQE_IO_LINK, IOSQE_IO_HARDLINK,
+		                         IOSQE_ASYNC };
 	unsigned refused = 0;
 
 	for (unsigned i = 0; i < IORING_OP_LAST; i++)
@@ -396,6 +407,7 @@ void ring_try_forbidden(struct ring *ring)
 	for (unsigned i = 0; i < IORING_REGISTER_LAST; i++)
 		if (!memchr(registrations, (int) i, REGISTRATIONS))
 			refused += was_refused(ring_control(&ring->io, i, NULL, 0), "registration", i);
-	log_event(LOG_NOTICE, EVENT_INTERNAL, "The ring refused %u forbidden operations and registrations", refused);
+	log_event(LOG_NOTICE, EVENT_INTERNAL, "The ring refused %u forbidden operations and registrations",
+	          refused);
 }
 #endif

@@ -11,8 +11,8 @@
  * kernel has multishot receives, small ones for these. Sends never wait: when ring_wait() returns they have
  * completed, fully, partly or not at all.
  *
- * One thread, which must be the one that enabled the ring. Needs liburing 2.3 and Linux 5.19; uses features of
- * newer kernels (IORING_SETUP_DEFER_TASKRUN, 6.1) where they exist.
+ * One thread, which must be the one that enabled the ring. Needs liburing 2.3 and Linux 5.19; uses features
+ * of newer kernels (IORING_SETUP_DEFER_TASKRUN, 6.1) where they exist.
  */
 #ifndef ECHOD_MODELS_URING_RING_H
 #define ECHOD_MODELS_URING_RING_H
@@ -93,17 +93,18 @@ struct ring_event {
 	uint16_t buffer;
 };
 
-/* Make a ring whose receive buffers have at most `buffer_size` bytes, and register its restrictions: it accepts only the
- * operations below (IORING_REGISTER_RESTRICTIONS), because no system call filter sees operations of a ring. Nothing can
- * be submitted until ring_enable(). Any thread, before the process is confined (sandbox.h). Returns 0 or -errno; after both
- * ring_close() is due. */
+/* Make a ring whose receive buffers have at most `buffer_size` bytes, and register its restrictions: it
+ * accepts only the operations below (IORING_REGISTER_RESTRICTIONS), because no system call filter sees
+ * operations of a ring. Nothing can be submitted until ring_enable(). Any thread, before the process is
+ * confined (sandbox.h). Returns 0 or -errno; after both ring_close() is due. */
 int ring_open(struct ring *ring, size_t buffer_size);
 
 /* Enable the ring. From then on only the calling thread may use it. Returns 0 or -errno. */
 int ring_enable(struct ring *ring);
 
-/* Builds with fault points: submit every operation and SQE flag that the restrictions exclude, and make registrations that
- * they exclude. Those that are not refused are logged as an error, then the number of those that were. */
+/* Builds with fault points: submit every operation and SQE flag that the restrictions exclude, and make
+ * registrations that they exclude. Those that are not refused are logged as an error, then the number of
+ * those that were. */
 void ring_try_forbidden(struct ring *ring);
 
 void ring_close(struct ring *ring);

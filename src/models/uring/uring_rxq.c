@@ -70,7 +70,8 @@ void rxq_copy(struct ring *ring, struct session *session, size_t limit)
 
 	while (state->queued > 0) {
 		struct buffer_note *note = buffers_note(&ring->small, state->first);
-		size_t n = append(&session->conn, ring_buffer(ring, state->first) + note->from, note->size, limit);
+		size_t n = append(&session->conn, ring_buffer(ring, state->first) + note->from, note->size,
+		                  limit);
 
 		if (n == 0)
 			return;

@@ -37,7 +37,10 @@ static struct uring_state *state_of(const struct uring *uring, const struct sess
 const char *uring_state_print(const struct uring_state *state, char text[static URING_STATE_TEXT_MAX])
 {
 	static const char *const modes[URING_MODES] = {
-		[URING_FLOWING] = "flowing", [URING_LEAVING] = "leaving", [URING_NO_BUFFER] = "no-buffer", [URING_ENDING] = "ending",
+		[URING_FLOWING] = "flowing",
+		[URING_LEAVING] = "leaving",
+		[URING_NO_BUFFER] = "no-buffer",
+		[URING_ENDING] = "ending",
 	};
 	static const char *const multishots[MULTISHOT_STATES] = {
 		[MULTISHOT_NONE] = "none", [MULTISHOT_ARMED] = "armed", [MULTISHOT_RECEIVING] = "receiving",
@@ -47,9 +50,9 @@ const char *uring_state_print(const struct uring_state *state, char text[static 
 		[RING_NONE] = "none", [RING_POLL] = "poll", [RING_RECV] = "receive", [RING_SEND] = "send",
 	};
 
-	snprintf(text, URING_STATE_TEXT_MAX, "%s, operation %s, multishot %s, %u queued%s%s, backoff %u", modes[state->mode],
-	         ops[state->op], multishots[state->multishot], state->queued, state->fin_queued ? " and FIN" : "",
-	         state->borrowed ? ", borrowed" : "", state->backoff);
+	snprintf(text, URING_STATE_TEXT_MAX, "%s, operation %s, multishot %s, %u queued%s%s, backoff %u",
+	         modes[state->mode], ops[state->op], multishots[state->multishot], state->queued,
+	         state->fin_queued ? " and FIN" : "", state->borrowed ? ", borrowed" : "", state->backoff);
 	return text;
 }
 
@@ -177,7 +180,8 @@ static void touch(struct uring *uring, struct session *session)
 
 static void start_poll(struct uring *uring, struct session *session, unsigned want)
 {
-	unsigned interest = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
+	unsigned interest = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) |
+	                    (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 	/* a lingering session is checked by time */
 	if (interest == 0)
@@ -229,7 +233,8 @@ void uring_session_update(struct uring *uring, struct session *session, unsigned
 		uring_session_end(&uring->body, session);
 	} else if (uring->quiescing) {
 		return;
-	} else if (want == CONN_RECV && !session->bulk && state->mode != URING_NO_BUFFER && !session->conn.draining) {
+	} else if (want == CONN_RECV && !session->bulk && state->mode != URING_NO_BUFFER &&
+	           !session->conn.draining) {
 		start_receive(uring, session);
 	} else if (state->multishot != MULTISHOT_NONE) {
 		leave(uring, session);
@@ -244,7 +249,8 @@ void uring_session_serve(struct uring *uring, struct session *session, bool read
 	const struct uring_state *state = state_of(uring, session);
 	uint32_t before = session->active;
 	/* data in the receive queue are older than data in the socket */
-	unsigned want = session_io_step(&uring->body.io, session, readable && state->queued == 0, uring->body.now);
+	unsigned want =
+		session_io_step(&uring->body.io, session, readable && state->queued == 0, uring->body.now);
 
 	body_served(&uring->body, session, before);
 	if (state->queued > 0 || state->fin_queued)
@@ -405,7 +411,8 @@ void uring_session_event(struct uring *uring, const struct ring_event *event)
 	} else if (event->op == RING_SEND) {
 		on_send(uring, session, event);
 	} else if (state->mode != URING_ENDING && !uring->quiescing) {
-		uring_session_serve(uring, session, event->result < 0 || event->result & (POLLIN | POLLHUP | POLLERR));
+		uring_session_serve(uring, session,
+		                    event->result < 0 || event->result & (POLLIN | POLLHUP | POLLERR));
 		return;
 	}
 	next_operation(uring, session);

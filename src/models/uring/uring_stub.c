@@ -9,7 +9,8 @@
 
 const char *uring_probe(char *text, size_t size)
 {
-	snprintf(text, size, "this echod was built without liburing; install its development files and build it again");
+	snprintf(text, size,
+	         "this echod was built without liburing; install its development files and build it again");
 	return text;
 }
 
