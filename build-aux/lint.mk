@@ -63,3 +63,10 @@ lint-spelling:
 
 .PHONY: lint-includes lint-prose lint-spelling
 EXTRA_DIST += build-aux/lint-includes build-aux/lint-prose
+
+# Format the lines that differ from FORMAT_BASE as .clang-format says; the tree as a whole is not formatted by a program.
+FORMAT_BASE = HEAD
+format:
+	cd $(srcdir) && git clang-format --extensions c,h $(FORMAT_BASE)
+
+.PHONY: format
