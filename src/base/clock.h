@@ -30,7 +30,8 @@ static inline int64_t clock_earlier(int64_t a, int64_t b)
  * deadline has passed after the wait; 0 when it has passed; -1 for a deadline of INT64_MAX. */
 int clock_poll_timeout(int64_t deadline, int64_t now);
 
-/* After a failed poll(2) or select(2): whether to retry. True for EINTR, and for ENOMEM after a sleep of 10 ms. */
+/* After a failed poll(2) or select(2): whether to retry. True for EINTR, and for ENOMEM after a sleep of 10
+ * ms. */
 bool clock_poll_retry(int error);
 
 #endif

@@ -19,9 +19,10 @@ static inline int compat_close_range(unsigned first, unsigned last)
 	return (int) syscall(__NR_close_range, first, last, 0);
 }
 
-/* As epoll_pwait2(2) without a signal mask. Where glibc (before 2.35) or the kernel (before 5.11) lacks it, ppoll(2)
- * waits, since epoll_wait(2) takes only milliseconds. `timeout` may be NULL: no limit. */
-static inline int compat_epoll_wait(int epoll, struct epoll_event events[], int most, const struct timespec *timeout)
+/* As epoll_pwait2(2) without a signal mask. Where glibc (before 2.35) or the kernel (before 5.11) lacks it,
+ * ppoll(2) waits, since epoll_wait(2) takes only milliseconds. `timeout` may be NULL: no limit. */
+static inline int compat_epoll_wait(int epoll, struct epoll_event events[], int most,
+                                    const struct timespec *timeout)
 {
 	struct pollfd fd = { .fd = epoll, .events = POLLIN };
 	int n;

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The length of the printable UTF-8 character at `text`; 0: a control character, or not valid (RFC 3629, section 4). */
+/* The length of the printable UTF-8 character at `text`; 0: a control character, or not valid (RFC 3629,
+ * section 4). */
 static size_t character_length(const unsigned char *text, size_t left)
 {
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
@@ -25,7 +26,8 @@ static size_t character_length(const unsigned char *text, size_t left)
 			return 0;
 		point = point << 6 | (text[i] & 0x3fU);
 	}
-	if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000) || (point >= 0x80 && point < 0xa0))
+	if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000) ||
+	    (point >= 0x80 && point < 0xa0))
 		return 0;
 	return length;
 }

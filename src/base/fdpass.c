@@ -14,8 +14,8 @@
 #define SCM_PIDFD 4
 #endif
 
-/* Space for other control messages, which another owner of the socket may have requested (SO_PASSCRED, SO_PASSPIDFD,
- * SO_PASSSEC): without it the kernel would cut off the descriptors. */
+/* Space for other control messages, which another owner of the socket may have requested (SO_PASSCRED,
+ * SO_PASSPIDFD, SO_PASSSEC): without it the kernel would cut off the descriptors. */
 #define OTHERS_SIZE 1024
 
 union control {
@@ -44,7 +44,8 @@ int fdpass_send(int socket, const void *data, size_t size, const int fds[], unsi
 	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-/* Get the descriptors of one control message. Returns whether there were more than `max`; those are closed. */
+/* Get the descriptors of one control message. Returns whether there were more than `max`; those are
+ * closed. */
 static bool take(struct cmsghdr *header, int fds[], unsigned max, unsigned *count)
 {
 	size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);

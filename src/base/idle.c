@@ -6,14 +6,15 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-/* Wake-ups without effect that are tolerated in a row: between the handler and the check another connection or message
- * may have arrived, which another worker takes. */
+/* Wake-ups without effect that are tolerated in a row: between the handler and the check another connection
+ * or message may have arrived, which another worker takes. */
 #define TOLERATED 64
 
 /* Messages discarded from an error queue at once. */
 #define ERRORS_MAX 64
 
-/* Time stamps of sent data (SO_TIMESTAMPING) and ICMP errors (IP_RECVERR) end here if the socket's creator asked for them. */
+/* Time stamps of sent data (SO_TIMESTAMPING) and ICMP errors (IP_RECVERR) end here if the socket's creator
+ * asked for them. */
 static unsigned errors_discard(int fd)
 {
 	struct msghdr message = { .msg_iovlen = 0 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* list.h - an intrusive, circular, doubly linked list
  *
- * The head of an empty list points to itself; an entry is embedded in the object it links. No allocation, no locking: the
- * owner of the head serialises. An entry is in at most one list.
+ * The head of an empty list points to itself; an entry is embedded in the object it links. No allocation, no
+ * locking: the owner of the head serialises. An entry is in at most one list.
  */
 #ifndef ECHOD_BASE_LIST_H
 #define ECHOD_BASE_LIST_H

@@ -25,8 +25,8 @@
 
 #define FIELDS_MAX 24
 
-/* Maximum time for writing one record, and how long a target that needed more gets no further records. So a target that
- * blocks costs the supervisor at most one fiftieth of its time. */
+/* Maximum time for writing one record, and how long a target that needed more gets no further records. So a
+ * target that blocks costs the supervisor at most one fiftieth of its time. */
 #define WRITE_TIMEOUT (20 * USEC_PER_MSEC)
 #define WRITE_PAUSE (1 * USEC_PER_SEC)
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
@@ -58,7 +58,8 @@ static struct {
 	bool line_cut; /* the last line on standard error has no newline */
 	_Atomic uint64_t *lost;
 	uint64_t lost_early; /* before there was a counter */
-	char last_error[LAST_ERROR_MAX]; /* the last message of LOG_WARNING or worse that was not taken yet, or "" */
+	char last_error[LAST_ERROR_MAX]; /* the last message of LOG_WARNING or worse that was not taken yet,
+	                                    or "" */
 } state = {
 	.sink = LOG_SINK_STDERR,
 	.level = LOG_INFO,
@@ -170,9 +171,9 @@ static void count_lost(void)
 		state.lost_early++;
 }
 
-/* Begin to write a record to `target`. Returns false, and counts the record as lost, where that would block. Even if
- * there is room now, the write may block: a terminal that has room for a part of the line is writable, other processes
- * write as well. So the time of the write is limited. */
+/* Begin to write a record to `target`. Returns false, and counts the record as lost, where that would block.
+ * Even if there is room now, the write may block: a terminal that has room for a part of the line is
+ * writable, other processes write as well. So the time of the write is limited. */
 static bool target_begin(struct target *target, struct timeout *timeout)
 {
 	struct pollfd room = { .fd = target->fd, .events = POLLOUT };
@@ -185,8 +186,9 @@ static bool target_begin(struct target *target, struct timeout *timeout)
 	return true;
 }
 
-/* End it. `complete` says whether the whole record was written: then the target did not block, even if the time has passed,
- * as it may where other processes use the processor. Otherwise the record is counted as lost. */
+/* End it. `complete` says whether the whole record was written: then the target did not block, even if the
+ * time has passed, as it may where other processes use the processor. Otherwise the record is counted as
+ * lost. */
 static void target_end(struct target *target, struct timeout *timeout, bool complete)
 {
 	bool expired = timeout_stop(timeout);
@@ -201,7 +203,8 @@ static void target_end(struct target *target, struct timeout *timeout, bool comp
 static void write_stderr(int priority, const char *message)
 {
 	static const char *const prefixes[] = {
-		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "", [LOG_INFO] = "", [LOG_DEBUG] = "debug: ",
+		[LOG_ERR] = "error: ", [LOG_WARNING] = "warning: ", [LOG_NOTICE] = "",
+		[LOG_INFO] = "",       [LOG_DEBUG] = "debug: ",
 	};
 	char line[LOG_RECORD_MAX + 32];
 	struct timeout timeout;
@@ -232,7 +235,8 @@ static void write_syslog(int priority, const char *message)
 		return;
 	errno = 0;
 	syslog(priority, "%s", message);
-	target_end(&state.service, &timeout, errno != EINTR); /* syslog(3) returns nothing, but leaves errno */
+	target_end(&state.service, &timeout,
+	           errno != EINTR); /* syslog(3) returns nothing, but leaves errno */
 }
 
 static void write_journal(const struct log_record *record)
@@ -244,7 +248,8 @@ static void write_journal(const struct log_record *record)
 	for (size_t at = 0; at < record->length && count < FIELDS_MAX; count++) {
 		size_t length = strlen(record->text + at);
 
-		fields[count] = (struct iovec) { .iov_base = (char *) (record->text + at), .iov_len = length };
+		fields[count] = (struct iovec) { .iov_base = (char *) (record->text + at),
+			                         .iov_len = length };
 		at += length + 1;
 	}
 	if (!target_begin(&state.service, &timeout))
@@ -282,7 +287,9 @@ static void record_add(struct log_record *record, const char *field, const char 
 		return;
 	head = snprintf(record->text + record->length, room, "%s=", field);
 	record->length += (size_t) head;
-	record->length += escape_controls(record->text + record->length, room - (size_t) head, value, length) + 1;
+	record->length += escape_controls(record->text + record->length, room - (size_t) head, value,
+	                                  length) +
+	                  1;
 }
 
 __attribute__((format(printf, 3, 0)))
@@ -374,7 +381,8 @@ static bool is_event_id(const char *value)
 	return false;
 }
 
-/* Check one field of a record. Returns its SEEN_ bit, 0 for one that has none, -1 where it may not be there. */
+/* Check one field of a record. Returns its SEEN_ bit, 0 for one that has none, -1 where it may not be
+ * there. */
 static int field_check(const char *name, size_t length, const char *value, int *priority)
 {
 	if (length == 8 && strncmp(name, "PRIORITY", length) == 0) {
@@ -422,8 +430,9 @@ int log_record_read(struct log_record *record, const char *bytes, size_t size, c
 	return (seen & SEEN_PRIORITY) && (seen & SEEN_MESSAGE) ? 0 : -EBADMSG;
 }
 
-/* Lines of one worker process, and of all; and of them, about the connections of one source, and of all sources. Workers have
- * budgets of their own, but a pool has many workers, and one that is compromised keeps to none. */
+/* Lines of one worker process, and of all; and of them, about the connections of one source, and of all
+ * sources. Workers have budgets of their own, but a pool has many workers, and one that is compromised keeps
+ * to none. */
 static struct log_budget process_lines = { .share = 1000, .all = 4000, .interval = 10 * USEC_PER_SEC };
 static struct log_budget source_lines = { .share = 250, .all = 1000, .interval = 10 * USEC_PER_SEC };
 
@@ -438,8 +447,8 @@ static const char *record_find(const struct log_record *record, const char *fiel
 	return NULL;
 }
 
-/* Reduce "192.0.2.1:7" and "[2001:db8::1%eth0]:7" to what a host can choose least: the address, of IPv6 the /64. Other text
- * is a source by itself. Returns the number of bytes. */
+/* Reduce "192.0.2.1:7" and "[2001:db8::1%eth0]:7" to what a host can choose least: the address, of IPv6 the
+ * /64. Other text is a source by itself. Returns the number of bytes. */
 static size_t source_key(const char *peer, unsigned char key[static 256])
 {
 	bool bracket = *peer == '[';
@@ -455,8 +464,8 @@ static size_t source_key(const char *peer, unsigned char key[static 256])
 	return length;
 }
 
-/* Whether the record repeats what another worker process has reported in the last ten seconds: each limits such lines by
- * itself, but all of them are in the same situation at once. */
+/* Whether the record repeats what another worker process has reported in the last ten seconds: each limits
+ * such lines by itself, but all of them are in the same situation at once. */
 static bool is_repetition(const struct log_record *record)
 {
 	static const enum event events[] = { EVENT_EXHAUSTED, EVENT_LIMIT_REACHED };
@@ -479,8 +488,8 @@ static bool relay_allows(const struct log_record *record, pid_t sender)
 	       (!peer || log_budget_take(&source_lines, key, source_key(peer, key), now));
 }
 
-/* Receive one record. `*sender` is the process that sent it, as the kernel says (SO_PASSCRED, unix(7)). There is no room for
- * descriptors: the kernel closes those that come along. */
+/* Receive one record. `*sender` is the process that sent it, as the kernel says (SO_PASSCRED, unix(7)). There
+ * is no room for descriptors: the kernel closes those that come along. */
 static ssize_t relay_receive(int fd, char *bytes, size_t size, pid_t *sender)
 {
 	union {

@@ -3,7 +3,8 @@
 
 #include "base/log_budget.h"
 
-/* The entry of a source, or the one that it takes: an unused one, else that of the source with the fewest lines. */
+/* The entry of a source, or the one that it takes: an unused one, else that of the source with the fewest
+ * lines. */
 static struct log_source *source_find(struct log_budget *budget, uint64_t tag, uint32_t window)
 {
 	struct log_source *set = budget->sources[tag % LOG_BUDGET_SETS], *least = set;

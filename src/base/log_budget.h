@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: ISC */
 /* log_budget.h - share a number of log lines fairly among the sources that cause them
  *
- * In each interval a source may cause at most `share` lines, all sources together at most `all`. So a flood from one source
- * leaves lines for the others. Sources are found by a keyed hash in a table of fixed size; if it is full, the source with
- * the fewest lines is forgotten, so that one that floods is not. Plain memory of one process: no locking.
+ * In each interval a source may cause at most `share` lines, all sources together at most `all`. So a flood
+ * from one source leaves lines for the others. Sources are found by a keyed hash in a table of fixed size; if
+ * it is full, the source with the fewest lines is forgotten, so that one that floods is not. Plain memory of
+ * one process: no locking.
  */
 #ifndef ECHOD_BASE_LOG_BUDGET_H
 #define ECHOD_BASE_LOG_BUDGET_H

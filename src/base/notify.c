@@ -15,7 +15,8 @@
 #include "base/escape.h"
 #include "base/timeout.h"
 
-/* Maximum time for sending one message, and how long a service manager that needed more gets no further ones. */
+/* Maximum time for sending one message, and how long a service manager that needed more gets no further
+ * ones. */
 #define SEND_TIMEOUT (200 * USEC_PER_MSEC)
 #define SEND_PAUSE (2 * USEC_PER_SEC)
 

@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-/* At the start of each chunk, which is aligned to its size: so the chunk of an object follows from its address. */
+/* At the start of each chunk, which is aligned to its size: so the chunk of an object follows from its
+ * address. */
 struct chunk {
 	struct list link;
 	void *free;      /* list through the first word of free objects */
@@ -23,7 +24,8 @@ void pool_init(struct pool *pool, size_t object)
 /* Mapped, not allocated: malloc(3) would spend a page more on each to align it. */
 static void *chunk_map(void)
 {
-	uint8_t *at = mmap(NULL, 2 * POOL_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *chunk;
+	uint8_t *at = mmap(NULL, 2 * POOL_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+		*chunk;
 	size_t before;
 
 	if (at == MAP_FAILED)
@@ -56,7 +58,8 @@ static int chunk_full(const struct pool *pool, const struct chunk *chunk)
 
 static int has_space(const struct pool *pool)
 {
-	return !list_empty(&pool->chunks) && !chunk_full(pool, LIST_ENTRY(pool->chunks.next, struct chunk, link));
+	return !list_empty(&pool->chunks) &&
+	       !chunk_full(pool, LIST_ENTRY(pool->chunks.next, struct chunk, link));
 }
 
 void *pool_alloc(struct pool *pool)

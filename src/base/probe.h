@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* probe.h - USDT probes (sys/sdt.h of SystemTap)
  *
- * A probe is a no-operation instruction, and a note in the program that tells perf(1), bpftrace(8) and others its
- * place and arguments. Without sys/sdt.h at build time there are none. HACKING.md lists all probes. The arguments
- * are evaluated always: use values that are at hand. Any thread; cannot fail.
+ * A probe is a no-operation instruction, and a note in the program that tells perf(1), bpftrace(8) and others
+ * its place and arguments. Without sys/sdt.h at build time there are none. HACKING.md lists all probes. The
+ * arguments are evaluated always: use values that are at hand. Any thread; cannot fail.
  */
 #ifndef ECHOD_BASE_PROBE_H
 #define ECHOD_BASE_PROBE_H

@@ -66,7 +66,8 @@ static long long read_number(const char *root, const char *directory, const char
 	return number;
 }
 
-/* The quota of one group in microseconds of each `*period`; 0 or less: none. "max" of version 2 and -1 of version 1 are none. */
+/* The quota of one group in microseconds of each `*period`; 0 or less: none. "max" of version 2 and -1 of
+ * version 1 are none. */
 static long long read_quota(const char *root, const char *directory, bool v2, long long *period)
 {
 	long long quota = 0;
@@ -92,18 +93,22 @@ static void lower_to(unsigned *quota, unsigned value)
 }
 
 /* The smallest quota of `group` and all groups above it that are visible in the hierarchy. */
-static void quota_of_path(const char *root, const struct hierarchy *hierarchy, const char *group, unsigned *smallest)
+static void quota_of_path(const char *root, const struct hierarchy *hierarchy, const char *group,
+                          unsigned *smallest)
 {
 	size_t top = strcmp(hierarchy->top, "/") == 0 ? 0 : strlen(hierarchy->top);
 	char directory[2 * PATH_MAX];
 	char *below;
 
-	/* with a control group namespace, or another group mounted, the path does not lead below the mounted directory */
-	if (strncmp(group, hierarchy->top, top) != 0 || (group[top] != '/' && group[top] != '\0') || strstr(group, "/.."))
+	/* with a control group namespace, or another group mounted, the path does not lead below the mounted
+	 * directory */
+	if (strncmp(group, hierarchy->top, top) != 0 || (group[top] != '/' && group[top] != '\0') ||
+	    strstr(group, "/.."))
 		group = "";
 	else
 		group += top;
-	snprintf(directory, sizeof directory, "%s%s", hierarchy->mounted, strcmp(group, "/") == 0 ? "" : group);
+	snprintf(directory, sizeof directory, "%s%s", hierarchy->mounted,
+	         strcmp(group, "/") == 0 ? "" : group);
 	below = directory + strlen(hierarchy->mounted);
 	for (;;) {
 		long long period = 0, quota = read_quota(root, directory, hierarchy->v2, &period);
@@ -162,8 +167,8 @@ static bool read_mount(struct hierarchy *hierarchy, const char *line)
 	return hierarchy->v2 || (strcmp(type, "cgroup") == 0 && list_has(options, "cpu"));
 }
 
-/* The group of this process in the hierarchy, into `group` (`size` bytes): "ID:CONTROLLERS:PATH" of /proc/self/cgroup, where
- * version 2 has no controllers. */
+/* The group of this process in the hierarchy, into `group` (`size` bytes): "ID:CONTROLLERS:PATH" of
+ * /proc/self/cgroup, where version 2 has no controllers. */
 static bool read_group(const char *root, bool v2, char *group, size_t size)
 {
 	FILE *in = open_below(root, "/proc/self", "cgroup");
@@ -171,7 +176,8 @@ static bool read_group(const char *root, bool v2, char *group, size_t size)
 	bool found = false;
 
 	while (in && !found && fgets(line, sizeof line, in)) {
-		char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+		char *controllers = strchr(line, ':'),
+		     *path = controllers ? strchr(controllers + 1, ':') : NULL;
 
 		if (!path)
 			continue;

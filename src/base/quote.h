@@ -11,9 +11,9 @@
 /* Maximum size of the result of quote(), including the NUL. */
 #define QUOTE_MAX 96
 
-/* Write the `length` bytes at `text` to `out` between double quotes. Other characters than printable ASCII are escaped, so
- * that the text cannot control a terminal or add a log line. A text that is too long is cut and ends in "...". Returns
- * `out`. */
+/* Write the `length` bytes at `text` to `out` between double quotes. Other characters than printable ASCII
+ * are escaped, so that the text cannot control a terminal or add a log line. A text that is too long is cut
+ * and ends in "...". Returns `out`. */
 char *quote(char out[static QUOTE_MAX], const char *text, size_t length);
 
 /* As quote(), for a NUL-terminated string. */

@@ -17,8 +17,8 @@ struct ratelimit {
 	_Atomic uint64_t suppressed; /* events refused since ratelimit_take_suppressed() */
 };
 
-/* Whether an event at time `now` is allowed: at most `burst` in any `interval` microseconds that starts with an event.
- * Refused events are counted. */
+/* Whether an event at time `now` is allowed: at most `burst` in any `interval` microseconds that starts with
+ * an event. Refused events are counted. */
 bool ratelimit_allow(struct ratelimit *limit, int64_t now, int64_t interval, uint32_t burst);
 
 /* Returns the number of events refused since the last call. */

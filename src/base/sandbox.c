@@ -37,7 +37,8 @@ static int drop_capabilities(void)
 	if (!has_capabilities())
 		return 0;
 
-	/* only a process with CAP_SETPCAP may empty the bounding set; without capabilities and with no_new_privs it is of no use */
+	/* only a process with CAP_SETPCAP may empty the bounding set; without capabilities and with
+	 * no_new_privs it is of no use */
 	for (int i = 0; prctl(PR_CAPBSET_READ, i, 0, 0, 0) >= 0; i++)
 		if (prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
 			break;
@@ -83,12 +84,13 @@ int sandbox_enter(const struct sock_fprog *filter)
 struct call {
 	const char *name;
 	unsigned uses;                            /* enum sandbox_use: any of them needs it */
-	const char *note;                         /* the conditions, for the manual; NULL: permitted with any arguments */
+	const char *note; /* the conditions, for the manual; NULL: permitted with any arguments */
 	struct scmp_arg_cmp only[CONDITIONS_MAX]; /* ended by an element without operation */
 };
 
 #define CALL(call, needed) { .name = (call), .uses = (needed) }
-#define CALL_IF(call, needed, text, ...) { .name = (call), .uses = (needed), .note = (text), .only = { __VA_ARGS__ } }
+#define CALL_IF(call, needed, text, ...) \
+	{ .name = (call), .uses = (needed), .note = (text), .only = { __VA_ARGS__ } }
 
 /* On s390 the flags of clone(2) are its second argument. */
 #if defined __s390__ || defined __s390x__
@@ -98,23 +100,27 @@ struct call {
 #endif
 
 #define EQUALS(argument, value) { argument, SCMP_CMP_EQ, (scmp_datum_t) (value), 0 }
-#define MASKED(argument, mask, value) { argument, SCMP_CMP_MASKED_EQ, (scmp_datum_t) (mask), (scmp_datum_t) (value) }
+#define MASKED(argument, mask, value) \
+	{ argument, SCMP_CMP_MASKED_EQ, (scmp_datum_t) (mask), (scmp_datum_t) (value) }
 
 /* A thread shares all with its process; a forked process shares nothing and is a child of this one. */
-#define THREAD_FLAGS ((unsigned) (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM))
+#define THREAD_FLAGS \
+	((unsigned) (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM))
 #define FORK_FLAGS ((unsigned) ~(CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | 0xff))
 
 #define FCNTL_COMMANDS \
-	EQUALS(1, F_GETFD), EQUALS(1, F_SETFD), EQUALS(1, F_GETFL), EQUALS(1, F_SETFL), EQUALS(1, F_GETPIPE_SZ), \
-		EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), EQUALS(1, F_GET_SEALS)
+	EQUALS(1, F_GETFD), EQUALS(1, F_SETFD), EQUALS(1, F_GETFL), EQUALS(1, F_SETFL), \
+		EQUALS(1, F_GETPIPE_SZ), EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), \
+		EQUALS(1, F_GET_SEALS)
 
-/* Commands of io_uring_register(2), named here because headers of older kernels and systems without liburing do not have them.
- * With bit 31 the ring is named by its registered index. Rings are made, and their restrictions registered, before the filter
- * is installed. */
+/* Commands of io_uring_register(2), named here because headers of older kernels and systems without liburing
+ * do not have them. With bit 31 the ring is named by its registered index. Rings are made, and their
+ * restrictions registered, before the filter is installed. */
 enum { RING_ENABLE = 12, RING_FDS_REGISTER = 20, RING_FDS_UNREGISTER = 21 };
 
 #define RING_COMMANDS \
-	MASKED(1, 0x7fffffff, RING_ENABLE), MASKED(1, 0x7fffffff, RING_FDS_REGISTER), MASKED(1, 0x7fffffff, RING_FDS_UNREGISTER)
+	MASKED(1, 0x7fffffff, RING_ENABLE), MASKED(1, 0x7fffffff, RING_FDS_REGISTER), \
+		MASKED(1, 0x7fffffff, RING_FDS_UNREGISTER)
 
 /* Names are those of libseccomp; a name that the architecture does not have is ignored. */
 static const struct call calls[] = {
@@ -148,7 +154,8 @@ static const struct call calls[] = {
 	CALL("sched_getaffinity", SANDBOX_ANY),
 	CALL("sched_yield", SANDBOX_ANY),
 
-	/* the log relay, the wake-ups of other workers, the stop request, and wake-ups that lead to nothing (idle.h) */
+	/* the log relay, the wake-ups of other workers, the stop request, and wake-ups that lead to nothing
+	 * (idle.h) */
 	CALL("poll", SANDBOX_ANY),
 	CALL("ppoll", SANDBOX_ANY),
 	CALL("ppoll_time64", SANDBOX_ANY),
@@ -166,7 +173,8 @@ static const struct call calls[] = {
 	CALL("getpeername", SANDBOX_STREAMS),
 	CALL("getsockname", SANDBOX_STREAMS),
 	CALL("getsockopt", SANDBOX_STREAMS | SANDBOX_DATAGRAMS),
-	CALL_IF("ioctl", SANDBOX_ANY, "FIONREAD, SIOCOUTQ, SIOCGIFNAME", EQUALS(1, FIONREAD), EQUALS(1, SIOCOUTQ), EQUALS(1, SIOCGIFNAME)),
+	CALL_IF("ioctl", SANDBOX_ANY, "FIONREAD, SIOCOUTQ, SIOCGIFNAME", EQUALS(1, FIONREAD),
+	        EQUALS(1, SIOCOUTQ), EQUALS(1, SIOCGIFNAME)),
 	CALL("memfd_create", SANDBOX_STREAMS),
 	CALL_IF("newfstatat", SANDBOX_STREAMS, "of a descriptor", EQUALS(3, AT_EMPTY_PATH)),
 	CALL_IF("fstatat64", SANDBOX_STREAMS, "of a descriptor", EQUALS(3, AT_EMPTY_PATH)),
@@ -198,9 +206,11 @@ static const struct call calls[] = {
 	CALL("epoll_pwait2", SANDBOX_EPOLL),
 	CALL("epoll_wait", SANDBOX_EPOLL),
 	CALL("io_uring_enter", SANDBOX_IO_URING),
-	CALL_IF("io_uring_register", SANDBOX_IO_URING, "to enable a ring and to register its descriptor", RING_COMMANDS),
+	CALL_IF("io_uring_register", SANDBOX_IO_URING, "to enable a ring and to register its descriptor",
+	        RING_COMMANDS),
 
-	/* threads and processes; clone3(2), whose flags no filter can see, is answered ENOSYS, and libc falls back to clone(2) */
+	/* threads and processes; clone3(2), whose flags no filter can see, is answered ENOSYS, and libc falls
+	 * back to clone(2) */
 	CALL_IF("clone", SANDBOX_THREADS, "for a thread", MASKED(CLONE_ARGUMENT, THREAD_FLAGS, THREAD_FLAGS)),
 	CALL_IF("clone", SANDBOX_FORK, "for a child process", MASKED(CLONE_ARGUMENT, FORK_FLAGS, 0)),
 	CALL("eventfd2", SANDBOX_THREADS),
@@ -253,7 +263,8 @@ static const struct call calls[] = {
 #define CALLS (sizeof calls / sizeof calls[0])
 
 /* No library makes these calls by itself: an attempt is an attack, and ends the process. */
-static const char *const fatal[] = { "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev" };
+static const char *const fatal[] = { "execve", "execveat", "ptrace", "process_vm_readv",
+	                             "process_vm_writev" };
 
 #define FATAL (sizeof fatal / sizeof fatal[0])
 
@@ -275,8 +286,8 @@ bool sandbox_permits(const char *name, unsigned uses)
 	return permitted;
 }
 
-/* Whether the call may be made by socketcall(2), as on i386 and s390: its arguments are in memory, which no filter sees. libseccomp
- * gives these calls the numbers -101 to -120. */
+/* Whether the call may be made by socketcall(2), as on i386 and s390: its arguments are in memory, which no
+ * filter sees. libseccomp gives these calls the numbers -101 to -120. */
 static bool is_multiplexed(const char *name, uint32_t architecture)
 {
 	int number = seccomp_syscall_resolve_name_arch(architecture, name);
@@ -284,7 +295,8 @@ static bool is_multiplexed(const char *name, uint32_t architecture)
 	return number <= -101 && number >= -120;
 }
 
-/* Permit one call, under each of its conditions; a system call that the architecture does not have is ignored. */
+/* Permit one call, under each of its conditions; a system call that the architecture does not have is
+ * ignored. */
 static int rule_add(scmp_filter_ctx context, const struct call *call, uint32_t architecture)
 {
 	int number = seccomp_syscall_resolve_name(call->name), r = 0;
@@ -307,10 +319,12 @@ static int rules_add(scmp_filter_ctx context, unsigned uses, uint32_t architectu
 			r = rule_add(context, &calls[i], architecture);
 	for (size_t i = 0; i < FATAL && r == 0; i++)
 		if (!sandbox_permits(fatal[i], uses))
-			r = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS, seccomp_syscall_resolve_name(fatal[i]), 0);
+			r = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS,
+			                     seccomp_syscall_resolve_name(fatal[i]), 0);
 	/* unknown to libseccomp before 2.4 */
 	if (r == 0 && seccomp_syscall_resolve_name("clone3") != __NR_SCMP_ERROR)
-		r = seccomp_rule_add(context, SCMP_ACT_ERRNO(ENOSYS), seccomp_syscall_resolve_name("clone3"), 0);
+		r = seccomp_rule_add(context, SCMP_ACT_ERRNO(ENOSYS), seccomp_syscall_resolve_name("clone3"),
+		                     0);
 	return r;
 }
 
@@ -360,8 +374,8 @@ int sandbox_filter_make_for(struct sock_fprog **filter, unsigned uses, uint32_t 
 	*filter = NULL;
 	if (!sandbox_can_filter(&why))
 		return 0;
-	/* libseccomp would ask the kernel for SCMP_ACT_KILL_PROCESS with seccomp(2), which the unit does not permit; a kernel before
-	 * 4.14 ends the thread instead */
+	/* libseccomp would ask the kernel for SCMP_ACT_KILL_PROCESS with seccomp(2), which the unit does not
+	 * permit; a kernel before 4.14 ends the thread instead */
 	(void) seccomp_api_set(3);
 	context = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	if (!context)
@@ -454,7 +468,8 @@ static bool was_refused(long r, const char *name)
 {
 	if (r < 0 && (errno == EPERM || (errno == ENOSYS && strcmp(name, "clone3") == 0)))
 		return true;
-	log_event(LOG_ERR, EVENT_INTERNAL, "System call %s is not refused: %s", name, r < 0 ? strerror(errno) : "it succeeded");
+	log_event(LOG_ERR, EVENT_INTERNAL, "System call %s is not refused: %s", name,
+	          r < 0 ? strerror(errno) : "it succeeded");
 	return false;
 }
 
@@ -489,7 +504,9 @@ static unsigned try_arguments(unsigned uses)
 	refused += was_refused(mprotect(memory, 4096, PROT_READ | PROT_EXEC), "mprotect with PROT_EXEC");
 	munmap(memory, 4096);
 	if (!is_multiplexed("sendto", seccomp_arch_native()))
-		refused += was_refused(sendto(0, "", 1, 0, (const struct sockaddr *) &address, sizeof address), "sendto with an address");
+		refused += was_refused(sendto(0, "", 1, 0, (const struct sockaddr *) &address,
+		                              sizeof address),
+		                       "sendto with an address");
 	refused += was_refused(ioctl(0, TIOCSTI, ""), "ioctl with TIOCSTI");
 	if (uses & SANDBOX_STREAMS)
 		refused += was_refused(fcntl(0, F_SETOWN, getpid()), "fcntl with F_SETOWN");

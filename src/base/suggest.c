@@ -21,8 +21,8 @@ static size_t min(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-/* Optimal string alignment distance of two strings of at most LENGTH_MAX bytes. Three rows of the table are enough, since a swap
- * of neighbours refers to the row two before. */
+/* Optimal string alignment distance of two strings of at most LENGTH_MAX bytes. Three rows of the table are
+ * enough, since a swap of neighbours refers to the row two before. */
 static size_t distance(const char *a, const char *b)
 {
 	size_t rows[3][LENGTH_MAX + 1], width = strlen(b);

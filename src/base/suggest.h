@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-/* The name in the NULL-terminated list `known` with the smallest edit distance to `given` (insert, delete, replace, swap of
- * neighbours; case ignored); NULL if none is similar. Pure; any thread. */
+/* The name in the NULL-terminated list `known` with the smallest edit distance to `given` (insert, delete,
+ * replace, swap of neighbours; case ignored); NULL if none is similar. Pure; any thread. */
 const char *suggest_nearest(const char *given, const char *const known[]);
 
 /* Write the list as "a, b, c or d" into `text` (`size` bytes, cut to fit). Returns `text`. */

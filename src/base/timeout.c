@@ -28,7 +28,8 @@ void timeout_start(struct timeout *timeout, int64_t usec)
 	struct sigaction action = { .sa_sigaction = on_expiry, .sa_flags = SA_SIGINFO }; /* no SA_RESTART */
 
 	expired = 0;
-	timeout->running = sigaction(SIGURG, &action, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, &timeout->timer) == 0;
+	timeout->running = sigaction(SIGURG, &action, NULL) == 0 &&
+	                   timer_create(CLOCK_MONOTONIC, &event, &timeout->timer) == 0;
 	if (timeout->running)
 		(void) timer_settime(timeout->timer, 0, &spec, NULL);
 }

@@ -25,7 +25,8 @@ enum json_layout { JSON_INDENTED, JSON_LINE };
 /* Begin an object, on one line or indented. */
 void json_open(struct json *json, FILE *file, enum json_layout layout);
 
-/* Begin the object of a summary on standard output: the last line of a stream, or the only object; `timed`: with the time. */
+/* Begin the object of a summary on standard output: the last line of a stream, or the only object; `timed`:
+ * with the time. */
 void json_open_summary(struct json *json, bool stream, bool timed);
 
 void json_object(struct json *json, const char *name); /* NULL: an element of a list */

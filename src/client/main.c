@@ -91,8 +91,8 @@ int main(int argc, char *argv[])
 
 	descriptors_occupy();
 	if (client_options_parse(&options, argc, argv, &outcome)) {
-		/* While talking, standard output has the copy, and the object is printed on standard error.
-		 */
+		/* While talking, standard output has the copy, and the object is printed on standard
+		 * error. */
 		if (options.json && options.activity == ACTIVITY_TALK)
 			client_error_silence();
 		outcome = run(&options);

@@ -194,8 +194,9 @@ int target_find(struct target *target, const struct socket_options *sockopts, co
 	*target = (struct target) { 0 };
 	/* it is printed in reports */
 	if (control)
-		return why_set(why, -EINVAL, "%s has the control character \\x%02X; a name has printable characters only", host,
-			       (unsigned char) control[*control == '\xc2']);
+		return why_set(why, -EINVAL,
+		               "%s has the control character \\x%02X; a name has printable characters only",
+		               host, (unsigned char) control[*control == '\xc2']);
 	if (strncmp(host, "unix:", 5) == 0)
 		return find_unix(target, sockopts, host, port, why);
 	if (port && port_invalid(port))

@@ -22,14 +22,15 @@
 /* Maximum size of the file in bytes. */
 #define FILE_MAX (1024 * 1024)
 
-/* A setting after the last line. libconfuse does not report it if something before it, such as an unclosed string, includes
- * it: then the end of the file was not read. */
+/* A setting after the last line. libconfuse does not report it if something before it, such as an unclosed
+ * string, includes it: then the end of the file was not read. */
 #define SENTINEL "end-of-file"
 #define SENTINEL_LINE "\n" SENTINEL " = reached\n"
 
 /* ---- errors ---- */
 
-void conf_error_at(const struct conf *conf, enum conf_key key, struct diagnostics *diag, const char *format, ...)
+void conf_error_at(const struct conf *conf, enum conf_key key, struct diagnostics *diag, const char *format,
+                   ...)
 {
 	const struct conf_origin *origin = &conf->origin[key];
 	va_list args;
@@ -51,8 +52,10 @@ void conf_error_at(const struct conf *conf, enum conf_key key, struct diagnostic
 
 #define HINT_MAX (SYNTAX_VARIABLE_MAX + 64)
 
-/* A clause that names the empty environment variable in the value of a key, which may be the reason of the error; or "". */
-static const char *empty_variable_hint(const struct reader *reader, enum conf_key key, char hint[static HINT_MAX])
+/* A clause that names the empty environment variable in the value of a key, which may be the reason of the
+ * error; or "". */
+static const char *empty_variable_hint(const struct reader *reader, enum conf_key key,
+                                       char hint[static HINT_MAX])
 {
 	const char *variable = reader->keys[key].empty_variable;
 
@@ -114,7 +117,8 @@ static void confuse_error(cfg_t *cfg, const char *format, va_list args)
 	free(text);
 }
 
-/* For libconfuse every value is a string: its own number parser reads "010" as 8 and "" as 0, and has no range. */
+/* For libconfuse every value is a string: its own number parser reads "010" as 8 and "" as 0, and has no
+ * range. */
 static cfg_t *make_schema(void)
 {
 	cfg_opt_t options[CONF_KEYS + 2];
@@ -134,8 +138,8 @@ static cfg_t *make_schema(void)
 	return cfg_init(options, CFGF_NONE);
 }
 
-/* Parse `text`, in which syntax_check() has found no error that is still there. Returns 0; -EINVAL after adding the error that
- * libconfuse found nevertheless; or -ENOMEM. There are values only if 0 is returned. */
+/* Parse `text`, in which syntax_check() has found no error that is still there. Returns 0; -EINVAL after
+ * adding the error that libconfuse found nevertheless; or -ENOMEM. There are values only if 0 is returned. */
 static int parse(struct reader *reader, const char *text)
 {
 	size_t before = reader->diag->count;
@@ -182,7 +186,8 @@ void reader_copy_list(struct reader *reader, enum conf_key key)
 
 /* ---- the whole file ---- */
 
-/* Replace the value of `key` by that of the command line, if there is one. Values of the command line are valid (options.c). */
+/* Replace the value of `key` by that of the command line, if there is one. Values of the command line are
+ * valid (options.c). */
 static void apply_override(struct reader *reader, enum conf_key key, const struct conf_overrides *overrides)
 {
 	struct conf *conf = reader->conf;
@@ -194,7 +199,8 @@ static void apply_override(struct reader *reader, enum conf_key key, const struc
 		if (!conf->model)
 			reader->diag->oom = true;
 	} else if (key == CONF_LOG_LEVEL && overrides->log_level) {
-		conf->log_level = LOG_ERR + schema_choice(overrides->log_level, conf_log_level_names, "", why);
+		conf->log_level = LOG_ERR +
+		                  schema_choice(overrides->log_level, conf_log_level_names, "", why);
 	} else if (key == CONF_WORKERS && overrides->workers >= 0) {
 		conf->workers = (unsigned) overrides->workers;
 	} else if (key == CONF_PORT && overrides->port >= 0) {
@@ -219,14 +225,16 @@ static void read_values(struct reader *reader, const struct conf_overrides *over
 	}
 }
 
-/* Copy the text, with space for the sentinel after it. Returns NULL after adding an error if it is not plain text. */
+/* Copy the text, with space for the sentinel after it. Returns NULL after adding an error if it is not plain
+ * text. */
 static char *copy_text(struct reader *reader, const char *text, size_t length)
 {
 	const char *nul = memchr(text, '\0', length);
 	char *copy;
 
 	if (length > FILE_MAX) {
-		diag_add_at(reader->diag, reader->name, 0, "longer than %d bytes; is it an echod.conf?", FILE_MAX);
+		diag_add_at(reader->diag, reader->name, 0, "longer than %d bytes; is it an echod.conf?",
+		            FILE_MAX);
 		return NULL;
 	}
 	if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
@@ -258,7 +266,8 @@ static char *copy_text(struct reader *reader, const char *text, size_t length)
 /* Whether the keys that conf_check functions combine are valid. */
 static bool can_be_combined(const struct reader *reader)
 {
-	static const enum conf_key combined[] = { CONF_MODEL, CONF_WORKERS, CONF_LISTEN, CONF_MAX_CONNECTIONS };
+	static const enum conf_key combined[] = { CONF_MODEL, CONF_WORKERS, CONF_LISTEN,
+		                                  CONF_MAX_CONNECTIONS };
 
 	for (size_t i = 0; i < sizeof combined / sizeof combined[0]; i++)
 		if (reader->keys[combined[i]].invalid)

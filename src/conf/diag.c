@@ -28,7 +28,8 @@ static bool reserve(struct diagnostics *diag)
 	return true;
 }
 
-/* A message is one line on a terminal, whatever the name of the file is. Frees `raw`; returns NULL without memory. */
+/* A message is one line on a terminal, whatever the name of the file is. Frees `raw`; returns NULL without
+ * memory. */
 static char *escaped(char *raw)
 {
 	size_t size = raw ? 4 * strlen(raw) + 1 : 0;
@@ -76,7 +77,8 @@ void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, cons
 	n = vasprintf(&message, format, args);
 	va_end(args);
 	if (n >= 0) {
-		n = line > 0 ? asprintf(&text, "%s:%u: %s", name, line, message) : asprintf(&text, "%s: %s", name, message);
+		n = line > 0 ? asprintf(&text, "%s:%u: %s", name, line, message)
+		             : asprintf(&text, "%s: %s", name, message);
 		free(message);
 	}
 	append(diag, line, n < 0 ? NULL : text);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* diag.h - error messages that are collected, and printed or logged later
  *
- * All errors of a configuration are reported together. Each message is one complete line without a newline: what is wrong,
- * and what would be right. One thread for each struct diagnostics.
+ * All errors of a configuration are reported together. Each message is one complete line without a newline:
+ * what is wrong, and what would be right. One thread for each struct diagnostics.
  */
 #ifndef ECHOD_CONF_DIAG_H
 #define ECHOD_CONF_DIAG_H
@@ -30,8 +30,8 @@ void diag_add(struct diagnostics *diag, const char *format, ...) __attribute__((
 void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Sort the messages from index `first` on by line, those of one line in the order of their addition. Past the first thousand,
- * replace them by one message "NAME: and N more". */
+/* Sort the messages from index `first` on by line, those of one line in the order of their addition. Past the
+ * first thousand, replace them by one message "NAME: and N more". */
 void diag_sort(struct diagnostics *diag, size_t first, const char *name);
 
 /* Free all messages. */

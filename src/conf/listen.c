@@ -46,8 +46,8 @@ static bool entry_covers(const struct conf_listen *a, const struct conf_listen *
 	                            : IN6_IS_ADDR_UNSPECIFIED(&a->addr.in6.sin6_addr));
 }
 
-/* Add an error if the last entry is the same as an earlier one, or one of the two includes the other. `texts` maps entries to
- * their strings. */
+/* Add an error if the last entry is the same as an earlier one, or one of the two includes the other. `texts`
+ * maps entries to their strings. */
 static void check_overlap(struct reader *reader, const size_t *texts)
 {
 	const struct conf *conf = reader->conf;
@@ -80,7 +80,8 @@ void listen_read(struct reader *reader)
 
 	reader_copy_list(reader, CONF_LISTEN);
 	if (strings->count == 0) {
-		reader_error(reader, CONF_LISTEN, "the list is empty; it must hold \"*\" or an address at least");
+		reader_error(reader, CONF_LISTEN,
+		             "the list is empty; it must hold \"*\" or an address at least");
 		return;
 	}
 	conf->listen = calloc(strings->count, sizeof(*conf->listen));

@@ -55,8 +55,8 @@ static const char *option_name(int option)
 	return "";
 }
 
-/* Report why getopt_long(3) returned "?" at `word`: an unknown option, an ambiguous one, or a value for an option that takes
- * none. */
+/* Report why getopt_long(3) returned "?" at `word`: an unknown option, an ambiguous one, or a value for an
+ * option that takes none. */
 static int bad_option(const char *word, FILE *err)
 {
 	const char *names[LONG_OPTIONS] = { NULL }, *nearest;
@@ -74,7 +74,8 @@ static int bad_option(const char *word, FILE *err)
 	snprintf(name, sizeof name, "%.*s", (int) strcspn(word + 2, "="), word + 2);
 	nearest = suggest_nearest(name, names);
 	return usage_error(err, "unknown or ambiguous option %s%s%s%s", quote_string(shown, word),
-	                   nearest ? "; did you mean \"--" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+	                   nearest ? "; did you mean \"--" : "", nearest ? nearest : "",
+	                   nearest ? "\"?" : "");
 }
 
 static int read_number(int64_t *value, enum conf_key key, FILE *err)
@@ -86,7 +87,8 @@ static int read_number(int64_t *value, enum conf_key key, FILE *err)
 	return usage_error(err, "--%s: %s", schema[key].name, why);
 }
 
-static int read_name(const char **name, enum conf_key key, const char *const names[], const char *noun, FILE *err)
+static int read_name(const char **name, enum conf_key key, const char *const names[], const char *noun,
+                     FILE *err)
 {
 	char why[SCHEMA_WHY_MAX];
 
@@ -104,7 +106,8 @@ static int read_action(struct options *options, enum options_action action, FILE
 	return 0;
 }
 
-static int read_option(struct options *options, int option, const char *word, const char *const models[], FILE *err)
+static int read_option(struct options *options, int option, const char *word, const char *const models[],
+                       FILE *err)
 {
 	struct conf_overrides *overrides = &options->overrides;
 
@@ -124,7 +127,8 @@ static int read_option(struct options *options, int option, const char *word, co
 	case 'm':
 		return read_name(&overrides->model, CONF_MODEL, models, "model", err);
 	case 'l':
-		return read_name(&overrides->log_level, CONF_LOG_LEVEL, conf_log_level_names, "log level", err);
+		return read_name(&overrides->log_level, CONF_LOG_LEVEL, conf_log_level_names, "log level",
+		                 err);
 	case 'w':
 		return read_number(&overrides->workers, CONF_WORKERS, err);
 	case 'p':

@@ -27,9 +27,9 @@ struct options {
 	struct conf_overrides overrides;
 };
 
-/* Parse `argv`. Values have the same ranges as in the file; `models` is the NULL-terminated list of model names. Returns 0, or
- * -EINVAL after a message on `err` that names the option, the error and what would be right; the caller exits with
- * EX_USAGE (sysexits.h). */
+/* Parse `argv`. Values have the same ranges as in the file; `models` is the NULL-terminated list of model
+ * names. Returns 0, or -EINVAL after a message on `err` that names the option, the error and what would be
+ * right; the caller exits with EX_USAGE (sysexits.h). */
 int options_parse(struct options *options, int argc, char *argv[], const char *const models[], FILE *err);
 
 /* Print the output of `echod -h`, at most 24 lines. */

@@ -27,8 +27,8 @@ void reader_error(struct reader *reader, enum conf_key key, const char *why);
 /* Add an error about the part `text` of the value of `key`: "NAME:LINE: KEY: "TEXT": WHY". */
 void reader_error_text(struct reader *reader, enum conf_key key, const char *text, const char *why);
 
-/* Whether the part `text` of the value of `key` has a control character; if so, an error is added. Values are printed, and no key
- * needs one. */
+/* Whether the part `text` of the value of `key` has a control character; if so, an error is added. Values are
+ * printed, and no key needs one. */
 bool reader_find_control(struct reader *reader, enum conf_key key, const char *text);
 
 /* Copy the list that is the value of `key` to conf->text[key]. */

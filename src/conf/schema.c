@@ -41,12 +41,14 @@ int schema_number(enum conf_key key, const char *text, int64_t *value, char why[
 	if (r == 0 && (*value >= row->min || (row->zero && *value == 0)))
 		return 0;
 	snprintf(why, SCHEMA_WHY_MAX, "%s is not %sa whole number from %" PRId64 " to %" PRId64 "%s%s",
-	         quote_string(shown, text), row->zero ? "0 or " : "", row->min, row->max, row->unit ? row->unit : "",
+	         quote_string(shown, text), row->zero ? "0 or " : "", row->min, row->max,
+	         row->unit ? row->unit : "",
 	         r == -EINVAL ? ", written in decimal digits without leading zeros" : "");
 	return -EINVAL;
 }
 
-int schema_choice(const char *text, const char *const names[], const char *noun, char why[static SCHEMA_WHY_MAX])
+int schema_choice(const char *text, const char *const names[], const char *noun,
+                  char why[static SCHEMA_WHY_MAX])
 {
 	char shown[QUOTE_MAX], all[256];
 	const char *nearest;

@@ -53,12 +53,13 @@ static inline bool schema_is_list(enum conf_key key)
 	return schema[key].type > SCHEMA_LISTS;
 }
 
-/* Read a number for `key`: decimal digits alone, no leading zero, within the range. Returns 0, or -EINVAL with a sentence
- * in `why`. */
+/* Read a number for `key`: decimal digits alone, no leading zero, within the range. Returns 0, or -EINVAL
+ * with a sentence in `why`. */
 int schema_number(enum conf_key key, const char *text, int64_t *value, char why[static SCHEMA_WHY_MAX]);
 
-/* Find `text` in the NULL-terminated `names`; `noun` says what they are names of. Returns the index, or -EINVAL with a
- * sentence in `why` that lists all names, and the most similar one if there is one. */
-int schema_choice(const char *text, const char *const names[], const char *noun, char why[static SCHEMA_WHY_MAX]);
+/* Find `text` in the NULL-terminated `names`; `noun` says what they are names of. Returns the index, or
+ * -EINVAL with a sentence in `why` that lists all names, and the most similar one if there is one. */
+int schema_choice(const char *text, const char *const names[], const char *noun,
+                  char why[static SCHEMA_WHY_MAX]);
 
 #endif

@@ -59,7 +59,8 @@ static bool is_word_char(char c)
 	return c != '\0' && !strchr(" \t\r\n#\"'={}()+,*", c);
 }
 
-/* Returns the end of the variable "${NAME}" or "${NAME:-default}" that begins at `at`; NULL if it has another form. Sets
+/* Returns the end of the variable "${NAME}" or "${NAME:-default}" that begins at `at`; NULL if it has another
+ * form. Sets
  * `*problem` if libconfuse would replace it silently by nothing. */
 static char *variable_end(struct parser *parser, char *at, const char **problem)
 {
@@ -78,8 +79,9 @@ static char *variable_end(struct parser *parser, char *at, const char **problem)
 	if (value && !*value)
 		snprintf(parser->empty_variable, sizeof parser->empty_variable, "%s", name);
 	if (!has_default && !value)
-		*problem = "names an environment variable that is not set; set it, write \"${NAME:-default}\", "
-		           "or write the value itself";
+		*problem = "names an environment variable that is not set; set it, write "
+		           "\"${NAME:-default}\", "
+			   "or write the value itself";
 	*end = saved;
 	return close + 1;
 }
@@ -135,11 +137,12 @@ static void read_word(struct parser *parser, struct token *token)
 	/* libconfuse would ignore this character, or read the rest of the value as a comment */
 	token->problem = "has a character that needs quotes; put the value in double quotes "
 	                 "(or a blank before a comment)";
-	parser->at += *parser->at == '#' ? strcspn(parser->at, "\n") : strcspn(parser->at, " \t\r\n,{}()=\"'");
+	parser->at += *parser->at == '#' ? strcspn(parser->at, "\n")
+	                                 : strcspn(parser->at, " \t\r\n,{}()=\"'");
 }
 
-/* Skip spaces and comments. Returns false if a comment has no end. Comments are overwritten, because libconfuse 3.3 counts their
- * lines wrong and rejects them inside a list. */
+/* Skip spaces and comments. Returns false if a comment has no end. Comments are overwritten, because
+ * libconfuse 3.3 counts their lines wrong and rejects them inside a list. */
 static bool skip_blanks(struct parser *parser)
 {
 	for (; parser->at < parser->end; parser->at++) {
@@ -209,15 +212,16 @@ static bool is_text(const struct token *token)
 	return token->kind == TOKEN_WORD || token->kind == TOKEN_STRING;
 }
 
-/* Whether a statement begins here, or the file ends. A name followed by its sign always begins a statement, so that an unclosed
- * list or section before it does not include it. */
+/* Whether a statement begins here, or the file ends. A name followed by its sign always begins a statement,
+ * so that an unclosed list or section before it does not include it. */
 static bool at_statement(const struct parser *parser)
 {
 	struct parser ahead = *parser;
 	struct token name = token_next(&ahead), sign = token_next(&ahead);
 
 	return name.kind == TOKEN_END ||
-	       (name.kind == TOKEN_WORD && (is_sign(&sign, '=') || is_sign(&sign, '+') || is_sign(&sign, '(')));
+	       (name.kind == TOKEN_WORD &&
+	        (is_sign(&sign, '=') || is_sign(&sign, '+') || is_sign(&sign, '(')));
 }
 
 /* ---- statements ---- */
@@ -238,7 +242,8 @@ static char *print_name(char out[static QUOTE_MAX], const struct token *name)
 {
 	int key = find_key(name);
 
-	return key >= 0 ? strcpy(out, schema[key].name) : quote(out, name->start, (size_t) (name->end - name->start));
+	return key >= 0 ? strcpy(out, schema[key].name)
+	                : quote(out, name->start, (size_t) (name->end - name->start));
 }
 
 /* The text of a token for a message, without the quotes of the file. */
@@ -262,10 +267,11 @@ static void error_token(struct parser *parser, const struct token *name, const s
 		parser->cut = true;
 	/* the line of the key; for an unclosed comment, the line of the comment */
 	if (name && !parser->cut)
-		diag_add_at(parser->diag, parser->name, name->line, "%s: %s %s", print_name(named, name), print_token(shown, token),
-		             token->problem);
+		diag_add_at(parser->diag, parser->name, name->line, "%s: %s %s", print_name(named, name),
+		            print_token(shown, token), token->problem);
 	else
-		diag_add_at(parser->diag, parser->name, token->line, "%s %s", print_token(shown, token), token->problem);
+		diag_add_at(parser->diag, parser->name, token->line, "%s %s", print_token(shown, token),
+		            token->problem);
 }
 
 /* Report that the statement `name` has `token` where `expected` should be. */
@@ -274,8 +280,8 @@ static void error_unexpected(struct parser *parser, const struct token *name, co
 {
 	char shown[QUOTE_MAX], named[QUOTE_MAX];
 
-	diag_add_at(parser->diag, parser->name, name->line, "%s: %s, not %s", print_name(named, name), expected,
-	             print_token(shown, token));
+	diag_add_at(parser->diag, parser->name, name->line, "%s: %s, not %s", print_name(named, name),
+	            expected, print_token(shown, token));
 }
 
 /* Skip to the next statement, so that one error is reported once. */
@@ -306,8 +312,8 @@ static bool read_list(struct parser *parser, const struct token *name)
 		if (at_statement(parser)) {
 			if (parser->cut)
 				return false;
-			diag_add_at(parser->diag, parser->name, name->line, "%s: the list is never closed; end it with }",
-			             print_name(named, name));
+			diag_add_at(parser->diag, parser->name, name->line,
+			            "%s: the list is never closed; end it with }", print_name(named, name));
 			return false;
 		}
 		token_next(parser);
@@ -327,7 +333,8 @@ static bool read_list(struct parser *parser, const struct token *name)
 			after_value = true;
 		} else {
 			if (!no_comma)
-				error_unexpected(parser, name, &token, "values in a list have one comma between them");
+				error_unexpected(parser, name, &token,
+				                 "values in a list have one comma between them");
 			no_comma = true;
 			valid = false;
 			after_value = is_text(&token);
@@ -356,8 +363,9 @@ static bool read_value(struct parser *parser, const struct token *name, int key)
 		if (key < 0 || schema_is_list((enum conf_key) key))
 			return valid;
 		if (valid)
-			diag_add_at(parser->diag, parser->name, name->line, "%s: a list where one value belongs; write %s = %s",
-			             schema[key].name, schema[key].name, "VALUE without { }");
+			diag_add_at(parser->diag, parser->name, name->line,
+			            "%s: a list where one value belongs; write %s = %s", schema[key].name,
+			            schema[key].name, "VALUE without { }");
 		return false;
 	}
 	if (is_text(&token))
@@ -383,7 +391,8 @@ static void error_unknown_key(struct parser *parser, const struct token *name)
 		             print_token(shown, name), nearest);
 	else
 		diag_add_at(parser->diag, parser->name, name->line,
-		             "unknown key %s; echod.conf(5) and \"echod -T\" list all keys", print_token(shown, name));
+		            "unknown key %s; echod.conf(5) and \"echod -T\" list all keys",
+		            print_token(shown, name));
 }
 
 /* Read a statement from its "=" or "+=" on. Returns whether it is valid. */
@@ -400,15 +409,16 @@ static bool read_setting(struct parser *parser, const struct token *name)
 		return false;
 	}
 	if (parser->keys[key].line > 0) {
-		diag_add_at(parser->diag, parser->name, name->line, "%s: given twice, first in line %u; keep one of them",
-		             schema[key].name, parser->keys[key].line);
+		diag_add_at(parser->diag, parser->name, name->line,
+		            "%s: given twice, first in line %u; keep one of them", schema[key].name,
+		            parser->keys[key].line);
 		return false;
 	}
 	parser->keys[key].line = name->line;
 	memcpy(parser->keys[key].empty_variable, parser->empty_variable, sizeof parser->empty_variable);
 	if (*sign.start == '+') {
-		diag_add_at(parser->diag, parser->name, name->line, "%s: \"+=\" is not offered; write the whole value after \"=\"",
-		             schema[key].name);
+		diag_add_at(parser->diag, parser->name, name->line,
+		            "%s: \"+=\" is not offered; write the whole value after \"=\"", schema[key].name);
 		valid = false;
 	}
 	parser->keys[key].invalid = !valid;
@@ -422,15 +432,16 @@ static void read_call(struct parser *parser, const struct token *name)
 	bool include = name->end - name->start == 7 && memcmp(name->start, "include", 7) == 0;
 	struct token token;
 
-	diag_add_at(parser->diag, parser->name, name->line, "%s is a call, and echod.conf has none; %s", print_token(shown, name),
-	             include ? "put the settings of all files into this one" : key_value_form);
+	diag_add_at(parser->diag, parser->name, name->line, "%s is a call, and echod.conf has none; %s",
+	            print_token(shown, name),
+	            include ? "put the settings of all files into this one" : key_value_form);
 	do {
 		token = token_next(parser);
 	} while (token.kind != TOKEN_END && !is_sign(&token, ')') && !at_statement(parser));
 }
 
-/* If a section begins here, "NAME {" or "NAME TITLE {", report it and return true. Its settings are then read as if they were
- * outside of it. */
+/* If a section begins here, "NAME {" or "NAME TITLE {", report it and return true. Its settings are then read
+ * as if they were outside of it. */
 static bool read_section(struct parser *parser, const struct token *name)
 {
 	struct parser ahead = *parser;
@@ -463,12 +474,13 @@ static void read_other(struct parser *parser, const struct token *token)
 	if (token->kind == TOKEN_INVALID) {
 		error_token(parser, NULL, token);
 	} else if (key >= 0) {
-		diag_add_at(parser->diag, parser->name, token->line, "%s: no \"=\" after it; %s", schema[key].name, key_value_form);
+		diag_add_at(parser->diag, parser->name, token->line, "%s: no \"=\" after it; %s",
+		            schema[key].name, key_value_form);
 		if (parser->keys[key].line == 0)
 			parser->keys[key] = (struct syntax_key) { .line = token->line, .invalid = true };
 	} else {
-		diag_add_at(parser->diag, parser->name, token->line, "%s does not belong here; %s", print_token(shown, token),
-		             key_value_form);
+		diag_add_at(parser->diag, parser->name, token->line, "%s does not belong here; %s",
+		            print_token(shown, token), key_value_form);
 	}
 	skip_statement(parser);
 }
@@ -491,13 +503,15 @@ static void read_statement(struct parser *parser, const struct token *name)
 void syntax_check(char *text, size_t length, struct syntax_key keys[static CONF_KEYS], const char *name,
                   struct diagnostics *diag)
 {
-	struct parser parser = { .at = text, .end = text + length, .line = 1, .keys = keys, .name = name, .diag = diag };
+	struct parser parser = {
+		.at = text, .end = text + length, .line = 1, .keys = keys, .name = name, .diag = diag
+	};
 	struct token token;
 
 	memset(keys, 0, CONF_KEYS * sizeof *keys);
 	while ((token = token_next(&parser)).kind != TOKEN_END)
 		read_statement(&parser, &token);
 	if (parser.sections > 0 && !parser.cut)
-		diag_add_at(diag, name, parser.section_line, "the section that begins here is never closed; %s",
-		            key_value_form);
+		diag_add_at(diag, name, parser.section_line,
+		            "the section that begins here is never closed; %s", key_value_form);
 }

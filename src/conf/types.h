@@ -37,12 +37,13 @@ struct conf_origin {
 /* The order is that of the names `log-target` takes. */
 enum conf_log_target { CONF_LOG_AUTO, CONF_LOG_JOURNAL, CONF_LOG_SYSLOG, CONF_LOG_STDERR };
 
-/* One entry of `listen`. For "*", every address of the host, `wildcard` is set and `addr` is the IPv6 wildcard address with the
- * port. */
+/* One entry of `listen`. For "*", every address of the host, `wildcard` is set and `addr` is the IPv6
+ * wildcard address with the port. */
 struct conf_listen {
 	bool wildcard;
 	struct addr addr; /* port filled in, from `port` where the entry named none */
-	char interface[IF_NAMESIZE]; /* after "%", if it does not exist and so has no number for `addr`; "" otherwise */
+	char interface[IF_NAMESIZE]; /* after "%", if it does not exist and so has no number for `addr`; ""
+	                                otherwise */
 };
 
 /* A list of strings of the file. */
@@ -99,8 +100,8 @@ struct conf_overrides {
 /* The name of a key in the file, such as "max-connections". */
 const char *conf_key_name(enum conf_key key);
 
-/* The values of log-target, in the order of enum conf_log_target, and of log-level, in the order of syslog(3) priorities from
- * LOG_ERR on; NULL-terminated. */
+/* The values of log-target, in the order of enum conf_log_target, and of log-level, in the order of syslog(3)
+ * priorities from LOG_ERR on; NULL-terminated. */
 extern const char *const conf_log_target_names[];
 extern const char *const conf_log_level_names[];
 

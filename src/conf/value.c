@@ -84,7 +84,8 @@ static void read_mode(struct reader *reader, enum conf_key key, const char *text
 	if (strlen(digits) == 3 && strspn(digits, "01234567") == 3)
 		number_store(reader->conf, key, (int64_t) strtoul(digits, NULL, 8));
 	else
-		reader_error_text(reader, key, text, "must be the permissions of a file as chmod(1) takes them in octal, "
+		reader_error_text(reader, key, text,
+		                  "must be the permissions of a file as chmod(1) takes them in octal, "
 		                  "\"0000\" to \"0777\"");
 }
 
@@ -103,21 +104,26 @@ static void check_string(struct reader *reader, enum conf_key key, const char *t
 		break;
 	case SCHEMA_USER:
 		if (*text && !getpwnam(text))
-			reader_error_text(reader, key, text, "no such user here; name one that exists (by name, not by number), "
+			reader_error_text(reader, key, text,
+			                  "no such user here; name one that exists (by name, not by number), "
 			                  "or \"\" for no change");
 		break;
 	case SCHEMA_GROUP:
 		if (*text && !getgrnam(text))
-			reader_error_text(reader, key, text, "no such group here; name one that exists (by name, not by number), "
+			reader_error_text(reader, key, text,
+			                  "no such group here; name one that exists (by name, not by "
+			                  "number), "
 			                  "or \"\" for the user's own");
 		break;
 	default: /* SCHEMA_PATH */
 		if (*text && *text != '/')
-			reader_error_text(reader, key, text, "must be an absolute path, beginning with /, or \"\" for none");
+			reader_error_text(reader, key, text,
+			                  "must be an absolute path, beginning with /, or \"\" for none");
 		else if (strlen(text) >= PATH_MAX)
 			reader_error_text(reader, key, text, "is longer than a path can be");
 		else if (*text && text[strlen(text) - 1] == '/')
-			reader_error_text(reader, key, text, "names a directory; it must name a file, or be \"\" for none");
+			reader_error_text(reader, key, text,
+			                  "names a directory; it must name a file, or be \"\" for none");
 		break;
 	}
 }
@@ -167,7 +173,8 @@ static void read_protocols(struct reader *reader)
 
 	reader_copy_list(reader, CONF_PROTOCOLS);
 	if (strings->count == 0)
-		reader_error(reader, CONF_PROTOCOLS, "the list is empty; it must hold \"tcp\", \"udp\" or both");
+		reader_error(reader, CONF_PROTOCOLS,
+		             "the list is empty; it must hold \"tcp\", \"udp\" or both");
 	for (size_t i = 0; i < strings->count; i++) {
 		int index = schema_choice(strings->items[i], protocol_names, "protocol", why);
 		bool *protocol = index == 0 ? &reader->conf->tcp : &reader->conf->udp;
@@ -175,7 +182,8 @@ static void read_protocols(struct reader *reader)
 		if (index < 0)
 			reader_error(reader, CONF_PROTOCOLS, why);
 		else if (*protocol)
-			reader_error_text(reader, CONF_PROTOCOLS, strings->items[i], "listed twice; once is enough");
+			reader_error_text(reader, CONF_PROTOCOLS, strings->items[i],
+			                  "listed twice; once is enough");
 		else
 			*protocol = true;
 	}
@@ -199,8 +207,8 @@ void value_read(struct reader *reader, enum conf_key key)
 	}
 }
 
-/* Print a string, which has no control characters (reader_find_control()), in double quotes so that libconfuse reads the same
- * back. */
+/* Print a string, which has no control characters (reader_find_control()), in double quotes so that
+ * libconfuse reads the same back. */
 static void dump_string(FILE *out, const char *text)
 {
 	fputc('"', out);

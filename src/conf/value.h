@@ -10,8 +10,8 @@
 
 #include "conf/reader.h"
 
-/* Take the value of `key` from libconfuse, check it, and set its field of reader->conf. Errors are added to reader->diag, and
- * the value is marked as invalid. */
+/* Take the value of `key` from libconfuse, check it, and set its field of reader->conf. Errors are added to
+ * reader->diag, and the value is marked as invalid. */
 void value_read(struct reader *reader, enum conf_key key);
 
 /* Print the value in the syntax of the file. */

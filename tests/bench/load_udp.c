@@ -3,10 +3,10 @@
  *
  *   load_udp PORT SIZE WINDOW SEGMENTS WARMUP SECONDS
  *
- * Sends datagrams of SIZE bytes to 127.0.0.1, at most WINDOW of them without an answer, and counts the answers. Of
- * SEGMENTS above 1, so many datagrams are sent by one call, with UDP_SEGMENT (udp(7)). Prints "begin" after WARMUP
- * seconds, and then "end", the number of answers in SECONDS, and the number of datagrams that were not answered
- * within LOST_AFTER. Checks no content: tests do that.
+ * Sends datagrams of SIZE bytes to 127.0.0.1, at most WINDOW of them without an answer, and counts the
+ * answers. Of SEGMENTS above 1, so many datagrams are sent by one call, with UDP_SEGMENT (udp(7)). Prints
+ * "begin" after WARMUP seconds, and then "end", the number of answers in SECONDS, and the number of datagrams
+ * that were not answered within LOST_AFTER. Checks no content: tests do that.
  */
 #include <config.h>
 
@@ -62,7 +62,8 @@ static int socket_open(int port)
 
 	at.sin_port = htons((in_port_t) port);
 	if (fd < 0 || (load.segments > 1 && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) < 0) ||
-	    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0 || connect(fd, (struct sockaddr *) &at, sizeof at) < 0)
+	    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0 ||
+	    connect(fd, (struct sockaddr *) &at, sizeof at) < 0)
 		fail("load_udp");
 	return fd;
 }
@@ -71,7 +72,9 @@ static void prepare(void)
 {
 	uint16_t segment = (uint16_t) load.size;
 
-	control.align = (struct cmsghdr) { .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof segment) };
+	control.align = (struct cmsghdr) { .cmsg_level = IPPROTO_UDP,
+		                           .cmsg_type = UDP_SEGMENT,
+		                           .cmsg_len = CMSG_LEN(sizeof segment) };
 	memcpy(CMSG_DATA(&control.align), &segment, sizeof segment);
 	out_piece = (struct iovec) { payload, load.size * load.segments };
 	for (unsigned i = 0; i < BATCH; i++) {
@@ -90,7 +93,8 @@ static void fill(int fd)
 {
 	for (;;) {
 		uint64_t room = (load.window - (load.sent - load.answered - load.lost)) / load.segments;
-		int n = room > 0 ? sendmmsg(fd, out, room < BATCH ? (unsigned) room : BATCH, MSG_DONTWAIT) : 0;
+		int n = room > 0 ? sendmmsg(fd, out, room < BATCH ? (unsigned) room : BATCH, MSG_DONTWAIT)
+		                 : 0;
 
 		if (n < 0 && errno != EAGAIN)
 			fail("sendmmsg");

@@ -3,10 +3,10 @@
  *
  *   plain_epoll PORT [BUFFER]      on 127.0.0.1, with BUFFER bytes (16384) for all connections together
  *
- * One thread, level-triggered; a ready connection costs one recv(2) and one send(2), a new one a turn costs one
- * accept(2). Nothing else: no limits, no time-outs, no counts, no log. The sockets block, so that a send takes all it is
- * given and nothing has to be remembered; it would stall for a client that never reads, and is no server to be used.
- * TCP_NODELAY is inherited from the listening socket.
+ * One thread, level-triggered; a ready connection costs one recv(2) and one send(2), a new one a turn costs
+ * one accept(2). Nothing else: no limits, no time-outs, no counts, no log. The sockets block, so that a send
+ * takes all it is given and nothing has to be remembered; it would stall for a client that never reads, and
+ * is no server to be used. TCP_NODELAY is inherited from the listening socket.
  */
 #include <config.h>
 
@@ -92,7 +92,8 @@ int main(int argc, char *argv[])
 	buffer = malloc((size_t) size);
 	event.data.fd = listener_open(port);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (buffer == NULL || event.data.fd < 0 || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event) < 0)
+	if (buffer == NULL || event.data.fd < 0 || epoll < 0 ||
+	    epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event) < 0)
 		return fail("plain_epoll");
 	serve(epoll, event.data.fd, buffer, (size_t) size);
 }

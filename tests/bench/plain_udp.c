@@ -2,10 +2,11 @@
 /* plain_udp.c - the yardsticks of "make bench-datagrams": the least that echoes datagrams
  *
  *   plain_udp PORT            on 127.0.0.1: recvmmsg(2) and sendmmsg(2), 32 datagrams at a time
- *   plain_udp PORT segments   the same with UDP_GRO and UDP_SEGMENT (udp(7)): datagrams of one size come and go together
+ *   plain_udp PORT segments   the same with UDP_GRO and UDP_SEGMENT (udp(7)): datagrams of one size come and
+ * go together
  *
- * One thread, which blocks in recvmmsg(2). No checks, no limits, no counts, no log: it answers a forged datagram for
- * ever, and is no server to be used.
+ * One thread, which blocks in recvmmsg(2). No checks, no limits, no counts, no log: it answers a forged
+ * datagram for ever, and is no server to be used.
  */
 #include <config.h>
 
@@ -47,7 +48,8 @@ static int socket_open(int port, bool segments)
 
 	at.sin_port = htons((in_port_t) port);
 	if (fd < 0 || (segments && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) < 0) ||
-	    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0 || bind(fd, (struct sockaddr *) &at, sizeof at) < 0)
+	    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0 ||
+	    bind(fd, (struct sockaddr *) &at, sizeof at) < 0)
 		return -1;
 	return fd;
 }

@@ -28,7 +28,8 @@ static void try_addr(const char *text)
 	if (r < 0) {
 		FUZZ_CLAIM((r == -EINVAL || r == -ENODEV) && why && *why);
 		if (r == -ENODEV)
-			FUZZ_CLAIM(addr.len == sizeof addr.in6 && addr_port(&addr) != 0 && addr.in6.sin6_scope_id == 0);
+			FUZZ_CLAIM(addr.len == sizeof addr.in6 && addr_port(&addr) != 0 &&
+			           addr.in6.sin6_scope_id == 0);
 		return;
 	}
 	FUZZ_CLAIM(r == 0);

@@ -30,8 +30,18 @@ static struct udp_ratelimit meter;
 static struct in6_addr take_bits(struct fuzz_input *input)
 {
 	static const char *const common[] = {
-		"::", "::1", "ff02::1", "2001:db8::7", "fe80::1", "::ffff:0.0.0.0", "::ffff:127.0.0.1", "::ffff:192.0.2.7",
-		"::ffff:192.0.2.255", "::ffff:224.0.0.1", "::ffff:255.255.255.255", "::ffff:198.51.100.1",
+		"::",
+		"::1",
+		"ff02::1",
+		"2001:db8::7",
+		"fe80::1",
+		"::ffff:0.0.0.0",
+		"::ffff:127.0.0.1",
+		"::ffff:192.0.2.7",
+		"::ffff:192.0.2.255",
+		"::ffff:224.0.0.1",
+		"::ffff:255.255.255.255",
+		"::ffff:198.51.100.1",
 	};
 	const size_t count = sizeof common / sizeof common[0];
 	unsigned choice = fuzz_take(input), from = 0;
@@ -97,7 +107,8 @@ static struct cidr_set take_set(struct fuzz_input *input)
 
 static bool matches(const struct cidr_set *set, const struct in6_addr *bits)
 {
-	return set->count > 0 && memcmp(set->ranges[0].first, bits, 16) <= 0 && memcmp(bits, set->ranges[0].last, 16) <= 0;
+	return set->count > 0 && memcmp(set->ranges[0].first, bits, 16) <= 0 &&
+	       memcmp(bits, set->ranges[0].last, 16) <= 0;
 }
 
 static struct in6_addr bits_of(const struct addr *addr)
@@ -122,7 +133,8 @@ static bool unicast(const struct in6_addr *bits)
 
 static bool loopback(const struct in6_addr *bits)
 {
-	return IN6_IS_ADDR_V4MAPPED(bits) ? ntohl(bits->s6_addr32[3]) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(bits);
+	return IN6_IS_ADDR_V4MAPPED(bits) ? ntohl(bits->s6_addr32[3]) >> 24 == 127
+	                                  : IN6_IS_ADDR_LOOPBACK(bits);
 }
 
 /* Which reasons speak against an answer, as a set of bits. */
@@ -135,7 +147,8 @@ static unsigned reasons(const struct dgram_rules *rules, const struct dgram *dgr
 
 #define BIT(counter) (1U << ((counter) - STAT_UDP_LOW_PORT))
 	if (!unicast(&source) || (known && !unicast(&dgram->to)) || (outside && loopback(&source)) ||
-	    (known && outside && loopback(&dgram->to)) || (known && memcmp(&dgram->to, &dgram->local, 16) != 0))
+	    (known && outside && loopback(&dgram->to)) ||
+	    (known && memcmp(&dgram->to, &dgram->local, 16) != 0))
 		found |= BIT(STAT_UDP_NOT_UNICAST);
 	if (matches(rules->deny, &source) || (rules->allow->count > 0 && !matches(rules->allow, &source)))
 		found |= BIT(STAT_UDP_DENIED);
@@ -173,7 +186,8 @@ struct tally {
 };
 
 /* Never more than one second's worth and the rate for the time gone by. */
-static void try_meter(struct tally *tally, unsigned rate, const struct addr *source, int64_t now, unsigned count)
+static void try_meter(struct tally *tally, unsigned rate, const struct addr *source, int64_t now,
+                      unsigned count)
 {
 	unsigned passed = udp_ratelimit_take(&meter, rate, udp_ratelimit_hash(&meter, source), now, count);
 
@@ -201,10 +215,12 @@ static void try_dgram(struct fuzz_input *input, const struct dgram_rules *rules)
 	dgram.hops = (int) fuzz_take(input) - 1;
 	FUZZ_CLAIM(dgram_answer_interface(&dgram) == 0 || dgram_answer_interface(&dgram) == dgram.interface);
 	verdict = dgram_filter(rules, &dgram);
-	against = dgram.source.sa.sa_family == AF_UNIX ? unix_reasons(rules, &dgram.source) : reasons(rules, &dgram);
+	against = dgram.source.sa.sa_family == AF_UNIX ? unix_reasons(rules, &dgram.source)
+	                                               : reasons(rules, &dgram);
 	if (verdict == DGRAM_ANSWER) {
 		FUZZ_CLAIM(against == 0);
-		FUZZ_CLAIM(dgram.source.sa.sa_family == AF_UNIX || dgram.hops < 0 || dgram_answer_hops(dgram.hops) < dgram.hops);
+		FUZZ_CLAIM(dgram.source.sa.sa_family == AF_UNIX || dgram.hops < 0 ||
+		           dgram_answer_hops(dgram.hops) < dgram.hops);
 		FUZZ_CLAIM(dgram.source.sa.sa_family == AF_UNIX || dgram_answer_hops(dgram.hops) > 0);
 		return;
 	}

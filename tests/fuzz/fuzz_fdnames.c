@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_fdnames.c - descriptors of the service manager with any names, LISTEN_FDNAMES
  *
- * The input is the number of descriptors, the kind of each, and the names as the environment variable has them. Every descriptor
- * is either taken or closed, queues are in the order of their numbers, and messages have printable characters only.
+ * The input is the number of descriptors, the kind of each, and the names as the environment variable has
+ * them. Every descriptor is either taken or closed, queues are in the order of their numbers, and messages
+ * have printable characters only.
  */
 #include <config.h>
 
@@ -26,7 +27,8 @@ static int make_inet(int type, bool listening)
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || bind(fd, (struct sockaddr *) &addr, sizeof addr) < 0 || (listening && listen(fd, 1) < 0))
+	if (fd < 0 || bind(fd, (struct sockaddr *) &addr, sizeof addr) < 0 ||
+	    (listening && listen(fd, 1) < 0))
 		abort();
 	return fd;
 }
@@ -53,7 +55,8 @@ static int make(enum kind kind)
 	}
 }
 
-/* Put the descriptors where the service manager puts them. Others that the process was started with are of no use to it. */
+/* Put the descriptors where the service manager puts them. Others that the process was started with are of no
+ * use to it. */
 static unsigned pass(struct fuzz_input *input)
 {
 	unsigned count = fuzz_take(input) % (DESCRIPTORS_MAX + 1);

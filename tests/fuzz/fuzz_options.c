@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_options.c - the command line of echod
  *
- * The input is the arguments, separated by newlines. They are either refused, with a message of printable characters, or
- * accepted with every value in its range.
+ * The input is the arguments, separated by newlines. They are either refused, with a message of printable
+ * characters, or accepted with every value in its range.
  */
 #include <config.h>
 

@@ -30,12 +30,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(copy, data, size);
 	if (log_record_read(&record, copy, size, &message) == 0) {
 		FUZZ_CLAIM(record.priority >= LOG_ERR && record.priority <= LOG_DEBUG);
-		FUZZ_CLAIM(record.length > 0 && record.length <= sizeof record.text && record.text[record.length - 1] == '\0');
+		FUZZ_CLAIM(record.length > 0 && record.length <= sizeof record.text &&
+		           record.text[record.length - 1] == '\0');
 		FUZZ_CLAIM(message > record.text && message < record.text + record.length);
 		for (size_t at = 0; at < record.length; at += strlen(record.text + at) + 1)
 			claim_one_line(record.text + at);
 		FUZZ_CLAIM(log_record_read(&again, record.text, record.length, &same) == 0);
-		FUZZ_CLAIM(again.length == record.length && memcmp(again.text, record.text, record.length) == 0);
+		FUZZ_CLAIM(again.length == record.length &&
+		           memcmp(again.text, record.text, record.length) == 0);
 		FUZZ_CLAIM(strcmp(message, same) == 0);
 	}
 	free(copy);

@@ -27,8 +27,8 @@ static uint32_t message_check(const uint8_t *message, size_t size)
 	return sum;
 }
 
-static void claim_same(const uint8_t *message, const struct conn *conn, const struct peer *peer, int64_t active,
-                       uint32_t owed)
+static void claim_same(const uint8_t *message, const struct conn *conn, const struct peer *peer,
+                       int64_t active, uint32_t owed)
 {
 	struct conn owing = *conn;
 	struct state again;
@@ -67,7 +67,9 @@ static int try_message(const uint8_t *message, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t framed_size = size < STATE_SIZE_MIN ? STATE_SIZE_MIN : size > STATE_SIZE_MAX ? STATE_SIZE_MAX : size;
+	size_t framed_size = size < STATE_SIZE_MIN ? STATE_SIZE_MIN
+	                   : size > STATE_SIZE_MAX ? STATE_SIZE_MAX
+	                                           : size;
 	_Alignas(struct state) uint8_t framed[STATE_SIZE_MAX] = { 0 };
 	uint8_t *copy = calloc(1, size ? size : 1);
 	struct state *state = (struct state *) (void *) framed;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: ISC */
-/* host.c - another host for the process that preloads this (LD_PRELOAD): what it is told of the kernel and its files
+/* host.c - another host for the process that preloads this (LD_PRELOAD): what it is told of the kernel and
+ * its files
  *
- *   HOST_NOFILE=N        the hard RLIMIT_NOFILE is N and the soft one 1024; both are only numbers, the real limit stays
- *   HOST_WMEM_MAX=N      net.core.wmem_max is N, and the caller has no CAP_NET_ADMIN to exceed it
+ *   HOST_NOFILE=N        the hard RLIMIT_NOFILE is N and the soft one 1024; both are only numbers, the real
+ * limit stays HOST_WMEM_MAX=N      net.core.wmem_max is N, and the caller has no CAP_NET_ADMIN to exceed it
  *   HOST_PROCESSORS=N    the affinity mask has N processors
  *   HOST_NO_IPV6=1       the kernel has no IPv6
- *   HOST_FILES=DIR       a file that exists in DIR (DIR/proc/self/cgroup) is read instead of the one of that path
+ *   HOST_FILES=DIR       a file that exists in DIR (DIR/proc/self/cgroup) is read instead of the one of that
+ * path
  *
  * Any thread; each function is as its manual page says.
  */
@@ -72,7 +74,8 @@ int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
 #if __SIZEOF_LONG__ == 8
 int other_getrlimit(__rlimit_resource_t resource, struct rlimit64 *limit) __asm__("getrlimit");
 int other_setrlimit(__rlimit_resource_t resource, const struct rlimit64 *limit) __asm__("setrlimit");
-int other_prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *new, struct rlimit64 *old) __asm__("prlimit");
+int other_prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *new,
+                  struct rlimit64 *old) __asm__("prlimit");
 
 int other_getrlimit(__rlimit_resource_t resource, struct rlimit64 *limit)
 {
@@ -100,7 +103,8 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 		errno = EPERM;
 		return -1;
 	}
-	if (most && level == SOL_SOCKET && option == SO_SNDBUF && length == sizeof(int) && *(const int *) value > atoi(most)) {
+	if (most && level == SOL_SOCKET && option == SO_SNDBUF && length == sizeof(int) &&
+	    *(const int *) value > atoi(most)) {
 		int size = atoi(most);
 
 		return (int) syscall(SYS_setsockopt, fd, level, option, &size, sizeof size);
@@ -144,14 +148,16 @@ static const char *substitute(const char *path, char *other)
 {
 	const char *directory = getenv("HOST_FILES");
 
-	if (!directory || path[0] != '/' || snprintf(other, PATH_MAX, "%s%s", directory, path) >= PATH_MAX || access(other, R_OK) < 0)
+	if (!directory || path[0] != '/' || snprintf(other, PATH_MAX, "%s%s", directory, path) >= PATH_MAX ||
+	    access(other, R_OK) < 0)
 		return path;
 	return other;
 }
 
 FILE *fopen64(const char *path, const char *mode)
 {
-	FILE *(*next)(const char *, const char *) = (FILE *(*)(const char *, const char *)) dlsym(RTLD_NEXT, "fopen64");
+	FILE *(*next)(const char *, const char *) = (FILE * (*) (const char *, const char *) )
+		dlsym(RTLD_NEXT, "fopen64");
 	char other[PATH_MAX];
 
 	return next(substitute(path, other), mode);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
-/* no_seccomp.c - a kernel without CONFIG_SECCOMP_FILTER: for valgrind, whose own system calls a filter would refuse */
+/* no_seccomp.c - a kernel without CONFIG_SECCOMP_FILTER: for valgrind, whose own system calls a filter would
+ * refuse */
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/prctl.h>

@@ -422,11 +422,13 @@ static void answer(void)
 
 	for (size_t i = 0; i < stream_count; i++)
 		live += streams[i].fd >= 0;
-	printf("{\"live\": %zu, \"made\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"reset\": %" PRIu64
-	       ", \"cut\": %" PRIu64 ", \"corrupt\": %" PRIu64 ", \"stalled\": %" PRIu64 ", \"ended\": %" PRIu64
+	printf("{\"live\": %zu, \"made\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"refused\": %" PRIu64
+	       ", \"reset\": %" PRIu64 ", \"cut\": %" PRIu64 ", \"corrupt\": %" PRIu64
+	       ", \"stalled\": %" PRIu64 ", \"ended\": %" PRIu64
 	       ", \"pause_ms\": %.1f, \"pause_kind\": \"%c\", \"seed\": %" PRIu64 "}\n",
-	       live, counts.made, counts.bytes, counts.refused, counts.reset, counts.cut, counts.corrupt, counts.stalled,
-	       counts.ended, (double) counts.pause / 1000, counts.pause_kind ? counts.pause_kind : '-', seed);
+	       live, counts.made, counts.bytes, counts.refused, counts.reset, counts.cut, counts.corrupt,
+	       counts.stalled, counts.ended, (double) counts.pause / 1000,
+	       counts.pause_kind ? counts.pause_kind : '-', seed);
 	fflush(stdout);
 	waiting = 0;
 }
@@ -489,8 +491,10 @@ static void tell_stalled(void)
 		const struct stream *stream = &streams[i];
 
 		if (!stream_done(stream))
-			fprintf(stderr, "streams: stalled: number %zu, kind %c, fd %d%s%s, quota %" PRIu64 ", sent %" PRIu64 ", got %" PRIu64
-			        ", last progress %" PRId64 " ms ago\n", i, stream->kind, stream->fd, stream->connecting ? ", connecting" : "",
+			fprintf(stderr,
+			        "streams: stalled: number %zu, kind %c, fd %d%s%s, quota %" PRIu64
+			        ", sent %" PRIu64 ", got %" PRIu64 ", last progress %" PRId64 " ms ago\n",
+			        i, stream->kind, stream->fd, stream->connecting ? ", connecting" : "",
 			        stream->fin ? ", half-closed" : "", stream->quota, stream->sent, stream->got,
 			        stream->since ? (now - stream->since) / MSEC : -1);
 	}
@@ -585,7 +589,8 @@ static void run(void)
 
 static void resolve(const char *host, const char *port)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV }, *found;
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV },
+			*found;
 	int r = getaddrinfo(host, port, &hints, &found);
 
 	if (r != 0) {

@@ -65,12 +65,55 @@ static void reads_and_prints(void **state)
 static void refuses_the_rest(void **state)
 {
 	static const char *const wrong[] = {
-		"", " ", "*", "localhost", "192.0.2", "192.0.2.1.1", "192.0.2.256", "192.0.2.01", " 192.0.2.1",
-		"192.0.2.1 ", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:07", "192.0.2.1:65536", "192.0.2.1:+7",
-		"192.0.2.1:7x", "192.0.2.1:99999999999999999999", "192.0.2.1:-1", ":7", ":", "192.0.2.1/24", "[", "[]",
-		"[]:7", "[::1", "[::1]7", "[::1]:", "[::1]:0", "[192.0.2.1]", "[192.0.2.1]:7", "2001:db8::g",
-		"::1%", "::1%name/with/slash", "::1%name of", "::1%..", "fe80::1%sixteen-letters-", "fe80::1", "[fe80::1]:7", "fe80::1%0", "fe80::1%01", "fe80::1%4294967297",
-		"[::1]:7]", "[[::1]]:7", "unix:", "unix:relative", "unix:@", "unix:@a\nb", "unix:@a\x7f", "UNIX:/x",
+		"",
+		" ",
+		"*",
+		"localhost",
+		"192.0.2",
+		"192.0.2.1.1",
+		"192.0.2.256",
+		"192.0.2.01",
+		" 192.0.2.1",
+		"192.0.2.1 ",
+		"192.0.2.1:",
+		"192.0.2.1:0",
+		"192.0.2.1:07",
+		"192.0.2.1:65536",
+		"192.0.2.1:+7",
+		"192.0.2.1:7x",
+		"192.0.2.1:99999999999999999999",
+		"192.0.2.1:-1",
+		":7",
+		":",
+		"192.0.2.1/24",
+		"[",
+		"[]",
+		"[]:7",
+		"[::1",
+		"[::1]7",
+		"[::1]:",
+		"[::1]:0",
+		"[192.0.2.1]",
+		"[192.0.2.1]:7",
+		"2001:db8::g",
+		"::1%",
+		"::1%name/with/slash",
+		"::1%name of",
+		"::1%..",
+		"fe80::1%sixteen-letters-",
+		"fe80::1",
+		"[fe80::1]:7",
+		"fe80::1%0",
+		"fe80::1%01",
+		"fe80::1%4294967297",
+		"[::1]:7]",
+		"[[::1]]:7",
+		"unix:",
+		"unix:relative",
+		"unix:@",
+		"unix:@a\nb",
+		"unix:@a\x7f",
+		"UNIX:/x",
 	};
 
 	(void) state;
@@ -86,7 +129,8 @@ static void refuses_the_rest(void **state)
 
 static void knows_that_an_interface_is_missing(void **state)
 {
-	static const char *const texts[] = { "fe80::1%no-such-one", "[fe80::1%no-such-one]:9", "2001:db8::1%no-such-one" };
+	static const char *const texts[] = { "fe80::1%no-such-one", "[fe80::1%no-such-one]:9",
+		                             "2001:db8::1%no-such-one" };
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -102,7 +146,8 @@ static void knows_that_an_interface_is_missing(void **state)
 
 static void says_that_names_are_not_accepted(void **state)
 {
-	static const char *const names[] = { "eth0", "localhost", "localhost:7", "[localhost]:7", "www.example.org", "wlp3s0" };
+	static const char *const names[] = { "eth0",          "localhost",       "localhost:7",
+		                             "[localhost]:7", "www.example.org", "wlp3s0" };
 	struct addr addr;
 	const char *why;
 
@@ -192,7 +237,8 @@ static void prints_what_the_kernel_reports(void **state)
 	addr_print(&addr, text);
 	assert_int_equal(strlen(text), 5 + sizeof(addr.un.sun_path));
 
-	addr = (struct addr) { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) }, .len = sizeof(addr.in6) };
+	addr = (struct addr) { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) },
+		               .len = sizeof(addr.in6) };
 	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &addr.in6.sin6_addr), 1);
 	assert_string_equal(addr_print(&addr, text), "192.0.2.1:9");
 	assert_int_equal(addr.sa.sa_family, AF_INET6);
@@ -204,7 +250,8 @@ static void prints_what_the_kernel_reports(void **state)
 
 static void unmaps(void **state)
 {
-	struct addr addr = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) }, .len = sizeof(addr.in6) };
+	struct addr addr = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) },
+		             .len = sizeof(addr.in6) };
 	struct addr plain, before;
 	const char *why;
 
@@ -228,8 +275,9 @@ static void unmaps(void **state)
 static void tells_addresses_apart(void **state)
 {
 	static const char *const different[] = {
-		"192.0.2.1:7", "192.0.2.1:8", "192.0.2.2:7", "[2001:db8::1]:7", "[2001:db8::1]:8", "[2001:db8::2]:7",
-		"[fe80::1%1]:7", "[fe80::1%2]:7", "unix:/a", "unix:/b", "unix:/aa",
+		"192.0.2.1:7",     "192.0.2.1:8",     "192.0.2.2:7",   "[2001:db8::1]:7",
+		"[2001:db8::1]:8", "[2001:db8::2]:7", "[fe80::1%1]:7", "[fe80::1%2]:7",
+		"unix:/a",         "unix:/b",         "unix:/aa",
 	};
 	enum { COUNT = sizeof(different) / sizeof(different[0]) };
 	struct addr addrs[COUNT];

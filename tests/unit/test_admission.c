@@ -41,7 +41,8 @@ static struct admission_process *process_of(struct shared *shared, uint32_t inde
 
 static void process_start(struct shared *shared, uint32_t index)
 {
-	admission_process_start(&shared->admission, 0, process_of(shared, index), &shared->generations[index]);
+	admission_process_start(&shared->admission, 0, process_of(shared, index),
+	                        &shared->generations[index]);
 }
 
 static void process_end(struct shared *shared, uint32_t index)
@@ -52,7 +53,8 @@ static void process_end(struct shared *shared, uint32_t index)
 /* Processes 1 to 7 run. */
 static struct shared *shared_make(uint32_t capacity)
 {
-	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+	                             -1, 0);
 	struct admission_group group;
 
 	assert_true(shared != MAP_FAILED);
@@ -149,7 +151,8 @@ static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
 {
 	struct admission admission = make(*state, 1, 100, 2);
 	struct peer v4 = peer_of("192.0.2.1:1"), other = peer_of("192.0.2.2:1");
-	struct peer v6 = peer_of("[2001:db8::1]:1"), same = peer_of("[2001:db8::ffff:1]:2"), next = peer_of("[2001:db8:0:1::1]:1");
+	struct peer v6 = peer_of("[2001:db8::1]:1"), same = peer_of("[2001:db8::ffff:1]:2"),
+		    next = peer_of("[2001:db8:0:1::1]:1");
 
 	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_OK);
 	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_OK);
@@ -308,7 +311,8 @@ static void what_cannot_be_sent_stays(void **state)
 	assert_int_equal(admission_source_count(&admission, &peer), 0);
 }
 
-/* A process without the limit takes a connection out of the queue that another one has put there with it, and back. */
+/* A process without the limit takes a connection out of the queue that another one has put there with it, and
+ * back. */
 static void the_limit_may_change_while_one_is_in_the_queue(void **state)
 {
 	struct admission with = make(*state, 1, 3, 3), without = make(*state, 2, 3, 0);
@@ -379,7 +383,8 @@ static void *contend(void *argument)
 	struct peer peer = { .family = AF_INET, .address = { 192, 0, 2, 1 } };
 
 	for (int i = 0; i < contest->rounds; i++) {
-		bool ok = contest->by_source ? admission_admit(&admission, &peer) == ADMISSION_OK : admission_slot_acquire(&admission);
+		bool ok = contest->by_source ? admission_admit(&admission, &peer) == ADMISSION_OK
+		                             : admission_slot_acquire(&admission);
 		int inside, most;
 
 		if (!ok) {
@@ -432,7 +437,8 @@ static void limits_hold_among_processes(void **state)
 #define KILLED 300
 #define STEADY 5
 
-static void __attribute__((noreturn)) come_and_go(const struct admission *admission, const struct peer peers[], _Atomic unsigned *done)
+static void __attribute__((noreturn))
+come_and_go(const struct admission *admission, const struct peer peers[], _Atomic unsigned *done)
 {
 	for (;;) {
 		for (unsigned i = 0; i < 2 * STEADY; i++)
@@ -446,7 +452,8 @@ static void __attribute__((noreturn)) come_and_go(const struct admission *admiss
 static void a_killed_process_leaves_nothing(void **state)
 {
 	struct admission steady = make(*state, 1, 100, 100), killed = make(*state, 2, 100, 100);
-	_Atomic unsigned *done = mmap(NULL, sizeof *done, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	_Atomic unsigned *done = mmap(NULL, sizeof *done, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+	                              -1, 0);
 	struct peer peers[2 * STEADY];
 
 	assert_true(done != MAP_FAILED);
@@ -488,10 +495,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lost_process_gives_its_sources_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_tables_agree_with_counters, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_in_the_queue_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_an_earlier_daemon_left_in_the_queue_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_an_earlier_daemon_left_in_the_queue_counts, setup,
+		                                teardown),
 		cmocka_unit_test_setup_teardown(a_full_process_takes_no_more_from_the_queue, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_sent_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup,
+		                                teardown),
 		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
 		cmocka_unit_test(limits_hold_among_processes),
 		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),

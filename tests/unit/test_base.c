@@ -127,7 +127,8 @@ static void control_characters_are_escaped(void **state)
 		const char *text, *escaped;
 	} texts[] = {
 		{ "", "" },
-		{ "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80" },
+		{ "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80",
+		  "plain, caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80" },
 		{ "a\nMAINPID=1", "a\\x0AMAINPID=1" },
 		{ "\x1b[2J\r\t\x7f", "\\x1B[2J\\x0D\\x09\\x7F" },
 		{ "\xc2\x9b", "\\xC2\\x9B" },          /* C1 */
@@ -141,7 +142,8 @@ static void control_characters_are_escaped(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-		assert_int_equal(escape_controls(out, sizeof out, texts[i].text, strlen(texts[i].text)), strlen(texts[i].escaped));
+		assert_int_equal(escape_controls(out, sizeof out, texts[i].text, strlen(texts[i].text)),
+		                 strlen(texts[i].escaped));
 		assert_string_equal(out, texts[i].escaped);
 	}
 	/* what does not fit whole is left out */
@@ -180,10 +182,14 @@ static void records_of_workers_are_checked(void **state)
 		WRONG(HEAD "ECHOD_=1\0MESSAGE=x"),
 		WRONG(HEAD "ECHOD_\n=1\0MESSAGE=x"),
 		WRONG(HEAD "OBJECT_PID=1\0MESSAGE=x"),
-		WRONG("PRIORITY=0\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
-		WRONG("PRIORITY=44\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
-		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ac\0SYSLOG_IDENTIFIER=echod\0MESSAGE=x"),
-		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER=sshd\0MESSAGE=x"),
+		WRONG("PRIORITY=0\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER="
+		      "echod\0MESSAGE=x"),
+		WRONG("PRIORITY=44\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER="
+		      "echod\0MESSAGE=x"),
+		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ac\0SYSLOG_IDENTIFIER="
+		      "echod\0MESSAGE=x"),
+		WRONG("PRIORITY=4\0MESSAGE_ID=519c19606d584b0cbc0d46b5c68564ab\0SYSLOG_IDENTIFIER="
+		      "sshd\0MESSAGE=x"),
 #undef WRONG
 	};
 	static const char right[] = HEAD "ECHOD_PEER=192.0.2.1:7\0MESSAGE=one\nMAINPID=1";
@@ -198,7 +204,8 @@ static void records_of_workers_are_checked(void **state)
 	assert_string_equal(message, "one\\x0AMAINPID=1");
 }
 
-/* The test values of the paper, appendix A, and of its reference code: messages 00, 01, 02, ... of each length. */
+/* The test values of the paper, appendix A, and of its reference code: messages 00, 01, 02, ... of each
+ * length. */
 static void siphash_agrees_with_its_paper(void **state)
 {
 	static const struct {

@@ -69,7 +69,8 @@ static void reads_networks(void **state)
 	assert_false(covers("2001:db8::/32", "2001:db9::"));
 	assert_true(covers("::1", "::1"));
 	assert_true(covers("::1/128", "::1"));
-	assert_true(covers("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
+	assert_true(
+		covers("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
 	assert_true(covers("fe80::/10", "fe80::1%1"));
 }
 
@@ -115,10 +116,35 @@ static void matches_mapped_addresses_unchanged(void **state)
 static void refuses_the_rest(void **state)
 {
 	static const char *const wrong[] = {
-		"", "/", "/8", "10", "10.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.0/+8",
-		"10.0.0.0/8 ", " 10.0.0.0/8", "10.0.0.0/8/8", "10.0.0.0/99999999999999999999", "10.0.0.0/255.0.0.0",
-		"010.0.0.0/8", "10.0.0.0:7", "*", "localhost", "2001:db8::/129", "2001:db8::/x", "[::1]", "fe80::1%1",
-		"192.0.2.1/24", "192.0.2.128/24", "2001:db8::1/32", "128.0.0.0/0", "::1/127", "unix:/x",
+		"",
+		"/",
+		"/8",
+		"10",
+		"10.0.0",
+		"10.0.0.0/",
+		"10.0.0.0/33",
+		"10.0.0.0/08",
+		"10.0.0.0/-1",
+		"10.0.0.0/+8",
+		"10.0.0.0/8 ",
+		" 10.0.0.0/8",
+		"10.0.0.0/8/8",
+		"10.0.0.0/99999999999999999999",
+		"10.0.0.0/255.0.0.0",
+		"010.0.0.0/8",
+		"10.0.0.0:7",
+		"*",
+		"localhost",
+		"2001:db8::/129",
+		"2001:db8::/x",
+		"[::1]",
+		"fe80::1%1",
+		"192.0.2.1/24",
+		"192.0.2.128/24",
+		"2001:db8::1/32",
+		"128.0.0.0/0",
+		"::1/127",
+		"unix:/x",
 		"1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa",
 	};
 

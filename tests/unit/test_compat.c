@@ -20,7 +20,8 @@ static void epoll_wait_returns_the_events_that_are_ready(void **state)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = 7 }, events[2];
 	const struct timespec minute = { .tv_sec = 60 };
-	int epoll = epoll_create1(EPOLL_CLOEXEC), ready = eventfd(1, EFD_CLOEXEC), idle = eventfd(0, EFD_CLOEXEC);
+	int epoll = epoll_create1(EPOLL_CLOEXEC), ready = eventfd(1, EFD_CLOEXEC),
+	    idle = eventfd(0, EFD_CLOEXEC);
 
 	(void) state;
 	assert_int_equal(epoll_ctl(epoll, EPOLL_CTL_ADD, idle, &event), 0);
@@ -48,7 +49,8 @@ static void epoll_wait_ends_with_its_timeout(void **state)
 
 static void close_range_closes_its_range_alone(void **state)
 {
-	int fd = eventfd(0, EFD_CLOEXEC), first = fcntl(fd, F_DUPFD, 100), second = fcntl(fd, F_DUPFD, first + 1);
+	int fd = eventfd(0, EFD_CLOEXEC), first = fcntl(fd, F_DUPFD, 100),
+	    second = fcntl(fd, F_DUPFD, first + 1);
 
 	(void) state;
 	assert_true(first >= 100 && second > first);

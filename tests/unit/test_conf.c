@@ -47,7 +47,8 @@ static char *errors_text(struct diagnostics *errors)
 static int read_length(struct conf **conf, const char *text, size_t length, char **told)
 {
 	struct diagnostics errors = { 0 };
-	char *copy = malloc(length + 1); /* without a NUL at its end, so that a sanitizer sees a look too far */
+	char *copy = malloc(length +
+	                    1); /* without a NUL at its end, so that a sanitizer sees a look too far */
 	int r;
 
 	assert_non_null(copy);
@@ -161,7 +162,9 @@ static void check_defaults(const struct conf *conf)
 
 static void takes_an_empty_file(void **state)
 {
-	static const char *const empty[] = { "", "\n", " \t\r\n", "# comment", "// comment", "/* comment */", "\n\n#\n" };
+	static const char *const empty[] = { "",          "\n",         " \t\r\n",
+		                             "# comment", "// comment", "/* comment */",
+		                             "\n\n#\n" };
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(empty) / sizeof(empty[0]); i++) {
@@ -276,7 +279,8 @@ static void reads_libconfuse_syntax(void **state)
 	same("port\n=\n9\r\n", "port = 9");
 	same("allow = \"::1\"", "allow = {\"::1\"}");
 	same("allow = {::1, 10.0.0.0/8,}", "allow = {\"::1\", \"10.0.0.0/8\"}");
-	same("log-connections = off keep-connections = NO", "log-connections = false\nkeep-connections = false");
+	same("log-connections = off keep-connections = NO",
+	     "log-connections = false\nkeep-connections = false");
 	same("pidfile = /run//x # end", "pidfile = \"/run//x\"");
 	same("pidfile = '/\\a \\'x\\' \\\\ ${HOME}'", "pidfile = \"/\\\\a 'x' \\\\ \\${HOME}\"");
 }
@@ -306,8 +310,10 @@ static void reads_variables_that_are_set(void **state)
 	same("listen = {\"127.0.0.1:${ECHOD_TEST_PORT}\"}", "listen = {\"127.0.0.1:7009\"}");
 	same("port = ${ECHOD_TEST_UNSET:-8}", "port = 8");
 	same("pidfile = '/${ECHOD_TEST_UNSET}'", "pidfile = \"/\\${ECHOD_TEST_UNSET}\"");
-	bad("user = ${ECHOD_TEST_UNSET}", "F:1: user: \"${ECHOD_TEST_UNSET}\" names an environment variable that is not set...");
-	bad("user = \"${ECHOD_TEST_UNSET}\"", "F:1: user: \"${ECHOD_TEST_UNSET}\" names an environment variable that is not set...");
+	bad("user = ${ECHOD_TEST_UNSET}",
+	    "F:1: user: \"${ECHOD_TEST_UNSET}\" names an environment variable that is not set...");
+	bad("user = \"${ECHOD_TEST_UNSET}\"",
+	    "F:1: user: \"${ECHOD_TEST_UNSET}\" names an environment variable that is not set...");
 	bad("user = \"${}\"\nport = ${", "F:1: user: \"${}\" has \"${\" without a variable...\n"
 	                                   "F:2: port: \"${\" has \"${\" without a variable...");
 	assert_int_equal(unsetenv("ECHOD_TEST_PORT"), 0);
@@ -334,8 +340,10 @@ static void listens_where_told(void **state)
 	bad("listen = {\"*:0\"}", "F:1: listen: \"*:0\": a port is a number...");
 	bad("listen = {\"*:123456\"}", "F:1: listen: \"*:123456\": ...");
 	bad("listen = {\"**\"}", "F:1: listen: \"**\": an address is written...");
-	bad("listen = {\"*\", \"*\"}", "F:1: listen: \"*\": the same as \"*\", listed before; once is enough");
-	bad("listen = {\"*\", \"*:7\"}", "F:1: listen: \"*:7\": the same as \"*\", listed before; once is enough");
+	bad("listen = {\"*\", \"*\"}",
+	    "F:1: listen: \"*\": the same as \"*\", listed before; once is enough");
+	bad("listen = {\"*\", \"*:7\"}",
+	    "F:1: listen: \"*:7\": the same as \"*\", listed before; once is enough");
 	bad("listen = {\"127.0.0.1\", \"::1\", \"127.0.0.1:7\"}",
 	    "F:1: listen: \"127.0.0.1:7\": the same as \"127.0.0.1\", listed before; once is enough");
 	bad("listen = {\"unix:/a\", \"unix:/a\"}", "F:1: listen: \"unix:/a\": the same as...");
@@ -353,15 +361,18 @@ static void listens_where_told(void **state)
 static void refuses_unclosed_comments_and_sections(void **state)
 {
 	(void) state;
-	bad("port = 9\n/* no end\nworkers = 2\n", "F:2: \"/*\" begins a comment that never ends; close it with \"*/\"");
+	bad("port = 9\n/* no end\nworkers = 2\n",
+	    "F:2: \"/*\" begins a comment that never ends; close it with \"*/\"");
 	bad("port = 9 /* no end\nport = 8", "F:1: \"/*\" begins a comment that never ends...");
 	bad("listen = {\"*\" /* no end", "F:1: \"/*\" begins a comment that never ends...");
-	bad("server {\nlisten = {\n/* no end", "F:1: \"server\" is a section...\nF:3: \"/*\" begins a comment...");
+	bad("server {\nlisten = {\n/* no end",
+	    "F:1: \"server\" is a section...\nF:3: \"/*\" begins a comment...");
 	bad("port = /* no end", "F:1: \"/*\" begins a comment...");
 	bad("port /* no end", "F:1: port: no \"=\" after it...\nF:1: \"/*\" begins a comment...");
 	bad("/*/", "F:1: \"/*\" begins a comment...");
 	bad("\nlisten {\n\"*\"\n", "F:2: listen: no \"=\" after it...");
-	bad("\nserver {\nport = 9\n", "F:2: \"server\" is a section...\nF:2: the section that begins here is never closed...");
+	bad("\nserver {\nport = 9\n",
+	    "F:2: \"server\" is a section...\nF:2: the section that begins here is never closed...");
 	bad("server \"x\" {\nport = 0\n}\nworkers = x\n",
 	    "F:1: \"server\" is a section...\nF:2: port: \"0\"...\nF:4: workers: \"x\"...");
 	bad("a { b { port = 9 } }", "F:1: \"a\" is a section...\nF:1: \"b\" is a section...");
@@ -370,8 +381,9 @@ static void refuses_unclosed_comments_and_sections(void **state)
 
 static void refuses_numbers_that_are_none(void **state)
 {
-	static const char *const wrong[] = { "\"\"", "010", "00", "0x10", "-1", "\"+1\"", "1.5", "1k", "7;", "' 7'",
-		"\"7 \"", "seven", "true", "1e3", "99999999999999999999" };
+	static const char *const wrong[] = { "\"\"",   "010",   "00",   "0x10", "-1",
+		                             "\"+1\"", "1.5",   "1k",   "7;",   "' 7'",
+		                             "\"7 \"", "seven", "true", "1e3",  "99999999999999999999" };
 	char text[64], expected[128];
 
 	(void) state;
@@ -379,12 +391,14 @@ static void refuses_numbers_that_are_none(void **state)
 		size_t quoted = wrong[i][0] == '"' || wrong[i][0] == '\'';
 
 		snprintf(text, sizeof(text), "\nworkers = %s\n", wrong[i]);
-		snprintf(expected, sizeof(expected), "F:2: workers: \"%.*s\" is not a whole number from 0 to 100000...",
+		snprintf(expected, sizeof(expected),
+		         "F:2: workers: \"%.*s\" is not a whole number from 0 to 100000...",
 		         (int) (strlen(wrong[i]) - 2 * quoted), wrong[i] + quoted);
 		bad(text, expected);
 	}
-	bad("workers = 010", "F:1: workers: \"010\" is not a whole number from 0 to 100000, written in decimal digits "
-	                     "without leading zeros");
+	bad("workers = 010",
+	    "F:1: workers: \"010\" is not a whole number from 0 to 100000, written in decimal digits "
+	    "without leading zeros");
 }
 
 static void holds_the_ranges(void **state)
@@ -393,17 +407,19 @@ static void holds_the_ranges(void **state)
 		const char *key;
 		int64_t min, max;
 	} ranges[] = {
-		{ "workers", 0, 100000 }, { "port", 1, 65535 }, { "backlog", 1, 65535 },
-		{ "max-connections", 0, 10000000 }, { "max-per-source", 0, 10000000 },
-		{ "idle-timeout", 0, 86400000 }, { "tcp-keepalive", 0, 32767 }, { "drain-timeout", 0, 86400 }, { "buffer-size", 512, 16777216 },
-		{ "stats-interval", 0, 86400 }, { "udp-rate", 0, 1000000000 },
+		{ "workers", 0, 100000 },          { "port", 1, 65535 },
+		{ "backlog", 1, 65535 },           { "max-connections", 0, 10000000 },
+		{ "max-per-source", 0, 10000000 }, { "idle-timeout", 0, 86400000 },
+		{ "tcp-keepalive", 0, 32767 },     { "drain-timeout", 0, 86400 },
+		{ "buffer-size", 512, 16777216 },  { "stats-interval", 0, 86400 },
+		{ "udp-rate", 0, 1000000000 },
 	};
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
 		const int64_t right[] = { ranges[i].min, ranges[i].max };
-		const int64_t wrong[] = { ranges[i].min - 1, ranges[i].max + 1, ranges[i].min + (INT64_C(1) << 32),
-		                          INT64_C(1) << 62 };
+		const int64_t wrong[] = { ranges[i].min - 1, ranges[i].max + 1,
+			                  ranges[i].min + (INT64_C(1) << 32), INT64_C(1) << 62 };
 		char text[64], line[64], expected[128];
 
 		for (size_t j = 0; j < sizeof(right) / sizeof(right[0]); j++) {
@@ -419,8 +435,9 @@ static void holds_the_ranges(void **state)
 		}
 		for (size_t j = 0; j < sizeof(wrong) / sizeof(wrong[0]); j++) {
 			snprintf(text, sizeof(text), "%s = %" PRId64 "\n", ranges[i].key, wrong[j]);
-			snprintf(expected, sizeof(expected), 
-			         "F:1: %s: \"%" PRId64 "\" is not a whole number from %" PRId64 " to %" PRId64 "...",
+			snprintf(expected, sizeof(expected),
+			         "F:1: %s: \"%" PRId64 "\" is not a whole number from %" PRId64 " to %" PRId64
+			         "...",
 			         ranges[i].key, wrong[j], ranges[i].min, ranges[i].max);
 			bad(text, expected);
 		}
@@ -434,7 +451,8 @@ static void refuses_a_key_given_twice(void **state)
 	    "F:3: port: given twice, first in line 1; keep one of them\n"
 	    "F:5: port: given twice, first in line 1; keep one of them");
 	bad("allow = {}\nallow = {}", "F:2: allow: given twice, first in line 1; keep one of them");
-	bad("allow = {\"::1\"}\nallow += {\"::2\"}", "F:2: allow: given twice, first in line 1; keep one of them");
+	bad("allow = {\"::1\"}\nallow += {\"::2\"}",
+	    "F:2: allow: given twice, first in line 1; keep one of them");
 	bad("allow += {\"::2\"}", "F:1: allow: \"+=\" is not offered; write the whole value after \"=\"");
 	bad("port += 1", "F:1: port: \"+=\" is not offered; write the whole value after \"=\"");
 }
@@ -469,9 +487,9 @@ static void refuses_include(void **state)
 	(void) state;
 	/* Often, because libconfuse leaks a descriptor each time, and is at its end after ten. */
 	for (int i = 0; i < 20; i++) {
-		bad("include(\"/dev/null\")\nport = 0",
-		    "F:1: \"include\" is a call, and echod.conf has none; put the settings of all files into this one\n"
-		    "F:2: port: \"0\"...");
+		bad("include(\"/dev/null\")\nport = 0", "F:1: \"include\" is a call, and echod.conf has "
+		                                        "none; put the settings of all files into this one\n"
+		                                        "F:2: port: \"0\"...");
 	}
 	assert_int_equal(count_descriptors(), before);
 	bad("include(\"/dev/null\"\nport = 0", "F:1: \"include\" is a call...\nF:2: port: \"0\"...");
@@ -487,9 +505,11 @@ static void refuses_what_would_be_dropped(void **state)
 	bad("listen = {*, \"::1\"}", "F:1: listen: \"*\" has a character that needs quotes...");
 	bad("listen = {*:9}", "F:1: listen: \"*:9\" has a character that needs quotes...");
 	bad("pidfile = /run/a+b", "F:1: pidfile: \"/run/a+b\" has a character that needs quotes...");
-	bad("pidfile = /run/a#b c = d\nport = 0", "F:1: pidfile: \"/run/a#b c = d\" has a character...\nF:2: port: ...");
+	bad("pidfile = /run/a#b c = d\nport = 0",
+	    "F:1: pidfile: \"/run/a#b c = d\" has a character...\nF:2: port: ...");
 	bad("pidfile = /run/*", "F:1: pidfile: \"/run/*\" has a character that needs quotes...");
-	bad("pidfile = \"/run/a\\0b\"", "F:1: pidfile: \"/run/a\\\\0b\" has a character given by its number...");
+	bad("pidfile = \"/run/a\\0b\"",
+	    "F:1: pidfile: \"/run/a\\\\0b\" has a character given by its number...");
 	bad("pidfile = \"/run/a\\x00b\"", "F:1: pidfile: ...");
 	bad("port = 7 8", "F:1: \"8\" does not belong here...");
 	bad("*", "F:1: \"*\" has a character that needs quotes...");
@@ -506,12 +526,14 @@ static void refuses_unknown_keys(void **state)
 	bad("max_connections = 9", "F:1: unknown key \"max_connections\"; did you mean \"max-connections\"?");
 	bad("worker = 9", "F:1: unknown key \"worker\"; did you mean \"workers\"?");
 	bad("idletimeout = {9, 8}", "F:1: unknown key \"idletimeout\"; did you mean \"idle-timeout\"?");
-	bad("zzzzzzzzzzzz = 9", "F:1: unknown key \"zzzzzzzzzzzz\"; echod.conf(5) and \"echod -T\" list all keys");
+	bad("zzzzzzzzzzzz = 9",
+	    "F:1: unknown key \"zzzzzzzzzzzz\"; echod.conf(5) and \"echod -T\" list all keys");
 	bad("end-of-file = reached", "F:1: unknown key \"end-of-file\"...");
 	bad("listen|x = 1", "F:1: unknown key \"listen|x\"...");
 	bad("\x1b[2J = 1", "F:1: unknown key \"\\x1B[2J\"...");
 	bad("%s%n = 1", "F:1: unknown key \"%s%n\"...");
-	bad("\x1b[2J = {", "F:1: \"\\x1B[2J\": the list is never closed...\nF:1: unknown key \"\\x1B[2J\"...");
+	bad("\x1b[2J = {",
+	    "F:1: \"\\x1B[2J\": the list is never closed...\nF:1: unknown key \"\\x1B[2J\"...");
 	bad("\x1b[2J = *", "F:1: \"\\x1B[2J\": \"*\" has...\nF:1: unknown key \"\\x1B[2J\"...");
 	bad("\x1b[2J = =", "F:1: \"\\x1B[2J\": a value belongs...\nF:1: unknown key \"\\x1B[2J\"...");
 }
@@ -519,20 +541,25 @@ static void refuses_unknown_keys(void **state)
 static void refuses_unknown_names(void **state)
 {
 	(void) state;
-	bad("model = \"epol\"", "F:1: model: \"epol\" is not a model (did you mean \"epoll\"?); it must be iterative, "
-	                        "process, prefork, thread, prethread, select, poll, epoll or io_uring");
+	bad("model = \"epol\"",
+	    "F:1: model: \"epol\" is not a model (did you mean \"epoll\"?); it must be iterative, "
+	    "process, prefork, thread, prethread, select, poll, epoll or io_uring");
 	bad("model = \"\"", "F:1: model: \"\" is not a model; it must be iterative...");
 	bad("model = nginx", "F:1: model: \"nginx\" is not a model; it must be iterative...");
-	bad("log-target = \"jornal\"", "F:1: log-target: \"jornal\" is not a log target (did you mean \"journal\"?); "
-	                               "it must be auto, journal, syslog or stderr");
-	bad("log-level = \"warnings\"", "F:1: log-level: \"warnings\" is not a log level (did you mean \"warning\"?); "
-	                                "it must be err, warning, notice, info or debug");
-	bad("protocols = {\"tpc\"}", "F:1: protocols: \"tpc\" is not a protocol (did you mean \"tcp\"?); it must be "
-	                             "tcp or udp");
+	bad("log-target = \"jornal\"",
+	    "F:1: log-target: \"jornal\" is not a log target (did you mean \"journal\"?); "
+	    "it must be auto, journal, syslog or stderr");
+	bad("log-level = \"warnings\"",
+	    "F:1: log-level: \"warnings\" is not a log level (did you mean \"warning\"?); "
+	    "it must be err, warning, notice, info or debug");
+	bad("protocols = {\"tpc\"}",
+	    "F:1: protocols: \"tpc\" is not a protocol (did you mean \"tcp\"?); it must be "
+	    "tcp or udp");
 	bad("protocols = {}", "F:1: protocols: the list is empty; it must hold \"tcp\", \"udp\" or both");
 	bad("protocols = {tcp, udp, tcp}", "F:1: protocols: \"tcp\": listed twice; once is enough");
 	bad("user = \"no-such-user\"", "F:1: user: \"no-such-user\": no such user here...");
-	bad("user = 0", "F:1: user: \"0\": no such user here; name one that exists (by name, not by number)...");
+	bad("user = 0",
+	    "F:1: user: \"0\": no such user here; name one that exists (by name, not by number)...");
 	bad("group = \"no-such-group\"", "F:1: group: \"no-such-group\": no such group here...");
 }
 
@@ -547,7 +574,8 @@ static void refuses_wrong_types(void **state)
 	bad("allow = 7", "F:1: allow: \"7\": a network is written...");
 	bad("allow = true", "F:1: allow: \"true\": a network is written...");
 	bad("allow = {\"10.0.0.1/8\", \"::1\", \"x\"}",
-	    "F:1: allow: \"10.0.0.1/8\": bits are set beyond the prefix...\nF:1: allow: \"x\": a network is written...");
+	    "F:1: allow: \"10.0.0.1/8\": bits are set beyond the prefix...\nF:1: allow: \"x\": a network is "
+	    "written...");
 	bad("deny = {\"10.0.0.0/33\"}", "F:1: deny: \"10.0.0.0/33\": the number after \"/\"...");
 	bad("udp-trusted = {\"localhost\"}", "F:1: udp-trusted: \"localhost\": a network is written...");
 	bad("pidfile = \"echod.pid\"", "F:1: pidfile: \"echod.pid\": must be an absolute path...");
@@ -571,12 +599,17 @@ static void refuses_broken_syntax(void **state)
 	bad("listen = {\"*\"\nport = 0", "F:1: listen: the list is never closed...\nF:2: port: \"0\"...");
 	bad("listen = {", "F:1: listen: the list is never closed...");
 	bad("listen = {,}", "F:1: listen: values in a list have one comma between them, not \",\"");
-	bad("listen = {\"::1\",,\"::2\"}", "F:1: listen: values in a list have one comma between them, not \",\"");
-	bad("listen = {\"::1\" \"::2\" \"::3\"}", "F:1: listen: values in a list have one comma between them, not \"::2\"");
+	bad("listen = {\"::1\",,\"::2\"}",
+	    "F:1: listen: values in a list have one comma between them, not \",\"");
+	bad("listen = {\"::1\" \"::2\" \"::3\"}",
+	    "F:1: listen: values in a list have one comma between them, not \"::2\"");
 	bad("listen = {\"::1\"},\nport = 0", "F:1: \",\" does not belong here...\nF:2: port: ...");
-	bad("user = \"root\nport = 0\n", "F:1: user: \"root\" is a string without its closing \"...\nF:2: port: ...");
-	bad("user = 'root\nport = 0\n", "F:1: user: \"root\" is a string without its closing '...\nF:2: port: ...");
-	bad("user = \"root\\\nx\n", "F:1: user: \"root\\\\\" is a string without...\nF:2: \"x\" does not belong...");
+	bad("user = \"root\nport = 0\n",
+	    "F:1: user: \"root\" is a string without its closing \"...\nF:2: port: ...");
+	bad("user = 'root\nport = 0\n",
+	    "F:1: user: \"root\" is a string without its closing '...\nF:2: port: ...");
+	bad("user = \"root\\\nx\n",
+	    "F:1: user: \"root\\\\\" is a string without...\nF:2: \"x\" does not belong...");
 	bad("user = \"", "F:1: user: \"\" is a string without its closing \"...");
 	bad("user = \"\\", "F:1: user: ...");
 }
@@ -620,21 +653,27 @@ static void tells_all_mistakes_in_order(void **state)
 static void names_a_byte_order_mark(void **state)
 {
 	(void) state;
-	bad("\xef\xbb\xbfport = 8\nport = 0\n", "F:1: begins with a byte-order mark; save the file as UTF-8 without one");
+	bad("\xef\xbb\xbfport = 8\nport = 0\n",
+	    "F:1: begins with a byte-order mark; save the file as UTF-8 without one");
 	bad("\xef\xbb\xbf", "F:1: begins with a byte-order mark; save the file as UTF-8 without one");
-	bad("\xff\xfep", "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
-	bad("\xfe\xffp", "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
+	bad("\xff\xfep",
+	    "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
+	bad("\xfe\xffp",
+	    "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
 }
 
 static void names_an_empty_variable(void **state)
 {
 	(void) state;
 	assert_int_equal(setenv("ECHOD_TEST_EMPTY", "", 1), 0);
-	bad("port = ${ECHOD_TEST_EMPTY}", "F:1: port: \"\" is not a whole number from 1 to 65535, written in decimal digits "
+	bad("port = ${ECHOD_TEST_EMPTY}",
+	    "F:1: port: \"\" is not a whole number from 1 to 65535, written in decimal digits "
 	    "without leading zeros (the environment variable ECHOD_TEST_EMPTY is set, but empty)");
-	bad("# empty\nmodel = \"${ECHOD_TEST_EMPTY:-epoll}\"\nport = 0", "F:2: model: \"\" is not a model; it must be...\n"
+	bad("# empty\nmodel = \"${ECHOD_TEST_EMPTY:-epoll}\"\nport = 0",
+	    "F:2: model: \"\" is not a model; it must be...\n"
 	    "F:3: port: \"0\" is not a whole number from 1 to 65535");
-	bad("listen = {\"127.0.0.1:${ECHOD_TEST_EMPTY}\"}", "F:1: listen: \"127.0.0.1:\": a port is a number from 1 to 65535, in "
+	bad("listen = {\"127.0.0.1:${ECHOD_TEST_EMPTY}\"}",
+	    "F:1: listen: \"127.0.0.1:\": a port is a number from 1 to 65535, in "
 	    "decimal without leading zeros (the environment variable ECHOD_TEST_EMPTY is set, but empty)");
 	conf_free(good("pidfile = \"${ECHOD_TEST_EMPTY}\""));
 	assert_int_equal(unsetenv("ECHOD_TEST_EMPTY"), 0);
@@ -801,7 +840,8 @@ static void tells_what_cannot_be_opened(void **state)
 	fputs("\nport = 0\n", file);
 	assert_int_equal(fclose(file), 0);
 	assert_int_equal(read_path(path, &told), -EINVAL);
-	snprintf(expected, sizeof(expected), "%s:2: port: \"0\" is not a whole number from 1 to 65535\n", path);
+	snprintf(expected, sizeof(expected), "%s:2: port: \"0\" is not a whole number from 1 to 65535\n",
+	         path);
 	assert_string_equal(told, expected);
 	free(told);
 
@@ -834,13 +874,18 @@ static void reads_special_files(void **state)
 
 static void lets_the_command_line_win(void **state)
 {
-	static const char text[] = "model = \"poll\"\nworkers = 1\nport = 8\nlog-level = \"err\"\nlisten = {\"::1\"}\n";
-	struct conf_overrides overrides = { .model = "select", .log_level = "debug", .workers = 0, .port = 9 };
+	static const char text[] = "model = \"poll\"\nworkers = 1\nport = 8\nlog-level = \"err\"\nlisten = "
+	                           "{\"::1\"}\n";
+	struct conf_overrides overrides = {
+		.model = "select", .log_level = "debug", .workers = 0, .port = 9
+	};
 	struct diagnostics errors = { 0 };
 	struct conf *conf;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, model_names, NULL, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "F", text, strlen(text), &overrides, model_names, NULL,
+	                                &errors),
+	                 0);
 	assert_string_equal(conf->model, "select");
 	assert_int_equal(conf->workers, 0);
 	assert_int_equal(conf->port, 9);
@@ -854,7 +899,8 @@ static void lets_the_command_line_win(void **state)
 	conf_free(conf);
 
 	/* It does not hide the mistakes of the file. */
-	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, model_names, NULL, &errors), -EINVAL);
+	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, model_names, NULL, &errors),
+	                 -EINVAL);
 	assert_null(conf);
 	assert_int_equal(errors.count, 1);
 	diag_clear(&errors);
@@ -873,9 +919,12 @@ static void lists_what_is_impossible_too(void **state)
 	} cases[] = {
 		{ "workers = 4", "F:1: 4 are impossible\n" },
 		{ "\nprot = 4", "F:2: unknown key \"prot\"; did you mean \"port\"?\nF: 0 are impossible\n" },
-		{ "workers = 4,", "F:1: \",\" does not belong here; a setting is written KEY = VALUE\nF:1: 4 are impossible\n" },
-		{ "workers = {4}", "F:1: workers: a list where one value belongs; write workers = VALUE without { }\n" },
-		{ "listen = {}", "F:1: listen: the list is empty; it must hold \"*\" or an address at least\n" },
+		{ "workers = 4,", "F:1: \",\" does not belong here; a setting is written KEY = VALUE\nF:1: 4 "
+		                  "are impossible\n" },
+		{ "workers = {4}",
+		  "F:1: workers: a list where one value belongs; write workers = VALUE without { }\n" },
+		{ "listen = {}",
+		  "F:1: listen: the list is empty; it must hold \"*\" or an address at least\n" },
 	};
 
 	(void) state;
@@ -884,8 +933,9 @@ static void lists_what_is_impossible_too(void **state)
 		struct conf *conf;
 		char *told;
 
-		assert_int_equal(conf_read_text(&conf, "F", cases[i].text, strlen(cases[i].text), &no_overrides, model_names,
-		                                finds_fault, &errors), -EINVAL);
+		assert_int_equal(conf_read_text(&conf, "F", cases[i].text, strlen(cases[i].text),
+		                                &no_overrides, model_names, finds_fault, &errors),
+		                 -EINVAL);
 		assert_null(conf);
 		told = errors_text(&errors);
 		assert_string_equal(told, cases[i].told);
@@ -901,7 +951,9 @@ static void blames_the_origin(void **state)
 	char *told;
 
 	(void) state;
-	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, model_names, NULL, &errors), 0);
+	assert_int_equal(conf_read_text(&conf, "%s", "\nworkers = 4", 12, &overrides, model_names, NULL,
+	                                &errors),
+	                 0);
 	conf_error_at(conf, CONF_WORKERS, &errors, "workers: %d%% wrong", 100);
 	conf_error_at(conf, CONF_MODEL, &errors, "model: %s", "wrong");
 	conf_error_at(conf, CONF_PORT, &errors, "port: wrong");
@@ -962,7 +1014,8 @@ static bool is_control(int c)
 	return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
 
-/* Every byte, but for control characters, which are refused: nothing that is printed may act on a terminal or begin a line. */
+/* Every byte, but for control characters, which are refused: nothing that is printed may act on a terminal or
+ * begin a line. */
 static void keeps_every_byte_of_a_string(void **state)
 {
 	(void) state;
@@ -973,9 +1026,13 @@ static void keeps_every_byte_of_a_string(void **state)
 		if (c == '\n')
 			snprintf(text, sizeof(text), "metrics-file = \"/a\\nb\"");
 		else
-			snprintf(text, sizeof(text), "metrics-file = \"/a%s%cb\"", c == '"' || c == '\\' ? "\\" : "", c);
+			snprintf(text, sizeof(text), "metrics-file = \"/a%s%cb\"",
+			         c == '"' || c == '\\' ? "\\" : "", c);
 		if (is_control(c)) {
-			snprintf(want, sizeof want, "F:1: metrics-file: \"/a\\x%02Xb\": has the control character \\x%02X; write...", (unsigned) c, (unsigned) c);
+			snprintf(want, sizeof want,
+			         "F:1: metrics-file: \"/a\\x%02Xb\": has the control character \\x%02X; "
+			         "write...",
+			         (unsigned) c, (unsigned) c);
 			if (!strchr("\n\r\t", c))
 				bad(text, want);
 			continue;
@@ -992,7 +1049,8 @@ static void keeps_every_byte_of_a_string(void **state)
 	}
 }
 
-/* One error for each value, in each notation and from the environment. Numbers and choices have errors of their own. */
+/* One error for each value, in each notation and from the environment. Numbers and choices have errors of
+ * their own. */
 static void refuses_control_characters(void **state)
 {
 	static const char *const keys[] = { "model", "user", "group", "pidfile", "metrics-file" };
@@ -1001,15 +1059,20 @@ static void refuses_control_characters(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
 		snprintf(text, sizeof text, "%s = \"/\\e[2J\"", keys[i]);
-		snprintf(want, sizeof want, "F:1: %s: \"/\\x1B[2J\": has the control character \\x1B; write...", keys[i]);
+		snprintf(want, sizeof want,
+		         "F:1: %s: \"/\\x1B[2J\": has the control character \\x1B; write...", keys[i]);
 		bad(text, want);
 	}
-	bad("listen = {\"unix:/a\\nb\", \"*\"}", "F:1: listen: \"unix:/a\\x0Ab\": has the control character \\x0A; write...");
-	bad("allow = {\"10.0.0.0/8\\t\"}", "F:1: allow: \"10.0.0.0/8\\x09\": has the control character \\x09; write...");
+	bad("listen = {\"unix:/a\\nb\", \"*\"}",
+	    "F:1: listen: \"unix:/a\\x0Ab\": has the control character \\x0A; write...");
+	bad("allow = {\"10.0.0.0/8\\t\"}",
+	    "F:1: allow: \"10.0.0.0/8\\x09\": has the control character \\x09; write...");
 	bad("deny = {'\x7f'}", "F:1: deny: \"\\x7F\": has the control character \\x7F; write...");
-	bad("pidfile = \"/\xc2\x9b\"", "F:1: pidfile: \"/\\xC2\\x9B\": has the control character \\x9B; write...");
+	bad("pidfile = \"/\xc2\x9b\"",
+	    "F:1: pidfile: \"/\\xC2\\x9B\": has the control character \\x9B; write...");
 	setenv("ECHOD_TEST_CONTROL", "/a\nb", 1);
-	bad("pidfile = \"${ECHOD_TEST_CONTROL}\"", "F:1: pidfile: \"/a\\x0Ab\": has the control character \\x0A; write...");
+	bad("pidfile = \"${ECHOD_TEST_CONTROL}\"",
+	    "F:1: pidfile: \"/a\\x0Ab\": has the control character \\x0A; write...");
 	unsetenv("ECHOD_TEST_CONTROL");
 	check_round_trip("pidfile = \"/\xc3\x9b\"");
 }
@@ -1036,7 +1099,8 @@ static void ships_the_defaults(void **state)
 		bool key = line[0] == '#' && line[1] >= 'a' && line[1] <= 'z';
 
 		/* Nothing but settings without a blank after "#", explanations with one, and empty lines. */
-		assert_true(key || line[0] == '\n' || strncmp(line, "# ", 2) == 0 || strcmp(line, "#\n") == 0);
+		assert_true(key || line[0] == '\n' || strncmp(line, "# ", 2) == 0 ||
+		            strcmp(line, "#\n") == 0);
 		assert_in_range(strlen(line), 1, 101);
 		fputs(line, all_out);
 		fputs(key ? line + 1 : "", bare_out);
@@ -1067,10 +1131,56 @@ static void ships_the_defaults(void **state)
 static void agrees_with_libconfuse(void **state)
 {
 	static const char *const pieces[] = {
-		"port", "workers", "allow", "listen", "pidfile", "user", " = ", "=", "+=", "{", "}", "(", ")", ",", "\n",
-		" ", "\t", "\r", "\"", "'", "\\", "\\\"", "#", "//", "/*", "*/", "/", "*", "+", "$", "${HOME}", "${", "7",
-		"0", "\"::1\"", "\"*\"", "/x", "'/y'", "\"\"", "include", "\xc3\xa4", "\x01", "~", ";",
-		"port = 9\n", "allow = {\"::1\"}\n", "pidfile = \"/a\"\n", "/* c */", "# c\n", "listen = {\"*\", \"*:9\"}",
+		"port",
+		"workers",
+		"allow",
+		"listen",
+		"pidfile",
+		"user",
+		" = ",
+		"=",
+		"+=",
+		"{",
+		"}",
+		"(",
+		")",
+		",",
+		"\n",
+		" ",
+		"\t",
+		"\r",
+		"\"",
+		"'",
+		"\\",
+		"\\\"",
+		"#",
+		"//",
+		"/*",
+		"*/",
+		"/",
+		"*",
+		"+",
+		"$",
+		"${HOME}",
+		"${",
+		"7",
+		"0",
+		"\"::1\"",
+		"\"*\"",
+		"/x",
+		"'/y'",
+		"\"\"",
+		"include",
+		"\xc3\xa4",
+		"\x01",
+		"~",
+		";",
+		"port = 9\n",
+		"allow = {\"::1\"}\n",
+		"pidfile = \"/a\"\n",
+		"/* c */",
+		"# c\n",
+		"listen = {\"*\", \"*:9\"}",
 	};
 	uint32_t seed = 1;
 	unsigned taken = 0;
@@ -1087,8 +1197,9 @@ static void agrees_with_libconfuse(void **state)
 		text[0] = '\0';
 		for (uint32_t i = 0; i < count; i++) {
 			seed = seed * 1664525 + 1013904223;
-			length += (size_t) snprintf(text + length, sizeof(text) - length, "%s",
-			                            pieces[(seed >> 16) % (sizeof(pieces) / sizeof(pieces[0]))]);
+			length += (size_t)
+				snprintf(text + length, sizeof(text) - length, "%s",
+			                 pieces[(seed >> 16) % (sizeof(pieces) / sizeof(pieces[0]))]);
 			assert_true(length < sizeof(text));
 		}
 		if (read_length(&conf, text, length, &told) == 0) {
@@ -1129,7 +1240,8 @@ int main(void)
 		cmocka_unit_test(refuses_a_path_without_end),
 		cmocka_unit_test(ends_the_list_of_mistakes_somewhere),
 		cmocka_unit_test(takes_up_to_a_mebibyte),
-		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory,
+		                                remove_directory),
 		cmocka_unit_test(reads_special_files),
 		cmocka_unit_test(lets_the_command_line_win),
 		cmocka_unit_test(lists_what_is_impossible_too),

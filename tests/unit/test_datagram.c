@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
-/* test_datagram.c - turns over real sockets on the loopback: what goes in, what comes back, what is counted */
+/* test_datagram.c - turns over real sockets on the loopback: what goes in, what comes back, what is
+ * counted */
 #include <config.h>
 
 #include <setjmp.h>
@@ -289,7 +290,9 @@ static int hops_of_next(int fd, int level, int type)
 	} control;
 	char byte;
 	struct iovec piece = { &byte, 1 };
-	struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr header = {
+		.msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+	};
 	int hops = -1;
 
 	assert_int_equal(recvmsg(fd, &header, MSG_DONTWAIT), 1);
@@ -334,16 +337,23 @@ static void answers_with_fewer_hops(void **state)
 }
 
 /* Send `size` bytes as datagrams of `segment` each, cut by the kernel. False where it cannot. */
-static bool send_segments(const struct stage *stage, int fd, unsigned char *data, size_t size, uint16_t segment)
+static bool send_segments(const struct stage *stage, int fd, unsigned char *data, size_t size,
+                          uint16_t segment)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(uint16_t))];
-	} control = { .align = { .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof segment) } };
+	} control = { .align = { .cmsg_level = IPPROTO_UDP,
+		                 .cmsg_type = UDP_SEGMENT,
+		                 .cmsg_len = CMSG_LEN(sizeof segment) } };
 	struct iovec piece = { data, size };
 	struct addr to = stage->addr;
-	struct msghdr header = { .msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &piece, .msg_iovlen = 1,
-	                         .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr header = { .msg_name = &to.sa,
+		                 .msg_namelen = to.len,
+		                 .msg_iov = &piece,
+		                 .msg_iovlen = 1,
+		                 .msg_control = &control,
+		                 .msg_controllen = sizeof control };
 
 	memcpy(CMSG_DATA(&control.align), &segment, sizeof segment);
 	return sendmsg(fd, &header, 0) == (ssize_t) size;
@@ -500,7 +510,8 @@ static void never_asks_for_broadcast(void **state)
 /* An ICMP message about an earlier answer disturbs nobody, and does not keep the socket ready for ever. */
 static void forgets_clients_that_are_gone(void **state)
 {
-	int fd = socket_at("127.0.0.1", 0), gone = socket_at("127.0.0.1", 0), client = socket_at("127.0.0.1", 0);
+	int fd = socket_at("127.0.0.1", 0), gone = socket_at("127.0.0.1", 0),
+	    client = socket_at("127.0.0.1", 0);
 	struct pollfd ready = { .fd = fd, .events = POLLIN };
 	struct stage *stage;
 
@@ -613,10 +624,16 @@ static void takes_no_descriptors(void **state)
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof passed) } };
+	} control = { .align = { .cmsg_level = SOL_SOCKET,
+		                 .cmsg_type = SCM_RIGHTS,
+		                 .cmsg_len = CMSG_LEN(sizeof passed) } };
 	struct iovec piece = { (char[]) { "x" }, 1 };
-	struct msghdr header = { .msg_name = &stage->addr.sa, .msg_namelen = stage->addr.len, .msg_iov = &piece,
-	                         .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr header = { .msg_name = &stage->addr.sa,
+		                 .msg_namelen = stage->addr.len,
+		                 .msg_iov = &piece,
+		                 .msg_iovlen = 1,
+		                 .msg_control = &control,
+		                 .msg_controllen = sizeof control };
 	unsigned before;
 
 	(void) state;
@@ -659,8 +676,8 @@ static void waits_for_nobody(void **state)
 	stage_close(stage);
 }
 
-/* The maker of an adopted socket may have asked for time stamps of what it sends. They arrive in the error queue, and
- * make the socket readable until they are taken. */
+/* The maker of an adopted socket may have asked for time stamps of what it sends. They arrive in the error
+ * queue, and make the socket readable until they are taken. */
 static void empties_the_error_queue(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
@@ -668,7 +685,8 @@ static void empties_the_error_queue(void **state)
 	struct pollfd ready = { .fd = stage->listener.fd, .events = POLLIN };
 
 	(void) state;
-	set_int(stage->listener.fd, SOL_SOCKET, SO_TIMESTAMPING, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE);
+	set_int(stage->listener.fd, SOL_SOCKET, SO_TIMESTAMPING,
+	        SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE);
 	for (int i = 0; i < 20; i++)
 		send_to(stage, client, "x", 1);
 	turn(stage);

@@ -27,7 +27,8 @@ static void parses_plain_numbers(void **state)
 
 static void rejects_other_forms(void **state)
 {
-	static const char *const texts[] = { "", " ", "00", "01", "+1", "-1", " 1", "1 ", "1x", "0x1", "1.0", "1,0", "x" };
+	static const char *const texts[] = { "",   " ",  "00",  "01",  "+1",  "-1", " 1",
+		                             "1 ", "1x", "0x1", "1.0", "1,0", "x" };
 	uint64_t value;
 
 	(void) state;

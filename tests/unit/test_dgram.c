@@ -69,8 +69,10 @@ struct trial {
 
 static void try(const struct trial *trial)
 {
-	const struct addr own[] = { addr_of("192.0.2.7:7007"), addr_of("[::]:8008"), addr_of("unix:/run/echod.dgram") };
-	struct cidr_set allow = set_of(trial->allow ? trial->allow : ""), deny = set_of(trial->deny ? trial->deny : "");
+	const struct addr own[] = { addr_of("192.0.2.7:7007"), addr_of("[::]:8008"),
+		                    addr_of("unix:/run/echod.dgram") };
+	struct cidr_set allow = set_of(trial->allow ? trial->allow : ""),
+			deny = set_of(trial->deny ? trial->deny : "");
 	struct cidr_set trusted = set_of(trial->trusted ? trial->trusted : "");
 	struct dgram_rules rules = { &allow, &deny, &trusted, own, sizeof own / sizeof own[0] };
 	const char *to = trial->to ? trial->to : strchr(trial->source, '[') ? TO6 : TO4;
@@ -84,7 +86,8 @@ static void try(const struct trial *trial)
 	enum stats_counter verdict = dgram_filter(&rules, &dgram);
 
 	if (verdict != trial->expected)
-		fail_msg("%s to %s: %s instead of %s", trial->source, to, verdict == OK ? "answered" : stats_labels(verdict),
+		fail_msg("%s to %s: %s instead of %s", trial->source, to,
+		         verdict == OK ? "answered" : stats_labels(verdict),
 		         trial->expected == OK ? "answered" : stats_labels(trial->expected));
 	cidr_set_clear(&allow);
 	cidr_set_clear(&deny);
@@ -112,7 +115,10 @@ static void answers_ordinary_ones(void **state)
 	        { .source = "198.51.100.1:2048", .expected = OK },
 	        { .source = "198.51.100.1:2050", .expected = OK },
 	        { .source = "[2001:db8:1::1]:40000", .expected = OK },
-	        { .source = "127.0.0.1:40000", .to = "::ffff:127.0.0.2", .interface = DGRAM_LOOPBACK, .expected = OK },
+	        { .source = "127.0.0.1:40000",
+	          .to = "::ffff:127.0.0.2",
+	          .interface = DGRAM_LOOPBACK,
+	          .expected = OK },
 	        { .source = "[::1]:40000", .to = "::1", .interface = DGRAM_LOOPBACK, .expected = OK },
 	        /* what came before the socket was told to report where to */
 	        { .source = "198.51.100.1:40000", .to = "::", .expected = OK },
@@ -139,10 +145,20 @@ static void trusts_low_ports_of_some(void **state)
 	        { .source = "[2001:db8:1::1]:53", .trusted = "2001:db8::/32", .expected = OK },
 	        { .source = "198.51.101.1:7", .trusted = "198.51.100.0/24", .expected = STAT_UDP_LOW_PORT },
 	        /* with nothing but that */
-	        { .source = "198.51.100.1:7007", .trusted = "198.51.100.0/24", .expected = STAT_UDP_OWN_PORT },
-	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .deny = "198.51.100.1", .expected = STAT_UDP_DENIED },
-	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .hops = 8, .expected = STAT_UDP_LOOP },
-	        { .source = "198.51.100.1:53", .trusted = "198.51.100.0/24", .to = "::ffff:224.0.0.1",
+	        { .source = "198.51.100.1:7007",
+	          .trusted = "198.51.100.0/24",
+	          .expected = STAT_UDP_OWN_PORT },
+	        { .source = "198.51.100.1:53",
+	          .trusted = "198.51.100.0/24",
+	          .deny = "198.51.100.1",
+	          .expected = STAT_UDP_DENIED },
+	        { .source = "198.51.100.1:53",
+	          .trusted = "198.51.100.0/24",
+	          .hops = 8,
+	          .expected = STAT_UDP_LOOP },
+	        { .source = "198.51.100.1:53",
+	          .trusted = "198.51.100.0/24",
+	          .to = "::ffff:224.0.0.1",
 	          .expected = STAT_UDP_NOT_UNICAST });
 }
 
@@ -150,7 +166,9 @@ static void never_answers_port_0(void **state)
 {
 	struct cidr_set none = { 0 }, all = set_of("0.0.0.0/0");
 	struct dgram_rules rules = { &none, &none, &all, NULL, 0 };
-	struct dgram dgram = { .source = addr_of("198.51.100.1:1"), .to = bits_of(TO4), .local = bits_of(TO4), .hops = 64 };
+	struct dgram dgram = {
+		.source = addr_of("198.51.100.1:1"), .to = bits_of(TO4), .local = bits_of(TO4), .hops = 64
+	};
 
 	(void) state;
 	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
@@ -196,18 +214,28 @@ static void answers_one_to_one_only(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1", .to = "::ffff:224.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
-	        { .source = "198.51.100.1", .to = "::ffff:239.255.255.250", .local = TO4, .expected = STAT_UDP_NOT_UNICAST },
-	        { .source = "198.51.100.1", .to = "::ffff:255.255.255.255", .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1",
+	          .to = "::ffff:239.255.255.250",
+	          .local = TO4,
+	          .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1",
+	          .to = "::ffff:255.255.255.255",
+	          .expected = STAT_UDP_NOT_UNICAST },
 	        /* the kernel says that 192.0.2.255 is a broadcast by naming another local address */
-	        { .source = "198.51.100.1", .to = "::ffff:192.0.2.255", .local = TO4, .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "198.51.100.1",
+	          .to = "::ffff:192.0.2.255",
+	          .local = TO4,
+	          .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "198.51.100.1", .to = "::ffff:192.0.2.255", .expected = OK },
 	        { .source = "198.51.100.1", .to = "::ffff:0.0.0.0", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "[2001:db8:1::1]", .to = "ff02::1", .expected = STAT_UDP_NOT_UNICAST },
-	        { .source = "[2001:db8:1::1]", .to = "ff05::7", .local = TO6, .expected = STAT_UDP_NOT_UNICAST },
+	        { .source = "[2001:db8:1::1]",
+	          .to = "ff05::7",
+	          .local = TO6,
+	          .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "224.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "239.1.2.3", .expected = STAT_UDP_NOT_UNICAST },
-	        { .source = "223.255.255.255", .expected = OK },
-	        { .source = "240.0.0.1", .expected = OK },
+	        { .source = "223.255.255.255", .expected = OK }, { .source = "240.0.0.1", .expected = OK },
 	        { .source = "255.255.255.255", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "255.255.255.254", .expected = OK },
 	        { .source = "0.0.0.0", .expected = STAT_UDP_NOT_UNICAST },
@@ -236,7 +264,10 @@ static void obeys_the_lists(void **state)
 	        { .source = "198.51.101.1", .deny = "198.51.100.0/24", .expected = OK },
 	        { .source = "198.51.100.1", .allow = "198.51.100.0/24", .expected = OK },
 	        { .source = "198.51.101.1", .allow = "198.51.100.0/24", .expected = STAT_UDP_DENIED },
-	        { .source = "198.51.100.1", .allow = "198.51.100.0/24", .deny = "198.51.100.1", .expected = STAT_UDP_DENIED },
+	        { .source = "198.51.100.1",
+	          .allow = "198.51.100.0/24",
+	          .deny = "198.51.100.1",
+	          .expected = STAT_UDP_DENIED },
 	        { .source = "[2001:db8:1::1]", .deny = "2001:db8:1::/48", .expected = STAT_UDP_DENIED },
 	        { .source = "unix:/run/client", .allow = "198.51.100.0/24", .expected = OK });
 }
@@ -248,12 +279,15 @@ static void ends_what_goes_round(void **state)
 	for (int forged = 1; forged <= 255; forged++) {
 		for (int routers = 0; routers < 4; routers++) {
 			int hops = forged - routers, answers = 0;
-			struct trial last = { .source = "198.51.100.1", .hops = hops, .expected = STAT_UDP_LOOP };
+			struct trial last = { .source = "198.51.100.1",
+				              .hops = hops,
+				              .expected = STAT_UDP_LOOP };
 
 			if (hops < 1)
 				continue;
 			for (; hops > DGRAM_HOPS_STEP; hops = dgram_answer_hops(hops) - routers) {
-				try(&(struct trial) { .source = "198.51.100.1", .hops = hops, .expected = OK });
+				try(&(struct trial) {
+					.source = "198.51.100.1", .hops = hops, .expected = OK });
 				assert_in_range(dgram_answer_hops(hops), 1, DGRAM_HOPS_MAX - DGRAM_HOPS_STEP);
 				answers++;
 			}
@@ -273,7 +307,8 @@ static void reaches_distant_clients(void **state)
 	(void) state;
 	for (size_t i = 0; i < 3; i++)
 		for (int routers = 0; routers <= 28; routers++) {
-			try(&(struct trial) { .source = "198.51.100.1", .hops = starts[i] - routers, .expected = OK });
+			try(&(struct trial) {
+				.source = "198.51.100.1", .hops = starts[i] - routers, .expected = OK });
 			assert_true(dgram_answer_hops(starts[i] - routers) >= routers);
 		}
 	assert_true(dgram_answer_hops(-1) >= 28);
@@ -304,7 +339,9 @@ static void names_an_interface_for_link_local_addresses_only(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		struct dgram dgram = { .source = addr_of(cases[i].source), .local = bits_of(cases[i].local), .interface = OUTSIDE };
+		struct dgram dgram = { .source = addr_of(cases[i].source),
+			               .local = bits_of(cases[i].local),
+			               .interface = OUTSIDE };
 
 		assert_int_equal(dgram_answer_interface(&dgram), cases[i].link_local ? OUTSIDE : 0);
 		dgram.interface = DGRAM_LOOPBACK;
@@ -341,7 +378,8 @@ static int free_meter(void **state)
 	return 0;
 }
 
-static unsigned take(struct udp_ratelimit *udp_ratelimit, unsigned rate, const char *source, int64_t now, unsigned count)
+static unsigned take(struct udp_ratelimit *udp_ratelimit, unsigned rate, const char *source, int64_t now,
+                     unsigned count)
 {
 	struct addr addr = addr_of(source);
 
@@ -390,7 +428,8 @@ static void keeps_every_rate(void **state)
 			passed += take(*state, rates[i], "192.0.2.1", now + tick * SECOND / 100, UINT32_MAX);
 		/* one second's worth at once and ten seconds of the rate */
 		assert_true(passed <= UINT64_C(11) * rates[i]);
-		assert_true(passed >= UINT64_C(11) * rates[i] * (rates[i] > 10000000 ? 9 : 100) / (rates[i] > 10000000 ? 10 : 101));
+		assert_true(passed >= UINT64_C(11) * rates[i] * (rates[i] > 10000000 ? 9 : 100) /
+		                              (rates[i] > 10000000 ? 10 : 101));
 		now += 10 * SECOND;
 	}
 }
@@ -439,8 +478,8 @@ static struct addr addr_in(uint64_t network)
 	return addr;
 }
 
-/* The owner of an IPv6 /32 has 65,536 networks, among which are some that share a cell with nearly every other network
- * where the hash has no key: one pair of a victim and an attacker's network in four. */
+/* The owner of an IPv6 /32 has 65,536 networks, among which are some that share a cell with nearly every
+ * other network where the hash has no key: one pair of a victim and an attacker's network in four. */
 static void no_network_can_choose_whose_cell_it_shares(void **state)
 {
 	static uint16_t attackers[UDP_RATELIMIT_CELLS];
@@ -450,12 +489,15 @@ static void no_network_can_choose_whose_cell_it_shares(void **state)
 	for (unsigned i = 1; i < 65536; i++)
 		attackers[cell_without_key(UINT64_C(0x2a0a0bad0000) | i)] = (uint16_t) i;
 	for (uint64_t victim = UINT64_C(0x20010db80000); victim < UINT64_C(0x20010db84000); victim++) {
-		struct addr one = addr_in(victim), other = addr_in(UINT64_C(0x2a0a0bad0000) | attackers[cell_without_key(victim)]);
+		struct addr one = addr_in(victim),
+			    other = addr_in(UINT64_C(0x2a0a0bad0000) | attackers[cell_without_key(victim)]);
 
 		if (attackers[cell_without_key(victim)] == 0)
 			continue;
 		pairs++;
-		shared += ((udp_ratelimit_hash(udp_ratelimit, &one) ^ udp_ratelimit_hash(udp_ratelimit, &other)) & (UDP_RATELIMIT_CELLS - 1)) == 0;
+		shared += ((udp_ratelimit_hash(udp_ratelimit, &one) ^
+		            udp_ratelimit_hash(udp_ratelimit, &other)) &
+		           (UDP_RATELIMIT_CELLS - 1)) == 0;
 	}
 	assert_in_range(pairs, 1000, 16384);
 	/* one pair in UDP_RATELIMIT_CELLS shares a cell by chance: 0.02 of all these */
@@ -500,7 +542,8 @@ static void survives_any_content(void **state)
 	int64_t now = SECOND;
 
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++, now += 10 * SECOND) {
-		udp_ratelimit->cells[udp_ratelimit_hash(udp_ratelimit, &addr) & (UDP_RATELIMIT_CELLS - 1)] = values[i];
+		udp_ratelimit->cells[udp_ratelimit_hash(udp_ratelimit, &addr) & (UDP_RATELIMIT_CELLS - 1)] =
+			values[i];
 		assert_in_range(take(udp_ratelimit, 50, "192.0.2.1", now, 100), 0, 50);
 		assert_int_equal(take(udp_ratelimit, 50, "192.0.2.1", now + SECOND, 100), 50);
 	}
@@ -526,7 +569,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(keeps_every_rate, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(lets_nobody_exceed, make_meter, free_meter),
 		cmocka_unit_test_setup_teardown(follows_another_rate, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(no_network_can_choose_whose_cell_it_shares, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(no_network_can_choose_whose_cell_it_shares, make_meter,
+		                                free_meter),
 		cmocka_unit_test_setup_teardown(each_table_has_its_own_key, make_meter, free_meter),
 		cmocka_unit_test(keeps_its_cells_for_a_successor),
 		cmocka_unit_test_setup_teardown(survives_any_content, make_meter, free_meter),

@@ -31,7 +31,8 @@ static void assert_near(uint64_t got, uint64_t wanted)
 	double error = fabs((double) got - (double) wanted);
 
 	if (error > (double) wanted * BOUND)
-		fail_msg("%llu is further than 1/256 from %llu", (unsigned long long) got, (unsigned long long) wanted);
+		fail_msg("%llu is further than 1/256 from %llu", (unsigned long long) got,
+		         (unsigned long long) wanted);
 }
 
 /* The pseudo-random numbers of one seed. */
@@ -55,7 +56,8 @@ static void every_magnitude_is_within_the_bound(void **state)
 {
 	(void) state;
 	for (unsigned shift = 0; shift < 64; shift++) {
-		uint64_t values[] = { UINT64_C(1) << shift, (UINT64_C(1) << shift) - 1, (UINT64_C(1) << shift) + 1, UINT64_C(3) << shift >> 1 };
+		uint64_t values[] = { UINT64_C(1) << shift, (UINT64_C(1) << shift) - 1,
+			              (UINT64_C(1) << shift) + 1, UINT64_C(3) << shift >> 1 };
 
 		for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
 			histogram_clear(&histogram);
@@ -106,7 +108,8 @@ static void quantiles_are_those_of_the_sorted_values(void **state)
 	}
 	qsort(values, count, sizeof values[0], compare);
 	for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++)
-		assert_near(histogram_quantile(&histogram, shares[i]), values[(size_t) ceil(shares[i] * (double) count) - 1]);
+		assert_near(histogram_quantile(&histogram, shares[i]),
+		            values[(size_t) ceil(shares[i] * (double) count) - 1]);
 }
 
 static void mean_and_deviation_are_those_of_the_population(void **state)

@@ -105,7 +105,8 @@ static void what_the_file_says_is_not_changed(void **state)
 	processors = 2;
 	assert_int_equal(limits_of("epoll", 0, 5000000).max_connections, 5000000);
 	assert_int_equal(limits_of("epoll", 300, 0).workers, 300);
-	assert_int_equal(limits_of("process", 0, SCOREBOARD_WORKERS_MAX - 1).workers, SCOREBOARD_WORKERS_MAX - 1);
+	assert_int_equal(limits_of("process", 0, SCOREBOARD_WORKERS_MAX - 1).workers,
+	                 SCOREBOARD_WORKERS_MAX - 1);
 	assert_int_equal(limits_of("thread", 7, 524288).workers, 7);
 	assert_int_equal(limits_of("prefork", SCOREBOARD_WORKERS_MAX, 0).workers, SCOREBOARD_WORKERS_MAX);
 }
@@ -113,7 +114,10 @@ static void what_the_file_says_is_not_changed(void **state)
 static int check(const char *name, unsigned workers, unsigned max_connections)
 {
 	char path[] = "file", model[16];
-	struct conf conf = { .path = path, .model = model, .workers = workers, .max_connections = max_connections,
+	struct conf conf = { .path = path,
+		             .model = model,
+		             .workers = workers,
+		             .max_connections = max_connections,
 		             .listen_count = 1 };
 	struct diagnostics errors = { 0 };
 	int r;

@@ -127,7 +127,8 @@ static void reads_what_to_do(void **state)
 
 static void checks_values(void **state)
 {
-	static const char *const not_numbers[] = { "''", "x", "0x10", "010", "00", "-1", "+1", "1.5", "1k", "7x" };
+	static const char *const not_numbers[] = { "''", "x",  "0x10", "010", "00",
+		                                   "-1", "+1", "1.5",  "1k",  "7x" };
 	char line[64], said[128];
 
 	(void) state;
@@ -135,8 +136,8 @@ static void checks_values(void **state)
 		const char *shown = strcmp(not_numbers[i], "''") == 0 ? "" : not_numbers[i];
 
 		snprintf(line, sizeof(line), "-p %s", not_numbers[i]);
-		snprintf(said, sizeof(said), "--port: \"%s\" is not a whole number from 1 to 65535, written in decimal",
-		         shown);
+		snprintf(said, sizeof(said),
+		         "--port: \"%s\" is not a whole number from 1 to 65535, written in decimal", shown);
 		bad(line, said);
 		snprintf(line, sizeof(line), "--workers=%s", not_numbers[i]);
 		if (shown[0] != '\0')
@@ -148,11 +149,13 @@ static void checks_values(void **state)
 	bad("-p 4294967303", "from 1 to 65535\n");
 	bad("-p 99999999999999999999999999", "from 1 to 65535\n");
 	bad("-w 100001", "--workers: \"100001\" is not a whole number from 0 to 100000\n");
-	bad("-m epol", "--model: \"epol\" is not a model (did you mean \"epoll\"?); it must be iterative, process, "
-	               "poll or epoll\n");
+	bad("-m epol",
+	    "--model: \"epol\" is not a model (did you mean \"epoll\"?); it must be iterative, process, "
+	    "poll or epoll\n");
 	bad("-m ''", "--model: \"\" is not a model; it must be iterative");
 	bad("-m Epoll", "did you mean \"epoll\"?");
-	bad("-l warn", "--log-level: \"warn\" is not a log level; it must be err, warning, notice, info or debug\n");
+	bad("-l warn",
+	    "--log-level: \"warn\" is not a log level; it must be err, warning, notice, info or debug\n");
 	bad("-l inof", "(did you mean \"info\"?)");
 	bad("-c ''", "--config: ");
 }
@@ -183,9 +186,10 @@ static void refuses_what_it_does_not_know(void **state)
 
 static void helps_on_one_screen(void **state)
 {
-	static const char *const options[] = { "-c, --config", "-n, --foreground", "-t, --test", "-T, --dump",
-		"-m, --model", "-w, --workers", "-p, --port", "-l, --log-level", "--list-models", "-V, --version",
-		"-h, --help" };
+	static const char *const options[] = { "-c, --config",  "-n, --foreground", "-t, --test",
+		                               "-T, --dump",    "-m, --model",      "-w, --workers",
+		                               "-p, --port",    "-l, --log-level",  "--list-models",
+		                               "-V, --version", "-h, --help" };
 	char *text, *line;
 	size_t length;
 	FILE *out = open_memstream(&text, &length);

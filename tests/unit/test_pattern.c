@@ -40,7 +40,9 @@ static void a_run_is_the_stream_in_one_piece(void **state)
 
 static void an_intact_copy_of_any_length_matches(void **state)
 {
-	static const size_t sizes[] = { 0, 1, 63, 65521, PATTERN_RUN - 1, PATTERN_RUN, PATTERN_RUN + 1, sizeof bytes };
+	static const size_t sizes[] = {
+		0, 1, 63, 65521, PATTERN_RUN - 1, PATTERN_RUN, PATTERN_RUN + 1, sizeof bytes
+	};
 
 	(void) state;
 	copy(65520, sizeof bytes);

@@ -174,7 +174,8 @@ static void numbers_go_beyond_the_window(void **state)
 	assert_int_equal(probes_oldest(&probes), 12);
 }
 
-/* However long ago it was, and whatever else came: a probe is counted as received, spoilt or lost, and once. */
+/* However long ago it was, and whatever else came: a probe is counted as received, spoilt or lost, and
+ * once. */
 static void a_probe_is_spoilt_until_it_is_answered(void **state)
 {
 	(void) state;

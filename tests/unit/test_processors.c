@@ -195,7 +195,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_files_there_is_no_quota, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_quota_is_rounded_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_smallest_quota_on_the_path_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(groups_outside_of_what_is_mounted_are_not_looked_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(groups_outside_of_what_is_mounted_are_not_looked_for, setup,
+		                                teardown),
 		cmocka_unit_test_setup_teardown(version_1_is_read, setup, teardown),
 	};
 

@@ -80,7 +80,9 @@ static void test_filters_are_made(void **state)
 		struct sock_fprog *filter;
 
 		for (unsigned threads = 0; threads < 2; threads++) {
-			assert_int_equal(sandbox_filter_make(&filter, threads ? uses | SANDBOX_THREADS : uses), 0);
+			assert_int_equal(sandbox_filter_make(&filter,
+			                                     threads ? uses | SANDBOX_THREADS : uses),
+			                 0);
 			assert_non_null(filter);
 			assert_true(filter->len > 20);
 			sandbox_filter_free(filter);
@@ -91,7 +93,16 @@ static void test_filters_are_made(void **state)
 #ifdef HAVE_LIBSECCOMP
 /* ---- other architectures ---- */
 
-enum { X86_64 = 1, I386 = 2, ARM64 = 4, ARMHF = 8, S390X = 16, BITS_32 = I386 | ARMHF, BITS_64 = X86_64 | ARM64 | S390X, EVERY = 31 };
+enum {
+	X86_64 = 1,
+	I386 = 2,
+	ARM64 = 4,
+	ARMHF = 8,
+	S390X = 16,
+	BITS_32 = I386 | ARMHF,
+	BITS_64 = X86_64 | ARM64 | S390X,
+	EVERY = 31
+};
 
 static const struct architecture {
 	unsigned bit;
@@ -104,8 +115,10 @@ static const struct architecture {
 	{ S390X, SCMP_ARCH_S390X, "s390x", true },
 };
 
-/* A classic BPF program run on one system call: seccomp_data has the byte order of the architecture. Returns the action. */
-static uint32_t filter_run(const struct sock_fprog *filter, const struct architecture *at, const struct seccomp_data *data)
+/* A classic BPF program run on one system call: seccomp_data has the byte order of the architecture. Returns
+ * the action. */
+static uint32_t filter_run(const struct sock_fprog *filter, const struct architecture *at,
+                           const struct seccomp_data *data)
 {
 	uint32_t words[16] = { (uint32_t) data->nr, data->arch }, a = 0;
 
@@ -146,7 +159,8 @@ struct c_call {
 	bool refused;
 };
 
-#define THREAD_CLONE (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS)
+#define THREAD_CLONE \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS)
 
 static const struct c_call c_calls[] = {
 	{ "read", EVERY, SANDBOX_ANY, { 0 }, false },
@@ -218,7 +232,11 @@ static const struct c_call c_calls[] = {
 	{ "io_uring_register", EVERY, SANDBOX_IO_URING, { 0, 0 }, true },
 	{ "clone", EVERY & ~S390X, SANDBOX_THREADS, { (unsigned) (THREAD_CLONE) }, false },
 	{ "clone", EVERY & ~S390X, SANDBOX_THREADS, { SIGCHLD }, true },
-	{ "clone", EVERY & ~S390X, SANDBOX_FORK, { (unsigned) (CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD) }, false },
+	{ "clone",
+	  EVERY & ~S390X,
+	  SANDBOX_FORK,
+	  { (unsigned) (CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD) },
+	  false },
 	{ "clone", EVERY & ~S390X, SANDBOX_FORK, { (unsigned) (CLONE_NEWUSER | SIGCHLD) }, true },
 	{ "clone3", EVERY, SANDBOX_THREADS, { 0 }, true },
 	{ "rseq", EVERY, SANDBOX_THREADS, { 0 }, false },
@@ -253,12 +271,14 @@ static void check_call(const struct architecture *at, const struct c_call *call,
 	action = filter_run(filter, at, &data);
 	sandbox_filter_free(filter);
 	if ((action != SECCOMP_RET_ALLOW) != call->refused)
-		fail_msg("%s: %s%s with %#llx, %#llx, %#llx, %#llx is %s", at->name, call->name, multiplexed ? " by socketcall" : "",
-		         (unsigned long long) data.args[0], (unsigned long long) data.args[1], (unsigned long long) data.args[2],
+		fail_msg("%s: %s%s with %#llx, %#llx, %#llx, %#llx is %s", at->name, call->name,
+		         multiplexed ? " by socketcall" : "", (unsigned long long) data.args[0],
+		         (unsigned long long) data.args[1], (unsigned long long) data.args[2],
 		         (unsigned long long) data.args[3], call->refused ? "permitted" : "refused");
 }
 
-/* The filters of other architectures, run on what their C libraries call: 64-bit time on 32 bits, socketcall(2). */
+/* The filters of other architectures, run on what their C libraries call: 64-bit time on 32 bits,
+ * socketcall(2). */
 static void test_filters_of_architectures(void **state)
 {
 	const char *why;

@@ -19,11 +19,22 @@
 
 #include "echo/scoreboard.h"
 
-static const struct scoreboard_layout pool = { .processes = 4, .threads = 1, .readers = 1, .capacity = 1, .worker_capacity = 1,
+static const struct scoreboard_layout pool = { .processes = 4,
+	                                       .threads = 1,
+	                                       .readers = 1,
+	                                       .capacity = 1,
+	                                       .worker_capacity = 1,
 	                                       .sources = true };
-static const struct scoreboard_layout loops = { .processes = 1, .threads = 3, .capacity = 100, .worker_capacity = 100 };
-static const struct scoreboard_layout forks = { .processes = 1, .threads = 1, .children = 10, .child_processes = true,
-	                                        .capacity = 11, .worker_capacity = 1 };
+static const struct scoreboard_layout loops = { .processes = 1,
+	                                        .threads = 3,
+	                                        .capacity = 100,
+	                                        .worker_capacity = 100 };
+static const struct scoreboard_layout forks = { .processes = 1,
+	                                        .threads = 1,
+	                                        .children = 10,
+	                                        .child_processes = true,
+	                                        .capacity = 11,
+	                                        .worker_capacity = 1 };
 
 static int setup(void **state)
 {
@@ -232,7 +243,8 @@ static bool can_write(const void *address)
 		setrlimit(RLIMIT_CORE, &none);
 		signal(SIGSEGV, SIG_DFL);
 		signal(SIGBUS, SIG_DFL);
-		(void) mprotect((void *) ((uintptr_t) address & ~((uintptr_t) page - 1)), (size_t) page, PROT_READ | PROT_WRITE);
+		(void) mprotect((void *) ((uintptr_t) address & ~((uintptr_t) page - 1)), (size_t) page,
+		                PROT_READ | PROT_WRITE);
 		*(volatile char *) (uintptr_t) address = 1;
 		_exit(0);
 	}
@@ -320,7 +332,8 @@ static void a_limit_of_file_sizes_does_not_matter(void **state)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 0);
 	scoreboard_process_start(scoreboard, 0, 0);
-	assert_int_equal(scoreboard_view(scoreboard)->generations[0][0], scoreboard_shared(scoreboard)->generations[0][0]);
+	assert_int_equal(scoreboard_view(scoreboard)->generations[0][0],
+	                 scoreboard_shared(scoreboard)->generations[0][0]);
 	scoreboard_free(scoreboard);
 }
 

@@ -105,7 +105,8 @@ static void test_linger_is_bounded(void **state)
 	close(ends[1]);
 }
 
-/* A connection on which all is acknowledged ends with FIN even if the client sends more than a call discards. */
+/* A connection on which all is acknowledged ends with FIN even if the client sends more than a call
+ * discards. */
 static void test_linger_ends(void **state)
 {
 	struct session session;

@@ -45,7 +45,8 @@ static void openmetrics_names_every_counter_once(void **state)
 
 static void a_connection_comes_back_as_it_went(void **state)
 {
-	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } }, back_peer;
+	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } },
+		    back_peer;
 	struct conn conn, back;
 	struct state message;
 	int64_t active;
@@ -80,7 +81,8 @@ static void damage_is_noticed(void **state)
 	for (size_t i = 0; i < sizeof message * 8; i++) {
 		state_encode(&message, &conn, &peer, 1000, 0);
 		((unsigned char *) &message)[i / 8] ^= (unsigned char) (1 << i % 8);
-		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed) < 0);
+		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &active, &owed) <
+		            0);
 	}
 	state_encode(&message, &conn, &peer, 1000, 0);
 	for (size_t size = 0; size < sizeof message; size++)

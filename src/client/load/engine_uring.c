@@ -48,8 +48,8 @@ static struct io_uring_sqe *sqe_get(struct load_worker *worker, enum op op)
 
 	while (!sqe) {
 		io_uring_submit(&engine->ring);
-		/* Operations may have completed in the call. Their completions are handled after this time.
-		 */
+		/* Operations may have completed in the call. Their completions are handled after this
+		 * time. */
 		worker->now = nsec_now();
 		sqe = io_uring_get_sqe(&engine->ring);
 	}

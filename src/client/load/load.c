@@ -372,7 +372,8 @@ static uint64_t interval_advance(struct coordinator *coordinator, uint64_t now)
 							     : atomic_load(&coordinator->run.measure_from);
 	if (coordinator->interval.start == 0) {
 		interval_begin(coordinator, atomic_load(&coordinator->run.measure_from));
-		/* They are counted from the start of the measurement, which is noticed here a little later. */
+		/* They are counted from the start of the measurement, which is noticed here a little
+		 * later. */
 		coordinator->interval.at_start.echoes = coordinator->interval.at_start.bytes = 0;
 	}
 	if (!coordinator->interval.pending && now >= coordinator->interval.next)

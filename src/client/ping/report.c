@@ -86,7 +86,8 @@ static void answer_line(const struct ping *ping, const struct ping_flow *flow,
 	line_begin(ping, flow, match->seq);
 	if (match->verdict == VERDICT_DIFFERS) {
 		if (match->wanted < 0 || match->got < 0)
-			printf(" WRONG LENGTH: sent %zu byte%s\n", ping->probes.size, plural(ping->probes.size));
+			printf(" WRONG LENGTH: sent %zu byte%s\n", ping->probes.size,
+			       plural(ping->probes.size));
 		else
 			printf(" WRONG BYTE at offset %zu: sent 0x%02x, came back 0x%02x\n", match->at,
 			       (unsigned) match->wanted, (unsigned) match->got);

@@ -289,8 +289,8 @@ static enum outcome filter_closed(struct filter *filter)
 static enum step filter_interrupted(struct filter *filter)
 {
 	filter_fail(filter, "interrupted: %llu byte%s read, %llu sent, %llu came back and matched",
-		    (unsigned long long) filter->taken, plural(filter->taken), (unsigned long long) filter->sent,
-		    (unsigned long long) filter->matched);
+	            (unsigned long long) filter->taken, plural(filter->taken),
+	            (unsigned long long) filter->sent, (unsigned long long) filter->matched);
 	/* Bytes that matched but are not written are missing from the copy as well. */
 	if (filter->taken == filter->written)
 		filter->outcome = OUTCOME_OK;
@@ -301,8 +301,9 @@ static enum step filter_timeout(struct filter *filter)
 {
 	if (!all_matched(filter))
 		return filter_fail(filter, "nothing from %s for %.3g s: %llu byte%s sent, %llu came back",
-				   filter->target->name, nsec_to_seconds(filter->options->timeout),
-				   (unsigned long long) filter->sent, plural(filter->sent), (unsigned long long) filter->matched);
+		                   filter->target->name, nsec_to_seconds(filter->options->timeout),
+		                   (unsigned long long) filter->sent, plural(filter->sent),
+		                   (unsigned long long) filter->matched);
 	progress_end(&filter->progress);
 	client_note("all bytes matched, but %s did not close the connection", filter->target->name);
 	filter->outcome = OUTCOME_OK;
