@@ -16,6 +16,7 @@ from datetime import datetime
 
 import cost
 import goals
+import lesson
 import load
 import page
 import servers
@@ -25,7 +26,7 @@ from load import SCENARIOS, Timing
 from servers import Unfit
 
 # Rounds, seconds and warm-up of one measurement.
-LONG, SHORT = Timing(5, 1.5, 0.4), Timing(3, 0.25, 0.1)
+LONG, SHORT = Timing(3, 1.0, 0.3), Timing(3, 0.15, 0.05)
 GOALS_LONG, GOALS_SHORT = Timing(9, 2.0, 0.5), Timing(3, 0.4, 0.15)
 
 
@@ -101,7 +102,7 @@ class Bench:
         keys = choose(options.scenarios, [each.key for each in SCENARIOS] + ["memory"], "scenario")
         self.scenarios = [each for each in SCENARIOS if each.key in keys]
         self.with_memory = "memory" in keys
-        self.rounds, self.unfit, self.memory = {}, {}, {}
+        self.rounds, self.unfit, self.memory, self.lesson = {}, {}, {}, {}
         self.engine = options.engine
         self.began = time.monotonic()
 
@@ -173,6 +174,9 @@ class Bench:
                 self.run_memory()
             for scenario in self.scenarios:
                 self.run_scenario(scenario)
+            if not self.options.scenarios:
+                self.say("who notices a crash")
+                self.lesson = lesson.measure([each for each in self.taking if each.kind == "model"], self.directory, self.cpus[0])
         finally:
             self.clear()
 
@@ -251,6 +255,8 @@ def run_all(bench, output):
     data |= {"interrupted": interrupted, "scenarios": [asdict(each) | {"unit": each.unit, "units": each.units} for each in SCENARIOS],
              "rounds": bench.rounds, "unfit": bench.unfit, "memory": bench.memory}
     save(data, os.path.join(output, "bench.json"))
+    if bench.lesson:
+        save(bench.lesson, os.path.join(output, "lesson.json"))
     report(data, output)
     return 130 if interrupted else 0
 

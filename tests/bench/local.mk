@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: ISC
 # Benchmarks; nothing here is installed, and "make check" runs none of it. They need python3, and gnuplot for plots.
 #
-#   make bench                    all models and the other servers that are installed; about half an hour
+#   make bench                    all models, and the other servers that are installed; about half an hour
 #   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
 #   make anatomy                  system calls, context switches, page faults and wake-ups, counted; two minutes
+#   make bench-live               one load, while the daemon is switched through all models; under a minute
+#   make bench-curves             cost over connections, idle connections, sizes and load; memory, fairness, balance
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench-workers            event loops with one and two workers, and their balance; part of make bench
 #   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
@@ -26,8 +28,11 @@ EXTRA_DIST += \
 	tests/bench/attacks.py \
 	tests/bench/bench.py \
 	tests/bench/cost.py \
+	tests/bench/curves.py \
 	tests/bench/datagrams.py \
 	tests/bench/goals.py \
+	tests/bench/lesson.py \
+	tests/bench/live.py \
 	tests/bench/load.py \
 	tests/bench/overview.svg \
 	tests/bench/page.py \
@@ -40,6 +45,7 @@ EXTRA_DIST += \
 BENCH_SHORT =
 BENCH_FLAGS =
 ANATOMY_FLAGS =
+CURVES_FLAGS =
 PYTHON3 = python3
 run_bench = \
 	$(PYTHON3) -B $(srcdir)/tests/bench/bench.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
@@ -48,16 +54,27 @@ run_workers = \
 	$(PYTHON3) -B $(srcdir)/tests/bench/workers.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
 	--output bench `test -z '$(BENCH_SHORT)' || echo --short`
 
+run_echod = --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' --output bench \
+	`test -z '$(BENCH_SHORT)' || echo --short`
+run_anatomy = $(PYTHON3) -B $(srcdir)/tests/bench/anatomy.py $(run_echod)
+run_curves = $(PYTHON3) -B $(srcdir)/tests/bench/curves.py $(run_echod)
+
 bench: echod echoc tests/bench/plain_epoll
 	@$(run_bench) $(BENCH_FLAGS)
 	@$(run_workers)
+	@test -n '$(BENCH_FLAGS)' || { $(run_anatomy) && $(run_curves) && $(run_bench) --redraw; }
 
 bench-workers: echod echoc
 	@$(run_workers) $(BENCH_FLAGS)
 
 anatomy: echod echoc
-	@$(PYTHON3) -B $(srcdir)/tests/bench/anatomy.py --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' \
-	--output bench `test -z '$(BENCH_SHORT)' || echo --short` $(ANATOMY_FLAGS)
+	@$(run_anatomy) $(ANATOMY_FLAGS)
+
+bench-live: echod echoc
+	@$(PYTHON3) -B $(srcdir)/tests/bench/live.py $(run_echod)
+
+bench-curves: echod echoc
+	@$(run_curves) $(CURVES_FLAGS)
 
 bench-goals: echod echoc tests/bench/plain_epoll
 	@$(run_bench) --goals $(BENCH_FLAGS)
@@ -71,4 +88,4 @@ bench-attacks: echod echoc
 
 distclean-bench:
 	-rm -rf bench
-.PHONY: anatomy bench bench-attacks bench-datagrams bench-goals bench-workers distclean-bench
+.PHONY: anatomy bench bench-attacks bench-curves bench-datagrams bench-goals bench-live bench-workers distclean-bench

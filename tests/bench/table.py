@@ -26,9 +26,9 @@ class Results:
     def unfit(self, key):
         return self.data["unfit"].get(key, {})
 
-    def first(self, key, field="cost_us", least_is_best=True):
-        """The models that none is known to beat, the best median first."""
-        summaries = self.summaries(key, field, {MODEL})
+    def first(self, key, field="cost_us", least_is_best=True, excluded=()):
+        """The models that none is known to beat, the best median first; without those that are excluded."""
+        summaries = {name: each for name, each in self.summaries(key, field, {MODEL}).items() if name not in excluded}
         ranks = stats.ranks(summaries, least_is_best)
         sign = 1 if least_is_best else -1
         return sorted((name for name in summaries if ranks[name][0] == 1), key=lambda name: sign * summaries[name].median)
@@ -57,15 +57,25 @@ def join(names):
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
+# More connections than this are not for select(2), as the manual says. It serves no client beyond some 950.
+SELECT_MOST = 500
+
+
+def held(scenario):
+    return scenario["idle"] + (1 if scenario["mode"] == "connect" else scenario["connections"])
+
+
 def advice(results):
     """(what it is for, which models, why) for each scenario, for the page and the terminal."""
     found = []
     for scenario in results.scenarios:
         key = scenario["key"]
-        cost = results.summaries(key, "cost_us", {MODEL})
+        excluded = {"iterative"} | ({"select"} if held(scenario) > SELECT_MOST else set())
+        cost = {name: each for name, each in results.summaries(key, "cost_us", {MODEL}).items() if name not in excluded}
         if not cost:
             continue
-        cheapest, fastest = results.first(key), results.first(key, "rate", False)
+        cheapest, fastest = (results.first(key, field, least_is_best, excluded)
+                             for field, least_is_best in (("cost_us", True), ("rate", False)))
         why = f"{stats.number(cost[cheapest[0]].median)} µs of a processor per {scenario['unit']}"
         if len(cheapest) > 1:
             why += "; their spreads overlap, so this run cannot tell them apart"
@@ -74,8 +84,9 @@ def advice(results):
             why += f"; next {others[0][1]} with {stats.number(others[0][0])} µs"
         if set(fastest) - set(cheapest):
             why += f". Most {scenario['units']}/s here: {join(fastest)}"
-        found.append((scenario["use"], cheapest, why))
-    models = {name: value for name, value in results.memory().items() if results.kind(name) == MODEL}
+        found.append((scenario["use"], cheapest if others or len(cheapest) == 1 else ["any"], why))
+    # select(2) has a limit of its own, and is not for many connections.
+    models = {name: value for name, value in results.memory().items() if results.kind(name) == MODEL and name != "select"}
     if models:
         order = sorted(models, key=models.get)
         near = [name for name in order if models[name] <= models[order[0]] + 64]

@@ -1,0 +1,395 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: ISC
+"""make bench-curves: how the cost of each model grows with connections, idle connections, message sizes and offered load;
+memory of a connection with that of the kernel; fairness under overload; balance over workers.
+
+Every point has the median and the spread of all rounds. A point that cannot be measured is left out, with the reason.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import cost
+import load
+import servers
+import stats
+from load import Scenario, Timing
+from servers import Unfit
+
+LONG, SHORT = Timing(3, 0.7, 0.2), Timing(3, 0.2, 0.1)
+MORE_ROUNDS = 2             # where the spreads of two neighbours overlap, in the long mode
+BUSY = 20                   # connections that send, among idle ones and in the curve of sizes
+LOADS = (0.2, 0.5, 0.8, 0.9, 1.0, 1.2)  # of the capacity
+WORKERS, EACH = 4, 100      # balance: loops, and connections of each
+OVERLOAD, OVERLOAD_DEPTH = 50, 16
+
+
+@dataclass(frozen=True)
+class Curve:
+    key: str
+    title: str
+    x_title: str
+    y_title: str
+    field: str            # of load.measure()
+    points: tuple
+    short: tuple
+    more_is_better: bool = True
+    models: tuple = ()    # all
+
+
+CURVES = [
+    Curve("connections", "Work over connections", "connections", "echoes per CPU second", "per_cpu_second",
+          (1, 10, 100, 900, 4000, 16000), (1, 50, 900)),
+    Curve("idle", f"Cost over idle connections, {BUSY} busy ones", "idle connections", "CPU µs per echo", "cost_us",
+          (0, 100, 900, 3000, 8000, 16000), (0, 900, 4000), False, ("thread", "select", "poll", "epoll", "io_uring")),
+    Curve("sizes", f"Work over message sizes, {BUSY} connections", "bytes", "echoes per CPU second", "per_cpu_second",
+          (1, 64, 1024, 16384, 65536, 1048576), (64, 16384, 1048576)),
+    Curve("connects", "Connections per second", "connections at once", "connections/s", "rate", (1, 16, 128), (16,)),
+]
+MOST_THREADS, MOST_PROCESSES = 4000, 900
+
+
+def scenario(curve, x):
+    if curve.key == "connections":
+        return Scenario(f"n{x}", f"{x} connections", "", x)
+    if curve.key == "idle":
+        return Scenario(f"idle{x}", f"{BUSY} among {x} idle", "", BUSY, idle=x)
+    if curve.key == "sizes":
+        return Scenario(f"size{x}", f"{x} bytes", "", BUSY, x)
+    return Scenario(f"connect{x}", f"{x} at once", "", x, mode="connect")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description="Measure how the cost of each model grows.")
+    for name in ("echod", "echoc"):
+        parser.add_argument(f"--{name}", required=True, help="the program")
+    parser.add_argument("--output", default="bench", help="directory of the results")
+    parser.add_argument("--short", action="store_true", help="fewer points, short rounds")
+    parser.add_argument("--only", type=lambda text: text.split(","), help="names of models, separated by commas")
+    parser.add_argument("--curves", type=lambda text: text.split(","), help="some of connections, idle, sizes, connects, load, "
+                        "fairness, memory, balance")
+    options = parser.parse_args()
+    options.engine = "auto"
+    options.echod, options.echoc = os.path.abspath(options.echod), os.path.abspath(options.echoc)
+    return options
+
+
+class Curves:
+    def __init__(self, options, directory):
+        self.options, self.directory = options, directory
+        self.timing = SHORT if options.short else LONG
+        self.cpus = cost.processors()
+        if self.cpus is None:
+            sys.exit("bench-curves: it takes two processors, one for the server and one for the client")
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.descriptors = hard
+        os.sched_setaffinity(0, {self.cpus[1]})
+        self.models = [each for each in servers.models(options.echod) if not options.only or each.name in options.only]
+        self.unfit = {each.name: each.absent() for each in self.models if each.absent()}
+        self.models = [each for each in self.models if not each.absent()]
+
+    def wanted(self, key):
+        return not self.options.curves or key in self.options.curves
+
+    def cannot(self, model, each):
+        """Why a model does not serve this scenario; None: it can."""
+        if each.held + 200 > self.descriptors:
+            return f"{each.held} connections need more than the {self.descriptors} descriptors of a process here"
+        if model.name == "thread" and each.held > MOST_THREADS:
+            return f"it would need {each.held} threads"
+        if model.name == "process" and each.held > MOST_PROCESSES:
+            return f"it would need {each.held} processes"
+        return model.unfit(each)
+
+    def measure(self, model, each):
+        return load.measure(model, each, self.timing, self.options, self.cpus, self.directory)
+
+    def curve(self, curve):
+        """model → x → the values of all rounds."""
+        found, left_out = {}, {}
+        models = [each for each in self.models if not curve.models or each.name in curve.models]
+        for x in curve.short if self.options.short else curve.points:
+            each = scenario(curve, x)
+            taking = []
+            for model in models:
+                why = self.cannot(model, each)
+                if why:
+                    left_out[f"{model.name}, {each.title}"] = why
+                else:
+                    taking.append(model)
+            rounds = 0
+            while rounds < self.timing.rounds or (not self.options.short and rounds < self.timing.rounds + MORE_ROUNDS
+                                                  and self.close(found, x)):
+                for model in taking[rounds % len(taking):] + taking[:rounds % len(taking)] if taking else []:
+                    try:
+                        value = self.measure(model, each)[curve.field]
+                        found.setdefault(model.name, {}).setdefault(x, []).append(value)
+                    except Unfit as why:
+                        left_out[f"{model.name}, {each.title}"] = str(why)
+                rounds += 1
+        return {"values": found, "left_out": left_out}
+
+    @staticmethod
+    def close(found, x):
+        """Whether two neighbours in the order of this point overlap."""
+        summaries = sorted((stats.summarize(each[x]) for each in found.values() if x in each), key=lambda each: each.median)
+        return any(one.overlaps(other) for one, other in zip(summaries, summaries[1:]))
+
+    # Latency over offered load
+
+    def echoc(self, server, *arguments):
+        done = subprocess.run([self.options.echoc, "--load", "--json", "-q", *map(str, arguments), server.host, str(server.port)],
+                              capture_output=True, text=True, check=False, timeout=120)
+        if not done.stdout:
+            raise Unfit(done.stderr.strip())
+        return json.loads(done.stdout)
+
+    def loads(self):
+        """model → [{share, offered, rate, p50, p99, p999}]: requests are due at fixed times, and late ones wait (open loop)."""
+        found = {}
+        seconds = self.timing.seconds * 2
+        for model in self.models:
+            each = Scenario("load", "open loop", "", OVERLOAD)
+            if model.unfit(each):
+                continue
+            with contextlib.suppress(Unfit), model.start(each, self.cpus[0], self.directory) as server:
+                capacity = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup)["echoes_per_second"]
+                for share in LOADS:
+                    report = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup, "--rate",
+                                        max(1, int(capacity * share)))
+                    latency = report["latency_us"]
+                    found.setdefault(model.name, []).append(
+                        {"share": share, "offered": capacity * share, "rate": report["echoes_per_second"],
+                         "unserved": report["unserved"], **{key: latency[key] for key in ("p50", "p99", "p999")}})
+        return found
+
+    # Fairness: the bytes of each connection, as the daemon logs them
+
+    def fairness(self):
+        """model → Jain's index, and the share of the least and of the most served connection of the mean."""
+        found = {}
+        for model in self.models:
+            each = Scenario("fair", "overload", "", OVERLOAD, depth=OVERLOAD_DEPTH)
+            if model.unfit(each):
+                continue
+            with contextlib.suppress(Unfit):
+                with model.start(each, self.cpus[0], self.directory) as server:
+                    self.echoc(server, "-n", OVERLOAD, "-P", OVERLOAD_DEPTH, "-d", self.timing.seconds * 2)
+                    server.process.send_signal(signal.SIGTERM)
+                    server.ended(10)
+                    with open(server.errors, encoding="utf-8", errors="replace") as file:
+                        counts = [int(word) for word in re.findall(r", (\d+) bytes echoed", file.read()) if int(word)]
+                if len(counts) == OVERLOAD:
+                    mean = sum(counts) / len(counts)
+                    found[model.name] = {"jain": sum(counts) ** 2 / (len(counts) * sum(each * each for each in counts)),
+                                         "least": min(counts) / mean, "most": max(counts) / mean}
+        return found
+
+    # Memory with that of the kernel: a memory control group of the daemon's own
+
+    def memory(self):
+        found, why = {}, None
+        group = f"/sys/fs/cgroup/echod-bench-{os.getpid()}"
+        try:
+            os.mkdir(group)
+        except OSError as error:
+            return {"missing": f"no control group of its own: {error.strerror}"}
+        try:
+            if not os.path.exists(f"{group}/memory.current"):
+                return {"missing": "the control group has no memory controller"}
+            for model in self.models:
+                held = load.held_for(model.name, True)
+                if model.unfit(held):
+                    continue
+                with contextlib.suppress(Unfit, OSError):
+                    found[model.name] = self.memory_of(model, held, group)
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+        return {"bytes": found, "missing": why}
+
+    def memory_of(self, model, held, group):
+        """Bytes for each connection: user, and user and kernel."""
+        sockets, floor = [], held.connections // 10
+
+        def used():
+            with open(f"{group}/memory.current", encoding="ascii") as file:
+                return int(file.read())
+
+        def enter():
+            os.sched_setaffinity(0, {self.cpus[0]})
+            with open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:
+                file.write("0")
+
+        pool = model.name in ("prefork", "prethread")
+        with self.started(model, load.Held(1), enter) as least:
+            before = used()
+            workers = model.workers(load.Held(1))
+            if not pool:
+                load.hold(least, sockets, 1, held.size)
+        for each in sockets:
+            each.close()
+        sockets = []
+        try:
+            with self.started(model, held, enter) as server:
+                if not pool:
+                    load.hold(server, sockets, floor, held.size)
+                    load.use_shared_buffers(sockets, held.size)
+                    before = used()
+                load.hold(server, sockets, held.connections, held.size)
+                return (used() - before) / (held.connections - (workers if pool else floor))
+        finally:
+            for each in sockets:
+                each.close()
+
+    def started(self, model, held, enter):
+        """Contestant.start() with a function that the child runs before it becomes the server."""
+        port, errors = model.port(), os.path.join(self.directory, f"{model.name}.err")
+        with open(errors, "wb") as log:
+            process = subprocess.Popen(model.command(held, port, self.directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       env=model.environment(self.directory), start_new_session=True, preexec_fn=enter)
+        server = servers.Server(process, model.host, port, errors)
+        try:
+            model.wait_ready(server)
+        except BaseException:
+            server.__exit__()
+            raise
+        return server
+
+    # Balance over workers, as the metrics file has it
+
+    def balance(self):
+        """model → connections of each of WORKERS loops, after WORKERS * EACH clients connected one by one, and at once."""
+        found = {}
+        for model in self.models:
+            if model.name not in ("select", "poll", "epoll", "io_uring"):
+                continue
+            for way in ("one by one", "at once"):
+                counts = self.balance_of(model, way)
+                if counts:
+                    found.setdefault(model.name, {})[way] = counts
+        return found
+
+    def balance_of(self, model, way):
+        metrics = os.path.join(self.directory, "metrics")
+        file = os.path.join(self.directory, "echod.conf")
+        port, sockets = model.port(), []
+        with open(file, "w", encoding="ascii") as conf:
+            conf.write(f'model = "{model.name}"\nworkers = {WORKERS}\nlisten = {{"{model.host}:{port}"}}\npidfile = ""\n'
+                       f'log-target = "stderr"\nlog-connections = false\nmetrics-file = "{metrics}"\nstats-interval = 1\n')
+        process = subprocess.Popen([self.options.echod, "-n", "-c", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, env=model.environment(self.directory), start_new_session=True)
+        server = servers.Server(process, model.host, port, os.devnull)
+        try:
+            model.wait_ready(server)
+            for _ in range(WORKERS * EACH):
+                sockets.append(socket.create_connection((model.host, port), timeout=30))
+                if way == "one by one":
+                    sockets[-1].sendall(b"?")
+                    sockets[-1].recv(1)
+            until, counts = time.monotonic() + 10, []
+            while sum(counts) != len(sockets) and time.monotonic() < until:
+                process.send_signal(signal.SIGUSR1)
+                time.sleep(0.1)
+                with contextlib.suppress(OSError), open(metrics, encoding="ascii") as text:
+                    counts = [int(float(number)) for number in
+                              re.findall(r'^echod_worker_connections\{[^}]*\} (\S+)$', text.read(), re.M)]
+            return sorted(counts + [0] * (WORKERS - len(counts))) if sum(counts) == len(sockets) else None
+        finally:
+            for each in sockets:
+                each.close()
+            server.__exit__()
+            with contextlib.suppress(OSError):
+                os.unlink(metrics)
+
+    def run(self):
+        data = {"curves": {}, "unfit": self.unfit, "rounds": self.timing.rounds, "seconds": self.timing.seconds}
+        begin = time.monotonic()
+        for curve in CURVES:
+            if self.wanted(curve.key):
+                self.say(curve.title, begin)
+                data["curves"][curve.key] = self.curve(curve)
+        for key in ("load", "fairness", "memory", "balance"):
+            if self.wanted(key):
+                self.say(key, begin)
+                data[key] = getattr(self, "loads" if key == "load" else key)()
+        data["took_seconds"] = round(time.monotonic() - begin, 1)
+        return data
+
+    @staticmethod
+    def say(what, begin):
+        print(f"{time.monotonic() - begin:6.0f} s  {what}", file=sys.stderr)
+
+
+def lines(data):
+    for curve in CURVES:
+        if curve.key not in data["curves"]:
+            continue
+        yield ""
+        yield f"{curve.title}: {curve.y_title}"
+        for model, values in data["curves"][curve.key]["values"].items():
+            yield f"  {model:10s} " + "  ".join(f"{x}: {stats.spread_text(stats.summarize(found))}" for x, found in values.items())
+        for what, why in data["curves"][curve.key]["left_out"].items():
+            yield f"    {what}: not measured, {why}"
+    if data.get("load"):
+        yield ""
+        yield "Latency over offered load (open loop): p99 µs at shares of the capacity"
+        for model, points in data["load"].items():
+            yield f"  {model:10s} " + "  ".join(f"{each['share']:.0%}: {stats.number(each['p99'] or 0)}" for each in points)
+    if data.get("fairness"):
+        yield ""
+        yield f"Fairness, {OVERLOAD} connections with {OVERLOAD_DEPTH} messages in flight: least and most served one, of the mean"
+        for model, each in data["fairness"].items():
+            yield f"  {model:10s} {each['least']:.2f}  {each['most']:.2f}  Jain's index {each['jain']:.3f}"
+    if data.get("memory"):
+        yield ""
+        yield "Memory of an idle connection, with that of the kernel"
+        if data["memory"].get("missing"):
+            yield f"    not measured: {data['memory']['missing']}"
+        for model, size in data["memory"].get("bytes", {}).items():
+            yield f"  {model:10s} {size / 1024:8.1f} KiB"
+    if data.get("balance"):
+        yield ""
+        yield f"Connections of each of {WORKERS} loops"
+        for model, ways in data["balance"].items():
+            for way, counts in ways.items():
+                yield f"  {model:10s} {way:10s} {counts}"
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    options = parse()
+    os.makedirs(options.output, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="echod-curves-") as directory:
+        os.chmod(directory, 0o755)
+        data = Curves(options, directory).run()
+    path = os.path.join(options.output, "curves.json")
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1)
+        file.write("\n")
+    os.replace(path + ".tmp", path)
+    print("\n".join(lines(data)))
+    print(f"\n{path} has every round; it took {data['took_seconds']:.0f} s.")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
