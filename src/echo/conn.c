@@ -47,7 +47,7 @@ size_t conn_owed_total(const struct conn *conn)
 /* Whether own memory has its maximum size, is full to its end, and holds too many owed bytes to move them to
  * its start. The free bytes before the owed ones must not be offered then: a driver that waits for input
  * would be woken again and again for bytes that it cannot store. */
-static bool memory_is_stuck(const struct conn *conn, size_t limit)
+static bool memory_is_full(const struct conn *conn, size_t limit)
 {
 	const struct conn_memory *memory = conn->memory;
 
@@ -60,7 +60,7 @@ size_t conn_recv_window(const struct conn *conn, size_t limit)
 {
 	size_t owed = conn_owed_total(conn), room = owed < limit ? limit - owed : 0;
 
-	if (conn->eof || conn->reason != CONN_OPEN || memory_is_stuck(conn, limit))
+	if (conn->eof || conn->reason != CONN_OPEN || memory_is_full(conn, limit))
 		return 0;
 	if (conn->draining && room > conn->quota)
 		return conn->quota;
