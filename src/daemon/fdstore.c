@@ -262,7 +262,8 @@ static uint32_t service_number(sd_bus *bus, const char *unit, const char *proper
 {
 	uint32_t value = 0;
 
-	if (sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) < 0)
+	if (sd_bus_get_property_trivial(bus, MANAGER, unit, MANAGER ".Service", property, NULL, 'u', &value) <
+	    0)
 		return 0;
 	return value;
 }

@@ -15,7 +15,9 @@
 #include "base/log.h"
 
 /* How a file gets a group that the process may not give it. */
-#define SET_GROUP_ID "put it into a directory of that group with the set-group-ID bit (chmod g+s), or set unix-group = \"\""
+#define SET_GROUP_ID \
+	"put it into a directory of that group with the set-group-ID bit (chmod g+s), or set unix-group = " \
+	"\"\""
 
 struct socket_builder {
 	struct sockets *set, *have;
@@ -27,16 +29,18 @@ struct socket_builder {
 /* Whether the listener has the protocol that `conf` asks for: with Multipath TCP or without. */
 static bool has_protocol(const struct listener *listener, const struct conf *conf)
 {
-	return listener->kind != LISTENER_STREAM || listener->addr.sa.sa_family == AF_UNIX || listener->mptcp == conf->mptcp;
+	return listener->kind != LISTENER_STREAM || listener->addr.sa.sa_family == AF_UNIX ||
+	       listener->mptcp == conf->mptcp;
 }
 
-static struct listener *find(const struct socket_builder *builder, const struct addr *addr, enum listener_kind kind)
+static struct listener *find(const struct socket_builder *builder, const struct addr *addr,
+                             enum listener_kind kind)
 {
 	for (size_t i = 0; i < builder->have->count; i++) {
 		struct listener *listener = &builder->have->items[i];
 
-		if (listener->kind == kind && addr_equal(&listener->addr, addr) && listener_is_reachable(listener) &&
-		    has_protocol(listener, builder->conf))
+		if (listener->kind == kind && addr_equal(&listener->addr, addr) &&
+		    listener_is_reachable(listener) && has_protocol(listener, builder->conf))
 			return listener;
 	}
 	return NULL;
@@ -46,13 +50,15 @@ static const char *bind_error_text(int error)
 {
 	switch (error) {
 	case EADDRINUSE:
-		return "the address is in use; stop the process that uses it (see ss -lnp) or choose another port";
+		return "the address is in use; stop the process that uses it (see ss -lnp) or choose another "
+		       "port";
 	case EACCES:
 	case EPERM:
-		return "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket needs a directory "
-		       "that may be written to";
+		return "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket "
+		       "needs a directory that may be written to";
 	case EADDRNOTAVAIL:
-		return "the address is not one of this host's; choose another one, or set freebind = true to wait for it";
+		return "the address is not one of this host's; choose another one, or set freebind = true to "
+		       "wait for it";
 	case ENODEV:
 		return "there is no such interface";
 	case EEXIST:
@@ -60,7 +66,8 @@ static const char *bind_error_text(int error)
 	case ENOENT:
 		return "no such directory";
 	case ENOPROTOOPT:
-		return "Multipath TCP is switched off; set the sysctl net.mptcp.enabled = 1, or mptcp = false";
+		return "Multipath TCP is switched off; set the sysctl net.mptcp.enabled = 1, or mptcp = "
+		       "false";
 	case EPROTONOSUPPORT:
 		return "this kernel has no Multipath TCP (CONFIG_MPTCP); set mptcp = false";
 	case EAFNOSUPPORT:
@@ -80,8 +87,8 @@ static gid_t unix_gid(const struct conf *conf)
 
 /* Open a listener. A wildcard address and a single address of the same port can only be bound at the same
  * time if both sockets agree (SO_REUSEPORT); during a reload, set that on the older one. */
-static int open_beside(struct listener *listener, const struct socket_builder *builder, enum listener_kind kind,
-                       const struct addr *addr)
+static int open_beside(struct listener *listener, const struct socket_builder *builder,
+                       enum listener_kind kind, const struct addr *addr)
 {
 	gid_t gid = unix_gid(builder->conf);
 	bool group_named = gid != (gid_t) -1;
@@ -104,7 +111,8 @@ static int open_beside(struct listener *listener, const struct socket_builder *b
 	for (size_t i = 0; i < builder->have->count; i++) {
 		const struct listener *other = &builder->have->items[i];
 
-		if (other->kind == kind && addr_port(&other->addr) == addr_port(addr) && other->addr.sa.sa_family != AF_UNIX)
+		if (other->kind == kind && addr_port(&other->addr) == addr_port(addr) &&
+		    other->addr.sa.sa_family != AF_UNIX)
 			shared |= listener_share_port(other) == 0;
 	}
 	if (!shared)
@@ -124,15 +132,18 @@ static void log_presence(const struct listener *listener)
 	char text[ADDR_TEXT_MAX];
 
 	if (listener->presence == LISTENER_ABSENT)
-		log_event(LOG_WARNING, EVENT_ADDRESS_ABSENT, "Bound %s, which is not an address of this host: it is served as soon "
-		          "as the host has it (freebind)", addr_print(&listener->addr, text));
+		log_event(LOG_WARNING, EVENT_ADDRESS_ABSENT,
+		          "Bound %s, which is not an address of this host: it is served as soon as the host "
+		          "has it (freebind)",
+		          addr_print(&listener->addr, text));
 	else if (listener->presence == LISTENER_TENTATIVE)
-		log_event(LOG_INFO, EVENT_ADDRESS_ABSENT, "Bound %s before the end of duplicate address detection: it is served "
-		          "after that", addr_print(&listener->addr, text));
+		log_event(LOG_INFO, EVENT_ADDRESS_ABSENT,
+		          "Bound %s before the end of duplicate address detection: it is served after that",
+		          addr_print(&listener->addr, text));
 }
 
-static void add_bind_error(const struct socket_builder *builder, enum listener_kind kind, const struct addr *addr,
-                            const char *interface, int error)
+static void add_bind_error(const struct socket_builder *builder, enum listener_kind kind,
+                           const struct addr *addr, const char *interface, int error)
 {
 	const char *protocol = kind == LISTENER_STREAM ? " (tcp)" : " (udp)";
 	char text[ADDR_TEXT_MAX];
@@ -141,8 +152,8 @@ static void add_bind_error(const struct socket_builder *builder, enum listener_k
 		protocol = "";
 	else if (kind == LISTENER_STREAM && builder->conf->mptcp)
 		protocol = " (mptcp)";
-	diag_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text), *interface ? " at " : "", interface,
-	         protocol, bind_error_text(error));
+	diag_add(builder->errors, "cannot listen on %s%s%s%s: %s", addr_print(addr, text),
+	         *interface ? " at " : "", interface, protocol, bind_error_text(error));
 }
 
 static int add(struct socket_builder *builder, enum listener_kind kind, const struct addr *addr)
@@ -163,7 +174,8 @@ static int add(struct socket_builder *builder, enum listener_kind kind, const st
 		r = open_beside(&items[set->count], builder, kind, addr);
 	}
 	if (r < 0 && items[set->count].group_refused)
-		diag_add(builder->errors, "cannot listen on %s: this process may not give the file the group \"%s\"; " SET_GROUP_ID,
+		diag_add(builder->errors,
+		         "cannot listen on %s: this process may not give the file the group \"%s\"; " SET_GROUP_ID,
 		         addr_print(addr, text), builder->conf->unix_group);
 	else if (r < 0)
 		add_bind_error(builder, kind, addr, "", -r);
@@ -193,7 +205,8 @@ static int add_at_interface(struct socket_builder *builder, const struct conf_li
 
 	addr.in6.sin6_scope_id = if_nametoindex(listen->interface);
 	if (addr.in6.sin6_scope_id == 0) {
-		add_bind_error(builder, builder->conf->tcp ? LISTENER_STREAM : LISTENER_DATAGRAM, &addr, listen->interface, ENODEV);
+		add_bind_error(builder, builder->conf->tcp ? LISTENER_STREAM : LISTENER_DATAGRAM, &addr,
+		               listen->interface, ENODEV);
 		return -ENODEV;
 	}
 	return add_for_protocols(builder, &addr);
@@ -201,8 +214,10 @@ static int add_at_interface(struct socket_builder *builder, const struct conf_li
 
 static int add_wildcard(struct socket_builder *builder, uint16_t port)
 {
-	struct addr any4 = { .in = { .sin_family = AF_INET, .sin_port = htons(port) }, .len = sizeof any4.in };
-	struct addr any6 = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) }, .len = sizeof any6.in6 };
+	struct addr any4 = { .in = { .sin_family = AF_INET, .sin_port = htons(port) },
+		             .len = sizeof any4.in };
+	struct addr any6 = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) },
+		             .len = sizeof any6.in6 };
 	int r = add_for_protocols(builder, &any4);
 
 	if (r == 0 && listener_ipv6_available())
@@ -221,7 +236,8 @@ static int add_covered(struct socket_builder *builder)
 		bool covered = false;
 
 		for (size_t j = 0; j < wildcards && !listener->keep; j++)
-			covered |= listener_is_covered(listener, &set->items[j]) && has_protocol(listener, builder->conf);
+			covered |= listener_is_covered(listener, &set->items[j]) &&
+			           has_protocol(listener, builder->conf);
 		if (!covered)
 			continue;
 		items = reallocarray(set->items, set->count + 1, sizeof *items);
@@ -240,10 +256,12 @@ static void sockets_clear(struct sockets *set)
 	*set = (struct sockets) { 0 };
 }
 
-int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
-                 struct diagnostics *errors)
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have,
+                 const struct privileges *owner, struct diagnostics *errors)
 {
-	struct socket_builder builder = { .set = set, .have = have, .conf = conf, .owner = owner, .errors = errors };
+	struct socket_builder builder = {
+		.set = set, .have = have, .conf = conf, .owner = owner, .errors = errors
+	};
 	int r = 0;
 
 	*set = (struct sockets) { 0 };
@@ -320,7 +338,8 @@ uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next)
 void sockets_stop_sharing(const struct sockets *set)
 {
 	for (size_t i = 0; i < set->count; i++)
-		if (set->items[i].kind == LISTENER_STREAM && !set->items[i].adopted && set->items[i].addr.sa.sa_family != AF_UNIX)
+		if (set->items[i].kind == LISTENER_STREAM && !set->items[i].adopted &&
+		    set->items[i].addr.sa.sa_family != AF_UNIX)
 			(void) listener_unshare_port(&set->items[i]);
 }
 
@@ -343,8 +362,10 @@ void sockets_set_files(const struct sockets *set, const struct conf *conf)
 		int r = listener_set_file(&set->items[i], conf->unix_mode, gid);
 
 		if (r < 0)
-			log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: cannot apply unix-mode and unix-group to %s: %s%s", conf->path,
-			          addr_print(&set->items[i].addr, text), strerror(-r), r == -EPERM ? "; " SET_GROUP_ID : "");
+			log_event(LOG_WARNING, EVENT_CONFIG_WRONG,
+			          "%s: cannot apply unix-mode and unix-group to %s: %s%s", conf->path,
+			          addr_print(&set->items[i].addr, text), strerror(-r),
+			          r == -EPERM ? "; " SET_GROUP_ID : "");
 	}
 }
 
@@ -369,10 +390,13 @@ char *sockets_print(const struct sockets *set, char *text, size_t size)
 	*text = '\0';
 	for (size_t i = 0; i < set->count && at < size; i++) {
 		const struct listener *listener = &set->items[i];
+		const char *protocol = listener->mptcp ? " (mptcp)" : "";
 
-		at += (size_t) snprintf(text + at, size - at, "%s%s%s%s%s", i > 0 ? ", " : "", addr_print(&listener->addr, addr),
-		                        listener->kind == LISTENER_DATAGRAM ? " (udp)" : listener->mptcp ? " (mptcp)" : "", *listener->name ? " named " : "",
-		                        listener->name);
+		if (listener->kind == LISTENER_DATAGRAM)
+			protocol = " (udp)";
+		at += (size_t) snprintf(text + at, size - at, "%s%s%s%s%s", i > 0 ? ", " : "",
+		                        addr_print(&listener->addr, addr), protocol,
+		                        *listener->name ? " named " : "", listener->name);
 	}
 	return text;
 }

@@ -27,8 +27,8 @@ struct sockets {
  * Others are opened. Listeners of `have` on single addresses that a wildcard address of `conf` covers follow:
  * closing them would reset clients needlessly. Files of unix sockets belong to `owner`. Returns 0, or -errno
  * with a message added to `errors` and opened listeners closed. */
-int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have, const struct privileges *owner,
-                 struct diagnostics *errors);
+int sockets_open(struct sockets *set, const struct conf *conf, struct sockets *have,
+                 const struct privileges *owner, struct diagnostics *errors);
 
 /* Move the stream listeners of `have` that are not marked `keep` to `retired`, after listener_refuse_new().
  * The caller must close them later with sockets_close(). */
@@ -46,7 +46,8 @@ void sockets_abandon(struct sockets *set);
  * `next`, the set of a reload, as well. */
 uint64_t sockets_count_dropped(struct sockets *set, struct sockets *next);
 
-/* Let no other socket be bound to the addresses of stream listeners any more: after listeners that shared them were closed. */
+/* Let no other socket be bound to the addresses of stream listeners any more: after listeners that shared
+ * them were closed. */
 void sockets_stop_sharing(const struct sockets *set);
 
 enum sockets_files {
@@ -57,14 +58,15 @@ enum sockets_files {
 /* Close all listeners; `files`: what happens to the files of unix listeners. */
 void sockets_close(struct sockets *set, enum sockets_files files);
 
-/* Set unix-mode and unix-group of the socket files that were made here. Where that is not permitted, it is logged. */
+/* Set unix-mode and unix-group of the socket files that were made here. Where that is not permitted, it is
+ * logged. */
 void sockets_set_files(const struct sockets *set, const struct conf *conf);
 
 /* Set tcp-keepalive of the listeners, in seconds. */
 void sockets_set_keepalive(const struct sockets *set, unsigned seconds);
 
-/* Set socket-buffer on all stream listeners; `before` is its former value. 0 restores the kernel's default; on
- * adopted ones only if echod had set it before, because their creator may have set it (ReceiveBuffer= of
+/* Set socket-buffer on all stream listeners; `before` is its former value. 0 restores the kernel's default;
+ * on adopted ones only if echod had set it before, because their creator may have set it (ReceiveBuffer= of
  * systemd.socket(5)). */
 void sockets_set_buffers(const struct sockets *set, unsigned bytes, unsigned before);
 

@@ -145,7 +145,7 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	bool unsettled;               /* see settle_queue() */
 	int64_t preserve_at; /* preserving: clock_usec() at which to check whether workers can send */
 	struct preserve preserve;
-	struct restore restore;       /* connections kept by a predecessor, or for which the queue had no space */
+	struct restore restore; /* connections kept by a predecessor, or for which the queue had no space */
 	int64_t overflow_at;          /* see relieve_queue() */
 	struct drain drain; /* stopping: connections that no worker takes and the store does not keep */
 	int64_t drain_until;          /* clock_usec() at which they are closed */
@@ -155,7 +155,8 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	uint64_t work;                /* number of signals, log records and reports of readiness read */
 	struct idle idle;
 	int64_t error_at;           /* earliest time of STATUS= with the next error; 0: now */
-	int64_t ready_until, watchdog_at, stats_at, suppressed_at, extend_at, notify_at, retire_at, retire_until;
+	int64_t ready_until, watchdog_at, stats_at, suppressed_at, extend_at, notify_at, retire_at,
+		retire_until;
 	int64_t watchdog_usec;
 };
 
@@ -202,8 +203,10 @@ static void open_log(const struct conf *conf, bool foreground)
 static void warn_about_log_target(const struct conf *conf, bool foreground)
 {
 	if (conf->log_target == CONF_LOG_STDERR && !foreground)
-		log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: log-target is \"stderr\", but in the background standard error is "
-		          "/dev/null: nothing will be logged; use \"auto\", \"journal\" or \"syslog\", or start with --foreground",
+		log_event(LOG_WARNING, EVENT_CONFIG_WRONG,
+		          "%s: log-target is \"stderr\", but in the background standard error is /dev/null: "
+		          "nothing will be logged; use \"auto\", \"journal\" or \"syslog\", or start with "
+		          "--foreground",
 		          conf->path);
 }
 
@@ -275,7 +278,8 @@ static int init_context(struct supervisor *supervisor, struct fdstore *store)
 	if (r == 0)
 		r = open_relay(supervisor);
 	if (r == 0)
-		admission_queue_settle(&scoreboard_shared(context->scoreboard)->admission, restore_waiting(&supervisor->restore));
+		admission_queue_settle(&scoreboard_shared(context->scoreboard)->admission,
+		                       restore_waiting(&supervisor->restore));
 	return r;
 }
 
@@ -291,7 +295,8 @@ static bool is_as_passed(const struct sockets *sockets, const struct conf *conf)
 {
 	bool same = true;
 
-	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT && conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
+	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT &&
+	    conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
 		return true;
 	for (size_t i = 0; i < sockets->count; i++) {
 		bool found = false;
@@ -318,7 +323,8 @@ static void log_mismatch(struct supervisor *supervisor, const struct conf *conf)
 
 	if (differs && !supervisor->differs)
 		log_event(LOG_NOTICE, EVENT_LISTENERS_DIFFER,
-		          "Serving the sockets passed by the service manager (%s); listen and port of %s differ and are not used",
+		          "Serving the sockets passed by the service manager (%s); listen and port of %s "
+		          "differ and are not used",
 		          sockets_print(&supervisor->sockets, have, sizeof have), conf->path);
 	supervisor->differs = differs;
 }
@@ -329,7 +335,8 @@ static void log_restored(const struct supervisor *supervisor, const struct fdsto
 	unsigned connections = restore_waiting(&supervisor->restore);
 
 	if (store->kept.count > 0 || connections > 0)
-		log_event(LOG_NOTICE, EVENT_RESTORED, "Restored %u connection%s and %zu listening socket%s from the descriptor store",
+		log_event(LOG_NOTICE, EVENT_RESTORED,
+		          "Restored %u connection%s and %zu listening socket%s from the descriptor store",
 		          connections, plural(connections), store->kept.count, plural(store->kept.count));
 }
 
@@ -345,7 +352,8 @@ static bool wait_for_address(struct supervisor *supervisor, int r, int64_t until
 {
 	struct pollfd signals = { .fd = supervisor->signals, .events = POLLIN };
 
-	if ((r != -ENODEV && r != -EADDRNOTAVAIL) || !notify_enabled() || !getenv("INVOCATION_ID") || clock_usec() >= until)
+	if ((r != -ENODEV && r != -EADDRNOTAVAIL) || !notify_enabled() || !getenv("INVOCATION_ID") ||
+	    clock_usec() >= until)
 		return false;
 	if (poll(&signals, 1, ADDRESS_INTERVAL / USEC_PER_MSEC) > 0)
 		on_signals(supervisor);
@@ -364,7 +372,8 @@ static int listen_when_there(struct supervisor *supervisor, const struct conf *c
 		if (r == 0 || !wait_for_address(supervisor, r, until))
 			return r;
 		if (!notified)
-			notify_status("", "Waiting: %s", errors->count > 0 ? errors->items[0].text : strerror(-r));
+			notify_status("", "Waiting: %s",
+			              errors->count > 0 ? errors->items[0].text : strerror(-r));
 		notified = true;
 		diag_clear(errors);
 	}
@@ -386,7 +395,8 @@ static int open_sockets(struct supervisor *supervisor, const struct conf *conf, 
 	if (r < 0 && supervisor->start_cancelled) {
 		/* not a failure: exit status 0 */
 	} else if (r < 0) {
-		start_failed(supervisor, exit_status_of_bind(r), "%s", errors.count > 0 ? errors.items[0].text : strerror(-r));
+		start_failed(supervisor, exit_status_of_bind(r), "%s",
+		             errors.count > 0 ? errors.items[0].text : strerror(-r));
 	} else {
 		retire_unnamed(supervisor, &store->kept, conf);
 		sockets_set_files(&supervisor->sockets, conf);
@@ -407,7 +417,8 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 		return supervisor->pidfile_path ? 0 : -ENOMEM;
 	}
 	if (supervisor->pidfile == -EWOULDBLOCK)
-		start_failed(supervisor, EX_UNAVAILABLE, "another daemon runs already: process %d holds the lock of %s",
+		start_failed(supervisor, EX_UNAVAILABLE,
+		             "another daemon runs already: process %d holds the lock of %s",
 		             (int) pidfile_read(conf->pidfile), conf->pidfile);
 	else
 		start_failed(supervisor, supervisor->pidfile == -EACCES ? EX_NOPERM : EX_OSERR,
@@ -417,7 +428,8 @@ static int open_pidfile(struct supervisor *supervisor, const struct conf *conf)
 
 static int privileges_failed(struct supervisor *supervisor, const struct conf *conf, int r)
 {
-	start_failed(supervisor, EX_NOPERM, "cannot become user \"%s\" and group \"%s\": %s", conf->user, conf->group, strerror(-r));
+	start_failed(supervisor, EX_NOPERM, "cannot become user \"%s\" and group \"%s\": %s", conf->user,
+	             conf->group, strerror(-r));
 	return r;
 }
 
@@ -432,14 +444,18 @@ static int find_privileges(struct supervisor *supervisor, const struct conf *con
 		return privileges_failed(supervisor, conf, r);
 	if (geteuid() == 0) {
 		if (!*conf->user)
-			log_event(LOG_WARNING, EVENT_RUNS_AS_ROOT, "Running as root, because %s does not set user; set it, to "
-			          "\"root\" if this is intended", conf->path);
+			log_event(LOG_WARNING, EVENT_RUNS_AS_ROOT,
+			          "Running as root, because %s does not set user; set it, to \"root\" if "
+			          "this is intended",
+			          conf->path);
 		return 0;
 	}
 	if ((privileges->uid != (uid_t) -1 && privileges->uid != geteuid()) ||
 	    (privileges->gid != (gid_t) -1 && privileges->gid != getegid())) {
-		start_failed(supervisor, EX_NOPERM, "only root can become user \"%s\" and group \"%s\"; start as root, "
-		             "or remove user and group from %s", conf->user, conf->group, conf->path);
+		start_failed(supervisor, EX_NOPERM,
+		             "only root can become user \"%s\" and group \"%s\"; start as root, or remove "
+		             "user and group from %s",
+		             conf->user, conf->group, conf->path);
 		return -EPERM;
 	}
 	*privileges = (struct privileges) PRIVILEGES_NONE;
@@ -492,7 +508,8 @@ static int supervisor_start(struct supervisor *supervisor, struct conf *conf, st
 	}
 	/* before workers start, so that kept connections come before new ones */
 	restore_feed(&supervisor->restore, supervisor->context.outbox);
-	r = crew_start(&supervisor->next, conf, &supervisor->sockets, &supervisor->context, &supervisor->crews);
+	r = crew_start(&supervisor->next, conf, &supervisor->sockets, &supervisor->context,
+	               &supervisor->crews);
 	if (r < 0) {
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", strerror(-r));
 		return r;
@@ -540,8 +557,9 @@ static void log_serving(struct supervisor *supervisor, enum event event, const c
 	char sockets[1024];
 
 	log_identify(supervisor->current->model->name, -1);
-	log_event(LOG_NOTICE, event, "%s: model %s, %u worker%s, listening on %s", what, supervisor->current->model->name,
-	          supervisor->current->limits.workers, plural(supervisor->current->limits.workers),
+	log_event(LOG_NOTICE, event, "%s: model %s, %u worker%s, listening on %s", what,
+	          supervisor->current->model->name, supervisor->current->limits.workers,
+	          plural(supervisor->current->limits.workers),
 	          sockets_print(&supervisor->sockets, sockets, sizeof sockets));
 }
 
@@ -561,8 +579,10 @@ static void started(struct supervisor *supervisor)
 	supervisor->phase = PHASE_SERVING;
 	log_serving(supervisor, EVENT_READY, "Ready");
 	/* INVOCATION_ID: systemd started this service */
-	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections && !fdstore_is_useful())
-		log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep connections over a restart: systemd before 254 reports only over the "
+	if (notify_enabled() && getenv("INVOCATION_ID") && supervisor->current->conf->keep_connections &&
+	    !fdstore_is_useful())
+		log_event(LOG_WARNING, EVENT_HANDOVER,
+		          "Cannot keep connections over a restart: systemd before 254 reports only over the "
 		          "system bus that a stop is part of a restart, and there is no system bus");
 	notify_state(supervisor);
 	set_stats_timer(supervisor);
@@ -584,8 +604,9 @@ static void log_not_applied(const struct conf *old, const struct conf *new)
 {
 	for (enum conf_key key = 0; key < CONF_KEYS; key++)
 		if (conf_needs_restart(old, new, key))
-			log_event(LOG_WARNING, EVENT_CONFIG_WRONG, "%s: %s is not applied by a reload; restart to apply it",
-			          new->path, conf_key_name(key));
+			log_event(LOG_WARNING, EVENT_CONFIG_WRONG,
+			          "%s: %s is not applied by a reload; restart to apply it", new->path,
+			          conf_key_name(key));
 }
 
 static void reload_rejected(struct supervisor *supervisor, struct conf *conf, struct diagnostics *errors)
@@ -612,16 +633,19 @@ static void reload_begin(struct supervisor *supervisor)
 	/* the new configuration may name them again */
 	if (supervisor->retired.count > 0)
 		maintain_retired(supervisor, INT64_MAX);
-	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names, model_check, &errors);
+	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names,
+	              model_check, &errors);
 	if (r == 0 && !supervisor->activated)
-		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets, &supervisor->privileges, &errors);
+		r = sockets_open(&supervisor->next_sockets, conf, &supervisor->sockets,
+		                 &supervisor->privileges, &errors);
 	if (r < 0) {
 		reload_rejected(supervisor, conf, &errors);
 		return;
 	}
 	log_not_applied(supervisor->current->conf, conf);
 	warn_about_log_target(conf, supervisor->options->foreground);
-	r = crew_start(&supervisor->next, conf, supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
+	r = crew_start(&supervisor->next, conf,
+	               supervisor->activated ? &supervisor->sockets : &supervisor->next_sockets,
 	               &supervisor->context, &supervisor->crews);
 	if (r < 0) {
 		supervisor->next = NULL;
@@ -668,8 +692,8 @@ static void stop_crew(struct supervisor *supervisor, struct crew *crew, enum sta
 		crew_stop(crew, how, now + wait, now + wait + drain);
 }
 
-/* A reload to a model that serves few connections at a time leaves the others in the queue. While it is full and
- * an old crew hands over, keep connections in memory. */
+/* A reload to a model that serves few connections at a time leaves the others in the queue. While it is full
+ * and an old crew hands over, keep connections in memory. */
 static void relieve_queue(struct supervisor *supervisor, int64_t now)
 {
 	struct pollfd queue = { .fd = supervisor->context.outbox, .events = POLLOUT };
@@ -745,7 +769,8 @@ static void maintain_retired(struct supervisor *supervisor, int64_t now)
 	/* the workers that watched them were asked to stop RETIRE_TICK ago */
 	for (size_t i = 0; i < supervisor->retired.count; i++)
 		listener_refuse_abstract(&supervisor->retired.items[i]);
-	/* behind the connections that an old crew hands over: only in a worker are they counted for max-per-source */
+	/* behind the connections that an old crew hands over: only in a worker are they counted for
+	 * max-per-source */
 	if (crew && (!any_stopping(supervisor) || now >= supervisor->retire_until))
 		drain_backlogs(supervisor, &supervisor->retired, crew->conf);
 	if (now >= supervisor->retire_until)
@@ -770,7 +795,8 @@ static void reload_done(struct supervisor *supervisor)
 	}
 	sockets_set_files(&supervisor->sockets, supervisor->current->conf);
 	sockets_set_keepalive(&supervisor->sockets, supervisor->current->conf->tcp_keepalive);
-	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer, old->conf->socket_buffer);
+	sockets_set_buffers(&supervisor->sockets, supervisor->current->conf->socket_buffer,
+	                    old->conf->socket_buffer);
 	open_log(supervisor->current->conf, supervisor->options->foreground);
 	stop_crew(supervisor, old, STOP_HAND_OVER, HAND_OVER_WAIT);
 	log_serving(supervisor, EVENT_RELOADED, "Reloaded");
@@ -804,8 +830,8 @@ static void preserve_failed(struct supervisor *supervisor, int error)
 	supervisor->preserving = supervisor->flush = false;
 	supervisor->preserve.flush = NULL;
 	drain_set_flush(&supervisor->drain, false);
-	log_event(LOG_WARNING, EVENT_HANDOVER, "Cannot keep more connections over the restart: %s; draining the others",
-	          strerror(-error));
+	log_event(LOG_WARNING, EVENT_HANDOVER,
+	          "Cannot keep more connections over the restart: %s; draining the others", strerror(-error));
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), STOP_DRAIN, 0);
 }
@@ -940,7 +966,8 @@ static bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 		bool flushing = supervisor->drain.live > 0 || restore_active(&supervisor->restore) ||
 		                handover_waiting(supervisor->context.inbox) > 0;
 
-		if (supervisor->flush && flushing && !supervisor->stop_at_once && clock_usec() < supervisor->drain_until)
+		if (supervisor->flush && flushing && !supervisor->stop_at_once &&
+		    clock_usec() < supervisor->drain_until)
 			return false;
 		preserve_rest(supervisor);
 		return stop_is_over(supervisor, drain_rest(supervisor, clock_usec()));
@@ -959,8 +986,10 @@ static void drain_end(struct supervisor *supervisor)
 		conn_clear(&new_conn.conn);
 	}
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_DRAIN_CUT, "Closed %u connection%s that waited for a worker, %u of them before their clients "
-		          "had received all data", count, plural(count), cut);
+		log_event(LOG_NOTICE, EVENT_DRAIN_CUT,
+		          "Closed %u connection%s that waited for a worker, %u of them before their clients "
+		          "had received all data",
+		          count, plural(count), cut);
 }
 
 /* Handle the failure of the crew that is being started. */
@@ -970,7 +999,8 @@ static void crew_start_failed(struct supervisor *supervisor, const char *why)
 
 	supervisor->next = NULL;
 	/* connections that it has accepted already go back into the queue */
-	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING ? STOP_HAND_OVER : STOP_DRAIN, HAND_OVER_WAIT);
+	stop_crew(supervisor, crew, supervisor->phase == PHASE_SERVING ? STOP_HAND_OVER : STOP_DRAIN,
+	          HAND_OVER_WAIT);
 	if (supervisor->phase == PHASE_STARTING) {
 		crew_kill(crew);
 		start_failed(supervisor, EX_OSERR, "cannot start the workers: %s", why);
@@ -1008,7 +1038,8 @@ static void maintain_next(struct supervisor *supervisor, int64_t now)
 		else
 			reload_done(supervisor);
 	} else if (next->failed) {
-		crew_start_failed(supervisor, "a new worker ended before it was ready, see the messages before this one");
+		crew_start_failed(supervisor, "a new worker ended before it was ready, see the messages "
+		                              "before this one");
 	} else if (now >= supervisor->ready_until) {
 		crew_start_failed(supervisor, "the new workers did not become ready in time");
 	}
@@ -1035,8 +1066,8 @@ static void stop_begin(struct supervisor *supervisor)
 	}
 	/* listeners are stored only once the service is ready */
 	if (crew->conf->keep_connections)
-		stop = fdstore_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 }, restore_queues(&supervisor->restore),
-		                      &room);
+		stop = fdstore_ask_stop(serving ? &supervisor->sockets : &(struct sockets) { 0 },
+		                        restore_queues(&supervisor->restore), &room);
 	supervisor->keep = stop != FDSTORE_DROPPED;
 	supervisor->flush = stop == FDSTORE_UNKNOWN;
 	if (stop == FDSTORE_KEPT) {
@@ -1052,7 +1083,8 @@ static void stop_begin(struct supervisor *supervisor)
 	                                                   : "Draining connections");
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", text);
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
-		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how, supervisor->keep ? PRESERVE_WAIT : 0);
+		stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how,
+		          supervisor->keep ? PRESERVE_WAIT : 0);
 	if (!supervisor->keep)
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
@@ -1092,7 +1124,8 @@ static void on_other_signal(struct supervisor *supervisor, const struct signalfd
 	if (info->ssi_signo == SIGQUIT && supervisor->options->foreground)
 		on_terminate(supervisor);
 	else if (ratelimit_allow(&supervisor->ignored, clock_usec(), 60 * USEC_PER_SEC, IGNORED_LINES))
-		log_event(LOG_NOTICE, EVENT_SIGNAL_IGNORED, "Ignored %s from process %" PRIu32 " of user %" PRIu32,
+		log_event(LOG_NOTICE, EVENT_SIGNAL_IGNORED,
+		          "Ignored %s from process %" PRIu32 " of user %" PRIu32,
 		          signals_name((int) info->ssi_signo, name), info->ssi_pid, info->ssi_uid);
 }
 
@@ -1123,7 +1156,8 @@ static void reap(struct supervisor *supervisor)
 			break;
 		}
 		killed |= !worker_exit_is_clean(status);
-		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known; at = at->next)
+		for (struct list *at = supervisor->crews.next; at != &supervisor->crews && !known;
+		     at = at->next)
 			known = crew_reaped(LIST_ENTRY(at, struct crew, link), pid, status);
 	}
 	/* it may have been sending to the queue or receiving from it */
@@ -1136,7 +1170,8 @@ static void on_signals(struct supervisor *supervisor)
 {
 	struct signalfd_siginfo info;
 
-	for (unsigned i = 0; i < SIGNAL_BATCH && read(supervisor->signals, &info, sizeof info) == sizeof info; i++) {
+	for (unsigned i = 0; i < SIGNAL_BATCH && read(supervisor->signals, &info, sizeof info) == sizeof info;
+	     i++) {
 		supervisor->work++;
 		switch (info.ssi_signo) {
 		case SIGTERM:
@@ -1154,7 +1189,8 @@ static void on_signals(struct supervisor *supervisor)
 			report_log(&supervisor->report, supervisor->context.scoreboard);
 			break;
 		case SIGCHLD:
-			supervisor->reaping = true; /* once in an iteration, however many signals come meanwhile */
+			supervisor->reaping = true; /* once in an iteration, however many signals come
+			                             * meanwhile */
 			break;
 		default:
 			on_other_signal(supervisor, &info);
@@ -1241,8 +1277,9 @@ static void log_drained(struct supervisor *supervisor)
 	uint64_t count = report_drained(&supervisor->report, supervisor->context.scoreboard);
 
 	if (count > 0)
-		log_event(LOG_NOTICE, EVENT_HANDOVER, "Drained %" PRIu64 " connection%s that could not be handed over",
-		          count, plural(count));
+		log_event(LOG_NOTICE, EVENT_HANDOVER,
+		          "Drained %" PRIu64 " connection%s that could not be handed over", count,
+		          plural(count));
 }
 
 /* Replace lost processes and free crews that have ended. Returns when to call again. */
@@ -1301,7 +1338,8 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 
 	if (supervisor->reaping)
 		next_time = now;
-	if (poll(fds, sizeof fds / sizeof *fds, clock_poll_timeout(clock_earlier(next_timer(supervisor), next_time), now)) < 0)
+	if (poll(fds, sizeof fds / sizeof *fds,
+	         clock_poll_timeout(clock_earlier(next_timer(supervisor), next_time), now)) < 0)
 		return clock_poll_retry(errno) ? 0 : -errno;
 	if (fds[1].revents)
 		on_relay(supervisor, RELAY_BATCH);
@@ -1324,8 +1362,8 @@ static int wait_for_events(struct supervisor *supervisor, int64_t next_time)
 
 static void notify_last_error(struct supervisor *supervisor, int64_t now)
 {
-	bool any = report_last_error(&supervisor->report, supervisor->context.scoreboard, supervisor->current->conf,
-	                          supervisor->current->limits.workers);
+	bool any = report_last_error(&supervisor->report, supervisor->context.scoreboard,
+	                             supervisor->current->conf, supervisor->current->limits.workers);
 
 	supervisor->error_at = any ? now + ERROR_INTERVAL : 0;
 }
@@ -1336,7 +1374,8 @@ static void sample_counters(struct supervisor *supervisor, int64_t now)
 {
 	if (now < supervisor->sample_at)
 		return;
-	supervisor->sample_at = now + SAMPLE_INTERVAL * (1 + scoreboard_sample(supervisor->context.scoreboard) / 1000);
+	supervisor->sample_at =
+		now + SAMPLE_INTERVAL * (1 + scoreboard_sample(supervisor->context.scoreboard) / 1000);
 }
 
 static void supervisor_loop(struct supervisor *supervisor)
@@ -1380,7 +1419,8 @@ static void finish_sockets(struct supervisor *supervisor)
 	if (stopping)
 		drain_end(supervisor);
 	if (supervisor->keep) {
-		log_event(LOG_INFO, EVENT_HANDOVER, "Handed %" PRIu64 " connection%s over to the next process",
+		log_event(LOG_INFO, EVENT_HANDOVER,
+		          "Handed %" PRIu64 " connection%s over to the next process",
 		          supervisor->preserve.kept, plural(supervisor->preserve.kept));
 		log_drained(supervisor);
 	} else if (stopping) {

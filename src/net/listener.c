@@ -135,14 +135,15 @@ int listener_unshare_port(const struct listener *listener)
 
 void listener_take_clients(const struct listener *listener, const struct listener *other)
 {
-	/* socket(7), SO_ATTACH_REUSEPORT_CBPF: the index of the socket in the group, in the order of listen(2). It cannot be set on
-	 * a socket of Multipath TCP, but is that of the whole group. */
+	/* socket(7), SO_ATTACH_REUSEPORT_CBPF: the index of the socket in the group, in the order of
+	 * listen(2). It cannot be set on a socket of Multipath TCP, but is that of the whole group. */
 	static struct sock_filter code[] = { BPF_STMT(BPF_RET | BPF_K, 1) };
 	const struct sock_fprog program = { .len = 1, .filter = code };
 
 	(void) listener_share_port(listener);
 	(void) listener_share_port(other);
-	(void) setsockopt(listener->mptcp ? other->fd : listener->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
+	(void) setsockopt(listener->mptcp ? other->fd : listener->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+	                  &program, sizeof program);
 }
 
 /* Whether the host has the IPv6 address, but has not finished duplicate address detection: RFC 4862,
@@ -162,8 +163,10 @@ static bool is_tentative(const struct addr *addr)
 	for (int i = 0; i < 16; i++)
 		snprintf(hex + 2 * i, 3, "%02x", addr->in6.sin6_addr.s6_addr[i]);
 	while (!found && fgets(line, sizeof line, file))
-		found = sscanf(line, "%32s %x %*x %*x %x", file_hex, &index, &flags) == 3 && strcmp(hex, file_hex) == 0 &&
-		        (addr->in6.sin6_scope_id == 0 || addr->in6.sin6_scope_id == index) && (flags & IFA_F_TENTATIVE);
+		found = sscanf(line, "%32s %x %*x %*x %x", file_hex, &index, &flags) == 3 &&
+		        strcmp(hex, file_hex) == 0 &&
+		        (addr->in6.sin6_scope_id == 0 || addr->in6.sin6_scope_id == index) &&
+		        (flags & IFA_F_TENTATIVE);
 	fclose(file);
 	return found;
 }
@@ -205,7 +208,8 @@ static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
 	if (uid != (uid_t) -1)
 		setfsuid(uid);
 	/* these calls do not report errors, but return the previous id */
-	if ((gid == (gid_t) -1 || (gid_t) setfsgid((gid_t) -1) == gid) && (uid == (uid_t) -1 || (uid_t) setfsuid((uid_t) -1) == uid))
+	if ((gid == (gid_t) -1 || (gid_t) setfsgid((gid_t) -1) == gid) &&
+	    (uid == (uid_t) -1 || (uid_t) setfsuid((uid_t) -1) == uid))
 		r = bind(listener->fd, &listener->addr.sa, listener->addr.len) < 0 ? -errno : 0;
 	setfsuid(geteuid());
 	setfsgid(getegid());
@@ -213,8 +217,8 @@ static int bind_as(const struct listener *listener, uid_t uid, gid_t gid)
 	return r;
 }
 
-/* Set mode and group of the file behind `file`, opened with O_PATH, where they differ. chmod(2) by way of /proc, since
- * fchmod(2) refuses such a descriptor. */
+/* Set mode and group of the file behind `file`, opened with O_PATH, where they differ. chmod(2) by way of
+ * /proc, since fchmod(2) refuses such a descriptor. */
 static int set_file(int file, mode_t mode, gid_t gid)
 {
 	char path[sizeof "/proc/self/fd/" + 10];
@@ -247,8 +251,8 @@ int listener_set_file(const struct listener *listener, mode_t mode, gid_t gid)
 	return r;
 }
 
-/* The file has its mode and group from the start, unless its directory says otherwise (set-group-ID, a default ACL); then
- * they are changed before the socket listens: until then connect(2) is refused. */
+/* The file has its mode and group from the start, unless its directory says otherwise (set-group-ID, a
+ * default ACL); then they are changed before the socket listens: until then connect(2) is refused. */
 static int bind_unix(struct listener *listener, const struct listener_options *options)
 {
 	const struct addr *addr = &listener->addr;
@@ -309,7 +313,8 @@ int listener_open(struct listener *listener, enum listener_kind kind, const stru
 
 	*listener = (struct listener) { .fd = -1, .kind = kind, .addr = *addr };
 	listener->mptcp = options->mptcp && kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX;
-	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, listener->mptcp ? IPPROTO_MPTCP : 0);
+	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK,
+	                      listener->mptcp ? IPPROTO_MPTCP : 0);
 	if (listener->fd < 0)
 		return -errno;
 	set_options(listener);
@@ -339,7 +344,8 @@ int listener_adopt(struct listener *listener, int fd, const char *name)
 	if (getsockname(fd, &listener->addr.sa, &listener->addr.len) < 0)
 		return -errno;
 	size = sizeof protocol;
-	listener->mptcp = getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 && protocol == IPPROTO_MPTCP;
+	listener->mptcp =
+		getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 && protocol == IPPROTO_MPTCP;
 	size = sizeof listens;
 	switch (type) {
 	case SOCK_STREAM:
@@ -381,13 +387,14 @@ static bool has_own_file(const struct listener *listener)
 {
 	struct stat st;
 
-	return listener->inode != 0 && lstat(listener->addr.un.sun_path, &st) == 0 && st.st_dev == listener->device &&
-	       st.st_ino == listener->inode;
+	return listener->inode != 0 && lstat(listener->addr.un.sun_path, &st) == 0 &&
+	       st.st_dev == listener->device && st.st_ino == listener->inode;
 }
 
 bool listener_is_reachable(const struct listener *listener)
 {
-	return listener->addr.sa.sa_family != AF_UNIX || addr_is_abstract(&listener->addr) || has_own_file(listener);
+	return listener->addr.sa.sa_family != AF_UNIX || addr_is_abstract(&listener->addr) ||
+	       has_own_file(listener);
 }
 
 bool listener_is_covered(const struct listener *listener, const struct listener *wildcard)

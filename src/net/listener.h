@@ -53,14 +53,14 @@ struct listener {
 	char name[64];      /* FDNAME of an adopted listener, or "" */
 };
 
-/* Bind `addr` and listen. Non-blocking, close-on-exec. A unix path is created with `options->mode`; a stale socket
- * file (no process listens) is replaced, a live one refused with -EADDRINUSE, any other file with -EEXIST.
- * TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which accepted connections inherit (tcp(7)).
- * Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive buffer that the host allows. An
- * address that the host does not have is bound with IP_FREEBIND (ip(7)) if `options` permit it, or if it is
- * an IPv6 address of the host in duplicate address detection; it is served once the host has it. Returns 0
- * with `*listener` filled in; -EADDRNOTAVAIL where the host does not have the address; -ENODEV where the
- * interface of a link-local address does not exist; another -errno. */
+/* Bind `addr` and listen. Non-blocking, close-on-exec. A unix path is created with `options->mode`; a stale
+ * socket file (no process listens) is replaced, a live one refused with -EADDRINUSE, any other file with
+ * -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which accepted connections inherit
+ * (tcp(7)). Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive buffer that the host
+ * allows. An address that the host does not have is bound with IP_FREEBIND (ip(7)) if `options` permit it, or
+ * if it is an IPv6 address of the host in duplicate address detection; it is served once the host has it.
+ * Returns 0 with `*listener` filled in; -EADDRNOTAVAIL where the host does not have the address; -ENODEV
+ * where the interface of a link-local address does not exist; another -errno. */
 int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr,
                   const struct listener_options *options);
 
@@ -78,8 +78,9 @@ void listener_set_keepalive(const struct listener *listener, unsigned seconds);
  * 0. */
 uint32_t listener_count_dropped(struct listener *listener);
 
-/* Both listeners are bound to the same address, one with Multipath TCP and one without, and share the port: have all new clients go
- * to `listener`, which was opened last. `other` keeps the clients that have begun to connect. */
+/* Both listeners are bound to the same address, one with Multipath TCP and one without, and share the port:
+ * have all new clients go to `listener`, which was opened last. `other` keeps the clients that have begun to
+ * connect. */
 void listener_take_clients(const struct listener *listener, const struct listener *other);
 
 /* Allow, or stop allowing, another socket of this user on an overlapping address and the same port
@@ -101,16 +102,18 @@ int listener_set_backlog(const struct listener *listener, int backlog);
  * is removed if it belongs to this listener. */
 void listener_refuse_new(struct listener *listener);
 
-/* Refuse new clients of an abstract unix listener, which listener_refuse_new() cannot do; accept(2) still returns the clients in
- * the backlog, and then fails with EINVAL. No worker may watch the listener any more, since it becomes readable for ever. */
+/* Refuse new clients of an abstract unix listener, which listener_refuse_new() cannot do; accept(2) still
+ * returns the clients in the backlog, and then fails with EINVAL. No worker may watch the listener any more,
+ * since it becomes readable for ever. */
 void listener_refuse_abstract(const struct listener *listener);
 
 /* Refuse new clients in every process that has the descriptor; clients in the backlog are reset. Does nothing
  * for an adopted listener, which belongs to the service manager. */
 void listener_shut(const struct listener *listener);
 
-/* Give the file of a unix listener that was bound here the permissions `mode`, and the group `gid` (-1: leave it). Does
- * nothing where it has them, and for other listeners. Returns 0 or -errno: -EPERM where this process may not. */
+/* Give the file of a unix listener that was bound here the permissions `mode`, and the group `gid` (-1: leave
+ * it). Does nothing where it has them, and for other listeners. Returns 0 or -errno: -EPERM where this
+ * process may not. */
 int listener_set_file(const struct listener *listener, mode_t mode, gid_t gid);
 
 /* Whether clients can reach the listener: false for a unix socket whose file has been removed or replaced. */

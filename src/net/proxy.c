@@ -11,7 +11,8 @@
 
 static const char v1_start[] = "PROXY ";
 
-/* Take the next field of a line, which ends at a space or at the end of the line. Returns its length, 0 if there is none. */
+/* Take the next field of a line, which ends at a space or at the end of the line. Returns its length, 0 if
+ * there is none. */
 static size_t field_take(const char **at, const char *end, char field[static INET6_ADDRSTRLEN])
 {
 	const char *start = *at, *space = memchr(start, ' ', (size_t) (end - start));
@@ -91,7 +92,8 @@ static int v1_parse(const char *line, size_t size, struct proxy_header *header)
 
 /* --- version 2: binary ----------------------------------------------------------------- */
 
-static const uint8_t v2_signature[12] = { 0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a };
+static const uint8_t v2_signature[12] = { 0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d,
+	                                  0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a };
 
 enum { V2_FIXED = 16, V2_ADDRESSES_IN = 12, V2_ADDRESSES_IN6 = 36, V2_ADDRESSES_UNIX = 216 };
 enum { V2_LOCAL = 0x20, V2_PROXY = 0x21 };
@@ -149,5 +151,6 @@ int proxy_parse(const uint8_t *data, size_t size, struct proxy_header *header)
 	memset(header, 0, sizeof *header);
 	if (size == 0)
 		return 0;
-	return data[0] == v2_signature[0] ? v2_parse(data, size, header) : v1_parse((const char *) data, size, header);
+	return data[0] == v2_signature[0] ? v2_parse(data, size, header)
+	                                  : v1_parse((const char *) data, size, header);
 }

@@ -79,7 +79,8 @@ unsigned sockopt_buffer_max(int option)
 	if (fd < 0)
 		return UINT_MAX;
 	/* a value that is too large is reduced to the sysctl, then doubled */
-	if (sockopt_set(fd, SOL_SOCKET, option, INT_MAX / 2) < 0 || getsockopt(fd, SOL_SOCKET, option, &size, &length) < 0)
+	if (sockopt_set(fd, SOL_SOCKET, option, INT_MAX / 2) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, option, &size, &length) < 0)
 		size = 0;
 	close(fd);
 	/* INT_MAX / 2 is the kernel's own limit, one byte less than the maximum of the key */
@@ -101,12 +102,14 @@ static unsigned user_timeout(unsigned seconds, unsigned interval)
 
 void sockopt_set_keepalive(int fd, unsigned seconds)
 {
-	unsigned interval = seconds > 4 ? (seconds - 1) / 3 : 1, now = 0, limit = user_timeout(seconds, interval);
+	unsigned interval = seconds > 4 ? (seconds - 1) / 3 : 1, now = 0,
+		 limit = user_timeout(seconds, interval);
 	socklen_t size = sizeof now;
 
 	/* every value of `seconds` has a different limit, so this comparison shows whether anything
 	 * changes */
-	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) == 0 ? now == limit : errno != EOPNOTSUPP)
+	if (getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &now, &size) == 0 ? now == limit
+	                                                                    : errno != EOPNOTSUPP)
 		return; /* EOPNOTSUPP: Multipath TCP, which has the others */
 	if (seconds > 0) {
 		(void) sockopt_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int) seconds);
