@@ -21,7 +21,7 @@ int serve_io_open(struct session_io *io, struct worker *worker)
 /* Hand the session over. Returns false where that is not possible now. */
 static bool hand_over(struct worker *worker, struct session_io *io, struct session *session)
 {
-	if (session_io_empty_pipe(io, session) < 0 || handover_send_wait(worker, session) < 0)
+	if (handover_send(worker, io, session) < 0)
 		return false;
 	session_forget(session, worker);
 	return true;

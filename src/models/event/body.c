@@ -125,9 +125,7 @@ int body_hand_over(struct body *body, struct session *session)
 
 	if (body->ops->is_quiet && !body->ops->is_quiet(body, session))
 		return -EAGAIN;
-	r = session_io_empty_pipe(&body->io, session);
-	if (r == 0)
-		r = handover_send_wait(body->worker, session);
+	r = handover_send(body->worker, &body->io, session);
 	if (r < 0)
 		return r;
 	body->ops->detach(body, session);

@@ -70,36 +70,22 @@ static int owed_to_file(const struct conn *conn)
 	return file;
 }
 
-static int message_send(int outbox, const struct state *state, const struct conn *conn, int fd)
+int handover_pass(int outbox, const struct new_conn *new_conn)
 {
-	int fds[FDS_MAX] = { fd, -1 }, r;
+	int fds[FDS_MAX] = { new_conn->fd, -1 }, r;
+	struct state state;
 
-	if (state->owed > 0) {
-		fds[1] = owed_to_file(conn);
+	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active,
+	             new_conn->unadmitted ? STATE_UNADMITTED : 0);
+	if (state.owed > 0) {
+		fds[1] = owed_to_file(&new_conn->conn);
 		if (fds[1] < 0)
 			return fds[1];
 	}
-	r = fdpass_send(outbox, state, sizeof *state, fds, fds[1] >= 0 ? 2 : 1);
+	r = fdpass_send(outbox, &state, sizeof state, fds, fds[1] >= 0 ? 2 : 1);
 	if (fds[1] >= 0)
 		close(fds[1]);
 	return r;
-}
-
-/* As handover_pass(), for a session, which must owe only bytes in memory (session_io_empty_pipe()). */
-static int handover_send(int outbox, const struct session *session)
-{
-	struct state state;
-
-	state_encode(&state, &session->conn, &session->peer, session_active_usec(session, clock_usec()), 0);
-	return message_send(outbox, &state, &session->conn, session->watch.fd);
-}
-
-int handover_pass(int outbox, const struct new_conn *new_conn)
-{
-	struct state state;
-
-	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active, new_conn->unadmitted ? STATE_UNADMITTED : 0);
-	return message_send(outbox, &state, &new_conn->conn, new_conn->fd);
 }
 
 /* Whether a stopping worker may wait for space in the queue, according to its stop request, which may
@@ -112,12 +98,12 @@ static bool may_wait(struct worker *worker)
 	return worker_stop_requested(worker) != STOP_DRAIN && now < atomic_load(&worker->stop_request->hand_until);
 }
 
-static int send_when_writable(struct worker *worker, const struct session *session)
+static int send_when_writable(struct worker *worker, const struct new_conn *new_conn)
 {
 	struct pollfd queue = { .fd = worker->outbox_fd, .events = POLLOUT };
 
 	while (worker->outbox_fd >= 0 && worker_stop_requested(worker) != STOP_DRAIN) {
-		int r = handover_send(worker->outbox_fd, session);
+		int r = handover_pass(worker->outbox_fd, new_conn);
 
 		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))
 			return r;
@@ -130,13 +116,22 @@ static int send_when_writable(struct worker *worker, const struct session *sessi
 	return -ECANCELED;
 }
 
-/* Send with slot and source, and take both back if it cannot be sent. */
-int handover_send_wait(struct worker *worker, const struct session *session)
+int handover_send(struct worker *worker, struct session_io *io, struct session *session)
 {
-	int r;
+	int r = session_io_empty_pipe(io, session);
+	struct new_conn new_conn;
 
+	if (r < 0)
+		return r;
+	new_conn = (struct new_conn) {
+		.fd = session->watch.fd,
+		.conn = session->conn,
+		.peer = session->peer,
+		.active = session_active_usec(session, clock_usec()),
+	};
+	/* slot and source move with the session, and come back if it cannot be sent */
 	admission_enqueue(&worker->admission, &session->peer);
-	r = send_when_writable(worker, session);
+	r = send_when_writable(worker, &new_conn);
 	if (r < 0)
 		admission_enqueue_undo(&worker->admission, &session->peer);
 	return r;

@@ -12,17 +12,18 @@
 #include <stdint.h>
 
 #include "models/session.h"
+#include "models/session_io.h"
 
-/* Send a connection from handover_take() or handover_read(), without blocking. On success the caller still
- * owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the queue is full, -ETOOMANYREFS
- * where too many descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
+/* Send a connection from handover_take() or handover_read() to `outbox`, without blocking. On success the caller
+ * still owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the queue is full,
+ * -ETOOMANYREFS where too many descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_pass(int outbox, const struct new_conn *new_conn);
 
-/* Send to the outbox of a stopping worker, waiting for space as long as its stop request allows, which may
- * change meanwhile, and increasing the heartbeat. On success slot and source moved with the session, and the
- * caller must session_forget() it. Returns as handover_pass() does, or -ECANCELED where the stop request does
- * not allow to hand over. */
-int handover_send_wait(struct worker *worker, const struct session *session);
+/* Send a session to the outbox of a stopping worker, waiting for space as long as its stop request allows, which
+ * may change meanwhile, and increasing the heartbeat. `io` has its pipe. On success slot and source moved with
+ * the session, and the caller must session_forget() it. Returns as handover_pass() does, or -ECANCELED where the
+ * stop request does not allow to hand over. */
+int handover_send(struct worker *worker, struct session_io *io, struct session *session);
 
 /* Receive the next connection from `inbox` without blocking. The caller has taken a slot and counts the
  * connection; the source is counted here, unless the connection is `unadmitted`. Two descriptors must be
