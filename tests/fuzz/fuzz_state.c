@@ -34,7 +34,7 @@ static void claim_same(const uint8_t *message, const struct conn *conn, const st
 	struct state again;
 
 	owing.owed = owed;
-	state_encode(&again, &owing, peer, active, 0);
+	state_encode(&again, &owing, peer, active, state_is_unadmitted(message) ? STATE_UNADMITTED : 0);
 	FUZZ_CLAIM(memcmp(&again, message, sizeof again) == 0);
 }
 
@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	state->version = STATE_VERSION;
 	state->size = (uint16_t) framed_size;
 	state->check = message_check(framed, framed_size);
-	if (!(state->flags & ~STATE_EOF))
+	if (!(state->flags & ~(STATE_EOF | STATE_UNADMITTED)))
 		FUZZ_CLAIM(try_message(framed, framed_size) != -ENOTSUP);
 	else
 		FUZZ_CLAIM(try_message(framed, framed_size) == -ENOTSUP);
