@@ -93,13 +93,14 @@ static int by_first(const void *a, const void *b)
 /* Add one to a 128-bit number, which must not be the largest. */
 static void increment(uint8_t bytes[16])
 {
-	for (int i = 15; i >= 0 && ++bytes[i] == 0; i--)
+	for (int i = 15; ++bytes[i] == 0; i--)
 		;
 }
 
+/* Subtract one; the number must not be 0. */
 static void decrement(uint8_t bytes[16])
 {
-	for (int i = 15; i >= 0 && bytes[i]-- == 0; i--)
+	for (int i = 15; bytes[i]-- == 0; i--)
 		;
 }
 
@@ -111,7 +112,8 @@ static size_t without_ipv4(struct cidr *ranges, const struct cidr *network)
 	int above = memcmp(network->last, ipv4_block.last, 16);
 
 	ranges[0] = *network;
-	if (below > 0 || above < 0 || (below == 0 && above == 0))
+	/* networks are aligned: none that is larger than the block begins where the block does */
+	if (below >= 0 || above < 0)
 		return 1;
 	memcpy(ranges[0].last, ipv4_block.first, 16);
 	decrement(ranges[0].last);

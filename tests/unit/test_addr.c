@@ -99,6 +99,7 @@ static void refuses_the_rest(void **state)
 		"::1%",
 		"::1%name/with/slash",
 		"::1%name of",
+		"::1%.",
 		"::1%..",
 		"fe80::1%sixteen-letters-",
 		"fe80::1",
@@ -224,6 +225,7 @@ static void prints_what_the_kernel_reports(void **state)
 	(void) state;
 	addr.len = sizeof(addr.un.sun_family);
 	assert_string_equal(addr_print(&addr, text), "unix:");
+	assert_false(addr_is_abstract(&addr));
 
 	memcpy(addr.un.sun_path, "\0name", 5);
 	addr.len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 5);
@@ -242,6 +244,7 @@ static void prints_what_the_kernel_reports(void **state)
 	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &addr.in6.sin6_addr), 1);
 	assert_string_equal(addr_print(&addr, text), "192.0.2.1:9");
 	assert_int_equal(addr.sa.sa_family, AF_INET6);
+	assert_false(addr_is_abstract(&addr));
 
 	assert_int_equal(inet_pton(AF_INET6, "fe80::1", &addr.in6.sin6_addr), 1);
 	addr.in6.sin6_scope_id = 4000000000U; /* no such interface: its number is shown */
