@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """The daemon's end of a TCP connection, by sock_diag(7): /proc/net/tcp is slow where many connections are in TIME-WAIT."""
 
 import errno

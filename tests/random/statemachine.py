@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Clients and operators of one daemon, in any order: a state machine of python3-hypothesis.
 
 Each rule is one step: it acts, then settles: it waits until everything that the reference model (reference.py) calls due has
@@ -6,12 +7,16 @@ happened, and compares the daemon with the model. Nothing waits for a time; PATI
 Rules name clients by a number, which is taken modulo the clients that there are: any sequence of rules is a valid program.
 """
 
+import atexit
 import collections
+import errno
 import os
 import random
 import select
 import shutil
+import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -24,6 +29,7 @@ import metrics
 import peer
 import proc
 import reference
+import shims
 import sockdiag
 
 PATIENCE = float(os.environ.get("RANDOM_PATIENCE") or 60)
@@ -35,6 +41,10 @@ BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 numbers = st.integers(0, MOST_CLIENTS - 1)
 limits = st.sampled_from((0, 1, 2, 3, 5))
 sizes = st.sampled_from((1, 100, 5000, 70000))
+
+# Calls that can be made to fail, in the order of lib/failing.c, and with what.
+CALLS = {"accept4": errno.EMFILE, "fork": errno.EAGAIN, "pthread_create": errno.EAGAIN, "recvmsg": errno.ENOMEM,
+         "sendmsg": errno.ENOBUFS, "memfd_create": errno.ENOMEM, "mmap": errno.ENOMEM}
 
 steps = collections.Counter()  # of all machines of this process
 
@@ -50,6 +60,7 @@ class Peer(reference.Client):
         super().__init__(number, source, listener)
         self.sock = sock
         self.ends = source != "unix" and (sock.getpeername()[:2], sock.getsockname()[:2])
+        self.asked = 0  # bytes that were sent before a step that may lose connections
         self.offset = number * 1000  # of its stream in DATA
 
     def stream(self, begin, size):
@@ -90,19 +101,38 @@ class Machine(RuleBasedStateMachine):
         self.directory = tempfile.mkdtemp(prefix="echod-random-")
         os.chmod(self.directory, 0o755)
         self.clients, self.made = [], 0
-        self.port, self.path = echod.free_port(), f"{self.directory}/socket"
+        self.orphans = []      # processes of clients whose acceptor was killed
+        self.may_lose = False  # what fails may cost connections, not bytes of them
+        self.path = f"{self.directory}/socket"
+        self.calls = f"{self.directory}/calls"
+        with open(self.calls, "wb") as file:
+            file.truncate(4096)
+        os.chmod(self.calls, 0o666)
         self.initial = dict(workers=1 if self.model == "iterative" else 2, max_connections=5, max_per_source=3)
         try:
-            self.daemon = echod.Daemon(self.directory, self.model, port=self.port, log_connections=False, idle_timeout=0,
-                                       listen=["127.0.0.1", "[::1]", f"unix:{self.path}"], stats_interval=0, socket_buffer=BUFFER,
-                                       drain_timeout=30, **self.initial)
-            self.daemon.wait_ready(PATIENCE)
+            self.start()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
         self.reference = reference.Reference(reference.Conf(self.model, **self.initial))
         self.settle()
         self.descriptors = self.daemon.descriptors()
+
+    def start(self):
+        """A port that is free now may be taken before the daemon has it, by a test beside this one: then another one is."""
+        while True:
+            self.port = echod.free_port()
+            self.daemon = echod.Daemon(self.directory, self.model, port=self.port, log_connections=False, idle_timeout=0,
+                                       listen=["127.0.0.1", "[::1]", f"unix:{self.path}"], stats_interval=0, socket_buffer=BUFFER,
+                                       drain_timeout=30, env=preloaded(self.calls), **self.initial)
+            try:
+                self.daemon.wait_ready(PATIENCE)
+                return
+            except AssertionError:
+                taken = "the address is in use" in self.daemon.log()
+                self.daemon._clean()
+                if not taken:
+                    raise
 
     # Waiting for what is due
 
@@ -126,12 +156,17 @@ class Machine(RuleBasedStateMachine):
             for fd, _ in ready:
                 if self.hear(by_fd[fd]):
                     poll.unregister(fd)
-            if not ready and not model.due():
+            if ready or model.due():
+                assert time.monotonic() < deadline, model.due() + self.log()
+                continue
+            wrong = model.disagreements(metrics.line(self.daemon)) + self.wrong_sockets() + self.wrong_processes()
+            if not wrong:
                 break
-            assert time.monotonic() < deadline, model.due() + self.log()
+            final = any(final for _, final in wrong) and not self.may_lose
+            assert not final and time.monotonic() < deadline, "; ".join(text for text, _ in wrong) + self.log()
+            time.sleep(0.002)
         self.clients = [client for client in self.clients if client.state != "gone"]
         model.check()
-        self.compare(deadline)
         model.begin()
 
     def hear(self, client):
@@ -146,21 +181,12 @@ class Machine(RuleBasedStateMachine):
         if client.state == "waiting":
             self.reference.refused(client)
         else:
-            assert client.half_closed and client.received == client.sent, \
+            least = client.asked if self.may_lose else client.sent  # what arrives while a connection is ended is lost
+            assert client.received >= least and (client.half_closed or self.may_lose), \
                 f"client {client.number} lost its connection after {client.received} of {client.sent} bytes" + self.log()
-            self.reference.ended(client, "eof")
+            self.reference.ended(client, *(["eof", "drain", "error"] if self.may_lose else ["eof"]))
         client.sock.close()
         return True
-
-    def compare(self, deadline):
-        """The counters, the connections that the daemon holds, and its processes are those of the model."""
-        while True:
-            wrong = self.reference.disagreements(metrics.line(self.daemon)) + self.wrong_sockets() + self.wrong_processes()
-            if not wrong:
-                return
-            assert not any(final for _, final in wrong) and time.monotonic() < deadline, \
-                "; ".join(text for text, _ in wrong) + self.log()
-            time.sleep(0.002)
 
     def log(self):
         return "; the log:\n" + "".join(line for line in self.daemon.log().splitlines(True) if "Statistics:" not in line)
@@ -175,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     def wrong_processes(self):
         conf, served = self.reference.conf, len(self.reference.admitted) - self.reference.in_queue()
         right = 1 + (conf.workers if conf.model == "prefork" else 1) + (served if conf.model == "process" else 0)
-        count = len(descendants(self.daemon.pid))
+        count = 1 + len(self.victims())
         return [] if count == right else [(f"{count} processes instead of {right}", False)]
 
     # Clients
@@ -305,6 +331,86 @@ class Machine(RuleBasedStateMachine):
         self.daemon.wait_log(r"echod\.conf:\d+: ", since)
         self.settle()
 
+    def victims(self):
+        """Processes that may be killed: those that accept, and those of single connections."""
+        found = descendants(self.daemon.pid)[1:]
+        return [pid for pid in found + [pid for pid in self.orphans if pid not in found] if proc.alive(pid)]
+
+    def can_kill(self):
+        """Whether it is certain which connections a process has."""
+        conf = self.reference.conf
+        return not self.reference.in_queue() and (conf.model not in echod.PROCESSES or
+                                                  all(client.ends for client in self.reference.admitted))
+
+    @precondition(can_kill)
+    @rule(which=numbers)
+    def kill(self, which):
+        """It takes its own connections with it, and nothing else."""
+        model, victims = self.reference.conf.model, self.victims()
+        pid = self.pick(which, victims)
+        if model in echod.PROCESSES:
+            inodes = {link for link in proc.descriptors(pid).values()}
+            lost = [client for client in self.reference.admitted
+                    if f"socket:[{sockdiag.inode(client.sock.family, *client.ends)}]" in inodes]
+        else:
+            lost = list(self.reference.admitted)
+        if model == "process" and pid == victims[0]:
+            self.orphans += descendants(pid)[1:]
+        self.daemon.crash_expected = True
+        os.kill(pid, signal.SIGKILL)
+        proc.until(lambda: not proc.alive(pid), "the end of the process", PATIENCE)
+        for client in lost:
+            self.reference.ended(client, "error")
+        self.settle()
+
+    @precondition(lambda self: len(self.clients) < MOST_CLIENTS)
+    @rule(which=numbers, source=st.sampled_from(SOURCES), size=sizes)
+    def stop_and_continue(self, which, source, size):
+        """A process that does not run for a while, and a client that comes meanwhile."""
+        pid = self.pick(which, self.victims())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            proc.until(lambda: proc.stopped(pid), "the process has stopped", PATIENCE)
+            self.arrive(source, size)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.settle()
+
+    def fail(self, call, count):
+        with open(self.calls, "r+b") as file:
+            file.seek(8 * list(CALLS).index(call))
+            file.write(struct.pack("=ii", count, CALLS[call]))
+
+    @precondition(lambda self: len(self.clients) < MOST_CLIENTS)
+    @rule(call=st.sampled_from(("accept4", "fork", "pthread_create")), count=st.integers(1, 3), source=st.sampled_from(SOURCES), size=sizes)
+    def connect_while_failing(self, call, count, source, size):
+        """A client waits until the daemon can accept it."""
+        self.fail(call, count)
+        self.arrive(source, size)
+        self.settle()
+        self.fail(call, 0)
+
+    @rule(call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5), model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4))
+    def reload_while_failing(self, call, count, model, workers):
+        """It succeeds, or everything stays as it was; connections may end, but in good order."""
+        if echod.REFUSALS[model]:
+            return
+        since, conf = len(self.daemon.log()), self.reference.conf
+        changes = dict(model=model, workers=1 if model == "iterative" else workers, max_connections=conf.max_connections % reference.ANY,
+                       max_per_source=conf.max_per_source, deny=sorted(conf.deny))
+        self.may_lose = True
+        for client in self.clients:
+            client.asked = client.sent
+        self.fail(call, count)
+        self.daemon.configure(**changes)
+        self.daemon.signal(signal.SIGHUP)  # the notification may fail as well
+        said = self.daemon.wait_log("(Reloaded|Reload failed)", since, PATIENCE).group(1)
+        if said == "Reloaded":
+            self.reference.reload(reference.Conf(**changes))
+        self.settle()
+        self.fail(call, 0)
+        self.may_lose = False
+
     # The end
 
     def teardown(self):
@@ -348,6 +454,19 @@ class Machine(RuleBasedStateMachine):
         self.reload(self.model, self.initial["workers"], self.initial["max_connections"], self.initial["max_per_source"], ())
         proc.until(lambda: self.daemon.descriptors() <= self.descriptors,
                    lambda: f"{self.daemon.descriptors()} descriptors instead of {self.descriptors}", PATIENCE)
+
+
+_shim = {}
+
+
+def preloaded(calls):
+    """The environment in which calls can be made to fail."""
+    if "path" not in _shim:
+        directory = tempfile.mkdtemp(prefix="echod-random-")
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        os.chmod(directory, 0o755)
+        _shim["path"] = shims.compile_shim("failing", directory)
+    return shims.preload(_shim["path"], FAILING_CALLS=calls)
 
 
 def descendants(pid):

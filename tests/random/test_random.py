@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: ISC
 """Random operation against a reference model: statemachine.py has the rules, reference.py says what must happen.
 
     make check-random RANDOM_TIME=120 RANDOM_SEED=1
