@@ -118,6 +118,8 @@ class Bench:
     def left_out(self, contestant, scenario):
         if self.options.short and scenario.held > 2000 and contestant.name == "process":
             return f"{scenario.held} processes take too long for the short mode"
+        if self.options.short and contestant.kind == "peer" and not self.options.only and contestant not in self.options.other:
+            return "the short mode leaves out the servers of others"
         return contestant.unfit(scenario)
 
     def measure(self, contestant, scenario):

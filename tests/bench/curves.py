@@ -26,10 +26,10 @@ import stats
 from load import Scenario, Timing
 from servers import Unfit
 
-LONG, SHORT = Timing(3, 0.7, 0.2), Timing(3, 0.2, 0.1)
-MORE_ROUNDS = 2             # where the spreads of two neighbours overlap, in the long mode
+LONG, SHORT = Timing(3, 0.5, 0.15), Timing(3, 0.15, 0.05)
+MORE_ROUNDS = 1             # where the spreads of two neighbours overlap, in the long mode
 BUSY = 20                   # connections that send, among idle ones and in the curve of sizes
-LOADS = (0.2, 0.5, 0.8, 0.9, 1.0, 1.2)  # of the capacity
+LOADS, LOADS_SHORT = (0.2, 0.5, 0.8, 0.9, 1.0, 1.2), (0.5, 0.9, 1.2)  # of the capacity
 WORKERS, EACH = 4, 100      # balance: loops, and connections of each
 OVERLOAD, OVERLOAD_DEPTH = 50, 16
 
@@ -49,11 +49,11 @@ class Curve:
 
 CURVES = [
     Curve("connections", "Work over connections", "connections", "echoes per CPU second", "per_cpu_second",
-          (1, 10, 100, 900, 4000, 16000), (1, 50, 900)),
+          (1, 10, 100, 900, 4000, 16000), (1, 50, 400)),
     Curve("idle", f"Cost over idle connections, {BUSY} busy ones", "idle connections", "CPU µs per echo", "cost_us",
-          (0, 100, 900, 3000, 8000, 16000), (0, 900, 4000), False, ("thread", "select", "poll", "epoll", "io_uring")),
+          (0, 100, 900, 3000, 8000, 16000), (0, 4000), False, ("thread", "select", "poll", "epoll", "io_uring")),
     Curve("sizes", f"Work over message sizes, {BUSY} connections", "bytes", "echoes per CPU second", "per_cpu_second",
-          (1, 64, 1024, 16384, 65536, 1048576), (64, 16384, 1048576)),
+          (1, 64, 1024, 16384, 65536, 1048576), (64, 65536)),
     Curve("connects", "Connections per second", "connections at once", "connections/s", "rate", (1, 16, 128), (16,)),
 ]
 MOST_THREADS, MOST_PROCESSES = 4000, 900
@@ -82,6 +82,26 @@ def parse():
     options.engine = "auto"
     options.echod, options.echoc = os.path.abspath(options.echod), os.path.abspath(options.echoc)
     return options
+
+
+def control_group():
+    """The path of a new control group with a memory controller (version 2); None: there is none here."""
+    group = f"/sys/fs/cgroup/echod-bench-{os.getpid()}"
+    try:
+        os.mkdir(group)
+    except OSError:
+        return None
+    if os.path.exists(f"{group}/memory.current"):
+        return group
+    os.rmdir(group)
+    return None
+
+
+def kernel_kib():
+    """Memory of the kernel that sockets, threads and processes need."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        lines = dict(line.split(":") for line in file)
+    return sum(int(lines[name].split()[0]) for name in ("Slab", "KernelStack", "PageTables"))
 
 
 class Curves:
@@ -165,7 +185,7 @@ class Curves:
                 continue
             with contextlib.suppress(Unfit), model.start(each, self.cpus[0], self.directory) as server:
                 capacity = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup)["echoes_per_second"]
-                for share in LOADS:
+                for share in LOADS_SHORT if self.options.short else LOADS:
                     report = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup, "--rate",
                                         max(1, int(capacity * share)))
                     latency = report["latency_us"]
@@ -196,59 +216,55 @@ class Curves:
                                          "least": min(counts) / mean, "most": max(counts) / mean}
         return found
 
-    # Memory with that of the kernel: a memory control group of the daemon's own
+    # Memory with that of the kernel
 
     def memory(self):
-        found, why = {}, None
-        group = f"/sys/fs/cgroup/echod-bench-{os.getpid()}"
+        """model → bytes of an idle connection, of the processes and of the kernel, and how the latter was found."""
+        group = control_group()
+        found = {"bytes": {}, "method": f"control group {group}" if group else
+                 "growth of slab, kernel stacks and page tables of the machine, with the client's end of the connection"}
         try:
-            os.mkdir(group)
-        except OSError as error:
-            return {"missing": f"no control group of its own: {error.strerror}"}
-        try:
-            if not os.path.exists(f"{group}/memory.current"):
-                return {"missing": "the control group has no memory controller"}
             for model in self.models:
                 held = load.held_for(model.name, True)
                 if model.unfit(held):
                     continue
                 with contextlib.suppress(Unfit, OSError):
-                    found[model.name] = self.memory_of(model, held, group)
+                    values = [self.memory_of(model, held, group) for _ in range(self.timing.rounds)]
+                    found["bytes"][model.name] = stats.summarize(values).median
         finally:
-            with contextlib.suppress(OSError):
+            if group:
                 os.rmdir(group)
-        return {"bytes": found, "missing": why}
+        return found
 
     def memory_of(self, model, held, group):
-        """Bytes for each connection: user, and user and kernel."""
         sockets, floor = [], held.connections // 10
-
-        def used():
-            with open(f"{group}/memory.current", encoding="ascii") as file:
-                return int(file.read())
+        pool = model.name in ("prefork", "prethread")
 
         def enter():
             os.sched_setaffinity(0, {self.cpus[0]})
-            with open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:
-                file.write("0")
+            if group:
+                with open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:
+                    file.write("0")
 
-        pool = model.name in ("prefork", "prethread")
-        with self.started(model, load.Held(1), enter) as least:
-            before = used()
-            workers = model.workers(load.Held(1))
-            if not pool:
-                load.hold(least, sockets, 1, held.size)
-        for each in sockets:
-            each.close()
-        sockets = []
+        def used(server):
+            if group:
+                with open(f"{group}/memory.current", encoding="ascii") as file:
+                    return int(file.read())
+            return ((cost.memory_kib(server.pid)[0] or 0) + kernel_kib()) * 1024
+
         try:
+            # What a pool costs is there before the connections are: compare it with the least one.
+            if pool:
+                floor = model.workers(load.Held(1))
+                with self.started(model, load.Held(1), enter) as server:
+                    before = used(server)
             with self.started(model, held, enter) as server:
                 if not pool:
                     load.hold(server, sockets, floor, held.size)
                     load.use_shared_buffers(sockets, held.size)
-                    before = used()
+                    before = used(server)
                 load.hold(server, sockets, held.connections, held.size)
-                return (used() - before) / (held.connections - (workers if pool else floor))
+                return (used(server) - before) / (held.connections - floor)
         finally:
             for each in sockets:
                 each.close()
@@ -355,10 +371,9 @@ def lines(data):
     if data.get("memory"):
         yield ""
         yield "Memory of an idle connection, with that of the kernel"
-        if data["memory"].get("missing"):
-            yield f"    not measured: {data['memory']['missing']}"
-        for model, size in data["memory"].get("bytes", {}).items():
+        for model, size in data["memory"]["bytes"].items():
             yield f"  {model:10s} {size / 1024:8.1f} KiB"
+        yield f"    method: {data['memory']['method']}"
     if data.get("balance"):
         yield ""
         yield f"Connections of each of {WORKERS} loops"

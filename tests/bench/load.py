@@ -123,7 +123,7 @@ def measure(contestant, scenario, timing, options, cpus, directory):
     begin = report["measured_from"]
     used = at(samples, begin + report["seconds"]) - at(samples, begin)
     amount = report["bytes"] / 1e6 if scenario.mode == "stream" else report["echoes"]
-    if amount == 0 or used <= 0:
+    if amount == 0 or used <= 0 or report["latency_us"]["p50"] is None:
         raise Unfit("nothing came back while measuring")
     return {
         "rate": amount / report["seconds"],
