@@ -52,7 +52,9 @@ libechod_a_SOURCES = \
 	src/net/cidr.c \
 	src/net/cidr.h \
 	src/net/peer.c \
+	src/net/proxy.c \
 	src/net/peer.h \
+	src/net/proxy.h \
 	src/net/sockopt.c \
 	src/net/sockopt.h \
 	src/conf/conf.c \

@@ -23,6 +23,7 @@ unit_tests = \
 	tests/unit/test_cidr \
 	tests/unit/test_options \
 	tests/unit/test_processors \
+	tests/unit/test_proxy \
 	tests/unit/test_sandbox \
 	tests/unit/test_scoreboard \
 	tests/unit/test_stats \

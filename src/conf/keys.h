@@ -17,6 +17,7 @@
 	X(UNIX_MODE, "unix-mode", MODE, unix_mode, .initial = "0660") \
 	X(UNIX_GROUP, "unix-group", GROUP, unix_group, .initial = "") \
 	X(MPTCP, "mptcp", BOOL, mptcp, .initial = "false") \
+	X(PROXY_PROTOCOL, "proxy-protocol", NETWORKS, proxy_protocol, .initial = "{}") \
 	X(PROTOCOLS, "protocols", PROTOCOLS, tcp, .initial = "{\"tcp\"}") \
 	X(BACKLOG, "backlog", NUMBER, backlog, .initial = "4096", .min = 1, .max = 65535) \
 	X(MAX_CONNECTIONS, "max-connections", NUMBER, max_connections, .initial = "0", \

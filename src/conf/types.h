@@ -63,6 +63,7 @@ struct conf {
 	unsigned unix_mode; /* permissions of unix sockets, 0 to 0777 */
 	char *unix_group;   /* their group; "": that of the process */
 	bool mptcp;
+	struct cidr_set proxy_protocol;
 	bool tcp, udp;
 	unsigned backlog;
 	unsigned max_connections;

@@ -11,7 +11,7 @@
 
 static const char *const reason_names[CONN_REASONS] = {
 	[CONN_OPEN] = "open",     [CONN_EOF] = "eof",       [CONN_RESET] = "reset", [CONN_IDLE] = "idle",
-	[CONN_LIMIT] = "limit",   [CONN_DENIED] = "denied", [CONN_DRAIN] = "drain", [CONN_ERROR] = "error",
+	[CONN_LIMIT] = "limit",   [CONN_DENIED] = "denied", [CONN_PROXY] = "proxy", [CONN_DRAIN] = "drain", [CONN_ERROR] = "error",
 };
 
 const char *conn_reason_name(enum conn_reason reason)
@@ -73,7 +73,7 @@ unsigned conn_want(const struct conn *conn, size_t limit)
 
 	if (conn->reason != CONN_OPEN)
 		return CONN_CLOSE;
-	if (conn_owed_total(conn) > 0)
+	if (conn_owed_total(conn) > 0 && !conn->header)
 		want |= CONN_SEND;
 	if (conn_recv_window(conn, limit) > 0)
 		want |= CONN_RECV;
@@ -148,6 +148,8 @@ static void finish_if_done(struct conn *conn)
 void conn_eof(struct conn *conn)
 {
 	conn->eof = true;
+	if (conn->header && conn->owed > 0)
+		conn_end(conn, CONN_PROXY);
 	finish_if_done(conn);
 }
 
@@ -191,15 +193,26 @@ size_t conn_pending(const struct conn *conn, const uint8_t **data)
 	return conn->owed;
 }
 
-void conn_sent(struct conn *conn, size_t n)
+void conn_drop(struct conn *conn, size_t n)
 {
 	conn->data += n;
 	conn->owed -= (uint32_t) n;
-	conn->echoed += n;
 	if (conn->owed == 0 && conn->memory) {
 		free(conn->memory);
 		conn->memory = NULL;
 	}
+}
+
+void conn_header_done(struct conn *conn)
+{
+	conn->header = false;
+	finish_if_done(conn);
+}
+
+void conn_sent(struct conn *conn, size_t n)
+{
+	conn_drop(conn, n);
+	conn->echoed += n;
 	finish_if_done(conn);
 }
 

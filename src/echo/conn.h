@@ -32,6 +32,7 @@ enum conn_reason {
 	CONN_IDLE,   /* no byte moved for idle-timeout */
 	CONN_LIMIT,  /* refused: max-per-source */
 	CONN_DENIED, /* refused: allow, deny */
+	CONN_PROXY,  /* no valid PROXY protocol header came first */
 	CONN_DRAIN,  /* the service stopped */
 	CONN_ERROR,  /* an error of this host */
 	CONN_REASONS
@@ -63,8 +64,9 @@ struct conn {
 	uint32_t piped;             /* bytes owed in the driver's pipe */
 	uint32_t quota;             /* draining: number of bytes that may still be received */
 	uint8_t reason;             /* enum conn_reason; CONN_OPEN until it ends */
-	bool eof;                   /* the peer has finished sending */
-	bool draining;
+	bool eof : 1;                   /* the peer has finished sending */
+	bool draining : 1;
+	bool header : 1;            /* the owed bytes are the begin of a PROXY protocol header, and not sent */
 	uint8_t error;              /* errno of CONN_ERROR; every errno of Linux fits */
 	uint64_t echoed;            /* bytes sent back so far */
 	int64_t since;              /* time of accept(2), clock_usec() */
@@ -134,7 +136,13 @@ int conn_own_data(struct conn *conn);
  * that owes nothing. */
 uint8_t *conn_restore(struct conn *conn, size_t n);
 
-/* "eof", "reset", "idle", "limit", "denied", "drain", "error"; "open" before the end. */
+/* Drop the first `n` owed bytes in memory: they are part of the header. */
+void conn_drop(struct conn *conn, size_t n);
+
+/* The header has been received whole and was dropped: what is owed now is to be sent. */
+void conn_header_done(struct conn *conn);
+
+/* "eof", "reset", "idle", "limit", "denied", "proxy", "drain", "error"; "open" before the end. */
 const char *conn_reason_name(enum conn_reason reason);
 
 #endif

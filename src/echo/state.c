@@ -26,14 +26,14 @@ static uint32_t state_check(const void *record, size_t size)
 	return sum_add(sum, bytes + CHECK_END, size - CHECK_END);
 }
 
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active,
-                  uint32_t flags)
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, const struct proxied *proxied,
+                  int64_t active, uint32_t flags)
 {
 	memset(state, 0, sizeof *state);
 	state->magic = STATE_MAGIC;
 	state->version = STATE_VERSION;
 	state->size = sizeof *state;
-	state->flags = flags | (conn->eof ? STATE_EOF : 0);
+	state->flags = flags | (conn->eof ? STATE_EOF : 0) | (conn->header ? STATE_HEADER : 0);
 	state->owed = (uint32_t) conn_owed_total(conn);
 	state->echoed = conn->echoed;
 	state->since = conn->since;
@@ -43,16 +43,25 @@ void state_encode(struct state *state, const struct conn *conn, const struct pee
 	state->scope = peer->scope;
 	state->port = peer->port;
 	state->family = peer->family;
+	memcpy(state->proxy_address, proxied->proxy.address, sizeof state->proxy_address);
+	state->proxy_scope = proxied->proxy.scope;
+	state->proxy_port = proxied->proxy.port;
+	state->proxy_family = proxied->proxy.family;
+	state->header_left = proxied->header_left;
 	state->check = state_check(state, sizeof *state);
 }
 
 static int state_validate(const struct state *state, int64_t now)
 {
-	if (state->flags & ~(STATE_EOF | STATE_UNADMITTED))
+	if (state->flags & ~(STATE_EOF | STATE_UNADMITTED | STATE_HEADER))
 		return -ENOTSUP;
-	if (state->reserved != 0 || state->owed > STATE_OWED_MAX)
+	if (state->reserved != 0 || state->reserved_too != 0 || state->owed > STATE_OWED_MAX)
 		return -EINVAL;
 	if (state->family != AF_INET && state->family != AF_INET6 && state->family != AF_UNIX)
+		return -EINVAL;
+	if (state->proxy_family != 0 && state->proxy_family != AF_INET && state->proxy_family != AF_INET6)
+		return -EINVAL;
+	if (state->header_left > UINT16_MAX || (state->flags & STATE_HEADER && state->proxy_family == 0))
 		return -EINVAL;
 	if (state->since < 0 || state->since > now || state->active < state->since || state->active > now)
 		return -EINVAL;
@@ -84,7 +93,7 @@ bool state_is_unadmitted(const void *bytes)
 }
 
 int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer,
-                 int64_t *active, uint32_t *owed)
+                 struct proxied *proxied, int64_t *active, uint32_t *owed)
 {
 	struct state state = { 0 };
 	int r = state_size(bytes, size);
@@ -99,11 +108,17 @@ int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn,
 		return r;
 	conn_init(conn, state.since);
 	conn->eof = state.flags & STATE_EOF;
+	conn->header = state.flags & STATE_HEADER;
 	conn->echoed = state.echoed;
 	memcpy(peer->address, state.address, sizeof peer->address);
 	peer->scope = state.scope;
 	peer->port = state.port;
 	peer->family = state.family;
+	memcpy(proxied->proxy.address, state.proxy_address, sizeof proxied->proxy.address);
+	proxied->proxy.scope = state.proxy_scope;
+	proxied->proxy.port = state.proxy_port;
+	proxied->proxy.family = state.proxy_family;
+	proxied->header_left = state.header_left;
 	*active = state.active;
 	*owed = state.owed;
 	return 0;

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "echo/conn.h"
-#include "net/peer.h"
+#include "net/proxy.h"
 
 #define STATE_MAGIC UINT32_C(0x65636864) /* "echd" */
 #define STATE_VERSION 2
@@ -45,6 +45,13 @@ struct state {
 	uint16_t port;
 	uint16_t family;
 	uint32_t reserved; /* 0 */
+	/* the proxy, since 1.1; its family is 0 where there is none */
+	uint8_t proxy_address[16];
+	uint32_t proxy_scope;
+	uint16_t proxy_port;
+	uint16_t proxy_family;
+	uint32_t header_left; /* struct proxied */
+	uint32_t reserved_too; /* 0 */
 };
 
 _Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <= STATE_SIZE_MAX, "the size "
@@ -54,9 +61,11 @@ _Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <=
 #define STATE_EOF 1U
 #define STATE_UNADMITTED 2U /* accepted, but max-per-source has not been checked */
 
+#define STATE_HEADER 4U     /* a PROXY protocol header is still expected: the bytes owed are its begin; not admitted yet */
+
 /* Fill `*state` from `conn`. `flags` is 0 or STATE_UNADMITTED. */
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, int64_t active,
-                  uint32_t flags);
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, const struct proxied *proxied,
+                  int64_t active, uint32_t flags);
 
 /* Check the header of a record at the beginning of `size` bytes. Returns the size of the record, -EINVAL
  * (damaged or incomplete), or -ENOTSUP (another version). */
@@ -65,10 +74,10 @@ int state_size(const void *bytes, size_t size);
 /* Whether a record that state_decode() has accepted has STATE_UNADMITTED. */
 bool state_is_unadmitted(const void *bytes);
 
-/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*active`
+/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*proxied`, `*active`
  * and `*owed` (number of bytes to read from the file that came with the record). Returns 0, or -EINVAL
  * (damaged) or -ENOTSUP (another version) with nothing filled in. */
 int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer,
-                 int64_t *active, uint32_t *owed);
+                 struct proxied *proxied, int64_t *active, uint32_t *owed);
 
 #endif

@@ -23,6 +23,7 @@
 	X(STAT_ENDED_IDLE, "connections_ended", "reason=\"idle\"", "") \
 	X(STAT_ENDED_LIMIT, "connections_ended", "reason=\"limit\"", "") \
 	X(STAT_ENDED_DENIED, "connections_ended", "reason=\"denied\"", "") \
+	X(STAT_ENDED_PROXY, "connections_ended", "reason=\"proxy\"", "") \
 	X(STAT_ENDED_DRAIN, "connections_ended", "reason=\"drain\"", "") \
 	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \

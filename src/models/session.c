@@ -27,6 +27,7 @@
 static const enum stats_counter end_counters[CONN_REASONS] = {
 	[CONN_OPEN] = STAT_ENDED_ERROR,    [CONN_EOF] = STAT_ENDED_EOF,     [CONN_RESET] = STAT_ENDED_RESET,
 	[CONN_IDLE] = STAT_ENDED_IDLE,     [CONN_LIMIT] = STAT_ENDED_LIMIT, [CONN_DENIED] = STAT_ENDED_DENIED,
+	[CONN_PROXY] = STAT_ENDED_PROXY,
 	[CONN_DRAIN] = STAT_ENDED_DRAIN,   [CONN_ERROR] = STAT_ENDED_ERROR,
 };
 
@@ -35,7 +36,22 @@ void new_conn_init(struct new_conn *new_conn, int fd)
 	new_conn->fd = fd;
 	new_conn->shared_ofd = new_conn->unadmitted = false;
 	new_conn->active = clock_usec();
+	new_conn->proxied = (struct proxied) { .header_left = 0 };
 	conn_init(&new_conn->conn, new_conn->active);
+}
+
+bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf)
+{
+	struct addr addr;
+
+	if (conf->proxy_protocol.count == 0 || new_conn->peer.family == AF_UNIX)
+		return false;
+	peer_to_addr(&new_conn->peer, &addr);
+	if (!cidr_set_match(&conf->proxy_protocol, &addr))
+		return false;
+	new_conn->proxied.proxy = new_conn->peer;
+	new_conn->conn.header = true;
+	return true;
 }
 
 void session_open(struct session *session, const struct new_conn *new_conn)
@@ -43,9 +59,9 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 	memset(session, 0, sizeof *session);
 	session->conn = new_conn->conn;
 	session->peer = new_conn->peer;
-	session->watch = (struct watch) { .fd = new_conn->fd,
-		                          .kind = WATCH_SESSION,
-		                          .shared_ofd = new_conn->shared_ofd };
+	session->proxied = new_conn->proxied;
+	session->unadmitted = new_conn->conn.header;
+	session->watch = (struct watch) { .fd = new_conn->fd, .kind = WATCH_SESSION, .shared_ofd = new_conn->shared_ofd };
 	list_init(&session->link);
 	session_touch(session, new_conn->active);
 }
@@ -83,12 +99,18 @@ static void unix_peer(int fd, struct addr *addr)
 }
 
 /* Begin a record with the fields that every line about a connection has, and print its addresses. */
-static void describe(struct log_record *record, int level, int fd, const struct peer *peer, enum event event,
+static void describe(struct log_record *record, int level, int fd, const struct peer *peer, const struct proxied *proxied,
+                     enum event event,
                      char peer_text[static ADDR_TEXT_MAX], char local_text[static ADDR_TEXT_MAX])
 {
+	char proxy[ADDR_TEXT_MAX];
 	struct addr addr;
 
 	log_begin(record, level, event);
+	if (proxied && proxied->proxy.family != 0) {
+		peer_to_addr(&proxied->proxy, &addr);
+		log_add(record, "ECHOD_PROXY", "%s", addr_print(&addr, proxy));
+	}
 	peer_to_addr(peer, &addr);
 	if (peer->family == AF_UNIX)
 		unix_peer(fd, &addr);
@@ -112,7 +134,7 @@ static void trace(const struct worker *worker, int fd, const struct peer *peer, 
 
 	if (!line_allowed(worker, peer, LOG_DEBUG))
 		return;
-	describe(&record, LOG_DEBUG, fd, peer, event, peer_text, local);
+	describe(&record, LOG_DEBUG, fd, peer, NULL, event, peer_text, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_end(&record, "%s to %s %s", peer_text, local, what);
 }
@@ -134,7 +156,7 @@ void session_trace_receive(const struct worker *worker, const struct new_conn *n
  * check. */
 static int level_of_end(const struct conn *conn)
 {
-	return conn->echoed == 0 && conn_owed_total(conn) == 0 ? LOG_DEBUG : LOG_INFO;
+	return conn->echoed == 0 && conn_owed_total(conn) == 0 && conn->reason != CONN_PROXY ? LOG_DEBUG : LOG_INFO;
 }
 
 static void log_end_of(const struct session *session)
@@ -147,7 +169,8 @@ static void log_end_of(const struct session *session)
 
 	if (conn->reason == CONN_ERROR)
 		snprintf(error, sizeof error, " (%s)", strerror(conn->error));
-	describe(&record, level_of_end(conn), session->watch.fd, &session->peer, EVENT_CONNECTION_ENDED, peer,
+	describe(&record, level_of_end(conn), session->watch.fd, &session->peer, &session->proxied,
+	         EVENT_CONNECTION_ENDED, peer,
 	         local);
 	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name((enum conn_reason) conn->reason));
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
@@ -157,22 +180,77 @@ static void log_end_of(const struct session *session)
 	        (int) (usec % USEC_PER_SEC / 1000));
 }
 
-void session_refused(const struct worker *worker, int fd, const struct peer *peer,
-                     enum admission_verdict verdict)
+/* Log and count a refusal for `reason`. */
+static void refused(const struct worker *worker, int fd, const struct peer *peer, const struct proxied *proxied,
+                    enum conn_reason reason)
 {
-	enum conn_reason reason = verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT;
 	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
 	struct log_record record;
 
 	stats_add(worker->slot, end_counters[reason], 1);
 	if (!line_allowed(worker, peer, LOG_INFO))
 		return;
-	describe(&record, LOG_INFO, fd, peer, EVENT_CONNECTION_REFUSED, peer_text, local);
+	describe(&record, LOG_INFO, fd, peer, proxied, EVENT_CONNECTION_REFUSED, peer_text, local);
 	log_add(&record, "ECHOD_REASON", "%s", conn_reason_name(reason));
 	log_end(&record, "%s to %s refused: %s", peer_text, local,
 	        reason == CONN_DENIED ? "denied by allow and deny"
 	                              : "its source has max-per-source connections");
 }
+
+void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict)
+{
+	refused(worker, fd, peer, NULL, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+}
+
+/* --- PROXY protocol -------------------------------------------------------------------- */
+
+/* Drop what has arrived of the header. Returns whether it is complete. */
+static bool header_receive(struct session *session)
+{
+	struct proxy_header header;
+	const uint8_t *data;
+	size_t size = conn_pending(&session->conn, &data), n;
+	int r;
+
+	if (session->proxied.header_left == 0) {
+		r = proxy_parse(data, size, &header);
+		if (r < 0)
+			conn_end(&session->conn, CONN_PROXY);
+		if (r <= 0)
+			return false;
+		if (header.names_peer)
+			session->peer = header.peer;
+		n = size < header.length ? size : header.length;
+		session->proxied.header_left = (uint32_t) (header.length - n);
+	} else {
+		n = size < session->proxied.header_left ? size : session->proxied.header_left;
+		session->proxied.header_left -= (uint32_t) n;
+	}
+	conn_drop(&session->conn, n);
+	return session->proxied.header_left == 0;
+}
+
+void session_header(struct session *session, const struct worker *worker)
+{
+	enum admission_verdict verdict;
+
+	if (!header_receive(session))
+		return;
+	if (!worker->admission.own && worker->admission.max_per_source > 0) {
+		session->readmit = true;
+		return;
+	}
+	verdict = admission_admit(&worker->admission, &session->peer);
+	if (verdict != ADMISSION_OK) {
+		conn_end(&session->conn, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+		return;
+	}
+	session->unadmitted = false;
+	stats_add(worker->slot, STAT_ACCEPTED, 1);
+	conn_header_done(&session->conn);
+}
+
+/* --- end ------------------------------------------------------------------------------- */
 
 static void session_release(struct session *session, struct worker *worker)
 {
@@ -186,13 +264,19 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
-	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason,
-	       session->conn.echoed);
-	if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
-		log_end_of(session);
-	stats_add(worker->slot, end_counters[session->conn.reason], 1);
+	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason, session->conn.echoed);
+	if (session->conn.reason == CONN_DENIED || session->conn.reason == CONN_LIMIT) {
+		refused(worker, session->watch.fd, &session->peer, &session->proxied, (enum conn_reason) session->conn.reason);
+	} else {
+		if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
+			log_end_of(session);
+		stats_add(worker->slot, end_counters[session->conn.reason], 1);
+		if (session->unadmitted)
+			stats_add(worker->slot, STAT_ACCEPTED, 1);
+	}
 	/* before the peer sees the end: it may connect again at once */
-	admission_leave(&worker->admission, &session->peer);
+	if (!session->unadmitted)
+		admission_leave(&worker->admission, &session->peer);
 	session_release(session, worker);
 	admission_slot_release(&worker->admission);
 }

@@ -166,6 +166,8 @@ static bool is_again(int error)
 /* Report an end of file or an error to the connection; EAGAIN is neither. */
 static void receive_ended(struct session *session, ssize_t n)
 {
+	if (n == 0 && session->conn.header && session->proxied.header_left > 0)
+		conn_end(&session->conn, CONN_PROXY);
 	if (n == 0)
 		conn_eof(&session->conn);
 	else if (!is_again(errno))
@@ -232,7 +234,7 @@ static bool receive(struct session_io *io, struct session *session)
 
 	if (session->choked)
 		return false;
-	if (session->conn.piped > 0 || (session->bulk && session->conn.owed == 0)) {
+	if (session->conn.piped > 0 || (session->bulk && session->conn.owed == 0 && !session->conn.header)) {
 		r = receive_to_pipe(io, session);
 		if (r >= 0)
 			return r > 0;
@@ -277,7 +279,9 @@ unsigned session_io_step(struct session_io *io, struct session *session, bool re
 
 	if (readable)
 		moved = receive(io, session);
-	if (conn_owed_total(conn) > 0 && conn->reason == CONN_OPEN)
+	if (moved && conn->header)
+		session_header(session, io->worker);
+	if (conn_owed_total(conn) > 0 && conn->reason == CONN_OPEN && !conn->header)
 		moved |= send_owed(io, session);
 	if (session->pipe && conn->piped == 0)
 		pipe_give_back(io, session);

@@ -62,6 +62,12 @@ static void others_add(struct others *others, uint64_t count, uint64_t trying, u
 	others->before |= before && trying > 0;
 }
 
+/* Connections that a process has sent to itself: a child of model `process` sends one back to its parent to be admitted. */
+static uint64_t queue_own(const struct admission_process *process)
+{
+	return lesser(atomic_load(&process->sent), atomic_load(&process->received));
+}
+
 /* Loop over all running processes. */
 #define FOR_EACH_PROCESS(shared, g, i, process) \
 	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++) \
@@ -74,7 +80,7 @@ static uint64_t queue_received(const struct admission_shared *shared)
 	uint64_t received = atomic_load(&shared->supervisor.received);
 
 	FOR_EACH_PROCESS(shared, g, i, process)
-		received += lesser(atomic_load(&process->received), UINT32_MAX);
+		received += lesser(atomic_load(&process->received) - queue_own(process), UINT32_MAX);
 	return received;
 }
 
@@ -85,7 +91,7 @@ static uint64_t queue_sent(const struct admission_shared *shared)
 
 	FOR_EACH_PROCESS(shared, g, i, process)
 		if (atomic_load(&shared->groups[g].sending))
-			sent += lesser(atomic_load(&process->sent), shared->groups[g].capacity);
+			sent += lesser(atomic_load(&process->sent) - queue_own(process), shared->groups[g].capacity);
 	return sent;
 }
 
@@ -472,7 +478,8 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 {
 	if (!admission->own)
 		return;
-	admission_leave(admission, peer);
+	if (peer)
+		admission_leave(admission, peer);
 	atomic_fetch_add(&admission->own->sent, 1);
 	atomic_fetch_sub(&admission->own->connections, 1);
 }
@@ -481,7 +488,8 @@ void admission_enqueue_undo(const struct admission *admission, const struct peer
 {
 	if (!admission->own)
 		return;
-	source_add_always(admission, peer);
+	if (peer)
+		source_add_always(admission, peer);
 	atomic_fetch_add(&admission->own->connections, 1);
 	atomic_fetch_sub(&admission->own->sent, 1);
 }
@@ -630,13 +638,15 @@ void admission_process_start(struct admission_shared *shared, uint32_t group,
 void admission_process_end(struct admission_shared *shared, uint32_t group, struct admission_process *process,
                            _Atomic uint32_t *generation)
 {
+	uint64_t own;
+
 	if (atomic_load(generation) == 0)
 		return;
+	own = queue_own(process);
 	change_begin(shared);
 	if (atomic_load(&shared->groups[group].sending))
-		atomic_fetch_add(&shared->supervisor.sent,
-		                 lesser(atomic_load(&process->sent), shared->groups[group].capacity));
-	atomic_fetch_add(&shared->supervisor.received, lesser(atomic_load(&process->received), UINT32_MAX));
+		atomic_fetch_add(&shared->supervisor.sent, lesser(atomic_load(&process->sent) - own, shared->groups[group].capacity));
+	atomic_fetch_add(&shared->supervisor.received, lesser(atomic_load(&process->received) - own, UINT32_MAX));
 	atomic_fetch_sub(&shared->processes, 1);
 	atomic_fetch_sub(&shared->capacity, shared->groups[group].capacity);
 	atomic_store(generation, 0);

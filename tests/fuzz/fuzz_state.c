@@ -28,19 +28,20 @@ static uint32_t message_check(const uint8_t *message, size_t size)
 }
 
 static void claim_same(const uint8_t *message, const struct conn *conn, const struct peer *peer,
-                       int64_t active, uint32_t owed)
+                       const struct proxied *proxied, int64_t active, uint32_t owed)
 {
 	struct conn owing = *conn;
 	struct state again;
 
 	owing.owed = owed;
-	state_encode(&again, &owing, peer, active, state_is_unadmitted(message) ? STATE_UNADMITTED : 0);
+	state_encode(&again, &owing, peer, proxied, active, state_is_unadmitted(message) ? STATE_UNADMITTED : 0);
 	FUZZ_CLAIM(memcmp(&again, message, sizeof again) == 0);
 }
 
 static int try_message(const uint8_t *message, size_t size)
 {
 	struct conn conn, untouched;
+	struct proxied proxied;
 	struct peer peer;
 	int64_t active;
 	uint32_t owed;
@@ -48,7 +49,7 @@ static int try_message(const uint8_t *message, size_t size)
 
 	memset(&conn, 0xee, sizeof conn);
 	untouched = conn;
-	r = state_decode(message, size, NOW, &conn, &peer, &active, &owed);
+	r = state_decode(message, size, NOW, &conn, &peer, &proxied, &active, &owed);
 	if (r < 0) {
 		FUZZ_CLAIM(r == -EINVAL || r == -ENOTSUP);
 		FUZZ_CLAIM(memcmp(&conn, &untouched, sizeof conn) == 0);
@@ -60,7 +61,7 @@ static int try_message(const uint8_t *message, size_t size)
 	FUZZ_CLAIM(conn.since >= 0 && conn.since <= active && active <= NOW);
 	FUZZ_CLAIM(!conn.memory && conn_owed_total(&conn) == 0 && conn.reason == CONN_OPEN);
 	if (size == sizeof(struct state))
-		claim_same(message, &conn, &peer, active, owed);
+		claim_same(message, &conn, &peer, &proxied, active, owed);
 	conn_clear(&conn);
 	return r;
 }
@@ -87,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	state->version = STATE_VERSION;
 	state->size = (uint16_t) framed_size;
 	state->check = message_check(framed, framed_size);
-	if (!(state->flags & ~(STATE_EOF | STATE_UNADMITTED)))
+	if (!(state->flags & ~(STATE_EOF | STATE_UNADMITTED | STATE_HEADER)))
 		FUZZ_CLAIM(try_message(framed, framed_size) != -ENOTSUP);
 	else
 		FUZZ_CLAIM(try_message(framed, framed_size) == -ENOTSUP);

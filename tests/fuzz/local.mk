@@ -12,6 +12,7 @@ fuzzers = \
 	tests/fuzz/fuzz_dgram \
 	tests/fuzz/fuzz_fdnames \
 	tests/fuzz/fuzz_options \
+	tests/fuzz/fuzz_proxy \
 	tests/fuzz/fuzz_record \
 	tests/fuzz/fuzz_state
 
@@ -23,6 +24,7 @@ tests_fuzz_fuzz_conn_SOURCES = tests/fuzz/fuzz_conn.c $(fuzz_main)
 tests_fuzz_fuzz_dgram_SOURCES = tests/fuzz/fuzz_dgram.c $(fuzz_main)
 tests_fuzz_fuzz_fdnames_SOURCES = tests/fuzz/fuzz_fdnames.c $(fuzz_main)
 tests_fuzz_fuzz_options_SOURCES = tests/fuzz/fuzz_options.c $(fuzz_main)
+tests_fuzz_fuzz_proxy_SOURCES = tests/fuzz/fuzz_proxy.c $(fuzz_main)
 tests_fuzz_fuzz_record_SOURCES = tests/fuzz/fuzz_record.c $(fuzz_main)
 tests_fuzz_fuzz_state_SOURCES = tests/fuzz/fuzz_state.c $(fuzz_main)
 

@@ -21,7 +21,7 @@ from notify import Notify
 
 EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_IOERR, EX_NOPERM, EX_CONFIG = 0, 64, 66, 69, 71, 74, 77, 78
 
-KEYS = ("model", "workers", "port", "listen", "freebind", "unix-mode", "unix-group", "mptcp", "protocols", "backlog", "max-connections", "max-per-source",
+KEYS = ("model", "workers", "port", "listen", "freebind", "unix-mode", "unix-group", "mptcp", "proxy-protocol", "protocols", "backlog", "max-connections", "max-per-source",
         "idle-timeout", "tcp-keepalive", "drain-timeout", "buffer-size", "socket-buffer", "allow", "deny", "user", "group", "pidfile", "log-target",
         "log-level", "log-connections", "stats-interval", "keep-connections", "reflect-dscp", "udp-rate", "udp-trusted",
         "metrics-file")

@@ -9,7 +9,7 @@ import struct
 import termios
 import time
 
-STATE = struct.Struct("=IHHIIIIQqq16sHHI")
+STATE = struct.Struct("=IHHIIIIQqq16sHHI16sIHHII")
 MAGIC, VERSION = 0x65636864, 2
 STATE_MAX = 192
 
@@ -28,7 +28,7 @@ def state(owed=0, echoed=0, version=VERSION, size=None, magic=MAGIC, flags=0, fa
     if since is None:
         since = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - idle * 1000000
     size = STATE.size + len(later) if size is None else size
-    record = STATE.pack(magic, version, size, 0, flags, owed, 0, echoed, since, since, b"\x7f\0\0\1", 1, family, 0) + later
+    record = STATE.pack(magic, version, size, 0, flags, owed, 0, echoed, since, since, b"\x7f\0\0\1", 1, family, 0, b"", 0, 0, 0, 0, 0) + later
     check = check_sum(record) if check is None else check
     return record[:8] + struct.pack("=I", check) + record[12:]
 

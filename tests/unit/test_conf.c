@@ -189,6 +189,7 @@ static const char every_key[] =
 	"unix-mode = \"0606\"\n"
 	"unix-group = \"root\"\n"
 	"mptcp = true\n"
+	"proxy-protocol = {\"192.0.2.0/24\"}\n"
 	"protocols = {\"tcp\", \"udp\"}\n"
 	"backlog = 65535\n"
 	"max-connections = 10000000\n"
@@ -237,6 +238,7 @@ static void reads_every_key(void **state)
 	assert_int_equal(conf->unix_mode, 0606);
 	assert_string_equal(conf->unix_group, "root");
 	assert_true(conf->mptcp);
+	assert_int_equal(conf->proxy_protocol.count, 1);
 
 	assert_int_equal(conf->max_connections, 10000000);
 	assert_int_equal(conf->max_per_source, 5);

@@ -192,7 +192,8 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 	accept->taken++;
 	worker->local_stats.work++;
 	peer_from_addr(&new_conn->peer, addr);
-	if (!admit(accept, fd, &new_conn->peer))
+	new_conn_init(new_conn, fd);
+	if (!new_conn_expect_header(new_conn, worker->conf) && !admit(accept, fd, &new_conn->peer))
 		return false;
 	if (accept->prepare || new_conn->peer.family == AF_UNIX) {
 		sockopt_prepare(fd);
@@ -201,8 +202,8 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 		if (new_conn->peer.family != AF_UNIX)
 			sockopt_set_keepalive(fd, worker->conf->tcp_keepalive);
 	}
-	new_conn_init(new_conn, fd);
-	stats_add(worker->slot, STAT_ACCEPTED, 1);
+	if (!new_conn->conn.header)
+		stats_add(worker->slot, STAT_ACCEPTED, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	session_trace_accept(worker, new_conn);
 	return true;
@@ -266,11 +267,12 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	accept->taken++;
 	if (r < 0)
 		return ACCEPT_REFUSED;
-	if (new_conn->unadmitted && !admit(accept, new_conn->fd, &new_conn->peer)) {
+	if (new_conn->unadmitted && !new_conn->conn.header && !admit(accept, new_conn->fd, &new_conn->peer)) {
 		conn_clear(&new_conn->conn);
 		return ACCEPT_REFUSED;
 	}
-	stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
+	if (!new_conn->unadmitted || !new_conn->conn.header)
+		stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
 	if (new_conn->unadmitted)
 		session_trace_accept(worker, new_conn);

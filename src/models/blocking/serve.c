@@ -15,7 +15,10 @@
 
 int serve_io_open(struct session_io *io, struct worker *worker)
 {
-	return session_io_open(io, worker->conf->buffer_size, 1, &worker->local_stats);
+	int r = session_io_open(io, worker->conf->buffer_size, 1, &worker->local_stats);
+
+	io->worker = worker;
+	return r;
 }
 
 /* Hand the session over. Returns false where that is not possible now. */
@@ -23,6 +26,30 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
 {
 	if (handover_send(worker, io, session) < 0)
 		return false;
+	session_forget(session, worker);
+	return true;
+}
+
+/* The header of the session was received: hand it over to the parent process, which admits its peer. Returns false, with the
+ * session ended, where that is not possible. */
+static bool hand_back(struct worker *worker, struct session *session)
+{
+	struct new_conn new_conn = {
+		.fd = session->watch.fd,
+		.unadmitted = true,
+		.peer = session->peer,
+		.proxied = session->proxied,
+		.active = session_active_usec(session, clock_usec()),
+	};
+	int r;
+
+	session->conn.header = false;
+	new_conn.conn = session->conn;
+	r = handover_pass(worker->outbox_fd, &new_conn);
+	if (r < 0) {
+		conn_error(&session->conn, -r);
+		return false;
+	}
 	session_forget(session, worker);
 	return true;
 }
@@ -115,6 +142,8 @@ void serve(struct worker *worker, struct session_io *io, const struct new_conn *
 		if (stopping && !session.conn.draining && stop(worker, io, &session))
 			return;
 		want = session_io_step(io, &session, got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
+		if (session.readmit && hand_back(worker, &session))
+			return;
 		if (got && !stopping)
 			worker_check_work(worker, before, session.watch.fd, waited);
 		stats_publish(worker->slot, &worker->local_stats);

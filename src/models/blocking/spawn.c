@@ -41,7 +41,8 @@
 /* A child process, in the private memory of its parent. */
 struct child {
 	pid_t pid;                      /* 0: none */
-	struct peer peer;               /* peer of the connection that is counted */
+	struct peer peer;               /* peer of the connection */
+	bool counted;                   /* for its source; not before a PROXY protocol header has named it */
 	bool overdue;                   /* it did not end within END_WAIT_USEC after its connection */
 	uint64_t counters[STATS_COUNT]; /* of its slot, when the previous child with this slot ended */
 };
@@ -254,6 +255,7 @@ static int process_start(struct spawner *spawner)
 		return -errno;
 	child->pid = pid;
 	child->peer = spawner->new_conn.peer;
+	child->counted = !spawner->new_conn.conn.header;
 	child->overdue = false;
 	atomic_store(&child_slot(spawner->worker, (unsigned) spawner->slot)->pid, pid);
 	close(spawner->new_conn.fd);
@@ -280,12 +282,14 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 	struct worker *worker = spawner->worker;
 	unsigned number = 0, children = atomic_load(&worker->slot->children);
 	struct stats_slot *slot;
+	struct child *child;
 	uint32_t lost;
 
 	while (number < children && spawner->children[number].pid != pid)
 		number++;
 	if (number == children)
 		return;
+	child = &spawner->children[number];
 	slot = child_slot(worker, number);
 	lost = atomic_load(&slot->live) > 0;
 	check_counters(spawner, &spawner->children[number], slot);
@@ -294,9 +298,10 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 		stats_add(worker->slot, STAT_ENDED_ERROR, lost);
 	worker_log_end(pid, status, lost);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == WORKER_HANDED_OVER) {
-		admission_enqueue(&worker->admission, &spawner->children[number].peer);
+		admission_enqueue(&worker->admission, child->counted ? &child->peer : NULL);
 	} else {
-		admission_leave(&worker->admission, &spawner->children[number].peer);
+		if (child->counted)
+			admission_leave(&worker->admission, &child->peer);
 		admission_slot_release(&worker->admission);
 	}
 	spawner->children[number].pid = 0;

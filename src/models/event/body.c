@@ -18,6 +18,8 @@
 
 int body_open(struct body *body, struct worker *worker, const struct body_ops *ops)
 {
+	int r;
+
 	body->worker = worker;
 	body->ops = ops;
 	body->now = clock_coarse_usec();
@@ -27,7 +29,9 @@ int body_open(struct body *body, struct worker *worker, const struct body_ops *o
 	list_init(&body->drain_next);
 	pool_init(&body->pool, sizeof(struct session));
 	accept_init(&body->accept, worker);
-	return session_io_open(&body->io, worker->conf->buffer_size, worker->pipes, &worker->local_stats);
+	r = session_io_open(&body->io, worker->conf->buffer_size, worker->pipes, &worker->local_stats);
+	body->io.worker = worker;
+	return r;
 }
 
 void body_close(struct body *body)

@@ -75,7 +75,7 @@ int handover_pass(int outbox, const struct new_conn *new_conn)
 	int fds[FDS_MAX] = { new_conn->fd, -1 }, r;
 	struct state state;
 
-	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active,
+	state_encode(&state, &new_conn->conn, &new_conn->peer, &new_conn->proxied, new_conn->active,
 	             new_conn->unadmitted ? STATE_UNADMITTED : 0);
 	if (state.owed > 0) {
 		fds[1] = owed_to_file(&new_conn->conn);
@@ -127,13 +127,14 @@ int handover_send(struct worker *worker, struct session_io *io, struct session *
 		.fd = session->watch.fd,
 		.conn = session->conn,
 		.peer = session->peer,
+		.proxied = session->proxied,
 		.active = session_active_usec(session, clock_usec()),
 	};
 	/* slot and source move with the session, and come back if it cannot be sent */
-	admission_enqueue(&worker->admission, &session->peer);
+	admission_enqueue(&worker->admission, session->unadmitted ? NULL : &session->peer);
 	r = send_when_writable(worker, &new_conn);
 	if (r < 0)
-		admission_enqueue_undo(&worker->admission, &session->peer);
+		admission_enqueue_undo(&worker->admission, session->unadmitted ? NULL : &session->peer);
 	return r;
 }
 
@@ -172,7 +173,8 @@ int handover_read(const void *record, size_t size, int fd, int file, int64_t at,
 	uint32_t owed;
 	int flags, r;
 
-	r = state_decode(record, size, clock_usec(), &new_conn->conn, &new_conn->peer, &new_conn->active, &owed);
+	r = state_decode(record, size, clock_usec(), &new_conn->conn, &new_conn->peer, &new_conn->proxied,
+	                 &new_conn->active, &owed);
 	if (r < 0)
 		return r;
 	if (!is_connection(fd) || (owed > 0 && file < 0))
@@ -283,7 +285,7 @@ int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn
 	}
 	if (r < 0)
 		return r;
-	admission_dequeue(&worker->admission, new_conn->unadmitted ? NULL : &new_conn->peer);
+	admission_dequeue(&worker->admission, new_conn->unadmitted || new_conn->conn.header ? NULL : &new_conn->peer);
 	/* keep sizes that the creator of an adopted listener chose */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
 		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer, listener_like(worker, &new_conn->peer));
@@ -345,7 +347,8 @@ void handover_backlog(const struct listener *listener, const struct worker *send
 		peer_from_addr(&new_conn.peer, &addr);
 		/* a worker checks max-per-source: until it takes the connection, that waits as in a backlog */
 		new_conn.unadmitted = true;
-		verdict = admission_admit(&sender->admission, &new_conn.peer);
+		verdict = new_conn_expect_header(&new_conn, sender->conf) ? ADMISSION_OK
+		                                                          : admission_admit(&sender->admission, &new_conn.peer);
 		if (verdict == ADMISSION_OK)
 			enqueue(sender, &new_conn);
 		else

@@ -62,7 +62,7 @@ int pack_add(struct pack *pack, struct new_conn *new_conn)
 
 	if (r < 0)
 		return r;
-	state_encode(&state, &new_conn->conn, &new_conn->peer, new_conn->active,
+	state_encode(&state, &new_conn->conn, &new_conn->peer, &new_conn->proxied, new_conn->active,
 	             new_conn->unadmitted ? STATE_UNADMITTED : 0);
 	r = memfile_write(pack->file, &state, sizeof state, pack->at);
 	if (r == 0)

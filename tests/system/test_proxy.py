@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: ISC
+"""PROXY protocol: headers of both versions, in pieces, invalid ones, who the peer is, hand-over, and haproxy."""
+
+import shutil
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+import echod
+import metrics
+import peer
+import proc
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+LOCAL, PROXY = 0x20, 0x21
+TCP4, TCP6 = 0x11, 0x21
+PROXIES = ["127.0.0.1", "::1"]
+
+
+def v1(source="192.0.2.1", port=4711, family="TCP4", destination="198.51.100.7"):
+    return f"PROXY {family} {source} {destination} {port} 7\r\n".encode()
+
+
+def v2(source="192.0.2.1", port=4711, command=PROXY, extensions=b"", kind=None):
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    address = socket.inet_pton(family, source)
+    addresses = address + address + struct.pack(">HH", port, 7) + extensions
+    kind = (TCP6 if family == socket.AF_INET6 else TCP4) if kind is None else kind
+    return SIGNATURE + struct.pack(">BBH", command, kind, len(addresses)) + addresses
+
+
+HEADERS = {
+    "v1": (v1(), "192.0.2.1:4711"),
+    "v1-ipv6": (v1("2001:db8::1", 1, "TCP6", "2001:db8::2"), "[2001:db8::1]:1"),
+    "v1-mapped": (v1("::ffff:192.0.2.1", 4711, "TCP6", "::1"), "192.0.2.1:4711"),
+    "v2": (v2(), "192.0.2.1:4711"),
+    "v2-ipv6": (v2("2001:db8::1", 65535), "[2001:db8::1]:65535"),
+    "v2-extensions": (v2(extensions=b"\x04\0\x64" + bytes(100)), "192.0.2.1:4711"),
+    "v2-longest": (v2(extensions=bytes(65535 - 12)), "192.0.2.1:4711"),
+    "v1-unknown": (b"PROXY UNKNOWN\r\n", None),
+    "v1-unknown-rest": (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
+    "v2-local": (SIGNATURE + struct.pack(">BBH", LOCAL, 0, 0), None),
+    "v2-local-addresses": (v2(command=LOCAL), None),
+    "v2-unix": (SIGNATURE + struct.pack(">BBH", PROXY, 0x31, 216) + bytes(216), None),
+}
+
+INVALID = {
+    "payload": b"hello, echo",
+    "v1-lower": b"proxy TCP4 192.0.2.1 198.51.100.7 1 7\r\n",
+    "v1-address": b"PROXY TCP4 192.0.2.256 198.51.100.7 1 7\r\n",
+    "v1-family": b"PROXY TCP6 192.0.2.1 198.51.100.7 1 7\r\n",
+    "v1-protocol": b"PROXY UDP4 192.0.2.1 198.51.100.7 1 7\r\n",
+    "v1-port": b"PROXY TCP4 192.0.2.1 198.51.100.7 65536 7\r\n",
+    "v1-leading-zero": b"PROXY TCP4 192.0.2.1 198.51.100.7 01 7\r\n",
+    "v1-missing": b"PROXY TCP4 192.0.2.1 198.51.100.7 1\r\n",
+    "v1-more": b"PROXY TCP4 192.0.2.1 198.51.100.7 1 7 8\r\n",
+    "v1-space": b"PROXY TCP4 192.0.2.1  198.51.100.7 1 7\r\n",
+    "v1-newline": b"PROXY TCP4 192.0.2.1 198.51.100.7 1 7\n",
+    "v1-long": b"PROXY UNKNOWN " + b"x" * 107,
+    "v2-signature": SIGNATURE[:-1] + b"x",
+    "v2-version": SIGNATURE + b"\x11\x11\0\x0c" + bytes(12),
+    "v2-command": SIGNATURE + b"\x22\x11\0\x0c" + bytes(12),
+    "v2-family": SIGNATURE + b"\x21\x41\0\x0c" + bytes(12),
+    "v2-protocol": SIGNATURE + b"\x21\x13\0\x0c" + bytes(12),
+    "v2-short": SIGNATURE + b"\x21\x11\0\x0b" + bytes(11),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_header(start, model, name):
+    """It is not echoed; the bytes behind it are, at once; the log names the peer."""
+    header, named = HEADERS[name]
+    daemon = start(model, proxy_protocol=PROXIES, buffer_size=512)
+    with daemon.connect() as sock:
+        named = named or peer.endpoint(sock)
+        sock.sendall(header + b"behind it")
+        assert peer.receive(sock, 9) == b"behind it"
+        peer.echo(sock, peer.data(300000))
+        peer.finish(sock)
+    assert "300009 bytes" in daemon.connection_line(named, "eof")
+    metrics.wait_line(daemon, "one", connections_accepted=1, connections_ended__eof=1, echoed_bytes=300009)
+
+
+@pytest.mark.parametrize("name", ["v1", "v2-ipv6", "v2-extensions", "v1-unknown"])
+def test_header_in_pieces(start, model, name):
+    """Byte by byte; nothing comes back before it is complete."""
+    header, named = HEADERS[name]
+    daemon = start(model, proxy_protocol=PROXIES)
+    with daemon.connect() as sock:
+        named = named or peer.endpoint(sock)
+        for i in range(len(header)):
+            sock.sendall(header[i:i + 1])
+            if i % 16 == 0:
+                time.sleep(0.002)
+        assert peer.silent(sock, 0.05)
+        peer.echo(sock, b"hello")
+        peer.finish(sock)
+    daemon.connection_line(named, "eof")
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_header(start, model, name):
+    """The connection is closed without a byte, with the reason `proxy`."""
+    daemon = start(model, proxy_protocol=PROXIES)
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        sock.sendall(INVALID[name])
+        assert peer.ended(sock)
+    assert "0 bytes echoed" in daemon.connection_line(endpoint, "proxy")
+    metrics.wait_line(daemon, "one", connections_ended__proxy=1, connections=0)
+    with daemon.connect() as sock:
+        sock.sendall(v1() + b"works")
+        assert peer.receive(sock, 5) == b"works"
+
+
+@pytest.mark.parametrize("part", [5, 30])
+def test_header_cut_off_by_fin(start, model, part):
+    daemon = start(model, proxy_protocol=PROXIES)
+    with daemon.connect() as sock:
+        sock.sendall(v2()[:part] if part < 16 else v2(extensions=bytes(60))[:part])
+        sock.shutdown(socket.SHUT_WR)
+        assert peer.ended(sock)
+        endpoint = peer.endpoint(sock)
+    daemon.connection_line(endpoint if part < 28 else "192.0.2.1:4711", "proxy")
+
+
+def test_health_checks(start, model):
+    """Without a byte, or with LOCAL and nothing behind it: logged at debug."""
+    daemon = start(model, proxy_protocol=PROXIES)
+    for header in (b"", HEADERS["v2-local"][0]):
+        with daemon.connect() as sock:
+            sock.sendall(header)
+            peer.finish(sock)
+    metrics.wait_line(daemon, "both", connections_ended__eof=2, connections_accepted=2)
+    assert not daemon.lines_about("ended:"), daemon.log()
+
+
+def test_slow_sender_meets_idle_timeout(start, model):
+    daemon = start(model, proxy_protocol=PROXIES, idle_timeout=1)
+    with daemon.connect() as sock:
+        sock.sendall(v1()[:20])
+        assert sock.recv(1) == b""
+        daemon.connection_line(peer.endpoint(sock), "idle")
+
+
+def test_header_from_elsewhere_is_payload(start, model):
+    daemon = start(model, proxy_protocol=["127.0.0.2"])
+    with daemon.connect() as sock:
+        endpoint = peer.endpoint(sock)
+        peer.echo(sock, v1())
+        peer.finish(sock)
+    daemon.connection_line(endpoint, "eof")
+
+
+def test_allow_and_deny(start, model):
+    """They judge the address that the header names; with LOCAL that of the proxy."""
+    daemon = start(model, proxy_protocol=PROXIES, allow=["192.0.2.0/24"], deny=["192.0.2.66"])
+    for header, served in ((v1("192.0.2.1"), True), (v2("192.0.2.66"), False), (v1("198.51.100.1"), False),
+                           (HEADERS["v2-local"][0], False)):
+        with daemon.connect() as sock:
+            sock.sendall(header + b"hello")
+            if served:
+                assert peer.receive(sock, 5) == b"hello"
+                peer.finish(sock)
+            else:
+                assert peer.ended(sock)
+    daemon.connection_line("192.0.2.66:4711", "denied")
+    daemon.connection_line("198.51.100.1:4711", "denied")
+    metrics.wait_line(daemon, "three refusals", connections_ended__denied=3, connections_accepted=1, connections=0)
+
+
+@pytest.mark.models("prefork", "prethread", "process", "thread", "select", "poll", "epoll", "io_uring")
+def test_max_per_source(start, model):
+    """It counts the address that the header names, not the proxy; a reload keeps the counts."""
+    daemon = start(model, proxy_protocol=PROXIES, max_per_source=1)
+
+    def enter(source):
+        sock = daemon.connect()
+        sock.sendall(v2(source) + b"hello")
+        return sock
+
+    socks = [enter(f"192.0.2.{n}") for n in range(1, 4)]
+    for sock in socks:
+        assert peer.receive(sock, 5) == b"hello"
+    for _ in range(2):
+        with enter("192.0.2.2") as sock:
+            assert peer.ended(sock)
+        metrics.wait_line(daemon, "refusals", connections=3)
+        daemon.reload()
+        for sock in socks:
+            peer.echo(sock, b"still here")
+    assert [line for line in daemon.lines_about("192.0.2.2:4711") if "refused" in line and "max-per-source" in line]
+    peer.finish(socks[1])
+
+    def admitted():
+        with enter("192.0.2.2") as sock:
+            return sock.recv(5) == b"hello"
+    proc.until(admitted, "room for the source")
+    metrics.wait_line(daemon, "the others", connections=2)
+
+
+def test_reload_in_the_middle_of_headers(start, model):
+    """At every place of the header, from one model to another."""
+    header = v2(extensions=bytes(40))
+    daemon = start(model, proxy_protocol=PROXIES)
+    count = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 20)
+    places = [len(header) * i // count for i in range(count)]
+    socks = [daemon.connect() for _ in places]
+    for sock, place in zip(socks, places):
+        sock.sendall(header[:place])
+    metrics.wait_line(daemon, "all", connections=count)
+    daemon.reload(model="epoll" if model != "epoll" else "io_uring" if not echod.REFUSALS["io_uring"] else "poll")
+    for sock, place in zip(socks, places):
+        sock.sendall(header[place:] + b"behind it")
+        assert peer.receive(sock, 9) == b"behind it"
+        peer.finish(sock)
+        sock.close()
+    proc.until(lambda: len(daemon.lines_about("192.0.2.1:4711")) == count, lambda: daemon.log())
+
+
+def test_reload_changes_the_list(start, model):
+    daemon = start(model)
+    daemon.reload(proxy_protocol=PROXIES)
+    daemon.settled(echod.processes(model))  # the old workers may still accept until they have ended
+    with daemon.connect() as sock:
+        sock.sendall(v1() + b"hello")
+        assert peer.receive(sock, 5) == b"hello"
+        peer.finish(sock)
+    daemon.reload(proxy_protocol=[])
+    daemon.settled(echod.processes(model))
+    with daemon.connect() as sock:
+        peer.echo(sock, v1())
+
+
+HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+
+
+@pytest.mark.skipif(not HAPROXY, reason="haproxy is not installed")
+@pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2"])
+def test_haproxy(start, model, tmpdir, send):
+    """Its clients are the peers; its health checks are not logged; streams go on over a reload."""
+    daemon = start(model, proxy_protocol=["127.0.0.1"])
+    port = echod.free_port()
+    with open(f"{tmpdir}/haproxy.cfg", "w") as file:
+        file.write(f"""
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen echo
+    bind 127.0.0.1:{port}
+    server echod 127.0.0.1:{daemon.port} {send} check check-send-proxy inter 200ms
+""")
+    with subprocess.Popen([HAPROXY, "-f", f"{tmpdir}/haproxy.cfg", "-db"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as haproxy:
+        try:
+            proc.until(lambda: not peer.refused(("127.0.0.1", port)), "haproxy")
+            sock = proc.until(lambda: try_connect(("127.0.0.1", port)), "a way through haproxy")
+            endpoint = peer.endpoint(sock)
+            peer.echo(sock, peer.data(1 << 20))
+            daemon.reload()
+            peer.echo(sock, b"after")
+            peer.finish(sock)
+            sock.close()
+            daemon.connection_line(endpoint, "eof")
+            if model != "iterative":
+                counts = metrics.line(daemon)
+                proc.until(lambda: metrics.line(daemon)["connections_accepted"] > counts["connections_accepted"], "a health check")
+            assert "proxy," not in daemon.log()
+        finally:
+            haproxy.terminate()
+
+
+def try_connect(address):
+    """A connection that is echoed, or None while there is none."""
+    sock = peer.connect(address)
+    try:
+        peer.echo(sock, b"hello")
+        return sock
+    except (OSError, AssertionError):
+        sock.close()
+        return None
