@@ -6,15 +6,24 @@
 systemd_services = \
 	systemd/echod.service \
 	systemd/echod-activated.service
+systemd_templates = systemd/echod@.service
+
+# An instance NAME of the service: its own file, its own directory below /run.
+systemd/echod@.service: systemd/echod.service
+	$(AM_V_GEN)$(SED) -e 's|^Description=.*|Description=Echo service (RFC 862), instance %i|' \
+		-e '/^Exec/s|/echod\.conf$$|/echod/%i.conf|' \
+		-e 's|^RuntimeDirectory=echod$$|&-%i|' \
+		-e 's|/run/echod\>|/run/echod-%i|' $< >$@.tmp && mv -f $@.tmp $@
 
 $(systemd_services): systemd/echod.service.in FORCE
 	$(AM_V_at)$(substitute_to)
 
 dist_noinst_DATA = systemd/echod.socket
-noinst_DATA = $(systemd_services)
+noinst_DATA = $(systemd_services) $(systemd_templates)
 if HAVE_SYSTEMDSYSTEMUNITDIR
 nodist_systemdsystemunit_DATA = \
 	$(systemd_services) \
+	$(systemd_templates) \
 	systemd/echod.socket
 endif
 
@@ -54,6 +63,7 @@ EXTRA_DIST += \
 
 CLEANFILES += \
 	$(systemd_services) \
+	$(systemd_templates) \
 	$(systemd_examples)
 
 # On the running system itself systemd is told of both, so that the service can be started at once;

@@ -150,6 +150,35 @@ def test_operator_meets_no_limit(machine):
     assert machine.active() == "active"
 
 
+def test_two_instances(machine):
+    """With different models, beside each other; a reload and a restart of one leave the other alone."""
+    directory = machine.path(f"{machine.sysconfdir}/echod")
+    directory.mkdir(exist_ok=True)
+    for name, model, port in ("one", "epoll", 7001), ("two", "prefork", 7002):
+        (directory / f"{name}.conf").write_text(f'model = "{model}"\nport = {port}\nlisten = {{"127.0.0.1", '
+                                                f'"unix:/run/echod-{name}/echod.sock"}}\n')
+        done = machine.systemctl("enable", "--now", f"echod@{name}", check=False)
+        assert done.returncode == 0, machine.run("journalctl", "-q", "-n", "20").stdout
+    try:
+        for name, model, port in ("one", "epoll", 7001), ("two", "prefork", 7002):
+            assert machine.serves(port=port)
+            with machine.connect_unix(f"/run/echod-{name}/echod.sock") as client:
+                assert echo(client, b"unix\n")
+            assert model in machine.show(f"echod@{name}.service", "StatusText")
+        with machine.connect(port=7002) as client:
+            assert echo(client, b"before\n")
+            machine.reload("echod@one.service")
+            machine.systemctl("restart", "echod@one", "echod@two")
+            assert echo(client, b"after\n")
+        machine.systemctl("stop", "echod@one")
+        assert machine.serves(port=7002) and machine.active("echod@one.service") == "inactive"
+        exposure = [machine.run("systemd-analyze", "security", "--no-pager", unit).stdout.splitlines()[-1].split()[6]
+                    for unit in ("echod@two.service", SERVICE)]
+        assert exposure[0] == exposure[1], exposure
+    finally:
+        machine.systemctl("disable", "--now", "echod@one", "echod@two")
+
+
 def test_group_of_a_unix_socket(machine):
     """The unit may not change the group of a file: refused with 77. A set-group-ID directory, as the manual describes, does it."""
     machine.configure('listen = {"unix:/run/echod-probes/echod.sock"}\nunix-group = "probes"\nunix-mode = "0620"\n')
