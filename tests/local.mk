@@ -84,6 +84,8 @@ EXTRA_DIST += \
 	tests/persistence \
 	tests/random \
 	tests/random.test \
+	tests/run-mcdc \
+	tests/run-mutants \
 	tests/run-pytest \
 	tests/run-unit \
 	tests/soak \
@@ -176,7 +178,25 @@ coverage:
 	@cd coverage-build && $(MAKE) $(AM_MAKEFLAGS) coverage
 endif
 
+# Modified condition/decision coverage of the core, by the unit tests and the stored fuzz inputs: fails below the least
+# percentages that tests/run-mcdc names. `make mutants` changes the same files in small ways: tests/run-mutants.
+MCDC_CC = clang-19
+MCDC_LLVM = -19
+mcdc:
+	@{ $(MCDC_CC) --version && llvm-cov$(MCDC_LLVM) --version; } >/dev/null 2>&1 || \
+		{ echo "make mcdc needs clang and llvm 18 or later (Debian: apt install clang-19 llvm-19 libclang-rt-19-dev)" >&2; exit 1; }
+	@$(MKDIR_P) mcdc-build
+	@cd mcdc-build && { test -f Makefile || $(configure_below) -q CC='$(MCDC_CC)' \
+		CFLAGS='-O0 -g -fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc'; }
+	@cd mcdc-build && $(MAKE) $(AM_MAKEFLAGS) check TESTS= && $(MAKE) $(AM_MAKEFLAGS) mcdc-report
+mcdc-report:
+	ECHOD_SRCDIR='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/run-mcdc $(srcdir) '$(MCDC_LLVM)' $(unit_tests) $(fuzzers)
+mutants:
+	ECHOD_SRCDIR='$(abs_top_srcdir)' $(PYTHON) $(srcdir)/tests/run-mutants $(srcdir) $(MUTANTSFLAGS)
+MUTANTSFLAGS =
+.PHONY: mcdc mcdc-report mutants
+
 distclean-local: distclean-tests distclean-bench
 distclean-tests:
-	-rm -rf coverage-build coverage fuzz-build
+	-rm -rf coverage-build coverage fuzz-build mcdc-build mcdc
 .PHONY: coverage distclean-tests
