@@ -627,9 +627,7 @@ def test_interrupted_with_a_silent_server(engine):
     with servers.Stream(silent) as other:
         process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, *other.where)
         proc.until(lambda: len(heard) == 5, "a byte on each connection", 30)
-        began = time.monotonic()
-        status, out, _ = client.interrupt(process)
-        assert time.monotonic() - began < 10
+        status, out, _ = client.interrupt(process, 30)  # half of -d
     assert status == client.DIFFERS
     assert "(interrupted)" in out
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -310,13 +311,15 @@ def test_an_address_that_is_silent_is_overtaken(hosts):
     """The next address is begun after 250 ms, not after the first one's time is up."""
     files = hosts("127.0.0.2 many\n127.0.0.1 many\n")
     with servers.full("127.0.0.2") as (_, port), servers.Stream(servers.echo, address=("127.0.0.1", port)):
+        began = time.monotonic()
         result = subprocess.run(with_hosts(files, *client.command("--ping", "-c", 1, "many", port)),
                                 capture_output=True, text=True, timeout=client.LIMIT)
+        whole = (time.monotonic() - began) * 1000
     assert result.returncode == client.OK, result.stderr
     assert "(127.0.0.1:" in result.stdout
     took = float(re.search(r"connected in ([\d.]+) ms", result.stdout).group(1))
     # That is the time of this connection, not that in which the other address was tried.
-    assert took < 200
+    assert took + 250 <= whole
 
 
 def test_an_address_that_was_not_tried_is_not_reported_as_failed(hosts):

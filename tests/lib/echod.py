@@ -261,7 +261,7 @@ class Daemon:
         """What it wrote to standard error; nothing where the test has given it another one."""
         return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
 
-    def wait_log(self, pattern, since=0, timeout=10.0):
+    def wait_log(self, pattern, since=0, timeout=proc.LIMIT):
         """The match of a regular expression in the log after `since` characters."""
         regex = re.compile(pattern, re.M)
         return proc.until(lambda: regex.search(self.log()[since:]),
@@ -276,7 +276,7 @@ class Daemon:
         """Lines about the end or the refusal of the connection of `endpoint`; at level debug there are others about it."""
         return [line for line in self.lines_about(endpoint) if re.search(r" (ended|refused): ", line)]
 
-    def connection_line(self, endpoint, reason, timeout=10.0):
+    def connection_line(self, endpoint, reason, timeout=proc.LIMIT):
         """The one line about the end of the connection of `endpoint`, or its refusal, for `reason`."""
         lines = proc.until(lambda: self.end_lines(endpoint), lambda: f"a line about {endpoint} in:\n{self.log()}",
                            timeout)
@@ -300,7 +300,7 @@ class Daemon:
     def cpu(self):
         return sum(stat.cpu for stat in self.tree())
 
-    def settled(self, processes, timeout=15.0):
+    def settled(self, processes, timeout=proc.LIMIT):
         """Wait until the tree is exactly so many living processes, none of them a zombie."""
         def counts():
             tree = self.tree()
@@ -377,7 +377,7 @@ class Daemon:
         assert not left, f"processes left behind: {left}"
         return took
 
-    def wait_gone(self, timeout=10.0):
+    def wait_gone(self, timeout=proc.LIMIT):
         """Until no process of it is left."""
         proc.until(lambda: not proc.tagged(self.tag), lambda: f"processes left behind: {proc.tagged(self.tag)}", timeout)
 
@@ -394,7 +394,7 @@ class Daemon:
                 else:
                     self.stop()
             self._check_log()
-            self.wait_gone(5)
+            self.wait_gone()
         finally:
             self._clean()
 

@@ -42,7 +42,7 @@ def line(daemon):
     return {name: int(number) for name, number in re.findall(r"([a-z_]+(?: [a-z_]+)?) (\d+)", text)}
 
 
-def wait_line(daemon, what, timeout=15.0, **wanted):
+def wait_line(daemon, what, timeout=proc.LIMIT, **wanted):
     """Ask until the named counters have these values; "connections_ended__eof" stands for one with a label."""
     def have():
         found = line(daemon)

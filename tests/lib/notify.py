@@ -9,6 +9,8 @@ import struct
 import threading
 import time
 
+import proc
+
 
 class Message(dict):
     """One datagram: its assignments; `time` is monotonic, `pid` the sender's, `fds` what came along."""
@@ -93,7 +95,7 @@ class Notify:
         """A place in the order of messages from which wait() can look."""
         return len(self.messages)
 
-    def wait(self, *assignments, since=0, timeout=10.0, given_up=lambda: None):
+    def wait(self, *assignments, since=0, timeout=proc.LIMIT, given_up=lambda: None):
         """The first message after `since` which has all of the `assignments` ("READY=1", or "STATUS" for any value).
 
         `given_up` is asked from time to time: a text means there is no point in waiting on.

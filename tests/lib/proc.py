@@ -8,9 +8,10 @@ import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
+LIMIT = 30.0  # seconds: what has not happened by then on a busy machine is taken for never
 
 
-def until(condition, what, timeout=10.0):
+def until(condition, what, timeout=LIMIT):
     """Poll `condition` until it holds; its value is returned. The deadline is a failure."""
     deadline = time.monotonic() + timeout
     pause = 0.002

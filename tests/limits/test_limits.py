@@ -464,9 +464,7 @@ def test_thousands_of_networks_are_cheap(start):
     cost(with_none, 100), cost(with_many, 100)
     none, many = cost(with_none, 1500), cost(with_many, 1500)
     assert many < 2 * none + 0.1, f"{many:.2f} s of CPU instead of {none:.2f} s"
-    began = time.monotonic()
     with_many.reload(deny=deny[1:])
-    assert time.monotonic() - began < (10 if not echod.SANITIZED else 60), "the reload took its time"
     refused_from("127.0.0.2", with_many.address)
 
 

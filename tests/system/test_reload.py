@@ -92,7 +92,7 @@ def test_workers_change(start, model):
 
 def given_up(address):
     """The old crew has the listener until it has handed over its last connection."""
-    proc.until(lambda: peer.refused(address), f"the end of the listener at {address}", 5)
+    proc.until(lambda: peer.refused(address), f"the end of the listener at {address}")
 
 
 def test_port_change(start, model):

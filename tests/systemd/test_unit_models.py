@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: ISC
 """Every model under every restriction of echod.service, through its whole life."""
 
-import time
 
 import pytest
 
@@ -58,13 +57,11 @@ def test_restart_keeps_connections(machine, model):
 
 def test_stop(machine, model):
     """A stop sends what is owed, ends idle connections, and leaves nothing."""
-    machine.configure(f'model = "{model}"\n')
+    machine.configure(f'model = "{model}"\ndrain-timeout = 300\n')
     machine.systemctl("start", "echod")
     with machine.connect() as client:
         assert echo(client, b"bytes")
-        before = time.monotonic()
-        machine.systemctl("stop", "echod")
-        assert time.monotonic() - before < 5
+        machine.systemctl("stop", "echod", timeout=60)  # an idle connection is not waited for
         assert client.recv(1) == b""
     assert machine.show(SERVICE, "Result") == "success" and machine.show(SERVICE, "ExecMainStatus") == "0"
     with pytest.raises(ConnectionRefusedError):
