@@ -5,7 +5,7 @@ lint_flags = -DHAVE_CONFIG_H -I. -I$(srcdir)/src -DSYSCONFDIR=\"/etc\"
 lint_scripts = { echo $(srcdir)/bootstrap; echo $(srcdir)/.ci/run; \
 	grep -rlE '^.! ?/bin/(ba|da)?sh' $(srcdir)/tests $(srcdir)/systemd; } | sort -u
 
-lint: lint-lists lint-spdx lint-includes lint-prose lint-spelling lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
+lint: lint-lists lint-spdx lint-includes lint-width lint-prose lint-spelling lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
 lint-cppcheck:
 	find $(srcdir)/src -name '*.c' | sort | xargs cppcheck --quiet -j 2 --std=c11 --error-exitcode=1 \
@@ -70,3 +70,10 @@ format:
 	cd $(srcdir) && git clang-format --extensions c,h $(FORMAT_BASE)
 
 .PHONY: format
+
+# At most 110 columns.
+lint-width:
+	$(srcdir)/build-aux/lint-width
+
+.PHONY: lint-width
+EXTRA_DIST += build-aux/lint-width

@@ -175,7 +175,8 @@ static int add(struct socket_builder *builder, enum listener_kind kind, const st
 	}
 	if (r < 0 && items[set->count].group_refused)
 		diag_add(builder->errors,
-		         "cannot listen on %s: this process may not give the file the group \"%s\"; " SET_GROUP_ID,
+		         "cannot listen on %s: this process may not give the file the group "
+		         "\"%s\"; " SET_GROUP_ID,
 		         addr_print(addr, text), builder->conf->unix_group);
 	else if (r < 0)
 		add_bind_error(builder, kind, addr, "", -r);

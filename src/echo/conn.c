@@ -10,8 +10,9 @@
 #define MEMORY_MIN 512
 
 static const char *const reason_names[CONN_REASONS] = {
-	[CONN_OPEN] = "open",     [CONN_EOF] = "eof",       [CONN_RESET] = "reset", [CONN_IDLE] = "idle",
-	[CONN_LIMIT] = "limit",   [CONN_DENIED] = "denied", [CONN_PROXY] = "proxy", [CONN_DRAIN] = "drain", [CONN_ERROR] = "error",
+	[CONN_OPEN] = "open",   [CONN_EOF] = "eof",     [CONN_RESET] = "reset",
+	[CONN_IDLE] = "idle",   [CONN_LIMIT] = "limit", [CONN_DENIED] = "denied",
+	[CONN_PROXY] = "proxy", [CONN_DRAIN] = "drain", [CONN_ERROR] = "error",
 };
 
 const char *conn_reason_name(enum conn_reason reason)

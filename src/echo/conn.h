@@ -66,7 +66,7 @@ struct conn {
 	uint8_t reason;             /* enum conn_reason; CONN_OPEN until it ends */
 	bool eof : 1;                   /* the peer has finished sending */
 	bool draining : 1;
-	bool header : 1;            /* the owed bytes are the begin of a PROXY protocol header, and not sent */
+	bool header : 1; /* the owed bytes are the begin of a PROXY protocol header, and not sent */
 	uint8_t error;              /* errno of CONN_ERROR; every errno of Linux fits */
 	uint64_t echoed;            /* bytes sent back so far */
 	int64_t since;              /* time of accept(2), clock_usec() */

@@ -26,8 +26,8 @@ static uint32_t state_check(const void *record, size_t size)
 	return sum_add(sum, bytes + CHECK_END, size - CHECK_END);
 }
 
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, const struct proxied *proxied,
-                  int64_t active, uint32_t flags)
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer,
+                  const struct proxied *proxied, int64_t active, uint32_t flags)
 {
 	memset(state, 0, sizeof *state);
 	state->magic = STATE_MAGIC;

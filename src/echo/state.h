@@ -61,11 +61,12 @@ _Static_assert(sizeof(struct state) >= STATE_SIZE_MIN && sizeof(struct state) <=
 #define STATE_EOF 1U
 #define STATE_UNADMITTED 2U /* accepted, but max-per-source has not been checked */
 
-#define STATE_HEADER 4U     /* a PROXY protocol header is still expected: the bytes owed are its begin; not admitted yet */
+#define STATE_HEADER \
+	4U /* a PROXY protocol header is still expected: the bytes owed are its begin; not admitted yet */
 
 /* Fill `*state` from `conn`. `flags` is 0 or STATE_UNADMITTED. */
-void state_encode(struct state *state, const struct conn *conn, const struct peer *peer, const struct proxied *proxied,
-                  int64_t active, uint32_t flags);
+void state_encode(struct state *state, const struct conn *conn, const struct peer *peer,
+                  const struct proxied *proxied, int64_t active, uint32_t flags);
 
 /* Check the header of a record at the beginning of `size` bytes. Returns the size of the record, -EINVAL
  * (damaged or incomplete), or -ENOTSUP (another version). */
@@ -74,9 +75,9 @@ int state_size(const void *bytes, size_t size);
 /* Whether a record that state_decode() has accepted has STATE_UNADMITTED. */
 bool state_is_unadmitted(const void *bytes);
 
-/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`, `*proxied`, `*active`
- * and `*owed` (number of bytes to read from the file that came with the record). Returns 0, or -EINVAL
- * (damaged) or -ENOTSUP (another version) with nothing filled in. */
+/* Read a record of `size` bytes. `now` is clock_usec(). Fills `*conn` (owing nothing yet), `*peer`,
+ * `*proxied`, `*active` and `*owed` (number of bytes to read from the file that came with the record).
+ * Returns 0, or -EINVAL (damaged) or -ENOTSUP (another version) with nothing filled in. */
 int state_decode(const void *bytes, size_t size, int64_t now, struct conn *conn, struct peer *peer,
                  struct proxied *proxied, int64_t *active, uint32_t *owed);
 

@@ -28,17 +28,22 @@
 	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
-	X(STAT_DAMAGED, "connections_damaged", "", "Live connections of a predecessor that could not be taken") \
+	X(STAT_DAMAGED, "connections_damaged", "", \
+	  "Live connections of a predecessor that could not be taken") \
 	X(STAT_RECEIVED, "received_bytes", "", "Bytes received over connections") \
 	X(STAT_ECHOED, "echoed_bytes", "", "Bytes sent back over connections") \
-	X(STAT_CUT_OFF, "connections_cut_off", "", "Connections closed at the end of drain-timeout though bytes were owed") \
-	X(STAT_EXHAUSTED, "resource_exhaustions", "", "Times accepting paused for want of descriptors or memory") \
+	X(STAT_CUT_OFF, "connections_cut_off", "", \
+	  "Connections closed at the end of drain-timeout though bytes were owed") \
+	X(STAT_EXHAUSTED, "resource_exhaustions", "", \
+	  "Times accepting paused for want of descriptors or memory") \
 	X(STAT_LIMITED, "limit_pauses", "", "Times accepting paused at max-connections") \
-	X(STAT_IDLE_WAKEUPS, "idle_wakeups", "", "Wake-ups for a descriptor that stayed ready and from which nothing was taken: a defect") \
+	X(STAT_IDLE_WAKEUPS, "idle_wakeups", "", \
+	  "Wake-ups for a descriptor that stayed ready and from which nothing was taken: a defect") \
 	X(STAT_UDP_RECEIVED, "datagrams_received", "", "Datagrams received") \
 	X(STAT_UDP_ECHOED, "datagrams_echoed", "", "Datagrams sent back") \
 	X(STAT_UDP_BYTES, "datagram_echoed_bytes", "", "Bytes sent back in datagrams") \
-	X(STAT_UDP_LOW_PORT, "datagrams_dropped", "reason=\"low_port\"", "Datagrams not answered, by reason") \
+	X(STAT_UDP_LOW_PORT, "datagrams_dropped", "reason=\"low_port\"", \
+	  "Datagrams not answered, by reason") \
 	X(STAT_UDP_OWN_PORT, "datagrams_dropped", "reason=\"own_port\"", "") \
 	X(STAT_UDP_OWN_ADDRESS, "datagrams_dropped", "reason=\"own_address\"", "") \
 	X(STAT_UDP_NOT_UNICAST, "datagrams_dropped", "reason=\"not_unicast\"", "") \
@@ -47,7 +52,8 @@
 	X(STAT_UDP_RATE, "datagrams_dropped", "reason=\"rate\"", "") \
 	X(STAT_UDP_SEND_FAILED, "datagrams_dropped", "reason=\"send_failed\"", "") \
 	X(STAT_UDP_QUEUE_FULL, "datagrams_dropped", "reason=\"queue_full\"", "") \
-	X(STAT_LOG_SUPPRESSED, "log_lines_suppressed", "", "Log lines left out because their source, or all together, had too many") \
+	X(STAT_LOG_SUPPRESSED, "log_lines_suppressed", "", \
+	  "Log lines left out because their source, or all together, had too many") \
 	X(STAT_LOG_LOST, "log_records_lost", "", "Log records that found the way to the supervisor full")
 
 enum stats_counter {

@@ -567,7 +567,9 @@ int datagram_open(struct datagram *datagram, struct worker *worker, const struct
 {
 	int r;
 
-	*datagram = (struct datagram) { .worker = worker, .listener = listener, .wildcard = is_wildcard(&listener->addr) };
+	*datagram = (struct datagram) { .worker = worker,
+		                        .listener = listener,
+		                        .wildcard = is_wildcard(&listener->addr) };
 	datagram->own = calloc(worker->listener_count, sizeof *datagram->own);
 	if (!datagram->own)
 		return -ENOMEM;

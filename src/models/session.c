@@ -61,7 +61,9 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 	session->peer = new_conn->peer;
 	session->proxied = new_conn->proxied;
 	session->unadmitted = new_conn->conn.header;
-	session->watch = (struct watch) { .fd = new_conn->fd, .kind = WATCH_SESSION, .shared_ofd = new_conn->shared_ofd };
+	session->watch = (struct watch) { .fd = new_conn->fd,
+		                          .kind = WATCH_SESSION,
+		                          .shared_ofd = new_conn->shared_ofd };
 	list_init(&session->link);
 	session_touch(session, new_conn->active);
 }
@@ -99,9 +101,9 @@ static void unix_peer(int fd, struct addr *addr)
 }
 
 /* Begin a record with the fields that every line about a connection has, and print its addresses. */
-static void describe(struct log_record *record, int level, int fd, const struct peer *peer, const struct proxied *proxied,
-                     enum event event,
-                     char peer_text[static ADDR_TEXT_MAX], char local_text[static ADDR_TEXT_MAX])
+static void describe(struct log_record *record, int level, int fd, const struct peer *peer,
+                     const struct proxied *proxied, enum event event, char peer_text[static ADDR_TEXT_MAX],
+                     char local_text[static ADDR_TEXT_MAX])
 {
 	char proxy[ADDR_TEXT_MAX];
 	struct addr addr;
@@ -156,7 +158,8 @@ void session_trace_receive(const struct worker *worker, const struct new_conn *n
  * check. */
 static int level_of_end(const struct conn *conn)
 {
-	return conn->echoed == 0 && conn_owed_total(conn) == 0 && conn->reason != CONN_PROXY ? LOG_DEBUG : LOG_INFO;
+	return conn->echoed == 0 && conn_owed_total(conn) == 0 && conn->reason != CONN_PROXY ? LOG_DEBUG
+	                                                                                     : LOG_INFO;
 }
 
 static void log_end_of(const struct session *session)
@@ -181,8 +184,8 @@ static void log_end_of(const struct session *session)
 }
 
 /* Log and count a refusal for `reason`. */
-static void refused(const struct worker *worker, int fd, const struct peer *peer, const struct proxied *proxied,
-                    enum conn_reason reason)
+static void refused(const struct worker *worker, int fd, const struct peer *peer,
+                    const struct proxied *proxied, enum conn_reason reason)
 {
 	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
 	struct log_record record;
@@ -197,7 +200,8 @@ static void refused(const struct worker *worker, int fd, const struct peer *peer
 	                              : "its source has max-per-source connections");
 }
 
-void session_refused(const struct worker *worker, int fd, const struct peer *peer, enum admission_verdict verdict)
+void session_refused(const struct worker *worker, int fd, const struct peer *peer,
+                     enum admission_verdict verdict)
 {
 	refused(worker, fd, peer, NULL, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
 }
@@ -264,9 +268,11 @@ static void session_release(struct session *session, struct worker *worker)
 
 void session_close(struct session *session, struct worker *worker)
 {
-	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason, session->conn.echoed);
+	PROBE4(connection_end, worker->index, session->watch.fd, (int) session->conn.reason,
+	       session->conn.echoed);
 	if (session->conn.reason == CONN_DENIED || session->conn.reason == CONN_LIMIT) {
-		refused(worker, session->watch.fd, &session->peer, &session->proxied, (enum conn_reason) session->conn.reason);
+		refused(worker, session->watch.fd, &session->peer, &session->proxied,
+		        (enum conn_reason) session->conn.reason);
 	} else {
 		if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 			log_end_of(session);

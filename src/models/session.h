@@ -28,8 +28,8 @@ struct session {
 	struct list link;        /* in the list of its body, ordered by last activity */
 	struct peer peer;
 	struct proxied proxied;
-	bool unadmitted : 1;     /* not counted for its source: its PROXY protocol header has not been received */
-	bool readmit : 1;        /* the header was received, but this process cannot admit: see session_header() */
+	bool unadmitted : 1; /* not counted for its source: its PROXY protocol header has not been received */
+	bool readmit : 1; /* the header was received, but this process cannot admit: see session_header() */
 	struct splice_pipe *pipe;  /* contains conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last byte sent or received */
@@ -52,8 +52,8 @@ struct new_conn {
 /* Initialize a connection `fd` that was just accepted, but for its peer. */
 void new_conn_init(struct new_conn *new_conn, int fd);
 
-/* A connection was just accepted from `new_conn->peer`: if `proxy-protocol` lists that, have the session wait for a header, and
- * return true. Such a connection is not admitted before. */
+/* A connection was just accepted from `new_conn->peer`: if `proxy-protocol` lists that, have the session wait
+ * for a header, and return true. Such a connection is not admitted before. */
 bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf);
 
 /* Initialize the session from `new_conn`, whose descriptor and memory it now owns. The connection is already
@@ -96,10 +96,11 @@ void sessions_sort(struct list *sessions, int64_t now, int64_t *sort_at);
 void session_trace_accept(const struct worker *worker, const struct new_conn *new_conn);
 void session_trace_receive(const struct worker *worker, const struct new_conn *new_conn);
 
-/* Bytes were received for a session whose conn.header is set. Once the header is complete, sets the peer that it names, and admits
- * it; ends the session with CONN_PROXY where it is invalid, CONN_DENIED or CONN_LIMIT where the peer is refused. A child of model
- * `process` does not count: where that is needed, it sets `readmit` and leaves conn.header set: the session is to be handed over
- * to the parent, by session_hand_back(). */
+/* Bytes were received for a session whose conn.header is set. Once the header is complete, sets the peer that
+ * it names, and admits it; ends the session with CONN_PROXY where it is invalid, CONN_DENIED or CONN_LIMIT
+ * where the peer is refused. A child of model `process` does not count: where that is needed, it sets
+ * `readmit` and leaves conn.header set: the session is to be handed over to the parent, by
+ * session_hand_back(). */
 void session_header(struct session *session, const struct worker *worker);
 
 /* Log and count a connection that was refused after accept(2). */

@@ -62,7 +62,8 @@ static void others_add(struct others *others, uint64_t count, uint64_t trying, u
 	others->before |= before && trying > 0;
 }
 
-/* Connections that a process has sent to itself: a child of model `process` sends one back to its parent to be admitted. */
+/* Connections that a process has sent to itself: a child of model `process` sends one back to its parent to
+ * be admitted. */
 static uint64_t queue_own(const struct admission_process *process)
 {
 	return lesser(atomic_load(&process->sent), atomic_load(&process->received));
@@ -91,7 +92,8 @@ static uint64_t queue_sent(const struct admission_shared *shared)
 
 	FOR_EACH_PROCESS(shared, g, i, process)
 		if (atomic_load(&shared->groups[g].sending))
-			sent += lesser(atomic_load(&process->sent) - queue_own(process), shared->groups[g].capacity);
+			sent += lesser(atomic_load(&process->sent) - queue_own(process),
+		                       shared->groups[g].capacity);
 	return sent;
 }
 
@@ -645,8 +647,10 @@ void admission_process_end(struct admission_shared *shared, uint32_t group, stru
 	own = queue_own(process);
 	change_begin(shared);
 	if (atomic_load(&shared->groups[group].sending))
-		atomic_fetch_add(&shared->supervisor.sent, lesser(atomic_load(&process->sent) - own, shared->groups[group].capacity));
-	atomic_fetch_add(&shared->supervisor.received, lesser(atomic_load(&process->received) - own, UINT32_MAX));
+		atomic_fetch_add(&shared->supervisor.sent,
+		                 lesser(atomic_load(&process->sent) - own, shared->groups[group].capacity));
+	atomic_fetch_add(&shared->supervisor.received,
+	                 lesser(atomic_load(&process->received) - own, UINT32_MAX));
 	atomic_fetch_sub(&shared->processes, 1);
 	atomic_fetch_sub(&shared->capacity, shared->groups[group].capacity);
 	atomic_store(generation, 0);

@@ -101,8 +101,8 @@ bool admission_slot_acquire_capped(const struct admission *admission, uint32_t c
 /* Release a slot and wake workers that wait for one. */
 void admission_slot_release(const struct admission *admission);
 
-/* Before a connection from `peer` is sent to the queue: pass its slot to the queue and uncount its source. `peer` NULL:
- * its source is not counted. */
+/* Before a connection from `peer` is sent to the queue: pass its slot to the queue and uncount its source.
+ * `peer` NULL: its source is not counted. */
 void admission_enqueue(const struct admission *admission, const struct peer *peer);
 
 /* The connection could not be sent: take slot and source back. */

@@ -27,7 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	if (found == 1 && (part.length == 0 || part.length > 16 + UINT16_MAX))
 		abort();
-	if (found == 1 && r == 1 && (part.length != whole.length || memcmp(&part.peer, &whole.peer, sizeof part.peer) != 0))
+	if (found == 1 && r == 1 &&
+	    (part.length != whole.length || memcmp(&part.peer, &whole.peer, sizeof part.peer) != 0))
 		abort();
 	if (size >= 300 && r == 0)
 		abort();

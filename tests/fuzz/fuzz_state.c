@@ -34,7 +34,8 @@ static void claim_same(const uint8_t *message, const struct conn *conn, const st
 	struct state again;
 
 	owing.owed = owed;
-	state_encode(&again, &owing, peer, proxied, active, state_is_unadmitted(message) ? STATE_UNADMITTED : 0);
+	state_encode(&again, &owing, peer, proxied, active,
+	             state_is_unadmitted(message) ? STATE_UNADMITTED : 0);
 	FUZZ_CLAIM(memcmp(&again, message, sizeof again) == 0);
 }
 

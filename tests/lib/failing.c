@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* failing.c - system calls that fail as often as a test says (LD_PRELOAD)
  *
- * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many of the next
- * calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the calls is that of CALLS in random/statemachine.py.
+ * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
+ * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
+ * calls is that of CALLS in random/statemachine.py.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +27,9 @@ __attribute__((constructor)) static void open_calls(void)
 {
 	const char *path = getenv("FAILING_CALLS");
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	void *map = fd < 0 ? MAP_FAILED : (void *) syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *map = fd < 0
+	                  ? MAP_FAILED
+	                  : (void *) syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (map == MAP_FAILED)
 		abort();
@@ -47,7 +50,9 @@ static int fails(enum call call)
 
 int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 {
-	return fails(ACCEPT4) ? -1 : ((int (*)(int, struct sockaddr *, socklen_t *, int)) dlsym(RTLD_NEXT, "accept4"))(fd, address, length, flags);
+	return fails(ACCEPT4) ? -1
+	                      : ((int (*)(int, struct sockaddr *, socklen_t *,
+	                                  int)) dlsym(RTLD_NEXT, "accept4"))(fd, address, length, flags);
 }
 
 pid_t fork(void)
@@ -59,29 +64,40 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(v
 {
 	int error = fails(PTHREAD_CREATE);
 
-	return error ? error : ((int (*)(pthread_t *, const pthread_attr_t *, void *(*) (void *), void *)) dlsym(RTLD_NEXT, "pthread_create"))(
-	                               thread, attr, run, argument);
+	return error ? error
+	             : ((int (*)(pthread_t *, const pthread_attr_t *, void *(*) (void *),
+	                         void *)) dlsym(RTLD_NEXT, "pthread_create"))(thread, attr, run, argument);
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-	return fails(RECVMSG) ? -1 : ((ssize_t (*)(int, struct msghdr *, int)) dlsym(RTLD_NEXT, "recvmsg"))(fd, message, flags);
+	return fails(RECVMSG)
+	             ? -1
+	             : ((ssize_t(*)(int, struct msghdr *, int)) dlsym(RTLD_NEXT, "recvmsg"))(fd, message,
+	                                                                                     flags);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	return message->msg_controllen > 0 && fails(SENDMSG) ? -1 : ((ssize_t (*)(int, const struct msghdr *, int)) dlsym(RTLD_NEXT, "sendmsg"))(fd, message, flags);
+	return message->msg_controllen > 0 && fails(SENDMSG)
+	             ? -1
+	             : ((ssize_t(*)(int, const struct msghdr *, int)) dlsym(RTLD_NEXT,
+	                                                                    "sendmsg"))(fd, message, flags);
 }
 
 int memfd_create(const char *name, unsigned flags)
 {
-	return fails(MEMFD_CREATE) ? -1 : ((int (*)(const char *, unsigned)) dlsym(RTLD_NEXT, "memfd_create"))(name, flags);
+	return fails(MEMFD_CREATE)
+	             ? -1
+	             : ((int (*)(const char *, unsigned)) dlsym(RTLD_NEXT, "memfd_create"))(name, flags);
 }
 
 static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
 	return fails(MMAP) ? MAP_FAILED
-	                   : ((void *(*) (void *, size_t, int, int, int, off_t)) dlsym(RTLD_NEXT, "mmap"))(address, length, protection, flags, fd, offset);
+	                   : ((void *(*) (void *, size_t, int, int, int,
+	                                  off_t)) dlsym(RTLD_NEXT, "mmap"))(address, length, protection,
+	                                                                    flags, fd, offset);
 }
 
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)

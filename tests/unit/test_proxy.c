@@ -63,7 +63,8 @@ static void reads_version_1(void **state)
 	named(TEXT("PROXY UNKNOWN\r\n"), NULL, 15);
 	named(TEXT("PROXY UNKNOWN anything else\r\n"), NULL, 29);
 	/* the longest line */
-	named(TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"),
+	named(TEXT("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+	           "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"),
 	      NULL, 107);
 }
 
@@ -72,7 +73,8 @@ static void reads_version_2(void **state)
 	(void) state;
 	named(TEXT(SIGNATURE "\x21\x11\0\x0c\xc0\0\2\1\1\2\3\4\x12\x67\0\7" "hello"), "192.0.2.1:4711", 28);
 	named(TEXT(SIGNATURE "\x21\x11\xff\xff\xc0\0\2\1\1\2\3\4\x12\x67\0\7"), "192.0.2.1:4711", 16 + 65535);
-	named(TEXT(SIGNATURE "\x21\x21\0\x24\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\1\0\2"),
+	named(TEXT(SIGNATURE "\x21\x21\0\x24\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0"
+	                     "\0\0\1\0\1\0\2"),
 	      "[2001:db8::1]:1", 52);
 	named(TEXT(SIGNATURE "\x20\x11\0\x0c\xc0\0\2\1\1\2\3\4\x12\x67\0\7"), NULL, 28); /* LOCAL */
 	named(TEXT(SIGNATURE "\x20\xff\0\0"), NULL, 16);
@@ -89,17 +91,35 @@ static void refuses_the_rest(void **state)
 		const char *data;
 		size_t size;
 	} wrong[] = {
-		WRONG("x"), WRONG("PROXX"), WRONG("PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n"), WRONG("PROXY\r\n"), WRONG("PROXY \r\n"),
-		WRONG("PROXY TCP4\r\n"), WRONG("PROXY TCP5 1.2.3.4 5.6.7.8 1 2\r\n"), WRONG("PROXY UNKNOWNX\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n"), WRONG("PROXY TCP4 1.2.3 5.6.7.8 1 2\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4 ::1 1 2\r\n"), WRONG("PROXY TCP4 ::1 ::1 1 2\r\n"), WRONG("PROXY TCP4 1.2.3.4 5.6.7.8\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n"), WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 x 2\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n"), WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 00 2\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2 \r\n"), WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n"),
-		WRONG("PROXY TCP4 1.2.3.4\0 5.6.7.8 1 2\r\n"), WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1: 2\r\n"),
+		WRONG("x"),
+		WRONG("PROXX"),
+		WRONG("PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n"),
+		WRONG("PROXY\r\n"),
+		WRONG("PROXY \r\n"),
+		WRONG("PROXY TCP4\r\n"),
+		WRONG("PROXY TCP5 1.2.3.4 5.6.7.8 1 2\r\n"),
+		WRONG("PROXY UNKNOWNX\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n"),
+		WRONG("PROXY TCP4 1.2.3 5.6.7.8 1 2\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 ::1 1 2\r\n"),
+		WRONG("PROXY TCP4 ::1 ::1 1 2\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 x 2\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 00 2\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2 \r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4\0 5.6.7.8 1 2\r\n"),
+		WRONG("PROXY TCP4 1.2.3.4 5.6.7.8 1: 2\r\n"),
 		WRONG("PROXY TCP6 11111111111111111111111111111111111111111111111 ::1 1 2\r\n"),
-		WRONG("\r\n\r\n\0\r\nQUIX"), WRONG(SIGNATURE "\x11"), WRONG(SIGNATURE "\x22"), WRONG(SIGNATURE "\x21\x41\0\x0c"),
-		WRONG(SIGNATURE "\x21\x13\0\x0c"), WRONG(SIGNATURE "\x21\x11\0\x0b"), WRONG(SIGNATURE "\x21\x21\0\x23"),
+		WRONG("\r\n\r\n\0\r\nQUIX"),
+		WRONG(SIGNATURE "\x11"),
+		WRONG(SIGNATURE "\x22"),
+		WRONG(SIGNATURE "\x21\x41\0\x0c"),
+		WRONG(SIGNATURE "\x21\x13\0\x0c"),
+		WRONG(SIGNATURE "\x21\x11\0\x0b"),
+		WRONG(SIGNATURE "\x21\x21\0\x23"),
 		WRONG(SIGNATURE "\x21\x31\0\xd7"),
 	};
 	char line[PROXY_NEEDED_MAX] = "PROXY UNKNOWN ";
@@ -107,7 +127,8 @@ static void refuses_the_rest(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-		assert_int_equal(parse_in_pieces((const uint8_t *) wrong[i].data, wrong[i].size, &header), -EBADMSG);
+		assert_int_equal(parse_in_pieces((const uint8_t *) wrong[i].data, wrong[i].size, &header),
+		                 -EBADMSG);
 	memset(line + 14, 'x', sizeof line - 14);
 	assert_int_equal(proxy_parse((const uint8_t *) line, sizeof line - 1, &header), 0);
 	assert_int_equal(proxy_parse((const uint8_t *) line, sizeof line, &header), -EBADMSG);

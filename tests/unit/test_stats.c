@@ -45,9 +45,11 @@ static void openmetrics_names_every_counter_once(void **state)
 
 static void a_connection_comes_back_as_it_went(void **state)
 {
-	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } }, back_peer;
-	struct proxied proxied = { .proxy = { .family = AF_INET, .port = 9, .address = { 192, 0, 2, 9 } }, .header_left = 65535 },
-	               back_proxied;
+	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } },
+		    back_peer;
+	struct proxied proxied = { .proxy = { .family = AF_INET, .port = 9, .address = { 192, 0, 2, 9 } },
+		                   .header_left = 65535 },
+		       back_proxied;
 	struct conn conn, back;
 	struct state message;
 	int64_t active;
@@ -60,7 +62,9 @@ static void a_connection_comes_back_as_it_went(void **state)
 	conn.header = true;
 	assert_non_null(conn_restore(&conn, 5));
 	state_encode(&message, &conn, &peer, &proxied, 500, 0); /* a tick rounded down to before the start */
-	assert_int_equal(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied, &active, &owed), 0);
+	assert_int_equal(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied,
+	                              &active, &owed),
+	                 0);
 	assert_int_equal(back.since, 1000);
 	assert_int_equal(active, 1000);
 	assert_int_equal(back.echoed, 77);
@@ -86,12 +90,15 @@ static void damage_is_noticed(void **state)
 	for (size_t i = 0; i < sizeof message * 8; i++) {
 		state_encode(&message, &conn, &peer, &proxied, 1000, 0);
 		((unsigned char *) &message)[i / 8] ^= (unsigned char) (1 << i % 8);
-		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied, &active, &owed) < 0);
+		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied,
+		                         &active, &owed) < 0);
 	}
 	state_encode(&message, &conn, &peer, &proxied, 1000, 0);
 	for (size_t size = 0; size < sizeof message; size++)
-		assert_true(state_decode(&message, size, 2000, &back, &back_peer, &back_proxied, &active, &owed) < 0);
-	assert_true(state_decode(&message, sizeof message, 999, &back, &back_peer, &back_proxied, &active, &owed) < 0);
+		assert_true(state_decode(&message, size, 2000, &back, &back_peer, &back_proxied, &active,
+		                         &owed) < 0);
+	assert_true(state_decode(&message, sizeof message, 999, &back, &back_peer, &back_proxied, &active,
+	                         &owed) < 0);
 }
 
 int main(void)

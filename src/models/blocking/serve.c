@@ -30,8 +30,8 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
 	return true;
 }
 
-/* The header of the session was received: hand it over to the parent process, which admits its peer. Returns false, with the
- * session ended, where that is not possible. */
+/* The header of the session was received: hand it over to the parent process, which admits its peer. Returns
+ * false, with the session ended, where that is not possible. */
 static bool hand_back(struct worker *worker, struct session *session)
 {
 	struct new_conn new_conn = {
@@ -66,11 +66,13 @@ static bool stop(struct worker *worker, struct session_io *io, struct session *s
 
 /* Hand a draining session over instead of closing it, when it owes nothing or the time for draining is over.
  * Returns whether it was handed over. */
-static bool hand_over_drained(struct worker *worker, struct session_io *io, struct session *session, int64_t now)
+static bool hand_over_drained(struct worker *worker, struct session_io *io, struct session *session,
+                              int64_t now)
 {
 	io->flush = worker_stop_requested(worker) == STOP_FLUSH;
 	return io->flush && session->conn.reason == CONN_OPEN &&
-	       (session_io_flushed(io, session) || !worker_may_drain(worker, now)) && hand_over(worker, io, session);
+	       (session_io_flushed(io, session) || !worker_may_drain(worker, now)) &&
+	       hand_over(worker, io, session);
 }
 
 static int64_t next_deadline(const struct worker *worker, const struct session *session, int64_t now)
@@ -86,10 +88,11 @@ static int64_t next_deadline(const struct worker *worker, const struct session *
 /* Wait until the socket is ready for `want`, the worker must stop, or a deadline. Returns the poll(2) events
  * of the socket, and sets `*stopping`.
  *
- * A blocking recv(2) would make this call unnecessary, but cannot wait for the stop pipe as well: it would have
- * to end by SO_RCVTIMEO to look there, which delays a stop and wakes an idle connection once more. An echo is
- * not measurably cheaper that way, as the context switch costs much more than the call. */
-static short wait_for(const struct worker *worker, const struct session *session, unsigned want, bool *stopping)
+ * A blocking recv(2) would make this call unnecessary, but cannot wait for the stop pipe as well: it would
+ * have to end by SO_RCVTIMEO to look there, which delays a stop and wakes an idle connection once more. An
+ * echo is not measurably cheaper that way, as the context switch costs much more than the call. */
+static short wait_for(const struct worker *worker, const struct session *session, unsigned want,
+                      bool *stopping)
 {
 	int64_t now = clock_coarse_usec();
 	struct pollfd fds[] = {
@@ -137,11 +140,13 @@ void serve(struct worker *worker, struct session_io *io, const struct new_conn *
 		short got = wait_for(worker, &session, want, &stopping);
 		int64_t now = clock_coarse_usec();
 		uint64_t before = worker->local_stats.work;
-		unsigned waited = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) | (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
+		unsigned waited = (want & CONN_RECV ? (unsigned) WATCH_READ : 0) |
+		                  (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 		if (stopping && !session.conn.draining && stop(worker, io, &session))
 			return;
-		want = session_io_step(io, &session, got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
+		want = session_io_step(io, &session,
+		                       got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
 		if (session.readmit && hand_back(worker, &session))
 			return;
 		if (got && !stopping)

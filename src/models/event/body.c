@@ -69,7 +69,8 @@ void body_accept(struct body *body, size_t index)
 
 	if (!body->accept.open)
 		return;
-	while (got < body->accept.batch->size && (result = accept_one(&body->accept, index, &new_conn)) != ACCEPT_NONE) {
+	while (got < body->accept.batch->size &&
+	       (result = accept_one(&body->accept, index, &new_conn)) != ACCEPT_NONE) {
 		got++;
 		if (result == ACCEPT_CONNECTION)
 			body_begin(body, &new_conn);
@@ -154,7 +155,8 @@ static bool hand_over_drained(struct body *body, struct session *session, bool l
 {
 	int r = -ECANCELED;
 
-	if (body->io.flush && session->conn.reason == CONN_OPEN && (late || session_io_flushed(&body->io, session)))
+	if (body->io.flush && session->conn.reason == CONN_OPEN &&
+	    (late || session_io_flushed(&body->io, session)))
 		r = body_hand_over(body, session);
 	return r == 0 || r == -EAGAIN;
 }
@@ -215,10 +217,12 @@ int64_t body_deadline(const struct body *body)
 	if (list_empty(&body->sessions))
 		return deadline;
 	deadline = clock_earlier(deadline, body->sort_at);
-	return clock_earlier(deadline, session_idle_deadline(first(&body->sessions), body->worker->conf, body->now));
+	return clock_earlier(deadline,
+	                     session_idle_deadline(first(&body->sessions), body->worker->conf, body->now));
 }
 
 bool body_done(const struct body *body)
 {
-	return body->stopping && list_empty(&body->sessions) && list_empty(&body->draining) && list_empty(&body->drain_next);
+	return body->stopping && list_empty(&body->sessions) && list_empty(&body->draining) &&
+	       list_empty(&body->drain_next);
 }

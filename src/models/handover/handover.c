@@ -95,7 +95,8 @@ static bool may_wait(struct worker *worker)
 	int64_t now = clock_usec();
 
 	worker_heartbeat(worker, now);
-	return worker_stop_requested(worker) != STOP_DRAIN && now < atomic_load(&worker->stop_request->hand_until);
+	return worker_stop_requested(worker) != STOP_DRAIN &&
+	       now < atomic_load(&worker->stop_request->hand_until);
 }
 
 static int send_when_writable(struct worker *worker, const struct new_conn *new_conn)
@@ -194,7 +195,8 @@ int handover_read(const void *record, size_t size, int fd, int file, int64_t at,
 }
 
 /* Make a new_conn of a message and its descriptors, which the caller keeps on failure. */
-static int message_read(const void *message, size_t size, const int fds[], unsigned count, struct new_conn *new_conn)
+static int message_read(const void *message, size_t size, const int fds[], unsigned count,
+                        struct new_conn *new_conn)
 {
 	int64_t owed = 0;
 	int r;
@@ -203,7 +205,8 @@ static int message_read(const void *message, size_t size, const int fds[], unsig
 		return -EBADMSG;
 	if (count > 1)
 		owed = memfile_size(fds[1]);
-	r = owed < 0 ? (int) owed : handover_read(message, size, fds[0], count > 1 ? fds[1] : -1, 0, new_conn);
+	r = owed < 0 ? (int) owed
+	             : handover_read(message, size, fds[0], count > 1 ? fds[1] : -1, 0, new_conn);
 	if (r < 0)
 		return r;
 	if (r == owed && (count == 1 || owed > 0))
@@ -238,8 +241,9 @@ void handover_log_damaged(unsigned count, int error)
 	more = ratelimit_take_suppressed(&lines);
 	if (more > 0)
 		snprintf(before, sizeof before, " (%" PRIu64 " lines like this one were suppressed)", more);
-	log_event(LOG_WARNING, EVENT_STATE_DAMAGED, "Closed %u handed-over connection%s that could not be received: %s%s",
-	          count, plural(count), damage_name(error), before);
+	log_event(LOG_WARNING, EVENT_STATE_DAMAGED,
+	          "Closed %u handed-over connection%s that could not be received: %s%s", count, plural(count),
+	          damage_name(error), before);
 }
 
 int handover_take(int inbox, struct new_conn *new_conn)
@@ -285,10 +289,12 @@ int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn
 	}
 	if (r < 0)
 		return r;
-	admission_dequeue(&worker->admission, new_conn->unadmitted || new_conn->conn.header ? NULL : &new_conn->peer);
+	admission_dequeue(&worker->admission,
+	                  new_conn->unadmitted || new_conn->conn.header ? NULL : &new_conn->peer);
 	/* keep sizes that the creator of an adopted listener chose */
 	if (worker->conf->socket_buffer > 0 || worker->listener_count == 0 || !worker->listeners[0].adopted)
-		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer, listener_like(worker, &new_conn->peer));
+		sockopt_set_buffers(new_conn->fd, worker->conf->socket_buffer,
+		                    listener_like(worker, &new_conn->peer));
 	if (new_conn->peer.family != AF_UNIX)
 		sockopt_set_keepalive(new_conn->fd, worker->conf->tcp_keepalive);
 	return 0;
@@ -345,10 +351,12 @@ void handover_backlog(const struct listener *listener, const struct worker *send
 			return;
 		new_conn_init(&new_conn, fd);
 		peer_from_addr(&new_conn.peer, &addr);
-		/* a worker checks max-per-source: until it takes the connection, that waits as in a backlog */
+		/* a worker checks max-per-source: until it takes the connection, that waits as in a
+		 * backlog */
 		new_conn.unadmitted = true;
-		verdict = new_conn_expect_header(&new_conn, sender->conf) ? ADMISSION_OK
-		                                                          : admission_admit(&sender->admission, &new_conn.peer);
+		verdict = new_conn_expect_header(&new_conn, sender->conf)
+		                ? ADMISSION_OK
+		                : admission_admit(&sender->admission, &new_conn.peer);
 		if (verdict == ADMISSION_OK)
 			enqueue(sender, &new_conn);
 		else

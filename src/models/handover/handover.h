@@ -14,15 +14,15 @@
 #include "models/session.h"
 #include "models/session_io.h"
 
-/* Send a connection from handover_take() or handover_read() to `outbox`, without blocking. On success the caller
- * still owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the queue is full,
+/* Send a connection from handover_take() or handover_read() to `outbox`, without blocking. On success the
+ * caller still owns its copy of everything. Nothing is counted. Returns 0, -EAGAIN where the queue is full,
  * -ETOOMANYREFS where too many descriptors are in flight (RLIMIT_NOFILE of the user), or another -errno. */
 int handover_pass(int outbox, const struct new_conn *new_conn);
 
-/* Send a session to the outbox of a stopping worker, waiting for space as long as its stop request allows, which
- * may change meanwhile, and increasing the heartbeat. `io` has its pipe. On success slot and source moved with
- * the session, and the caller must session_forget() it. Returns as handover_pass() does, or -ECANCELED where the
- * stop request does not allow to hand over. */
+/* Send a session to the outbox of a stopping worker, waiting for space as long as its stop request allows,
+ * which may change meanwhile, and increasing the heartbeat. `io` has its pipe. On success slot and source
+ * moved with the session, and the caller must session_forget() it. Returns as handover_pass() does, or
+ * -ECANCELED where the stop request does not allow to hand over. */
 int handover_send(struct worker *worker, struct session_io *io, struct session *session);
 
 /* Receive the next connection from `inbox` without blocking. The caller has taken a slot and counts the
@@ -50,8 +50,8 @@ void handover_log_damaged(unsigned count, int error);
 unsigned handover_waiting(int inbox);
 
 /* Before a listener is closed: accept the connections in its backlog and send them to the queue, as far as it
- * has space. Each takes a slot, also beyond max-connections; the worker that receives it checks max-per-source.
- * Of `sender` only conf, slot, admission and outbox_fd are used. Supervisor. */
+ * has space. Each takes a slot, also beyond max-connections; the worker that receives it checks
+ * max-per-source. Of `sender` only conf, slot, admission and outbox_fd are used. Supervisor. */
 void handover_backlog(const struct listener *listener, const struct worker *sender);
 
 /* Make the queue: messages sent to `*outbox` arrive at `*inbox`. Both are non-blocking and close-on-exec; the

@@ -233,8 +233,8 @@ void uring_session_update(struct uring *uring, struct session *session, unsigned
 		uring_session_end(&uring->body, session);
 	} else if (uring->quiescing) {
 		return;
-	} else if (want == CONN_RECV && !session->bulk && !session->conn.header && state->mode != URING_NO_BUFFER &&
-	           !session->conn.draining) {
+	} else if (want == CONN_RECV && !session->bulk && !session->conn.header &&
+	           state->mode != URING_NO_BUFFER && !session->conn.draining) {
 		start_receive(uring, session);
 	} else if (state->multishot != MULTISHOT_NONE) {
 		leave(uring, session);
