@@ -16,6 +16,7 @@
 
 #define ROW(key, text, kind, field, ...) \
 	[CONF_##key] = { .name = text, .type = SCHEMA_##kind, .offset = offsetof(struct conf, field), \
+	                 /* NOLINTNEXTLINE(bugprone-sizeof-expression): a field may be a pointer */ \
 	                 .size = sizeof ((struct conf *) NULL)->field, __VA_ARGS__ },
 #define NAME(key, text, ...) [CONF_##key] = text,
 

@@ -29,14 +29,14 @@ enum schema_type {
 
 struct schema {
 	const char *name;
-	enum schema_type type;
 	size_t offset, size;      /* of the field in struct conf */
 	const char *initial;      /* the default in the syntax of the file, a string without its quotes */
 	int64_t min, max;         /* of a number */
-	bool zero;                /* the number may be 0 although `min` is greater */
 	const char *unit;         /* of a number, after a space; NULL: none */
 	const char *const *names; /* of a choice, NULL-terminated */
 	const char *noun;         /* what the names of a choice are, for messages */
+	enum schema_type type;
+	bool zero;                /* the number may be 0 although `min` is greater */
 	bool restart;             /* a change is not applied by a reload */
 };
 

@@ -111,8 +111,7 @@ static void check_string(struct reader *reader, enum conf_key key, const char *t
 	case SCHEMA_GROUP:
 		if (*text && !getgrnam(text))
 			reader_error_text(reader, key, text,
-			                  "no such group here; name one that exists (by name, not by "
-			                  "number), "
+			                  "no such group here; name one that exists (by name, not by number), "
 			                  "or \"\" for the user's own");
 		break;
 	default: /* SCHEMA_PATH */
@@ -193,7 +192,7 @@ static void read_protocols(struct reader *reader)
 
 void value_read(struct reader *reader, enum conf_key key)
 {
-	const char *text = schema_is_list(key) ? NULL : cfg_getstr(reader->cfg, schema[key].name);
+	const char *text = schema_is_list(key) ? "" : cfg_getstr(reader->cfg, schema[key].name);
 
 	switch (schema[key].type) {
 	case SCHEMA_NUMBER: read_number(reader, key, text); break;

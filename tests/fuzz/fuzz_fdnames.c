@@ -65,7 +65,10 @@ static unsigned pass(struct fuzz_input *input)
 	for (unsigned i = 0; i < count; i++) {
 		int fd = make((enum kind) (fuzz_take(input) % KINDS)), high = fcntl(fd, F_DUPFD_CLOEXEC, 100);
 
-		if (high < 0 || (close(fd), dup2(high, SD_LISTEN_FDS_START + (int) i) < 0))
+		if (high < 0)
+			abort();
+		close(fd);
+		if (dup2(high, SD_LISTEN_FDS_START + (int) i) < 0)
 			abort();
 		close(high);
 	}
