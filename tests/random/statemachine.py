@@ -101,6 +101,7 @@ class Machine(RuleBasedStateMachine):
         self.directory = tempfile.mkdtemp(prefix="echod-random-")
         os.chmod(self.directory, 0o755)
         self.clients, self.made = [], 0
+        self.kills = 3         # that are still allowed: the daemon waits longer before each restart
         self.orphans = []      # processes of clients whose acceptor was killed
         self.may_lose = False  # what fails may cost connections, not bytes of them
         self.path = f"{self.directory}/socket"
@@ -339,7 +340,7 @@ class Machine(RuleBasedStateMachine):
     def can_kill(self):
         """Whether it is certain which connections a process has."""
         conf = self.reference.conf
-        return not self.reference.in_queue() and (conf.model not in echod.PROCESSES or
+        return self.kills > 0 and not self.reference.in_queue() and (conf.model not in echod.PROCESSES or
                                                   all(client.ends for client in self.reference.admitted))
 
     @precondition(can_kill)
@@ -357,6 +358,7 @@ class Machine(RuleBasedStateMachine):
         if model == "process" and pid == victims[0]:
             self.orphans += descendants(pid)[1:]
         self.daemon.crash_expected = True
+        self.kills -= 1
         os.kill(pid, signal.SIGKILL)
         proc.until(lambda: not proc.alive(pid), "the end of the process", PATIENCE)
         for client in lost:
