@@ -57,7 +57,8 @@ static int state_validate(const struct state *state, int64_t now)
 		return -ENOTSUP;
 	if (state->reserved != 0 || state->reserved_too != 0 || state->owed > STATE_OWED_MAX)
 		return -EINVAL;
-	if (state->family != AF_INET && state->family != AF_INET6 && state->family != AF_UNIX)
+	if (state->family != AF_INET && state->family != AF_INET6 && state->family != AF_UNIX &&
+	    state->family != AF_VSOCK)
 		return -EINVAL;
 	if (state->proxy_family != 0 && state->proxy_family != AF_INET && state->proxy_family != AF_INET6)
 		return -EINVAL;

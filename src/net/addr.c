@@ -223,6 +223,9 @@ char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX])
 		}
 		snprintf(text, ADDR_TEXT_MAX, "[%s%s]:%u", host, scope, addr_port(&plain));
 		return text;
+	case AF_VSOCK:
+		snprintf(text, ADDR_TEXT_MAX, "vsock:%u:%u", plain.vm.svm_cid, plain.vm.svm_port);
+		return text;
 	default:
 		return print_unix(&plain.un, plain.len, text);
 	}
@@ -257,6 +260,8 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	case AF_INET6:
 		return a->in6.sin6_port == b->in6.sin6_port && a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
 		       IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &b->in6.sin6_addr);
+	case AF_VSOCK:
+		return a->vm.svm_cid == b->vm.svm_cid && a->vm.svm_port == b->vm.svm_port;
 	default:
 		return a->len == b->len && memcmp(&a->un, &b->un, a->len) == 0;
 	}

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <linux/vm_sockets.h>
+
 /* Size of the longest text of addr_print(), including NUL: "unix:" and a path. */
 #define ADDR_TEXT_MAX (sizeof(((struct sockaddr_un *) 0)->sun_path) + 8)
 
@@ -23,6 +25,7 @@ struct addr {
 		struct sockaddr_in in;
 		struct sockaddr_in6 in6;
 		struct sockaddr_un un;
+		struct sockaddr_vm vm; /* only of sockets that the service manager passes */
 	};
 	socklen_t len;
 };
@@ -35,7 +38,7 @@ struct addr {
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
 
 /* Write `addr` in the form that addr_parse() reads, always with the port: "192.0.2.1:7", "[::1]:7",
- * "unix:/path" ("unix:" for an unnamed peer). An IPv4-mapped IPv6 address prints as IPv4. `text` must have
+ * "unix:/path" ("unix:" for an unnamed peer). A vsock address, which addr_parse() does not read, prints as "vsock:CID:PORT". An IPv4-mapped IPv6 address prints as IPv4. `text` must have
  * ADDR_TEXT_MAX bytes. Returns `text`. */
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX]);
 

@@ -146,11 +146,11 @@ static uint64_t source_key(const struct peer *peer)
 {
 	uint64_t key = 0;
 
-	if (peer->family == AF_INET) {
-		uint32_t address;
+	if (peer->family == AF_INET || peer->family == AF_VSOCK) {
+		uint32_t address; /* or context identifier */
 
 		memcpy(&address, peer->address, sizeof address);
-		return UINT64_C(1) << 32 | address;
+		return (peer->family == AF_INET ? UINT64_C(1) : UINT64_C(2)) << 32 | address;
 	}
 	memcpy(&key, peer->address, sizeof key);
 	/* changed, so that no prefix in use is equal to an IPv4 key */
@@ -524,7 +524,8 @@ enum admission_verdict admission_admit(const struct admission *admission, const 
 
 	if (peer->family == AF_UNIX)
 		return ADMISSION_OK;
-	if (admission->deny->count > 0 || admission->allow->count > 0) {
+	/* allow and deny list IP addresses */
+	if (peer->family != AF_VSOCK && (admission->deny->count > 0 || admission->allow->count > 0)) {
 		peer_to_addr(peer, &addr);
 		if (cidr_set_match(admission->deny, &addr))
 			return ADMISSION_DENIED;

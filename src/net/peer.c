@@ -23,6 +23,10 @@ void peer_from_addr(struct peer *peer, const struct addr *addr)
 		peer->port = ntohs(plain.in6.sin6_port);
 		peer->scope = plain.in6.sin6_scope_id;
 		break;
+	case AF_VSOCK:
+		memcpy(peer->address, &plain.vm.svm_cid, sizeof plain.vm.svm_cid);
+		peer->scope = plain.vm.svm_port; /* 32 bits */
+		break;
 	default:
 		peer->family = AF_UNIX;
 	}
@@ -43,6 +47,11 @@ void peer_to_addr(const struct peer *peer, struct addr *addr)
 		addr->in6.sin6_port = htons(peer->port);
 		addr->in6.sin6_scope_id = peer->scope;
 		addr->len = sizeof addr->in6;
+		break;
+	case AF_VSOCK:
+		memcpy(&addr->vm.svm_cid, peer->address, sizeof addr->vm.svm_cid);
+		addr->vm.svm_port = peer->scope;
+		addr->len = sizeof addr->vm;
 		break;
 	default:
 		addr->len = sizeof addr->un.sun_family;

@@ -15,7 +15,8 @@ struct peer {
 	uint8_t address[16]; /* IPv4 in the first four bytes, network byte order */
 	uint32_t scope;      /* IPv6 scope identifier */
 	uint16_t port;       /* host byte order */
-	uint16_t family;     /* AF_INET, AF_INET6, or AF_UNIX without further data */
+	uint16_t family;     /* AF_INET, AF_INET6, AF_UNIX without further data, or AF_VSOCK with the context
+	                      * identifier in `address` and the port in `scope` */
 };
 
 /* Convert the address from accept4(2); an IPv4-mapped address becomes IPv4. */

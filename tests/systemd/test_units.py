@@ -60,7 +60,7 @@ def test_memory_max():
         connections = int(re.search(r"^LimitNOFILE=(\d+)$", unit_text(unit), re.M)[1])
         buffer_size = int(re.search(r"^#buffer-size = (\d+)$", (SRCDIR / "etc/echod.conf").read_text(), re.M)[1])
         kernel = (6 << 20) + (4 << 20) + (256 << 10)  # tcp_rmem[2], tcp_wmem[2], which are common defaults
-        assert int(number) * factors[factor] >= connections * (128 + buffer_size + kernel)
+        assert int(number) * factors[factor] >= connections * (144 + buffer_size + kernel)
 
 
 @pytest.mark.parametrize("name", ["keep-over-stop.conf", "no-io-uring.conf", "notify-reload.conf", "systemd-257.conf"])
@@ -83,6 +83,7 @@ def test_install_and_uninstall(tmp_path):
     have = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {f"{directory}/{name}".lstrip("/") for directory, name in [
         (make_variable("systemdsystemunitdir"), SERVICE), (make_variable("systemdsystemunitdir"), ACTIVATED),
+        (make_variable("systemdsystemunitdir"), "echod@.service"),
         (make_variable("systemdsystemunitdir"), SOCKET), (f"{prefix}/lib/sysusers.d", "echod.conf"),
         (f"{prefix}/lib/systemd/catalog", "echod.catalog"), (make_variable("sysconfdir"), "echod.conf"),
         (make_variable("sbindir"), "echod"), (make_variable("bindir"), "echoc")]} <= have
@@ -90,7 +91,8 @@ def test_install_and_uninstall(tmp_path):
         if "systemd/system" in name:
             text = (tmp_path / name).read_text()
             assert not re.search(r"@(\w+@|only)", text), name
-            assert f"{make_variable('sbindir')}/echod -n -c {make_variable('sysconfdir')}/echod.conf" in text or name.endswith(".socket")
+            conf = "echod/%i.conf" if "@" in name else "echod.conf"
+            assert f"{make_variable('sbindir')}/echod -n -c {make_variable('sysconfdir')}/{conf}\n" in text or name.endswith(".socket")
     make("uninstall", tmp_path)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 

@@ -15,7 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 
-#include "net/addr.h"
+#include "net/peer.h"
 
 /* What is read, with port 7 where none is named, prints as `printed`. */
 static void reads_and_prints(void **state)
@@ -198,6 +198,28 @@ static void knows_the_longest_abstract_name(void **state)
 	assert_string_equal(addr_print(&addr, printed), text);
 }
 
+/* Of a vsock address all of the context identifier and the port count. */
+static void prints_and_compares_vsock(void **state)
+{
+	struct addr addr = { .vm = { .svm_family = AF_VSOCK, .svm_cid = 3, .svm_port = UINT32_MAX }, .len = sizeof(addr.vm) };
+	struct addr other = addr, back;
+	char text[ADDR_TEXT_MAX];
+	struct peer peer;
+
+	(void) state;
+	assert_string_equal(addr_print(&addr, text), "vsock:3:4294967295");
+	assert_true(addr_equal(&addr, &other));
+	other.vm.svm_port = 7;
+	assert_false(addr_equal(&addr, &other));
+	other.vm.svm_cid = 4;
+	other.vm.svm_port = UINT32_MAX;
+	assert_false(addr_equal(&addr, &other));
+	peer_from_addr(&peer, &addr);
+	peer_to_addr(&peer, &back);
+	assert_true(addr_equal(&addr, &back));
+	assert_int_equal(back.len, sizeof(addr.vm));
+}
+
 /* The kernel binds what was parsed and reports the same. */
 static void binds_an_abstract_name(void **state)
 {
@@ -305,6 +327,7 @@ int main(void)
 		cmocka_unit_test(knows_the_longest_path),
 		cmocka_unit_test(knows_the_longest_abstract_name),
 		cmocka_unit_test(binds_an_abstract_name),
+		cmocka_unit_test(prints_and_compares_vsock),
 		cmocka_unit_test(prints_what_the_kernel_reports),
 		cmocka_unit_test(unmaps),
 		cmocka_unit_test(tells_addresses_apart),

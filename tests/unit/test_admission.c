@@ -167,6 +167,17 @@ static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
 	assert_int_equal(admission_source_count(&admission, &v4), 2);
 }
 
+/* The source of a vsock peer is its context identifier, whatever the port. */
+static void counts_vsock_by_machine(void **state)
+{
+	struct peer vm = { .family = AF_VSOCK, .address = { 3 }, .scope = 1 }, vm_same = { .family = AF_VSOCK, .address = { 3 }, .scope = 2 },
+	            vm_other = { .family = AF_VSOCK, .address = { 4 }, .scope = 1 };
+
+	assert_true(admission_same_source(&vm, &vm_same));
+	assert_false(admission_same_source(&vm, &vm_other));
+	(void) state;
+}
+
 static void a_lost_process_gives_its_sources_back(void **state)
 {
 	struct admission one = make(*state, 1, 100, 3), two = make(*state, 2, 100, 3);
@@ -492,6 +503,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slots_are_counted_over_all_processes, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_process_alone_has_the_limit_too, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_source_is_an_ipv4_address_or_an_ipv6_64, setup, teardown),
+		cmocka_unit_test(counts_vsock_by_machine),
 		cmocka_unit_test_setup_teardown(a_lost_process_gives_its_sources_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_tables_agree_with_counters, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_in_the_queue_counts, setup, teardown),
