@@ -44,7 +44,8 @@ bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf)
 {
 	struct addr addr;
 
-	if (conf->proxy_protocol.count == 0 || (new_conn->peer.family != AF_INET && new_conn->peer.family != AF_INET6))
+	if (conf->proxy_protocol.count == 0 ||
+	    (new_conn->peer.family != AF_INET && new_conn->peer.family != AF_INET6))
 		return false;
 	peer_to_addr(&new_conn->peer, &addr);
 	if (!cidr_set_match(&conf->proxy_protocol, &addr))
@@ -124,7 +125,8 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 	addr_print(&addr, local_text);
 	log_add(record, "ECHOD_PEER", "%s", peer_text);
 	log_add(record, "ECHOD_LOCAL", "%s", local_text);
-	log_add(record, "ECHOD_TRANSPORT", "%s", peer->family == AF_UNIX ? "unix" : peer->family == AF_VSOCK ? "vsock" : "tcp");
+	log_add(record, "ECHOD_TRANSPORT", "%s",
+	        peer->family == AF_UNIX ? "unix" : peer->family == AF_VSOCK ? "vsock" : "tcp");
 }
 
 /* Log an event of a connection that is open, at level debug. */

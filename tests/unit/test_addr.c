@@ -201,7 +201,8 @@ static void knows_the_longest_abstract_name(void **state)
 /* Of a vsock address all of the context identifier and the port count. */
 static void prints_and_compares_vsock(void **state)
 {
-	struct addr addr = { .vm = { .svm_family = AF_VSOCK, .svm_cid = 3, .svm_port = UINT32_MAX }, .len = sizeof(addr.vm) };
+	struct addr addr = { .vm = { .svm_family = AF_VSOCK, .svm_cid = 3, .svm_port = UINT32_MAX },
+		             .len = sizeof(addr.vm) };
 	struct addr other = addr, back;
 	char text[ADDR_TEXT_MAX];
 	struct peer peer;

@@ -170,7 +170,8 @@ static void a_source_is_an_ipv4_address_or_an_ipv6_64(void **state)
 /* The source of a vsock peer is its context identifier, whatever the port. */
 static void counts_vsock_by_machine(void **state)
 {
-	struct peer vm = { .family = AF_VSOCK, .address = { 3 }, .scope = 1 }, vm_same = { .family = AF_VSOCK, .address = { 3 }, .scope = 2 },
+	struct peer vm = { .family = AF_VSOCK, .address = { 3 }, .scope = 1 },
+	            vm_same = { .family = AF_VSOCK, .address = { 3 }, .scope = 2 },
 	            vm_other = { .family = AF_VSOCK, .address = { 4 }, .scope = 1 };
 
 	assert_true(admission_same_source(&vm, &vm_same));
