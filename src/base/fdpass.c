@@ -18,14 +18,14 @@
  * SO_PASSPIDFD, SO_PASSSEC): without it the kernel would cut off the descriptors. */
 #define OTHERS_SIZE 1024
 
-union control {
+union fdpass_control {
 	char bytes[CMSG_SPACE(FDPASS_MAX * sizeof(int)) + OTHERS_SIZE];
 	struct cmsghdr align;
 };
 
 int fdpass_send(int socket, const void *data, size_t size, const int fds[], unsigned count)
 {
-	union control control;
+	union fdpass_control control;
 	struct iovec iov = { .iov_base = (void *) (uintptr_t) data, .iov_len = size };
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 
@@ -69,7 +69,7 @@ static bool take(struct cmsghdr *header, int fds[], unsigned max, unsigned *coun
 
 ssize_t fdpass_receive(int socket, void *data, size_t size, int fds[], unsigned max, unsigned *count)
 {
-	union control control;
+	union fdpass_control control;
 	struct iovec iov = { .iov_base = data, .iov_len = size };
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
 		                  .msg_controllen = sizeof control.bytes };

@@ -42,7 +42,7 @@ static const char *const event_ids[] = {
 #define LAST_ERROR_MAX 256
 
 /* A target of records. */
-struct target {
+struct log_target {
 	int fd;               /* is writable while the target accepts records; -1: unknown */
 	int64_t paused_until; /* no records before, because it has blocked; clock_usec() */
 };
@@ -53,8 +53,8 @@ static struct {
 	bool also_stderr;
 	bool stderr_is_journal;
 	int relay; /* -1 in the supervisor */
-	struct target service; /* the journal or syslog */
-	struct target standard_error;
+	struct log_target service; /* the journal or syslog */
+	struct log_target standard_error;
 	bool line_cut; /* the last line on standard error has no newline */
 	_Atomic uint64_t *lost;
 	uint64_t lost_early; /* before there was a counter */
@@ -91,7 +91,7 @@ void log_open(enum log_sink sink, int level)
 {
 	if (state.service.fd >= 0)
 		close(state.service.fd);
-	state.service = (struct target) { .fd = -1 };
+	state.service = (struct log_target) { .fd = -1 };
 	if (sink != LOG_SINK_STDERR)
 		state.service.fd = probe_open(sink == LOG_SINK_JOURNAL ? JOURNAL_SOCKET : SYSLOG_SOCKET);
 	if (sink == LOG_SINK_SYSLOG && state.sink != sink)
@@ -174,7 +174,7 @@ static void count_lost(void)
 /* Begin to write a record to `target`. Returns false, and counts the record as lost, where that would block.
  * Even if there is room now, the write may block: a terminal that has room for a part of the line is
  * writable, other processes write as well. So the time of the write is limited. */
-static bool target_begin(struct target *target, struct timeout *timeout)
+static bool target_begin(struct log_target *target, struct timeout *timeout)
 {
 	struct pollfd room = { .fd = target->fd, .events = POLLOUT };
 
@@ -189,7 +189,7 @@ static bool target_begin(struct target *target, struct timeout *timeout)
 /* End it. `complete` says whether the whole record was written: then the target did not block, even if the
  * time has passed, as it may where other processes use the processor. Otherwise the record is counted as
  * lost. */
-static void target_end(struct target *target, struct timeout *timeout, bool complete)
+static void target_end(struct log_target *target, struct timeout *timeout, bool complete)
 {
 	bool expired = timeout_stop(timeout);
 

@@ -111,8 +111,8 @@ static void check_string(struct reader *reader, enum conf_key key, const char *t
 	case SCHEMA_GROUP:
 		if (*text && !getgrnam(text))
 			reader_error_text(reader, key, text,
-			                  "no such group here; name one that exists (by name, not by number), "
-			                  "or \"\" for the user's own");
+			                  "no such group here; name one that exists (by name, not by "
+			                  "number), or \"\" for the user's own");
 		break;
 	default: /* SCHEMA_PATH */
 		if (*text && *text != '/')

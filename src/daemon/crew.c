@@ -90,8 +90,8 @@ static void worker_fill(struct worker *worker, const struct crew *crew, unsigned
 		.next_heartbeat = context->heartbeat_usec == INT64_MAX ? INT64_MAX : 0,
 		.admission = {
 			.shared = &view->admission,
-			.own = process < crew->serving ? scoreboard_admission(context->scoreboard, number, process)
-			                               : NULL,
+			.own = process < crew->serving
+			       ? scoreboard_admission(context->scoreboard, number, process) : NULL,
 			.group = number,
 			.index = process,
 			.allow = &conf->allow,
