@@ -38,9 +38,9 @@ struct addr {
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why);
 
 /* Write `addr` in the form that addr_parse() reads, always with the port: "192.0.2.1:7", "[::1]:7",
- * "unix:/path", "unix:@name" ("unix:" for an unnamed peer; NUL bytes of an abstract name print as "@"). A vsock
- * address, which addr_parse() does not read, prints as "vsock:CID:PORT", an IPv4-mapped IPv6 address as IPv4.
- * `text` must have ADDR_TEXT_MAX bytes. Returns `text`. */
+ * "unix:/path", "unix:@name" ("unix:" for an unnamed peer; NUL bytes of an abstract name print as "@"). A
+ * vsock address, which addr_parse() does not read, prints as "vsock:CID:PORT", an IPv4-mapped IPv6 address as
+ * IPv4. `text` must have ADDR_TEXT_MAX bytes. Returns `text`. */
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX]);
 
 /* Look up names of interfaces with ioctl(2) on the socket `fd`, of any kind, instead of making a socket each
