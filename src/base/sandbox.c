@@ -143,7 +143,6 @@ static const struct call calls[] = {
 	CALL_IF("mmap", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
 	CALL_IF("mmap2", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
 	CALL_IF("mprotect", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
-	CALL("mremap", SANDBOX_ANY),
 	CALL("munmap", SANDBOX_ANY),
 	CALL("nanosleep", SANDBOX_ANY),
 	CALL("restart_syscall", SANDBOX_ANY),

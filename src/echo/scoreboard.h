@@ -9,8 +9,9 @@
  *                              the supervisor while the process does not run), read by all, trusted by none
  *
  * Each process maps all files readable, and only its own segment writable. The readable mapping was made with
- * a read-only descriptor, or the file is sealed (F_SEAL_FUTURE_WRITE), so it cannot be made writable; where
- * the kernel supports mseal(2), the process cannot change the mapping of its own segment either. The files
+ * a read-only descriptor, or the file is sealed (F_SEAL_FUTURE_WRITE), so it cannot be made writable. The
+ * process cannot grow the mapping of its own segment over others either: the system call filter does not
+ * permit mremap(2), and without a filter the mapping is sealed where the kernel supports mseal(2). The files
  * are large, but only used pages cost memory, and the pages of a crew are freed when it has ended.
  *
  * A segment has a slot (struct stats_slot) for each worker of the process; a process that serves connections

@@ -116,7 +116,7 @@ def test_some_calls_end_the_worker(launch, model, call):
 
 @needs_filter
 @needs_faults
-@pytest.mark.parametrize("call", ["socket", "openat", "kill", "tgkill", "setuid", "unshare", "bpf", "mount", "io_uring_setup"])
+@pytest.mark.parametrize("call", ["socket", "openat", "mremap", "kill", "tgkill", "setuid", "unshare", "bpf", "mount", "io_uring_setup"])
 def test_single_calls(launch, model, call):
     if echod.SANITIZED and call in ("openat", "kill", "tgkill"):
         pytest.skip("builds with sanitizers permit this call")

@@ -175,7 +175,7 @@ static const struct c_call c_calls[] = {
 	{ "sigreturn", BITS_32, SANDBOX_ANY, { 0 }, false },
 	{ "sched_getaffinity", EVERY, SANDBOX_ANY, { 0 }, false },
 	{ "munmap", EVERY, SANDBOX_ANY, { 0 }, false },
-	{ "mremap", EVERY, SANDBOX_ANY, { 0 }, false },
+	{ "mremap", EVERY, SANDBOX_ANY, { 0 }, true },
 	{ "madvise", EVERY, SANDBOX_ANY, { 0 }, false },
 	{ "futex", EVERY, SANDBOX_ANY, { 0 }, false },
 	{ "futex_time64", BITS_32, SANDBOX_ANY, { 0 }, false },
