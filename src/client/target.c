@@ -186,17 +186,11 @@ static bool port_invalid(const char *port)
 int target_find(struct target *target, const struct socket_options *sockopts, const char *host,
 		const char *port, char why[static TARGET_WHY_MAX])
 {
-	const char *control = escape_find_control(host);
 	const char *own_port;
 	char *name;
 	int r;
 
 	*target = (struct target) { 0 };
-	/* it is printed in reports */
-	if (control)
-		return why_set(why, -EINVAL,
-		               "%s has the control character \\x%02X; a name has printable characters only",
-		               host, (unsigned char) control[*control == '\xc2']);
 	if (strncmp(host, "unix:", 5) == 0)
 		return find_unix(target, sockopts, host, port, why);
 	if (port && port_invalid(port))
@@ -221,6 +215,14 @@ int target_find(struct target *target, const struct socket_options *sockopts, co
 		r = find_name(target, sockopts, name, own_port, why);
 	free(name);
 	return r;
+}
+
+const char *target_text(const char *name)
+{
+	static char text[TARGET_WHY_MAX];
+
+	escape_controls(text, sizeof text, name, strlen(name));
+	return text;
 }
 
 void target_clear(struct target *target)

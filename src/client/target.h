@@ -71,6 +71,10 @@ int target_path_mtu(int fd);
 /* As strerror(3) for an error of connect(2), with advice if no local port is free (EADDRNOTAVAIL). */
 const char *target_connect_error(int error);
 
+/* A name or address for a text report: control characters and invalid UTF-8 are escaped (escape.h). Returns a
+ * static buffer that the next call overwrites. Main thread. */
+const char *target_text(const char *name);
+
 void target_clear(struct target *target);
 
 #endif

@@ -34,8 +34,6 @@ TOP = str(build.SRCDIR)
     (["127.0.0.1:7", "8"], 'names a port already, but "8" was given too'),
     (["unix:/x", "7"], 'unix:/x has no port, but "7" was given'),
     (["unix:x"], "absolute path"),
-    (["unix:/x\x1b[2J\n"], r"unix:/x\x1B[2J\x0A has the control character \x1B"),
-    (["h\x7f"], r"has the control character \x7F"),
     (["h", "7\x1b"], r'"7\x1B" is neither a port'),
     (["-u", "unix:/x"], "cannot be asked over UDP"),
     (["-4", "::1"], "not an IPv4 address"),
@@ -309,14 +307,14 @@ def test_an_address_that_refuses_is_passed_over(hosts):
 
 def test_an_address_that_is_silent_is_overtaken(hosts):
     """The next address is begun after 250 ms, not after the first one's time is up."""
-    files = hosts("127.0.0.2 many\n127.0.0.1 many\n")
-    with servers.full("127.0.0.2") as (_, port), servers.Stream(servers.echo, address=("127.0.0.1", port)):
+    files = hosts("127.0.0.1 many\n127.0.0.2 many\n")
+    with servers.full("127.0.0.1") as (_, port), servers.Stream(servers.echo, address=("127.0.0.2", port)):
         began = time.monotonic()
         result = subprocess.run(with_hosts(files, *client.command("--ping", "-c", 1, "many", port)),
                                 capture_output=True, text=True, timeout=client.LIMIT)
         whole = (time.monotonic() - began) * 1000
     assert result.returncode == client.OK, result.stderr
-    assert "(127.0.0.1:" in result.stdout
+    assert "(127.0.0.2:" in result.stdout
     took = float(re.search(r"connected in ([\d.]+) ms", result.stdout).group(1))
     # That is the time of this connection, not that in which the other address was tried.
     assert took + 250 <= whole

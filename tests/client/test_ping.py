@@ -35,7 +35,7 @@ def test_tcp(size):
     assert result.returncode == client.OK, result.stdout + result.stderr
     assert re.search(r"connected in \d+\.\d{3} ms$", result.stdout.splitlines()[0])
     for seq in range(1, 6):
-        assert len(lines(result, rf"^{size} bytes from 127\.0\.0\.1:\d+: seq={seq} time=\d+\.\d+ ms$")) == 1
+        assert len(lines(result, rf"^{size} byte{'s' if size > 1 else ''} from 127\.0\.0\.1:\d+: seq={seq} time=\d+\.\d+ ms$")) == 1
     assert lines(result, r"^5 sent, 5 received, 0% loss, time \d+ ms$")
     assert lines(result, r"^connect min/avg/max/mdev = ")
     assert lines(result, r"^rtt min/avg/max/mdev = (\d+\.\d{3}/){3}\d+\.\d{3} ms$")
@@ -75,6 +75,16 @@ def test_json_whatever_the_name(tmpdir):
         result = client.run("--ping", "-c", 1, "--json", "unix:" + os.fsdecode(path), text=False)
     assert result.returncode == client.OK, result.stderr
     assert json.loads(result.stdout.decode())["target"] == f'unix:{tmpdir}/"\\\n' + 9 * "\ufffd" + "ü😀"
+
+
+def test_a_text_report_has_no_control_characters(tmpdir):
+    path = os.fsencode(tmpdir) + b"/a\n\x1b[2J\xff"
+    with servers.Stream(servers.echo, socket.AF_UNIX, path):
+        result = client.run("--ping", "-c", 1, "unix:" + os.fsdecode(path), text=False)
+    assert result.returncode == client.OK, result.stderr
+    assert b"\x1b" not in result.stdout and rb"/a\x0A\x1B[2J\xFF echo statistics ---" in result.stdout
+    result = client.run("--ping", "-c", 1, "h\x1b[2J\n")
+    assert result.returncode != client.OK and r"h\x1B[2J\x0A" in result.stderr
 
 
 def test_udp_through_echod(server):

@@ -74,7 +74,7 @@ static void script_write(FILE *file, const struct load_report *report)
 	uint64_t seen = 0;
 	char title[256];
 
-	snprintf(title, sizeof title, "%s: %s, %u connection%s, %llu byte%s: %.0f echoes/s", report->address,
+	snprintf(title, sizeof title, "%s: %s, %u connection%s, %llu byte%s: %.0f echoes/s", target_text(report->address),
 		 options_mode_name(options->mode), options->connections, plural(options->connections),
 		 (unsigned long long) options->size, plural(options->size),
 		 report->seconds > 0 ? report->echoes / report->seconds : 0);

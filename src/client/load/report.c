@@ -131,7 +131,7 @@ void load_report_text(const struct load_report *report)
 	const struct client_options *options = report->options;
 	char text[NUMBER_TEXT_MAX];
 
-	printf("%s over %s: %s, %u connection%s", report->address, report->transport,
+	printf("%s over %s: %s, %u connection%s", target_text(report->address), report->transport,
 	       options_mode_name(options->mode), options->connections, plural(options->connections));
 	if (options->idle > 0)
 		printf(" and %u idle", options->idle);

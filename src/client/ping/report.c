@@ -78,7 +78,7 @@ static void answer_line(const struct ping *ping, const struct ping_flow *flow,
 			const struct probe_match *match, size_t length, const struct packet_info *info)
 {
 	output_line_begin(ping->options->timestamps);
-	printf("%zu byte%s from %s: ", length, plural(length), ping->address);
+	printf("%zu byte%s from %s: ", length, plural(length), target_text(ping->address));
 	if (match->verdict == VERDICT_STRAY) {
 		puts("not an answer to any of our probes");
 		return;
@@ -127,7 +127,7 @@ void ping_report_failure(const struct ping *ping, uint64_t seq, const char *what
 		json_close(&json);
 	} else if (prints_lines(ping)) {
 		output_line_begin(ping->options->timestamps);
-		printf("%s: ", ping->address);
+		printf("%s: ", target_text(ping->address));
 		line_begin(ping, flow, seq);
 		printf(" %s\n", what);
 	}
@@ -162,9 +162,9 @@ void ping_report_start(const struct ping *ping)
 
 	if (ping->options->json)
 		return;
-	printf("PING %s", ping->target->name);
+	printf("PING %s", target_text(ping->target->name));
 	if (strcmp(ping->target->name, ping->address) != 0)
-		printf(" (%s)", ping->address);
+		printf(" (%s)", target_text(ping->address));
 	printf(" over %s: %zu byte%s",
 	       ping->options->udp  ? "UDP"
 	       : family == AF_UNIX ? "a unix socket"
@@ -278,7 +278,7 @@ static void summary_text(FILE *out, const struct ping *ping, const struct ping_l
 	const struct probes *probes = &ping->probes;
 	const struct histogram *rtt = &probes->rtt, *jitter = &probes->jitter;
 
-	fprintf(out, "\n--- %s echo statistics ---\n", ping->target->name);
+	fprintf(out, "\n--- %s echo statistics ---\n", target_text(ping->target->name));
 	fprintf(out, "%llu sent, %llu received, %.3g%% loss, time %.0f ms", (unsigned long long) probes->sent,
 		(unsigned long long) probes->received, loss->percent,
 		milliseconds((double) (ping->ended - ping->begun)));

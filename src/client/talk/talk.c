@@ -106,7 +106,7 @@ static enum outcome talk_on_terminal(const struct client_options *options, const
 		return client_error(OUTCOME_USAGE, "the terminal cannot be used for line editing");
 	if (!options->quiet) {
 		printf("%s to %s; what you type comes back. Ctrl-D ends it.\n",
-		       options->udp ? "UDP" : "Connected", addr_print(to, text));
+		       options->udp ? "UDP" : "Connected", target_text(addr_print(to, text)));
 		fflush(stdout);
 	}
 	exchange_init(&exchange, options, target, net);
