@@ -136,7 +136,7 @@ def test_the_binary_is_replaced_by_a_newer_one(machine, everybody):
             install(original if i % 2 else other)
             machine.systemctl("restart", "echod")
             told = machine.wait_event("STARTED", since)["MESSAGE"]
-            assert told.startswith(f"echod {version if i % 2 else newer} "), told
+            assert told.startswith(f"Starting echod {version if i % 2 else newer} "), told
             crowd.settle(f"upgrade {i + 1}")
         crowd.finish("the end")
     finally:
@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     assert told[0].startswith("Cannot keep more connections"), told
     kept, drained = (int(re.search(r"\d+", line)[0]) for line in told[1:])
     restored = machine.wait_event("RESTORED", since)["MESSAGE"]
-    assert f": {kept} connections" in restored, (restored, told)
+    assert f"Restored {kept} connections and " in restored, (restored, told)
     machine.systemctl("stop", "echod")
     counts = crowd.answer()
     crowd.check(counts, "the end")

@@ -74,9 +74,9 @@ static void script_write(FILE *file, const struct load_report *report)
 	uint64_t seen = 0;
 	char title[256];
 
-	snprintf(title, sizeof title, "%s: %s, %u connection%s, %llu byte%s: %.0f echoes/s", target_text(report->address),
-		 options_mode_name(options->mode), options->connections, plural(options->connections),
-		 (unsigned long long) options->size, plural(options->size),
+	snprintf(title, sizeof title, "%s: %s, %u connection%s, %llu byte%s: %.0f echoes/s",
+		 target_text(report->address), options_mode_name(options->mode), options->connections,
+		 plural(options->connections), (unsigned long long) options->size, plural(options->size),
 		 report->seconds > 0 ? report->echoes / report->seconds : 0);
 	fputs("set terminal svg size 900,480 dynamic enhanced background rgb 'white' font 'sans,13'\nset "
 	      "title ",
