@@ -189,7 +189,10 @@ def test_max_per_source(start, model):
         with enter("192.0.2.2") as sock:
             assert peer.ended(sock)
         metrics.wait_line(daemon, "refusals", connections=3)
+        old = set(daemon.workers())
         daemon.reload()
+        # while a connection is between two workers, neither counts its source
+        proc.until(lambda: not old & set(daemon.workers()), "the end of the old workers")
         for sock in socks:
             peer.echo(sock, b"still here")
     assert [line for line in daemon.lines_about("192.0.2.2:4711") if "refused" in line and "max-per-source" in line]

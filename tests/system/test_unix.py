@@ -52,7 +52,7 @@ def test_mode_from_the_first_moment(start, tmpdir):
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     path, trace = f"{tmpdir}/echo.sock", f"{tmpdir}/trace"
-    start(listen=[f"unix:{path}"], unix_mode="0606", umask=0,
+    start(listen=[f"unix:{path}"], unix_mode="0606", umask=0, env=echod.TRACED,
           wrap=["strace", "-D", "-o", trace, "-e", "trace=umask,bind,chmod,fchmod,fchmodat,listen"])
     calls = [line for line in proc.read(trace).decode().splitlines() if "(" in line]
     at = next(i for i, line in enumerate(calls) if line.startswith("bind(") and path in line)
