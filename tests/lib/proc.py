@@ -103,9 +103,13 @@ def alive(pid):
 
 
 def threads(pid):
-    """The number of threads of a process, without those the kernel adds for io_uring."""
+    """The number of threads of a process, without those the kernel adds for io_uring; 0 where it has ended."""
     count = 0
-    for tid in os.listdir(f"/proc/{pid}/task"):
+    try:
+        tids = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    for tid in tids:
         try:
             count += not read(f"/proc/{pid}/task/{tid}/comm").startswith(b"iou-")
         except (FileNotFoundError, ProcessLookupError):
