@@ -66,6 +66,7 @@ libechod_a_SOURCES = \
 	src/conf/diag.h \
 	src/conf/options.c \
 	src/conf/options.h \
+	src/conf/reader.c \
 	src/conf/reader.h \
 	src/conf/schema.c \
 	src/conf/schema.h \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* reader.h - one reading of a configuration file: what conf.c, listen.c and value.c share
+/* reader.h - one reading of a configuration file, shared by conf.c, listen.c and value.c
  *
  * Main thread.
  */
