@@ -59,8 +59,6 @@ def test_exercise(model, tmpdir):
         pytest.skip("sanitizers make system calls of their own")
     if "nlwp" in exercise and echod.THREAD_SANITIZED:
         pytest.skip("ThreadSanitizer adds threads of its own")
-    if re.search(r"nlwp", exercise) and echod.THREAD_SANITIZED:
-        pytest.skip("ThreadSanitizer adds threads of its own")
     begin, end = blocks(PAGE.read_text().partition(".Sh THE MODEL")[0])
     # The daemon must end, also where a command failed. A daemon that has ended already has removed its file.
     script = (commands(begin) + 'trap \'test ! -f models.pid || kill "$(cat models.pid)"\' EXIT\n' + commands(exercise))
