@@ -153,7 +153,8 @@ def test_reloads_do_not_pass_max_connections(start, model):
     for number in range(6):
         daemon.reload(idle_timeout=100 + number)
         # some twice, where a worker takes one just before it is told to stop itself
-        proc.until(lambda: metrics.line(daemon).get("connections_taken_over", 0) >= most * (number + 1), "handed over")
+        proc.until(lambda: metrics.line(daemon).get("connections_taken_over", 0) >= most * (number + 1),
+                   lambda: f"{most} handed over by reload {number}: {metrics.line(daemon)}, log:\n{daemon.log()}")
         metrics.wait_line(daemon, "all of them", connections=most)
         assert len(inside()) == most, "served beyond max-connections"
     while crowd:
