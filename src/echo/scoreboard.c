@@ -387,7 +387,8 @@ static uint64_t live_by_counters(const uint64_t counters[static STATS_COUNT])
 {
 	uint64_t came = counters[STAT_ACCEPTED] + counters[STAT_TAKEN_OVER];
 	uint64_t went = counters[STAT_HANDED_OVER] + counters[STAT_ENDED_EOF] + counters[STAT_ENDED_RESET] +
-	                counters[STAT_ENDED_IDLE] + counters[STAT_ENDED_DRAIN] + counters[STAT_ENDED_ERROR];
+	                counters[STAT_ENDED_IDLE] + counters[STAT_ENDED_PROXY] + counters[STAT_ENDED_DRAIN] +
+	                counters[STAT_ENDED_ERROR];
 
 	return came > went ? came - went : 0;
 }

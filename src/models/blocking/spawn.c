@@ -33,7 +33,7 @@
 #include "models/blocking/serve.h"
 
 /* Maximum time to wait for the end of a child process whose connection has ended. */
-#define END_WAIT_USEC (100 * USEC_PER_MSEC)
+#define END_WAIT_USEC (500 * USEC_PER_MSEC)
 
 /* Enough for serve() and a log record; only used pages cost memory. */
 #define STACK_SIZE (256U << 10)
