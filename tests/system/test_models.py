@@ -37,18 +37,11 @@ def test_model_that_cannot_run_is_refused_before_ready(launch):
 counts_threads = pytest.mark.skipif(echod.THREAD_SANITIZED, reason="ThreadSanitizer adds threads of its own")
 
 
-def threads(pid):
-    try:
-        return proc.threads(pid)
-    except FileNotFoundError:  # it ended a moment ago
-        return 0
-
-
 def shape(daemon):
     """The number of the supervisor's children, of their children, and of threads in all of these."""
     children = daemon.workers()
     grandchildren = [stat.pid for child in children for stat in proc.children(child)]
-    return len(children), len(grandchildren), sum(threads(pid) for pid in children + grandchildren)
+    return len(children), len(grandchildren), sum(proc.threads(pid) for pid in children + grandchildren)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
