@@ -31,21 +31,13 @@ void conf_error_at(const struct conf *conf, enum conf_key key, struct diagnostic
                    ...)
 {
 	const struct conf_origin *origin = &conf->origin[key];
+	bool overridden = origin->source == CONF_FROM_COMMAND_LINE;
 	va_list args;
-	char *text;
-	int n;
 
 	va_start(args, format);
-	n = vasprintf(&text, format, args);
+	diag_vadd_at(diag, overridden ? "command line" : conf->path, overridden ? 0 : origin->line, format,
+	             args);
 	va_end(args);
-	if (n < 0)
-		diag->oom = true;
-	else if (origin->source == CONF_FROM_COMMAND_LINE)
-		diag_add(diag, "command line: %s", text);
-	else
-		diag_add_at(diag, conf->path, origin->line, "%s", text);
-	if (n >= 0)
-		free(text);
 }
 
 /* ---- libconfuse ---- */

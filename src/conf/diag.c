@@ -3,7 +3,6 @@
 
 #include "conf/diag.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,21 +66,26 @@ void diag_add(struct diagnostics *diag, const char *format, ...)
 	append(diag, 0, n < 0 ? NULL : text);
 }
 
-void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, ...)
+void diag_vadd_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, va_list args)
 {
-	va_list args;
 	char *message, *text = NULL;
-	int n;
+	int n = vasprintf(&message, format, args);
 
-	va_start(args, format);
-	n = vasprintf(&message, format, args);
-	va_end(args);
 	if (n >= 0) {
 		n = line > 0 ? asprintf(&text, "%s:%u: %s", name, line, message)
 		             : asprintf(&text, "%s: %s", name, message);
 		free(message);
 	}
 	append(diag, line, n < 0 ? NULL : text);
+}
+
+void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	diag_vadd_at(diag, name, line, format, args);
+	va_end(args);
 }
 
 /* qsort(3) is not stable. */

@@ -7,6 +7,7 @@
 #ifndef ECHOD_CONF_DIAG_H
 #define ECHOD_CONF_DIAG_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -29,6 +30,8 @@ void diag_add(struct diagnostics *diag, const char *format, ...) __attribute__((
 /* Add a message about a line of a file: "NAME:LINE: message", or "NAME: message" if `line` is 0. */
 void diag_add_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+void diag_vadd_at(struct diagnostics *diag, const char *name, unsigned line, const char *format, va_list args)
+	__attribute__((format(printf, 4, 0)));
 
 /* Sort the messages from index `first` on by line, those of one line in the order of their addition. Past the
  * first thousand, replace them by one message "NAME: and N more". */
