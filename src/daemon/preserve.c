@@ -265,10 +265,16 @@ void restore_init(struct restore *restore, const struct fdstore_queues *queues, 
 	preserve_init(&restore->overflow, 0, 0, slot);
 }
 
-bool restore_active(const struct restore *restore)
+/* Whether connections were received and are in memory, not in a queue of the store. */
+static bool has_received(const struct restore *restore)
 {
 	return restore->has_new_conn || !list_empty(&restore->overflow.packs) ||
-	       pack_left(&restore->pack) > 0 || restore->at < restore->queues.count;
+	       pack_left(&restore->pack) > 0;
+}
+
+bool restore_active(const struct restore *restore)
+{
+	return has_received(restore) || restore->at < restore->queues.count;
 }
 
 unsigned restore_waiting(const struct restore *restore)
@@ -402,8 +408,7 @@ int restore_preserve(struct restore *restore, struct preserve *preserve)
 {
 	int r = 0;
 
-	while (r == 0 && (restore->has_new_conn || !list_empty(&restore->overflow.packs) ||
-	                  pack_left(&restore->pack) > 0)) {
+	while (r == 0 && has_received(restore)) {
 		if (!restore_next(restore, &restore->new_conn))
 			return 0;
 		r = preserve_add(preserve, &restore->new_conn);
