@@ -13,17 +13,25 @@
 static char first[4096]; /* "" : none */
 static bool silent;
 
+/* Print one line, whatever a server or the command line has brought into `message`. */
+static void print_line(const char *prefix, const char *message)
+{
+	char text[4 * sizeof first];
+
+	if (silent)
+		return;
+	escape_controls(text, sizeof text, message, strlen(message));
+	fprintf(stderr, "echoc: %s%s\n", prefix, text);
+}
+
 enum outcome client_verror(enum outcome outcome, const char *format, va_list args)
 {
-	char raw[sizeof first], text[4 * sizeof first];
+	char message[sizeof first];
 
-	vsnprintf(raw, sizeof raw, format, args);
-	/* an error is one line, whatever a server or the command line has brought into it */
-	escape_controls(text, sizeof text, raw, strlen(raw));
+	vsnprintf(message, sizeof message, format, args);
 	if (first[0] == '\0')
-		snprintf(first, sizeof first, "%s", raw);
-	if (!silent)
-		fprintf(stderr, "echoc: %s\n", text);
+		snprintf(first, sizeof first, "%s", message);
+	print_line("", message);
 	return outcome;
 }
 
@@ -39,16 +47,13 @@ enum outcome client_error(enum outcome outcome, const char *format, ...)
 
 void client_note(const char *format, ...)
 {
-	char raw[1024], text[4 * sizeof raw];
+	char message[sizeof first];
 	va_list args;
 
-	if (silent)
-		return;
 	va_start(args, format);
-	vsnprintf(raw, sizeof raw, format, args);
+	vsnprintf(message, sizeof message, format, args);
 	va_end(args);
-	escape_controls(text, sizeof text, raw, strlen(raw));
-	fprintf(stderr, "echoc: note: %s\n", text);
+	print_line("note: ", message);
 }
 
 const char *client_error_first(void)
