@@ -110,8 +110,7 @@ struct call {
 
 #define FCNTL_COMMANDS \
 	EQUALS(1, F_GETFD), EQUALS(1, F_SETFD), EQUALS(1, F_GETFL), EQUALS(1, F_SETFL), \
-		EQUALS(1, F_GETPIPE_SZ), EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), \
-		EQUALS(1, F_GET_SEALS)
+		EQUALS(1, F_SETPIPE_SZ), EQUALS(1, F_DUPFD_CLOEXEC), EQUALS(1, F_GET_SEALS)
 
 /* Commands of io_uring_register(2), named here because headers of older kernels and systems without liburing
  * do not have them. With bit 31 the ring is named by its registered index. Rings are made, and their
