@@ -55,13 +55,23 @@ bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf)
 	return true;
 }
 
+void new_conn_from_session(struct new_conn *new_conn, const struct session *session)
+{
+	*new_conn = (struct new_conn) {
+		.fd = session->watch.fd,
+		.conn = session->conn,
+		.peer = session->peer,
+		.proxied = session->proxied,
+		.active = session_active_usec(session, clock_usec()),
+	};
+}
+
 void session_open(struct session *session, const struct new_conn *new_conn)
 {
 	memset(session, 0, sizeof *session);
 	session->conn = new_conn->conn;
 	session->peer = new_conn->peer;
 	session->proxied = new_conn->proxied;
-	session->unadmitted = new_conn->conn.header;
 	session->watch = (struct watch) { .fd = new_conn->fd,
 		                          .kind = WATCH_SESSION,
 		                          .shared_ofd = new_conn->shared_ofd };
@@ -110,7 +120,7 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 	struct addr addr;
 
 	log_begin(record, level, event);
-	if (proxied && proxied->proxy.family != 0) {
+	if (proxied->proxy.family != 0) {
 		peer_to_addr(&proxied->proxy, &addr);
 		log_add(record, "ECHOD_PROXY", "%s", addr_print(&addr, proxy));
 	}
@@ -130,15 +140,15 @@ static void describe(struct log_record *record, int level, int fd, const struct 
 }
 
 /* Log an event of a connection that is open, at level debug. */
-static void trace(const struct worker *worker, int fd, const struct peer *peer, const struct conn *conn,
-                  enum event event, const char *what)
+static void trace(const struct worker *worker, int fd, const struct peer *peer, const struct proxied *proxied,
+                  const struct conn *conn, enum event event, const char *what)
 {
 	char peer_text[ADDR_TEXT_MAX], local[ADDR_TEXT_MAX];
 	struct log_record record;
 
 	if (!line_allowed(worker, peer, LOG_DEBUG))
 		return;
-	describe(&record, LOG_DEBUG, fd, peer, NULL, event, peer_text, local);
+	describe(&record, LOG_DEBUG, fd, peer, proxied, event, peer_text, local);
 	log_add(&record, "ECHOD_BYTES", "%" PRIu64, conn->echoed);
 	log_end(&record, "%s to %s %s", peer_text, local, what);
 }
@@ -146,14 +156,15 @@ static void trace(const struct worker *worker, int fd, const struct peer *peer, 
 void session_trace_accept(const struct worker *worker, const struct new_conn *new_conn)
 {
 	PROBE2(accept, worker->index, new_conn->fd);
-	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_ACCEPTED, "accepted");
+	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->proxied, &new_conn->conn,
+	      EVENT_CONNECTION_ACCEPTED, "accepted");
 }
 
 void session_trace_receive(const struct worker *worker, const struct new_conn *new_conn)
 {
 	PROBE2(handover_receive, worker->index, new_conn->fd);
-	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->conn, EVENT_CONNECTION_RECEIVED,
-	      "taken over");
+	trace(worker, new_conn->fd, &new_conn->peer, &new_conn->proxied, &new_conn->conn,
+	      EVENT_CONNECTION_RECEIVED, "taken over");
 }
 
 /* Level of the line about the end of a connection: LOG_DEBUG where no byte was received, as from a health
@@ -202,10 +213,15 @@ static void refused(const struct worker *worker, int fd, const struct peer *peer
 	                              : "its source has max-per-source connections");
 }
 
-void session_refused(const struct worker *worker, int fd, const struct peer *peer,
+static enum conn_reason refusal_reason(enum admission_verdict verdict)
+{
+	return verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT;
+}
+
+void session_refused(const struct worker *worker, const struct new_conn *new_conn,
                      enum admission_verdict verdict)
 {
-	refused(worker, fd, peer, NULL, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+	refused(worker, new_conn->fd, &new_conn->peer, &new_conn->proxied, refusal_reason(verdict));
 }
 
 /* --- PROXY protocol -------------------------------------------------------------------- */
@@ -248,10 +264,9 @@ void session_header(struct session *session, const struct worker *worker)
 	}
 	verdict = admission_admit(&worker->admission, &session->peer);
 	if (verdict != ADMISSION_OK) {
-		conn_end(&session->conn, verdict == ADMISSION_DENIED ? CONN_DENIED : CONN_LIMIT);
+		conn_end(&session->conn, refusal_reason(verdict));
 		return;
 	}
-	session->unadmitted = false;
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
 	conn_header_done(&session->conn);
 }
@@ -279,11 +294,11 @@ void session_close(struct session *session, struct worker *worker)
 		if (line_allowed(worker, &session->peer, level_of_end(&session->conn)))
 			log_end_of(session);
 		stats_add(worker->slot, end_counters[session->conn.reason], 1);
-		if (session->unadmitted)
+		if (session->conn.header)
 			stats_add(worker->slot, STAT_ACCEPTED, 1);
 	}
 	/* before the peer sees the end: it may connect again at once */
-	if (!session->unadmitted)
+	if (!session->conn.header)
 		admission_leave(&worker->admission, &session->peer);
 	session_release(session, worker);
 	admission_slot_release(&worker->admission);
@@ -298,8 +313,8 @@ void session_cut(struct session *session, const struct worker *worker)
 void session_forget(struct session *session, struct worker *worker)
 {
 	PROBE2(handover_send, worker->index, session->watch.fd);
-	trace(worker, session->watch.fd, &session->peer, &session->conn, EVENT_CONNECTION_SENT,
-	      "handed over");
+	trace(worker, session->watch.fd, &session->peer, &session->proxied, &session->conn,
+	      EVENT_CONNECTION_SENT, "handed over");
 	stats_add(worker->slot, STAT_HANDED_OVER, 1);
 	session_release(session, worker);
 }

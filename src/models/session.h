@@ -24,11 +24,10 @@
 struct splice_pipe;
 
 struct session {
-	struct conn conn;
+	struct conn conn;        /* while conn.header is set, the source is not counted */
 	struct list link;        /* in the list of its body, ordered by last activity */
 	struct peer peer;
 	struct proxied proxied;
-	bool unadmitted : 1; /* not counted for its source: its PROXY protocol header has not been received */
 	bool readmit : 1; /* the header was received, but this process cannot admit: see session_header() */
 	struct splice_pipe *pipe;  /* contains conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
@@ -55,6 +54,9 @@ void new_conn_init(struct new_conn *new_conn, int fd);
 /* A connection was just accepted from `new_conn->peer`: if `proxy-protocol` lists that, have the session wait
  * for a header, and return true. Such a connection is not admitted before. */
 bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf);
+
+/* Fill `*new_conn` to hand the session over; descriptor and memory remain those of the session. */
+void new_conn_from_session(struct new_conn *new_conn, const struct session *session);
 
 /* Initialize the session from `new_conn`, whose descriptor and memory it now owns. The connection is already
  * counted in the worker's `live`. */
@@ -99,12 +101,11 @@ void session_trace_receive(const struct worker *worker, const struct new_conn *n
 /* Bytes were received for a session whose conn.header is set. Once the header is complete, sets the peer that
  * it names, and admits it; ends the session with CONN_PROXY where it is invalid, CONN_DENIED or CONN_LIMIT
  * where the peer is refused. A child of model `process` does not count: where that is needed, it sets
- * `readmit` and leaves conn.header set: the session is to be handed over to the parent, by
- * session_hand_back(). */
+ * `readmit` and leaves conn.header set: serve() hands the session over to the parent. */
 void session_header(struct session *session, const struct worker *worker);
 
 /* Log and count a connection that was refused after accept(2). */
-void session_refused(const struct worker *worker, int fd, const struct peer *peer,
+void session_refused(const struct worker *worker, const struct new_conn *new_conn,
                      enum admission_verdict verdict);
 
 #endif

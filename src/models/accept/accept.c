@@ -170,17 +170,18 @@ void accept_error(struct accept_state *accept, int error)
 }
 
 /* Whether the peer of an accepted connection may stay. Refuses, logs and closes the connection otherwise. */
-static bool admit(struct accept_state *accept, int fd, const struct peer *peer)
+static bool admit(struct accept_state *accept, const struct new_conn *new_conn)
 {
 	struct worker *worker = accept->worker;
+	const struct peer *peer = &new_conn->peer;
 	enum admission_verdict verdict = admission_admit(&worker->admission, peer);
 
 	if (verdict == ADMISSION_SOURCE && accept->collect && accept->collect(accept, peer))
 		verdict = admission_admit(&worker->admission, peer);
 	if (verdict == ADMISSION_OK)
 		return true;
-	session_refused(worker, fd, peer, verdict);
-	close(fd);
+	session_refused(worker, new_conn, verdict);
+	close(new_conn->fd);
 	admission_slot_release(&worker->admission);
 	return false;
 }
@@ -193,7 +194,7 @@ bool accept_admit(struct accept_state *accept, int fd, const struct addr *addr, 
 	worker->local_stats.work++;
 	peer_from_addr(&new_conn->peer, addr);
 	new_conn_init(new_conn, fd);
-	if (!new_conn_expect_header(new_conn, worker->conf) && !admit(accept, fd, &new_conn->peer))
+	if (!new_conn_expect_header(new_conn, worker->conf) && !admit(accept, new_conn))
 		return false;
 	if (accept->prepare || new_conn->peer.family == AF_UNIX) {
 		sockopt_prepare(fd);
@@ -267,17 +268,19 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	accept->taken++;
 	if (r < 0)
 		return ACCEPT_REFUSED;
-	if (new_conn->unadmitted && !new_conn->conn.header && !admit(accept, new_conn->fd, &new_conn->peer)) {
+	if (new_conn->unadmitted && !new_conn->conn.header && !admit(accept, new_conn)) {
 		conn_clear(&new_conn->conn);
 		return ACCEPT_REFUSED;
 	}
-	if (!new_conn->unadmitted || !new_conn->conn.header)
-		stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
-	if (new_conn->unadmitted)
-		session_trace_accept(worker, new_conn);
-	else
+	if (!new_conn->unadmitted) {
+		stats_add(worker->slot, STAT_TAKEN_OVER, 1);
 		session_trace_receive(worker, new_conn);
+		return ACCEPT_CONNECTION;
+	}
+	if (!new_conn->conn.header)
+		stats_add(worker->slot, STAT_ACCEPTED, 1);
+	session_trace_accept(worker, new_conn);
 	return ACCEPT_CONNECTION;
 }
 

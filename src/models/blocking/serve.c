@@ -34,17 +34,12 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
  * false, with the session ended, where that is not possible. */
 static bool hand_back(struct worker *worker, struct session *session)
 {
-	struct new_conn new_conn = {
-		.fd = session->watch.fd,
-		.unadmitted = true,
-		.peer = session->peer,
-		.proxied = session->proxied,
-		.active = session_active_usec(session, clock_usec()),
-	};
+	struct new_conn new_conn;
 	int r;
 
-	session->conn.header = false;
-	new_conn.conn = session->conn;
+	new_conn_from_session(&new_conn, session);
+	new_conn.unadmitted = true;
+	new_conn.conn.header = false;
 	r = handover_pass(worker->outbox_fd, &new_conn);
 	if (r < 0) {
 		conn_error(&session->conn, -r);

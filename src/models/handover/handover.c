@@ -124,18 +124,12 @@ int handover_send(struct worker *worker, struct session_io *io, struct session *
 
 	if (r < 0)
 		return r;
-	new_conn = (struct new_conn) {
-		.fd = session->watch.fd,
-		.conn = session->conn,
-		.peer = session->peer,
-		.proxied = session->proxied,
-		.active = session_active_usec(session, clock_usec()),
-	};
+	new_conn_from_session(&new_conn, session);
 	/* slot and source move with the session, and come back if it cannot be sent */
-	admission_enqueue(&worker->admission, session->unadmitted ? NULL : &session->peer);
+	admission_enqueue(&worker->admission, session->conn.header ? NULL : &session->peer);
 	r = send_when_writable(worker, &new_conn);
 	if (r < 0)
-		admission_enqueue_undo(&worker->admission, session->unadmitted ? NULL : &session->peer);
+		admission_enqueue_undo(&worker->admission, session->conn.header ? NULL : &session->peer);
 	return r;
 }
 
@@ -314,14 +308,15 @@ unsigned handover_waiting(int inbox)
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
-/* Put an accepted connection into the queue. If that fails the connection is lost. */
+/* Put an accepted connection, whose source is not counted yet, into the queue. If that fails the connection
+ * is lost. */
 static void enqueue(const struct worker *sender, const struct new_conn *new_conn)
 {
 	admission_slot_force(&sender->admission);
-	admission_enqueue(&sender->admission, &new_conn->peer);
+	admission_enqueue(&sender->admission, NULL);
 	if (handover_pass(sender->outbox_fd, new_conn) == 0)
 		return;
-	admission_enqueue_undo(&sender->admission, &new_conn->peer);
+	admission_enqueue_undo(&sender->admission, NULL);
 	admission_slot_release(&sender->admission);
 	stats_add(sender->slot, STAT_ACCEPTED, 1);
 	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
@@ -360,7 +355,7 @@ void handover_backlog(const struct listener *listener, const struct worker *send
 		if (verdict == ADMISSION_OK)
 			enqueue(sender, &new_conn);
 		else
-			session_refused(sender, fd, &new_conn.peer, verdict);
+			session_refused(sender, &new_conn, verdict);
 		close(fd);
 	}
 }
