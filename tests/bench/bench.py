@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -284,14 +283,8 @@ def run_goals(bench, output):
     return 1 if missed else 0
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-
 def main():
-    # However it is ended, no server is left behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    where.end_by_exception()
     options = parse()
     os.makedirs(options.output, exist_ok=True)
     if options.redraw:

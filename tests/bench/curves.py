@@ -23,6 +23,7 @@ import cost
 import load
 import servers
 import stats
+import where
 from load import Scenario, Timing
 from servers import Unfit
 
@@ -382,13 +383,8 @@ def lines(data):
                 yield f"  {model:10s} {way:10s} {counts}"
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-
 def main():
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    where.end_by_exception()
     options = parse()
     os.makedirs(options.output, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="echod-curves-") as directory:

@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import platform
+import signal
 import socket
 import struct
 import time
@@ -13,6 +14,14 @@ CLONE_NEWNET = 0x40000000  # unshare(2)
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # netdevice(7)
 
 CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
+
+
+def end_by_exception():
+    """SIGTERM and SIGHUP raise KeyboardInterrupt: however a measurement is ended, no server is left running."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 def congestion_control():
