@@ -218,15 +218,23 @@ def test_debug_lines_of_workers(start, model):
     """Each worker process is started, its workers are ready, stop, and the process ends."""
     daemon = start(model, log_level="debug")
     daemon.visit()
-    ready = set(re.findall(r"debug: Worker (\d+): ready$", daemon.log(), re.M))
-    started = dict(re.findall(r"debug: Worker (\d+): started as process (\d+)$", daemon.log(), re.M))
-    assert ready and started and set(started) <= ready, (started, ready)
+
+    def found(pattern, since=0):
+        return set(re.findall(rf"debug: {pattern}$", daemon.log()[since:], re.M))
+
+    def wait_for(wanted, pattern, what):
+        """Lines of workers reach the log later than what they are about."""
+        proc.until(lambda: wanted() <= found(pattern), lambda: f"{what}: {wanted()} in\n{daemon.log()}")
+
+    def started():
+        return dict(found(r"Worker (\d+): started as process (\d+)"))
+    proc.until(lambda: found(r"Worker (\d+): ready") and started(), "the first worker")
+    wait_for(lambda: set(started()), r"Worker (\d+): ready", "ready workers")
+    before, ready = set(started().values()), found(r"Worker (\d+): ready")
     daemon.reload(log_level="debug")
-    log = daemon.log()
-    assert re.search(rf'debug: Asked \d+ workers of model "{model}" to stop \(hand-over\)$', log, re.M)
-    proc.until(lambda: set(started.values()) <= set(re.findall(r"debug: Worker process (\d+) ended$", daemon.log(), re.M)),
-               "the end of the old workers")
-    assert set(re.findall(r"debug: Worker (\d+): stopping \(hand-over\)$", daemon.log(), re.M)) >= ready
+    assert found(rf'Asked \d+ workers of model "{model}" to stop \(hand-over\)')
+    wait_for(lambda: before, r"Worker process (\d+) ended", "the end of the old workers")
+    wait_for(lambda: ready, r"Worker (\d+): stopping \(hand-over\)", "old workers")
     since = len(daemon.log())
     daemon.stop()
     log = daemon.log()[since:]
