@@ -601,8 +601,11 @@ static bool adopt_orphan(void *context, unsigned child, pid_t pid)
 		struct crew_orphan *orphans =
 			realloc(crew->orphans, (crew->orphan_count + 64) * sizeof *orphans);
 
-		if (!orphans)
+		if (!orphans) {
+			/* its slot becomes free */
+			kill(pid, SIGKILL);
 			return false;
+		}
 		crew->orphans = orphans;
 	}
 	crew->orphans[crew->orphan_count++] = (struct crew_orphan) { .pid = pid, .child = child };
@@ -634,17 +637,19 @@ static bool orphan_reaped(struct crew *crew, pid_t pid, int status)
 
 bool crew_reaped(struct crew *crew, pid_t pid, int status)
 {
+	uint32_t lost;
+
 	for (unsigned i = 0; i < crew->process_count; i++) {
 		struct crew_process *process = &crew->processes[i];
 
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		count_lost(crew, pid, status,
-		           scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i));
+		lost = scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i);
 		if (i == 0)
-			scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number,
-			                        adopt_orphan, crew);
+			lost += scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number,
+			                                adopt_orphan, crew);
+		count_lost(crew, pid, status, lost);
 		if (!crew->stopping)
 			process_failed(crew, process);
 		return true;

@@ -609,24 +609,35 @@ uint32_t scoreboard_process_end(struct scoreboard *scoreboard, unsigned crew, un
 	return live;
 }
 
-void scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
-                             bool (*is_child)(void *context, unsigned child, pid_t pid), void *context)
+/* The process id that a child's slot claims. Where there is none yet, the child can no longer write it. */
+static pid_t child_pid(struct stats_slot *slot)
+{
+	int32_t pid = STATS_PID_UNKNOWN;
+
+	return atomic_compare_exchange_strong(&slot->pid, &pid, 0) ? 0 : pid;
+}
+
+uint32_t scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
+                                 bool (*is_child)(void *context, unsigned child, pid_t pid), void *context)
 {
 	struct file *file = &scoreboard->files[crew];
 	unsigned first = crew_workers(&file->layout);
+	uint32_t live = 0;
 
 	for (unsigned child = 0; file->layout.child_processes && child < file->children; child++) {
-		pid_t pid = atomic_load(&slot_at(file, first + child)->pid);
+		pid_t pid;
 
 		if (scoreboard->shared->orphans[crew][child])
 			continue;
+		pid = child_pid(slot_at(file, first + child));
 		if (pid > 0 && is_child(context, child, pid)) {
 			atomic_store(&scoreboard->shared->orphans[crew][child], 1);
 			admission_add_orphans(&scoreboard->shared->admission, 1);
 		} else {
-			(void) slot_end(file, first + child);
+			live += slot_end(file, first + child);
 		}
 	}
+	return live;
 }
 
 uint32_t scoreboard_orphan_end(struct scoreboard *scoreboard, unsigned crew, unsigned child,

@@ -110,9 +110,10 @@ uint32_t scoreboard_process_end(struct scoreboard *scoreboard, unsigned crew, un
 
 /* After the parent of the crew's child processes has ended: call `is_child` for each child in use, with the
  * process id that its slot claims. Children that it confirms become orphans; the slots of the others are
- * freed. */
-void scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
-                             bool (*is_child)(void *context, unsigned child, pid_t pid), void *context);
+ * freed. A child that has not written its process id yet can no longer do so. Returns the number of
+ * connections in the freed slots. */
+uint32_t scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
+                                 bool (*is_child)(void *context, unsigned child, pid_t pid), void *context);
 
 enum scoreboard_end { SCOREBOARD_CLOSED, SCOREBOARD_HANDED_OVER };
 

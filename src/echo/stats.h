@@ -65,13 +65,18 @@ enum stats_counter {
 
 enum stats_slot_state { SLOT_FREE, SLOT_STARTING, SLOT_READY };
 
+/* A child is being created in this slot. The child or its parent replaces it by the process id, or the
+ * supervisor by 0 after the parent has ended. */
+#define STATS_PID_UNKNOWN (-1)
+
 /* The slot of a worker. Written by its process; readers check the values (scoreboard.h). */
 struct stats_slot {
 	_Atomic uint64_t counters[STATS_COUNT];
 	_Atomic uint32_t live;     /* connections being served */
 	_Atomic uint32_t heartbeats;    /* increased while the worker's loop goes on */
 	_Atomic uint64_t unsent;   /* draining: bytes in the kernel that clients have not acknowledged yet */
-	_Atomic int32_t pid;       /* process id of a child, a hint that must be checked; 0: none */
+	_Atomic int32_t pid;       /* process id of a child, a hint that must be checked; 0: none, or
+	                            * STATS_PID_UNKNOWN */
 	_Atomic uint32_t state;    /* enum stats_slot_state */
 	_Atomic uint32_t children; /* of a worker that creates others: number of child slots used so far */
 } __attribute__((aligned(64)));

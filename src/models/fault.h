@@ -2,11 +2,12 @@
 /* fault.h - fault points for tests
  *
  * In builds configured with --enable-debug-faults, environment variables inject faults. In other builds
- * fault_number() returns its default and the other functions do nothing.
+ * fault_number() returns its default, fault_file() false, and the other functions do nothing.
  */
 #ifndef ECHOD_MODELS_FAULT_H
 #define ECHOD_MODELS_FAULT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef ECHOD_FAULTS
@@ -33,16 +34,22 @@ static inline void fault_try_forbidden(unsigned uses)
 		sandbox_try_forbidden(name, uses);
 }
 
-/* Hang worker `index` once a file of that name is in the directory ECHOD_FAULT_HANG; the file is removed. */
-static inline void fault_hang(unsigned index)
+/* Whether a file of that name is in the directory that the variable names; the file is removed. */
+static inline bool fault_file(const char *variable, unsigned name)
 {
-	const char *directory = getenv("ECHOD_FAULT_HANG");
+	const char *directory = getenv(variable);
 	char path[4096];
 
 	if (!directory)
-		return;
-	snprintf(path, sizeof path, "%s/%u", directory, index);
-	if (unlink(path) == 0)
+		return false;
+	snprintf(path, sizeof path, "%s/%u", directory, name);
+	return unlink(path) == 0;
+}
+
+/* Hang worker `index` once a file of that name is in the directory ECHOD_FAULT_HANG. */
+static inline void fault_hang(unsigned index)
+{
+	if (fault_file("ECHOD_FAULT_HANG", index))
 		for (;;)
 			pause();
 }
@@ -60,6 +67,13 @@ static inline uint64_t fault_number(const char *name, uint64_t otherwise)
 {
 	(void) name;
 	return otherwise;
+}
+
+static inline bool fault_file(const char *variable, unsigned name)
+{
+	(void) variable;
+	(void) name;
+	return false;
 }
 #endif
 

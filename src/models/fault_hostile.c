@@ -113,14 +113,9 @@ static void send_to_all(uint64_t *state)
 
 void fault_hostile(unsigned index)
 {
-	const char *directory = getenv("ECHOD_FAULT_HOSTILE");
 	uint64_t state = (uint64_t) clock_usec() ^ (uint64_t) getpid() << 32;
-	char path[4096];
 
-	if (!directory)
-		return;
-	snprintf(path, sizeof path, "%s/%u", directory, index);
-	if (unlink(path) < 0)
+	if (!fault_file("ECHOD_FAULT_HOSTILE", index))
 		return;
 	for (int i = 0; i < ROUNDS; i++) {
 		fill_shared_memory(&state);

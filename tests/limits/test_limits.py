@@ -521,6 +521,27 @@ def test_acceptors_killed_at_any_moment_leak_no_count(start, model):
 
 
 @pytest.mark.models("process")
+def test_acceptor_killed_before_its_child_is_registered(start, model, tmp_path):
+    """The acceptor ends right after fork(2), and the supervisor finds the slot before the child has written its process id.
+    The connection ends, and its slot is free."""
+    if "fault points" not in echod.run("-V").stdout:
+        pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
+    daemon = start(model, max_connections=2, env={"ECHOD_FAULT_ORPHAN": str(tmp_path)})
+    daemon.crash_expected = True
+    for number in range(1, 4):
+        (tmp_path / "0").touch()
+        with daemon.connect() as lost:
+            assert peer.ended(lost)
+        metrics.wait_line(daemon, "no connection is left", connections=0, connections_ended__error=number)
+    served = [daemon.connect() for _ in range(2)]
+    for sock in served:
+        peer.echo(sock, b"both slots are free")
+    for sock in served:
+        peer.finish(sock)
+    metrics.wait_line(daemon, "no connection is left", connections=0, connections_ended__eof=2)
+
+
+@pytest.mark.models("process")
 @pytest.mark.parametrize("most", [0, 3], ids=["workers", "max-connections"])
 def test_who_is_served_outlives_a_killed_acceptor(start, model, most):
     """They go on, and their room is the successor's only when they leave."""

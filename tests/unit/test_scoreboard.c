@@ -163,10 +163,10 @@ static void orphans_keep_their_slots(void **state)
 
 	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
 	scoreboard_process_start(scoreboard, 0, 0);
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 3; i++) {
 		struct stats_slot *slot = scoreboard_slot(scoreboard, 0, 1 + i);
 
-		atomic_store(&slot->pid, 4711 + (int) i);
+		atomic_store(&slot->pid, i < 2 ? 4711 + (int) i : STATS_PID_UNKNOWN);
 		atomic_store(&slot->live, 77);
 		atomic_store(&slot->state, SLOT_READY);
 		atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, i + 1);
@@ -178,7 +178,10 @@ static void orphans_keep_their_slots(void **state)
 	scoreboard_total(scoreboard, &total);
 	(void) scoreboard_process_end(scoreboard, 0, 0);
 	child = 0;
-	scoreboard_find_orphans(scoreboard, 0, only_4711, &child);
+	assert_int_equal(scoreboard_find_orphans(scoreboard, 0, only_4711, &child), 2);
+	assert_int_equal(child, 2);
+	/* the third child has lost its slot */
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 3)->pid), 0);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 1);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][1], 0);
 	assert_int_equal(admission_slots_taken(admission), 1);

@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -29,8 +30,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "models/blocking/acceptor.h"
-#include "models/model.h"
 #include "models/blocking/serve.h"
+#include "models/fault.h"
+#include "models/model.h"
 
 /* Maximum time to wait for the end of a child process whose connection has ended. */
 #define END_WAIT_USEC (500 * USEC_PER_MSEC)
@@ -222,11 +224,26 @@ static void threads_collect(struct spawner *spawner, bool ready, bool wake)
 
 /* --- processes ------------------------------------------------------------------------- */
 
-static void __attribute__((noreturn)) process_main(struct spawner *spawner)
+/* Write this process's id to its slot, unless the parent has done so. If the parent was killed right after
+ * fork(2), the supervisor may find the slot without an id: it then frees the slot, and this process must end,
+ * because its connection is no longer counted. `orphan`: wait for that, in tests. */
+static void process_register(const struct spawner *spawner, bool orphan)
+{
+	struct stats_slot *slot = child_slot(spawner->worker, (unsigned) spawner->slot);
+	int32_t found = STATS_PID_UNKNOWN;
+
+	while (orphan && atomic_load(&slot->pid) == STATS_PID_UNKNOWN)
+		sched_yield();
+	if (!atomic_compare_exchange_strong(&slot->pid, &found, getpid()) && found != getpid())
+		_exit(0);
+}
+
+static void __attribute__((noreturn)) process_main(struct spawner *spawner, bool orphan)
 {
 	struct worker *acceptor = spawner->worker, worker;
 	uint64_t before;
 
+	process_register(spawner, orphan);
 	/* the parent counts for this process */
 	acceptor->admission.own = NULL;
 	/* open descriptors would keep listeners and the acceptor's descriptors in use */
@@ -238,7 +255,6 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner)
 	worker_derive(&worker, spawner);
 	scoreboard_enter_child(worker.scoreboard, worker.crew, (unsigned) spawner->slot);
 	log_count_lost(&worker.slot->counters[STAT_LOG_LOST]);
-	atomic_store(&worker.slot->pid, getpid());
 	before = atomic_load(&worker.slot->counters[STAT_HANDED_OVER]);
 	serve_derived(&worker, &spawner->new_conn);
 	_exit(atomic_load(&worker.slot->counters[STAT_HANDED_OVER]) > before ? WORKER_HANDED_OVER : 0);
@@ -247,17 +263,24 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner)
 static int process_start(struct spawner *spawner)
 {
 	struct child *child = &spawner->children[spawner->slot];
-	pid_t pid = fork();
+	struct stats_slot *slot = child_slot(spawner->worker, (unsigned) spawner->slot);
+	bool orphan = fault_file("ECHOD_FAULT_ORPHAN", 0);
+	int32_t unknown = STATS_PID_UNKNOWN;
+	pid_t pid;
 
+	atomic_store(&slot->pid, STATS_PID_UNKNOWN);
+	pid = fork();
 	if (pid == 0)
-		process_main(spawner);
+		process_main(spawner, orphan);
+	if (orphan)
+		_exit(1);
 	if (pid < 0)
 		return -errno;
 	child->pid = pid;
 	child->peer = spawner->new_conn.peer;
 	child->counted = !spawner->new_conn.conn.header;
 	child->overdue = false;
-	atomic_store(&child_slot(spawner->worker, (unsigned) spawner->slot)->pid, pid);
+	(void) atomic_compare_exchange_strong(&slot->pid, &unknown, pid);
 	close(spawner->new_conn.fd);
 	conn_clear(&spawner->new_conn.conn);
 	return 0;
