@@ -33,6 +33,7 @@ EXTRA_DIST += \
 	tests/bench/goals.py \
 	tests/bench/lesson.py \
 	tests/bench/live.py \
+	tests/bench/live.svg \
 	tests/bench/load.py \
 	tests/bench/overview.svg \
 	tests/bench/page.py \
