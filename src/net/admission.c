@@ -17,6 +17,9 @@
 /* Attempts to read counts that other processes change at the same time. */
 #define READ_TRIES 1000
 
+/* Processes of which a thread remembers that they do not complete a change. */
+#define STUCK_MAX 16
+
 /* Protects this process's table of sources, which its threads share. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -253,17 +256,50 @@ static uint32_t source_change(const struct admission *admission, const struct ta
 	return now;
 }
 
+/* The value of `changes` that a process did not change during READ_TRIES attempts in the middle of a change: it
+ * was stopped or killed there, or writes random values. On a busy host the attempts take long, so they are not
+ * made again for the same value. */
+static _Thread_local struct {
+	const struct admission_process *process;
+	uint32_t changes;
+} stuck[STUCK_MAX];
+
+static size_t stuck_place(const struct admission_process *process)
+{
+	return (size_t) ((uintptr_t) process / sizeof *process) % STUCK_MAX;
+}
+
+static bool is_stuck(const struct admission_process *process, uint32_t changes)
+{
+	size_t at = stuck_place(process);
+
+	return changes % 2 == 1 && stuck[at].process == process && stuck[at].changes == changes;
+}
+
+static void stuck_remember(const struct admission_process *process, uint32_t changes)
+{
+	size_t at = stuck_place(process);
+
+	stuck[at].process = process;
+	stuck[at].changes = changes;
+}
+
 /* Read an entry of another process's table, which may change meanwhile. Returns false where it changed during
  * each of READ_TRIES attempts. */
 static bool source_read(const struct admission_shared *shared, const struct admission_process *process,
                         const struct table *table, uint64_t key, uint32_t *count, uint32_t *trying)
 {
-	for (unsigned i = 0; i < READ_TRIES; i++) {
-		uint32_t before = atomic_load(&process->changes);
-		const struct admission_source *source =
-			before % 2 == 0 ? source_find(shared, table, key) : NULL;
-		bool found = source && !is_free(table, source);
+	uint32_t before = 0;
 
+	for (unsigned i = 0; i < READ_TRIES; i++) {
+		const struct admission_source *source;
+		bool found;
+
+		before = atomic_load(&process->changes);
+		if (is_stuck(process, before))
+			return false;
+		source = before % 2 == 0 ? source_find(shared, table, key) : NULL;
+		found = source && !is_free(table, source);
 		*count = found ? atomic_load(&source->count) : 0;
 		*trying = found ? atomic_load(&source->trying) : 0;
 		if (before % 2 == 0 && atomic_load(&process->changes) == before)
@@ -271,6 +307,7 @@ static bool source_read(const struct admission_shared *shared, const struct admi
 		if (before % 2 == 1)
 			sched_yield();
 	}
+	stuck_remember(process, before);
 	return false;
 }
 

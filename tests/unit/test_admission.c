@@ -348,7 +348,7 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 	uint32_t random = 99;
 
 	(void) state;
-	for (int round = 0; round < 1000; round++) {
+	for (int round = 0; round < 200; round++) {
 		for (size_t i = 0; i < sizeof shared->memory[2] / 4; i++) {
 			random = random * 1664525 + 1013904223;
 			memcpy(&shared->memory[2][4 * i], &random, 4);
