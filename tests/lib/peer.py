@@ -13,6 +13,10 @@ import time
 SIOCOUTQ = 0x5411  # bytes in the send queue which the other side has not acknowledged yet
 PATIENCE = 40.0
 
+# Send buffer of a client that fills the path: with a smaller one than two segments of the loopback interface, each segment waits
+# for the delayed acknowledgement of the one before.
+STUFF_SNDBUF = 131072
+
 _data = {}
 _data_lock = threading.Lock()
 
@@ -212,7 +216,7 @@ def laden(address):
 
     Returns the socket, what was sent and what of it has been read.
     """
-    sock = connect(address, rcvbuf=16384, sndbuf=16384)
+    sock = connect(address, rcvbuf=16384, sndbuf=STUFF_SNDBUF)
     sent, read = stuff(sock), bytearray()
     settle(sock, 0.2)
     while unacknowledged(sock):

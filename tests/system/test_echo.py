@@ -131,7 +131,7 @@ def test_peer_that_never_reads_holds_up_nobody(start, model):
     daemon = start(model, buffer_size=65536, idle_timeout=0, **(bystanders(model, deaf) or {}))
     daemon.visit(peer.data(1048576))
     before = daemon.memory()
-    socks = [daemon.connect(rcvbuf=65536, sndbuf=65536) for _ in range(deaf)]
+    socks = [daemon.connect(rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF) for _ in range(deaf)]
     try:
         stuffed = [peer.stuff(sock) for sock in socks]
         kernel = sum(int(proc.read(f"/proc/sys/net/ipv4/tcp_{name}").split()[2]) for name in ("rmem", "wmem"))
@@ -159,7 +159,7 @@ def test_peer_that_never_reads_holds_up_nobody(start, model):
 
 def test_peer_that_never_reads_is_closed_when_idle(start, model):
     daemon = start(model, idle_timeout=1)
-    with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
+    with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
         endpoint = peer.endpoint(sock)
         peer.stuff(sock, may_end=True)
         daemon.connection_line(endpoint, "idle")
@@ -181,7 +181,7 @@ def test_silent_connection_is_closed_when_idle(start, model):
 def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
     """It has said all it wanted to say, and never takes the answer."""
     daemon = start(model, idle_timeout=1)
-    with daemon.connect(rcvbuf=16384, sndbuf=16384) as sock:
+    with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
         endpoint = peer.endpoint(sock)
         peer.stuff(sock, 0.1, may_end=True)
         with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: ISC
 """PROXY protocol: headers of both versions, in pieces, invalid ones, who the peer is, hand-over, and haproxy."""
 
+import re
 import shutil
 import socket
 import struct
@@ -69,19 +70,19 @@ INVALID = {
 }
 
 
-@pytest.mark.parametrize("name", HEADERS)
-def test_header(start, model, name):
+def test_header(start, model):
     """It is not echoed; the bytes behind it are, at once; the log names the peer."""
-    header, named = HEADERS[name]
     daemon = start(model, proxy_protocol=PROXIES, buffer_size=512)
-    with daemon.connect() as sock:
-        named = named or peer.endpoint(sock)
-        sock.sendall(header + b"behind it")
-        assert peer.receive(sock, 9) == b"behind it"
-        peer.echo(sock, peer.data(300000))
-        peer.finish(sock)
-    assert "300009 bytes" in daemon.connection_line(named, "eof")
-    metrics.wait_line(daemon, "one", connections_accepted=1, connections_ended__eof=1, echoed_bytes=300009)
+    for count, (name, (header, named)) in enumerate(HEADERS.items(), 1):
+        since = len(daemon.log())
+        with daemon.connect() as sock:
+            named = named or peer.endpoint(sock)
+            sock.sendall(header + b"behind it")
+            assert peer.receive(sock, 9) == b"behind it", name
+            peer.echo(sock, peer.data(300000))
+            peer.finish(sock)
+        daemon.wait_log(rf"{re.escape(named)} to .* ended: eof, 300009 bytes", since)
+        metrics.wait_line(daemon, name, connections_accepted=count, connections_ended__eof=count, echoed_bytes=300009 * count)
 
 
 @pytest.mark.parametrize("name", ["v1", "v2-ipv6", "v2-extensions", "v1-unknown"])
@@ -101,19 +102,21 @@ def test_header_in_pieces(start, model, name):
     daemon.connection_line(named, "eof")
 
 
-@pytest.mark.parametrize("name", INVALID)
-def test_invalid_header(start, model, name):
+def test_invalid_header(start, model):
     """The connection is closed without a byte, with the reason `proxy`."""
     daemon = start(model, proxy_protocol=PROXIES)
-    with daemon.connect() as sock:
-        endpoint = peer.endpoint(sock)
-        sock.sendall(INVALID[name])
-        assert peer.ended(sock)
-    assert "0 bytes echoed" in daemon.connection_line(endpoint, "proxy")
-    metrics.wait_line(daemon, "one", connections_ended__proxy=1, connections=0)
-    with daemon.connect() as sock:
-        sock.sendall(v1() + b"works")
-        assert peer.receive(sock, 5) == b"works"
+    for count, (name, header) in enumerate(INVALID.items(), 1):
+        since = len(daemon.log())
+        with daemon.connect() as sock:
+            endpoint = peer.endpoint(sock)
+            sock.sendall(header)
+            assert peer.ended(sock), name
+        daemon.wait_log(rf"{re.escape(endpoint)} to .* ended: proxy, 0 bytes echoed", since)
+        metrics.wait_line(daemon, name, connections_ended__proxy=count, connections=0)
+        with daemon.connect() as sock:
+            sock.sendall(v1() + b"works")
+            assert peer.receive(sock, 5) == b"works", name
+            peer.finish(sock)
 
 
 @pytest.mark.parametrize("part", [5, 30])

@@ -86,7 +86,7 @@ def test_clients_that_never_read(start, faults, model, buffers):
     """They hold their own share and nobody else's: the good ones go on, and get to their end."""
     daemon = start(model, workers=1, env=faults(buffers=buffers))
     good = [daemon.connect() for _ in range(5)]
-    bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=65536) for _ in range(4)]
+    bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF) for _ in range(4)]
     sent = [peer.stuff(sock, quiet=0.05) for sock in bad]
     rounds(good, 20, size=5000)
     for sock in good:
@@ -138,7 +138,7 @@ def test_short_sends_go_on_where_they_stopped(start, model, buffer_size):
 def test_back_to_the_ring_after_short_sends(start, faults, model):
     """A session that could not send at times flows again afterwards, over and over."""
     daemon = start(model, workers=1, env=faults(buffers=2))
-    sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=65536)
+    sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF)
     for turn in range(3):
         sent = peer.stuff(sock, quiet=0.05, seed=turn)
         peer.same(peer.receive(sock, len(sent)), sent)
