@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import build
@@ -189,6 +190,8 @@ class Daemon:
 
         command = [*wrap, program or ECHOD, *([] if daemonize else ["-n"]), "-c", str(self.config), *map(str, args)]
         self.daemonize = daemonize
+        self._log, self._log_read = "", 0  # complete lines of standard error, and the number of their bytes
+        self._log_lock = threading.Lock()
         self._stderr = open(self.stderr_path, "wb") if stderr is None else stderr
         self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
                                       env=environment, pass_fds=pass_fds, umask=umask, cwd=cwd or self.directory,
@@ -258,8 +261,19 @@ class Daemon:
         peer.visit(self.address, message)
 
     def log(self):
-        """What it wrote to standard error; nothing where the test has given it another one."""
-        return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
+        """The complete lines that it wrote to standard error; nothing where the test has given it another one. A line that
+        crosses a page of the file can be read before its second part is there. Any thread."""
+        with self._log_lock:
+            ended = self.popen.poll() is not None
+            if self.stderr_path.exists():
+                with open(self.stderr_path, "rb") as file:
+                    file.seek(self._log_read)
+                    lines, newline, rest = file.read().rpartition(b"\n")
+                self._log += (lines + newline).decode(errors="replace")
+                self._log_read += len(lines + newline)
+                if rest and ended:  # there is no more to come
+                    return self._log + rest.decode(errors="replace")
+            return self._log
 
     def wait_log(self, pattern, since=0, timeout=proc.LIMIT):
         """The match of a regular expression in the log after `since` characters."""
@@ -344,10 +358,16 @@ class Daemon:
         assert not re.search(r"echod\.conf:\d+:", self.log()[since:]), f"the reload failed:\n{self.log()[since:]}"
         return messages
 
+    def replace(self, **changes):
+        """reload(), and wait until the old workers have ended: until then they may accept a client, under their configuration."""
+        old = self.workers()
+        self.reload(**changes)
+        proc.until(lambda: not any(map(proc.alive, old)), lambda: f"the end of the old workers {old}", 2 * proc.LIMIT)
+
     def term(self):
         self.signal(signal.SIGTERM)
 
-    def wait_exit(self, timeout=15.0):
+    def wait_exit(self, timeout=proc.LIMIT):
         """Wait for the end; the exit status, negative for a signal."""
         if self.returncode is None:
             if self.daemonize:
@@ -367,10 +387,10 @@ class Daemon:
         return proc.until(reaped, "the daemon's end", timeout)[0]
 
     def stop(self, timeout=None):
-        """SIGTERM; it must exit 0 within drain-timeout and leave no process behind. Returns the seconds it took."""
+        """SIGTERM; it must exit 0 after drain-timeout at the latest, and leave no process behind. Returns the seconds it took."""
         began = time.monotonic()
         self.term()
-        status = self.wait_exit(timeout or self.keys.get("drain-timeout", 10) + 10)
+        status = self.wait_exit(timeout or self.keys.get("drain-timeout", 10) + proc.LIMIT)
         took = time.monotonic() - began
         assert status == self.expect, f"exit {status} instead of {self.expect}:\n{self.log()}"
         left = proc.tagged(self.tag)

@@ -113,15 +113,15 @@ class Traced:
         except FileNotFoundError:
             return ""
 
-    def gone(self, timeout=20.0):
+    def gone(self, timeout=2 * proc.LIMIT):
         """Its end, and that of all of its processes, the tracer included."""
         status = self.daemon.wait_exit(timeout)
         proc.until(lambda: not proc.tagged(self.daemon.tag),
-                   lambda: f"processes left behind: {[proc.status(p) for p in proc.tagged(self.daemon.tag)]}", 15)
+                   lambda: f"processes left behind: {[proc.status(p) for p in proc.tagged(self.daemon.tag)]}")
         return status
 
 
-def visits(daemon, count=3, patience=25.0):
+def visits(daemon, count=3, patience=60.0):
     """So many good visits in a row. A visit may fail because of the fault; a wrong byte may never come back."""
     deadline, good, last = time.monotonic() + patience, 0, None
     while good < count:

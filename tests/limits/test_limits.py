@@ -83,7 +83,8 @@ def test_beyond_max_connections_clients_wait(start, model):
     assert "connections_ended limit" not in counts, "waiting is not a refusal"
     if model != "iterative":  # where the one worker is never asked for a second place
         assert counts.get("limit_pauses", 0) >= 1, counts
-        assert 1 <= len(daemon.lines_about("Reached max-connections")) <= 3, "no line, or a flood of them"
+        daemon.wait_log("Reached max-connections")
+        assert len(daemon.lines_about("Reached max-connections")) <= 3, "a flood of lines"
 
 
 @pytest.mark.timeout(180)
@@ -295,11 +296,11 @@ def test_max_per_source_over_reloads(start, model):
     mine = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
     for sock in mine:
         peer.echo(sock, b"hello")
-    daemon.reload(max_per_source=2)
+    daemon.replace(max_per_source=2)
     for sock in mine:
         peer.echo(sock, b"handed over")
     refused_from("127.0.0.2", daemon.address)
-    daemon.reload()
+    daemon.replace()
     for sock in mine:
         peer.echo(sock, b"handed over again")
     refused_from("127.0.0.2", daemon.address)
@@ -396,16 +397,12 @@ def test_allow_and_deny_by_reload(start, model):
     daemon = start(model)
     with connect_from("127.0.0.2", daemon.address) as sock:
         peer.echo(sock, b"hello")
-        before = set(daemon.workers())
-        daemon.reload(deny=["127.0.0.2"])
+        daemon.replace(deny=["127.0.0.2"])
         peer.echo(sock, b"still here")
-        proc.until(lambda: not before & set(daemon.workers()), "the end of the old crew, which has the old list")
         peer.finish(sock)
     refused_from("127.0.0.2", daemon.address)
     daemon.visit()
-    before = set(daemon.workers())
-    daemon.reload(deny=[])
-    proc.until(lambda: not before & set(daemon.workers()), "the end of the old crew, which has the old list")
+    daemon.replace(deny=[])
     admitted_from("127.0.0.2", daemon.address)
 
 
@@ -446,6 +443,7 @@ def test_refusals_are_limited_in_their_lines(start):
     for _ in range(1500):
         refused_from("127.0.0.2", daemon.address)
     metrics.wait_line(daemon, "counted", connections_ended__denied=1500)
+    daemon.stop()  # all lines are written
     assert 100 < len(daemon.lines_about("denied")) <= 1100, "lines are not limited"
 
 
@@ -462,8 +460,9 @@ def test_thousands_of_networks_are_cheap(start):
     deny += [f"2001:db8:{i:x}::/48" for i in range(5000)] + ["127.0.0.2/32"]
     with_many, with_none = start("epoll", workers=1, deny=deny), start("epoll", workers=1)
     refused_from("127.0.0.2", with_many.address)
-    cost(with_none, 100), cost(with_many, 100)
-    none, many = cost(with_none, 1500), cost(with_many, 1500)
+    none = many = 0
+    for _ in range(10):  # by turns: other work on the machine makes both slower
+        none, many = none + cost(with_none, 150), many + cost(with_many, 150)
     assert many < 2 * none + 0.1, f"{many:.2f} s of CPU instead of {none:.2f} s"
     with_many.reload(deny=deny[1:])
     refused_from("127.0.0.2", with_many.address)
@@ -502,8 +501,7 @@ def test_killed_processes_leak_no_count(start, model):
     crowd = [daemon.connect() for _ in range(most)]
     for sock in crowd:
         peer.echo(sock, b"as many as at first")
-    counts = metrics.line(daemon)
-    assert counts["connections_ended error"] == 3 * most, counts
+    metrics.wait_line(daemon, "connections of killed processes", connections_ended__error=3 * most)
     for sock in crowd:
         peer.finish(sock)
 
@@ -562,9 +560,8 @@ def test_who_is_served_outlives_a_killed_acceptor(start, model, most):
     assert peer.receive(waiting, 9) == b"let me in"
     for sock in (*crowd, waiting):
         peer.finish(sock)
-    counts = metrics.line(daemon)
-    assert counts["connections_accepted"] == counts["connections_ended eof"] == 3, counts
-    assert "resource_exhaustions" not in counts, counts
+    metrics.wait_line(daemon, "all of them", connections_accepted=3, connections_ended__eof=3)
+    assert "resource_exhaustions" not in metrics.line(daemon)
 
 
 def kill_at_any_moment(start, model, whom):

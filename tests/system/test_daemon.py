@@ -224,6 +224,7 @@ def test_user_and_group_are_dropped(start, model, visible):
     daemon = start(model, program=visible, user="nobody", port=echod.free_port(), pidfile="",
                    wrap=["setpriv", "--groups=0,1,2"])
     daemon.visit()
+    daemon.settled(echod.processes(model))  # a process that is ending has no status
     with daemon.connect() as sock:
         peer.echo(sock, b"hello")
         for stat in daemon.tree():
@@ -305,14 +306,14 @@ def test_standard_error_is_closed_by_a_daemon_that_became_somebody_else(visible,
         file.write(echod.conf_text(listen=["127.0.0.1"], port=echod.free_port(), user="nobody", log_target="syslog",
                                    pidfile=f"{tmpdir}/echod.pid"))
     read, write = os.pipe()
-    started = subprocess.run([visible, "-c", f"{tmpdir}/conf"], stdout=write, stderr=write, timeout=20)
+    started = subprocess.run([visible, "-c", f"{tmpdir}/conf"], stdout=write, stderr=write, timeout=echod.START_TIMEOUT)
     os.close(write)
     try:
         with open(f"{tmpdir}/echod.pid") as file:
             daemon = int(file.read())
         try:
             assert started.returncode == 0
-            assert select.select([read], [], [], 10)[0], "standard error is still open"
+            assert select.select([read], [], [], proc.LIMIT)[0], "standard error is still open"
             assert os.read(read, 1000) == b""
         finally:
             os.kill(daemon, signal.SIGTERM)
@@ -339,7 +340,7 @@ def test_a_reader_of_the_pid_file_cannot_lock_it(start, visible, tmpdir, how):
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.read(1) == b"\n"
     start(daemonize=True, pidfile=path).visit()
-    holder.communicate(timeout=10)
+    holder.communicate(timeout=proc.LIMIT)
 
 
 @root

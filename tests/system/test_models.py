@@ -249,6 +249,7 @@ def test_killed_worker_is_replaced(start, model):
                        and daemon.workers(), "a new worker in place of the killed one")
     assert set(before[1:]) <= set(after), "others were replaced too"
     daemon.visit()
+    daemon.wait_log(f"process {before[0]} ")
     lines = daemon.lines_about(f"process {before[0]}")
     assert len(lines) == 1 and "kill" in lines[0].lower(), f"not told once, for all its workers:\n{daemon.log()}"
 
@@ -304,9 +305,9 @@ def test_workers_vanish_with_a_killed_supervisor(start, model):
     os.kill(daemon.pid, signal.SIGKILL)
     assert daemon.wait_exit() == -signal.SIGKILL
     # a process that is ending loses its environment, by which tagged() finds it, before its sockets
-    proc.until(lambda: not any(map(proc.alive, pids)), lambda: f"left behind: {[p for p in pids if proc.alive(p)]}", 15)
+    proc.until(lambda: not any(map(proc.alive, pids)), lambda: f"left behind: {[p for p in pids if proc.alive(p)]}")
     assert not proc.tagged(daemon.tag)
     assert peer.ended(sock)
     # the kernel takes an io_uring apart after the end of its process
-    proc.until(lambda: peer.refused(daemon.address), "nothing listens", 15)
+    proc.until(lambda: peer.refused(daemon.address), "nothing listens")
     sock.close()

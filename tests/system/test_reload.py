@@ -45,7 +45,7 @@ def test_idle_and_half_closed_connections_live_on(start, model):
     peer.echo(quiet, b"before")
     slow = None
     if model != "iterative":
-        slow = daemon.connect(rcvbuf=16384, sndbuf=16384)
+        slow = daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF)
         sent = peer.stuff(slow)
         slow.shutdown(1)
     daemon.reload(model=target)
@@ -322,7 +322,7 @@ def test_log_level_changes_with_the_reload(start, model):
     """For the workers as well."""
     daemon = start(model, log_level="notice")
     for level in "info", "notice", "debug":
-        daemon.reload(log_level=level)
+        daemon.replace(log_level=level)
         with daemon.connect() as sock:
             endpoint = peer.endpoint(sock)
             peer.echo(sock, b"hello")
@@ -339,7 +339,7 @@ def test_log_level_and_log_connections_change(start):
         unseen = peer.endpoint(sock)
         peer.echo(sock, b"hello")
         peer.finish(sock)
-    daemon.reload(log_connections=True)
+    daemon.replace(log_connections=True)
     with daemon.connect() as sock:
         seen = peer.endpoint(sock)
         peer.echo(sock, b"hello")
@@ -414,7 +414,7 @@ def test_taken_port_changes_nothing(start, model):
 @pytest.mark.skipif(not shutil.which("ss"), reason="no ss was found (Debian: apt install iproute2)")
 def test_backlog_changes_with_the_rest_or_not_at_all(start):
     def backlog():
-        return int(subprocess.run(["ss", "-Hltn", f"sport = :{daemon.port}"], capture_output=True, text=True, timeout=10,
+        return int(subprocess.run(["ss", "-Hltn", f"sport = :{daemon.port}"], capture_output=True, text=True, timeout=proc.LIMIT,
                                   check=True).stdout.split()[2])
 
     daemon = start(backlog=11)
