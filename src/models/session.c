@@ -258,7 +258,7 @@ void session_header(struct session *session, const struct worker *worker)
 
 	if (!header_receive(session))
 		return;
-	if (!worker->admission.own && worker->admission.max_per_source > 0) {
+	if (!worker || (!worker->admission.own && worker->admission.max_per_source > 0)) {
 		session->readmit = true;
 		return;
 	}
@@ -315,7 +315,8 @@ void session_forget(struct session *session, struct worker *worker)
 	PROBE2(handover_send, worker->index, session->watch.fd);
 	trace(worker, session->watch.fd, &session->peer, &session->proxied, &session->conn,
 	      EVENT_CONNECTION_SENT, "handed over");
-	stats_add(worker->slot, STAT_HANDED_OVER, 1);
+	if (!session->conn.header)
+		stats_add(worker->slot, STAT_HANDED_OVER, 1);
 	session_release(session, worker);
 }
 

@@ -28,7 +28,8 @@ struct session {
 	struct list link;        /* in the list of its body, ordered by last activity */
 	struct peer peer;
 	struct proxied proxied;
-	bool readmit : 1; /* the header was received, but this process cannot admit: see session_header() */
+	bool readmit : 1; /* the header was received, but this process cannot admit: see session_header();
+	                   * in the supervisor (drain.c) also a connection that was `unadmitted` */
 	struct splice_pipe *pipe;  /* contains conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last byte sent or received */
@@ -70,7 +71,8 @@ void session_close(struct session *session, struct worker *worker);
 void session_cut(struct session *session, const struct worker *worker);
 
 /* After the connection was handed over: close the descriptor here and free its memory. The slot moved with
- * the connection. Logged at level debug only. */
+ * the connection. Logged at level debug only. A connection whose conn.header is set is not counted: the
+ * process that admits its peer counts it as accepted. */
 void session_forget(struct session *session, struct worker *worker);
 
 /* Record activity at time `now`. */
@@ -100,8 +102,9 @@ void session_trace_receive(const struct worker *worker, const struct new_conn *n
 
 /* Bytes were received for a session whose conn.header is set. Once the header is complete, sets the peer that
  * it names, and admits it; ends the session with CONN_PROXY where it is invalid, CONN_DENIED or CONN_LIMIT
- * where the peer is refused. A child of model `process` does not count: where that is needed, it sets
- * `readmit` and leaves conn.header set: serve() hands the session over to the parent. */
+ * where the peer is refused. A child of model `process`, which does not count sources where that is needed,
+ * and the supervisor (`worker` NULL) cannot admit: then sets `readmit` and leaves conn.header set, for
+ * serve(), which hands the session over to the parent, and for drain_serve(). */
 void session_header(struct session *session, const struct worker *worker);
 
 /* Log and count a connection that was refused after accept(2). */

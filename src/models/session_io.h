@@ -35,8 +35,8 @@ struct session_io {
 	bool summing;
 	bool flush;            /* draining sessions are not closed: see session_io_flushed() */
 	struct local_stats *local_stats;
-	const struct worker *worker; /* admits peers that a PROXY protocol header names; not NULL where
-	                                sessions wait for headers */
+	const struct worker *worker; /* admits peers that a PROXY protocol header names; NULL: the caller
+	                                does, see session_header() */
 };
 
 /* Initialize for sessions with up to `limit` owed bytes each, with at most `pipes_max` pipes. Returns 0 or

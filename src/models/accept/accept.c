@@ -273,14 +273,13 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 		return ACCEPT_REFUSED;
 	}
 	atomic_fetch_add_explicit(&worker->slot->live, 1, memory_order_relaxed);
-	if (!new_conn->unadmitted) {
-		stats_add(worker->slot, STAT_TAKEN_OVER, 1);
-		session_trace_receive(worker, new_conn);
-		return ACCEPT_CONNECTION;
-	}
+	/* one with conn.header set is counted as accepted once its peer is admitted */
 	if (!new_conn->conn.header)
-		stats_add(worker->slot, STAT_ACCEPTED, 1);
-	session_trace_accept(worker, new_conn);
+		stats_add(worker->slot, new_conn->unadmitted ? STAT_ACCEPTED : STAT_TAKEN_OVER, 1);
+	if (new_conn->unadmitted)
+		session_trace_accept(worker, new_conn);
+	else
+		session_trace_receive(worker, new_conn);
 	return ACCEPT_CONNECTION;
 }
 

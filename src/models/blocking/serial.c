@@ -22,7 +22,7 @@ int serial_run(struct worker *worker)
 	while (r == 0 && !acceptor.stopping) {
 		r = acceptor_wait(&acceptor, &new_conn);
 		if (r == 1) {
-			serve(worker, &io, &new_conn);
+			(void) serve(worker, &io, &new_conn);
 			r = 0;
 		}
 	}

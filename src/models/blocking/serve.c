@@ -45,6 +45,7 @@ static bool hand_back(struct worker *worker, struct session *session)
 		conn_error(&session->conn, -r);
 		return false;
 	}
+	stats_publish(worker->slot, &worker->local_stats);
 	session_forget(session, worker);
 	return true;
 }
@@ -123,7 +124,7 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 	}
 }
 
-void serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn)
+bool serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn)
 {
 	struct session session;
 	bool stopping = false;
@@ -139,17 +140,17 @@ void serve(struct worker *worker, struct session_io *io, const struct new_conn *
 		                  (want & CONN_SEND ? (unsigned) WATCH_WRITE : 0);
 
 		if (stopping && !session.conn.draining && stop(worker, io, &session))
-			return;
+			return true;
 		want = session_io_step(io, &session,
 		                       got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
 		if (session.readmit && hand_back(worker, &session))
-			return;
+			return true;
 		if (got && !stopping)
 			worker_check_work(worker, before, session.watch.fd, waited);
 		stats_publish(worker->slot, &worker->local_stats);
 		worker_heartbeat(worker, now);
 		if (session.conn.draining && hand_over_drained(worker, io, &session, now))
-			return;
+			return true;
 		if (want & CONN_LINGER)
 			(void) session_io_linger(io, &session);
 		if (session.conn.draining) {
@@ -161,4 +162,5 @@ void serve(struct worker *worker, struct session_io *io, const struct new_conn *
 	}
 	session_io_drop_pipe(io, &session);
 	session_close(&session, worker);
+	return false;
 }

@@ -11,8 +11,8 @@
 #include "models/session_io.h"
 
 /* Serve `new_conn` until it has ended, or was handed over or drained after a stop request. `io` is used by
- * this thread only. Increases the heartbeat of `worker`. */
-void serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn);
+ * this thread only. Increases the heartbeat of `worker`. Returns whether it was handed over. */
+bool serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn);
 
 /* Prepare `io` for a worker that serves one connection at a time. Returns 0 or -errno. */
 int serve_io_open(struct session_io *io, struct worker *worker);

@@ -143,10 +143,11 @@ static void worker_derive(struct worker *derived, const struct spawner *spawner)
 	derived->local_stats = (struct local_stats) { 0 };
 }
 
-/* Run a derived worker in its own process or thread. */
-static void serve_derived(struct worker *worker, const struct new_conn *new_conn)
+/* Run a derived worker in its own process or thread. Returns whether its connection was handed over. */
+static bool serve_derived(struct worker *worker, const struct new_conn *new_conn)
 {
 	struct session_io io;
+	bool handed_over;
 
 	log_identify(worker->model->name, (int) worker->index);
 	stats_slot_ready(worker->slot);
@@ -157,11 +158,12 @@ static void serve_derived(struct worker *worker, const struct new_conn *new_conn
 		session_open(&session, new_conn);
 		conn_error(&session.conn, ENOMEM);
 		session_close(&session, worker);
-		return;
+		return false;
 	}
-	serve(worker, &io, new_conn);
+	handed_over = serve(worker, &io, new_conn);
 	session_io_close(&io);
 	worker_trace(worker, "ended");
+	return handed_over;
 }
 
 /* --- threads --------------------------------------------------------------------------- */
@@ -177,7 +179,7 @@ static void *thread_main(void *argument)
 	struct thread_start *start = argument;
 	uint64_t one = 1;
 
-	serve_derived(&start->worker, &start->new_conn);
+	(void) serve_derived(&start->worker, &start->new_conn);
 	stats_slot_free(start->worker.slot);
 	/* without ENDS_WAKE, this is the last access to `ends`; with it, the acceptor waits for the write */
 	if (atomic_fetch_add(&start->ends->count, 1) & ENDS_WAKE &&
@@ -241,7 +243,6 @@ static void process_register(const struct spawner *spawner, bool orphan)
 static void __attribute__((noreturn)) process_main(struct spawner *spawner, bool orphan)
 {
 	struct worker *acceptor = spawner->worker, worker;
-	uint64_t before;
 
 	process_register(spawner, orphan);
 	/* the parent counts for this process */
@@ -255,9 +256,7 @@ static void __attribute__((noreturn)) process_main(struct spawner *spawner, bool
 	worker_derive(&worker, spawner);
 	scoreboard_enter_child(worker.scoreboard, worker.crew, (unsigned) spawner->slot);
 	log_count_lost(&worker.slot->counters[STAT_LOG_LOST]);
-	before = atomic_load(&worker.slot->counters[STAT_HANDED_OVER]);
-	serve_derived(&worker, &spawner->new_conn);
-	_exit(atomic_load(&worker.slot->counters[STAT_HANDED_OVER]) > before ? WORKER_HANDED_OVER : 0);
+	_exit(serve_derived(&worker, &spawner->new_conn) ? WORKER_HANDED_OVER : 0);
 }
 
 static int process_start(struct spawner *spawner)
@@ -450,7 +449,7 @@ static void spawner_finish(struct spawner *spawner)
 	struct worker *worker = spawner->worker;
 
 	if (spawner->pending)
-		serve_derived(worker, &spawner->new_conn);
+		(void) serve_derived(worker, &spawner->new_conn);
 	spawner->collect(spawner, false, true);
 	while (spawner->running > 0 || spawner->ends.unwritten > 0) {
 		int64_t now = clock_coarse_usec();
