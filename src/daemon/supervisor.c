@@ -122,6 +122,8 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	enum phase phase;
 	struct list crews;            /* all crews that have processes, the youngest last */
 	struct crew *current, *next;  /* next: being started by a start or a reload */
+	struct crew *last;            /* stopping: its configuration is needed until the end */
+	struct worker self;           /* stopping: stands for the supervisor in `drain` */
 	struct sockets sockets, next_sockets;
 	struct sockets retired;       /* listeners that are not named any more */
 	bool activated;               /* the sockets come from a socket unit */
@@ -713,18 +715,26 @@ static bool may_feed(const struct supervisor *supervisor)
 	       restore_active(&supervisor->restore);
 }
 
-/* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
- * configuration. */
-static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
+/* What stands for the supervisor where it takes connections itself. It does not count sources. */
+static struct worker own_worker(const struct supervisor *supervisor, const struct conf *conf)
 {
 	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
-	const struct worker self = {
+
+	return (struct worker) {
 		.conf = conf,
 		.slot = scoreboard_own_slot(supervisor->context.scoreboard),
 		.admission = { .shared = admission, .own = &admission->supervisor, .group = ADMISSION_GROUPS,
 		               .allow = &conf->allow, .deny = &conf->deny, .max_connections = UINT32_MAX },
 		.outbox_fd = supervisor->context.outbox,
 	};
+}
+
+/* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
+ * configuration. */
+static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
+{
+	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
+	const struct worker self = own_worker(supervisor, conf);
 
 	admission_queue_begin(admission);
 	supervisor->unsettled = true;
@@ -807,17 +817,21 @@ static void reload_done(struct supervisor *supervisor)
 
 /* --- connections left when the service stops -------------------------------------------- */
 
-/* Begin a stop under `conf`. The store has room for `queues` more queues where connections are kept. */
-static void stop_prepare(struct supervisor *supervisor, const struct conf *conf, unsigned queues)
+/* Begin a stop under the configuration of `crew`. The store has room for `queues` more queues where
+ * connections are kept. */
+static void stop_prepare(struct supervisor *supervisor, struct crew *crew, unsigned queues)
 {
 	struct stats_slot *slot = scoreboard_own_slot(supervisor->context.scoreboard);
+	const struct conf *conf = crew->conf;
 
+	supervisor->last = crew;
 	supervisor->preserving = supervisor->keep;
 	supervisor->preserve_at = clock_usec() + PRESERVE_CHECK_INTERVAL;
 	preserve_init(&supervisor->preserve, restore_free_number(&supervisor->restore), queues, slot);
 	supervisor->drain_usec = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 	supervisor->drain_until = clock_usec() + supervisor->drain_usec;
-	drain_init(&supervisor->drain, conf->buffer_size, slot);
+	supervisor->self = own_worker(supervisor, conf);
+	drain_init(&supervisor->drain, &supervisor->self);
 	drain_set_flush(&supervisor->drain, supervisor->flush);
 	supervisor->preserve.flush = supervisor->flush ? &supervisor->drain : NULL;
 }
@@ -1007,7 +1021,7 @@ static void crew_start_failed(struct supervisor *supervisor, const char *why)
 		supervisor->phase = PHASE_STOPPING;
 		/* connections kept by a predecessor stay in the store for the next attempt */
 		supervisor->keep = restore_queues(&supervisor->restore) > 0;
-		stop_prepare(supervisor, crew->conf, restore_queues(&supervisor->restore));
+		stop_prepare(supervisor, crew, restore_queues(&supervisor->restore));
 		return;
 	}
 	sockets_abandon(&supervisor->next_sockets);
@@ -1051,7 +1065,7 @@ static void maintain_next(struct supervisor *supervisor, int64_t now)
 
 static void stop_begin(struct supervisor *supervisor)
 {
-	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
+	struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
 	bool serving = supervisor->phase == PHASE_SERVING;
 	enum fdstore_stop stop = FDSTORE_DROPPED;
 	const char *text = "Stopping: draining connections";
@@ -1078,7 +1092,7 @@ static void stop_begin(struct supervisor *supervisor)
 		text = "Stopping: draining connections, and keeping them in case of a restart";
 	}
 	supervisor->phase = PHASE_STOPPING;
-	stop_prepare(supervisor, crew->conf, room);
+	stop_prepare(supervisor, crew, room);
 	notify_status("STOPPING=1", "%s", supervisor->keep ? "Handing connections over to the next process"
 	                                                   : "Draining connections");
 	log_event(LOG_NOTICE, EVENT_STOPPING, "%s", text);
@@ -1299,8 +1313,8 @@ static int64_t maintain_crews(struct supervisor *supervisor, int64_t now)
 		if (supervisor->phase == PHASE_SERVING)
 			log_drained(supervisor);
 		report_cut_off(&supervisor->report, supervisor->context.scoreboard);
-		if (crew == supervisor->current)
-			continue; /* its configuration is still needed: freed at the end */
+		if (crew == supervisor->current || crew == supervisor->last)
+			continue; /* freed at the end: its configuration is still needed */
 		crew_free(crew);
 	}
 	return next_time;
@@ -1450,6 +1464,8 @@ static void supervisor_finish(struct supervisor *supervisor)
 	if (supervisor->keep)
 		notify_barrier(5 * USEC_PER_SEC);
 	log_count_lost(NULL);
+	if (supervisor->last != supervisor->current)
+		crew_free(supervisor->last);
 	crew_free(supervisor->current);
 	report_clear(&supervisor->report);
 	scoreboard_free(supervisor->context.scoreboard);

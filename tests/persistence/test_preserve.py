@@ -12,6 +12,7 @@ import pytest
 
 import echod
 import handover
+import metrics
 import peer
 import proc
 
@@ -286,6 +287,33 @@ def test_a_barrier_only_for_what_was_stored(start, small_queues):
     daemon.visit()
     stop(daemon)
     assert daemon.notify.all("BARRIER")
+
+
+def test_headers_of_connections_that_wait(start, small_queues):
+    """A PROXY protocol header that arrives while the connection waits in the queue is received before or after the restart, and
+    the peer that it names is admitted by the next process."""
+    header = b"PROXY TCP4 192.0.2.1 198.51.100.7 4711 7\r\n"
+    env = small_queues(STOCK)
+    daemon = start("epoll", env=env, store=True, proxy_protocol=["127.0.0.1"], max_per_source=2)
+    clients = [daemon.connect() for _ in range(4)]
+    clients[0].sendall(header + b"first")
+    assert peer.receive(clients[0], 5) == b"first"
+    for client in clients[1:]:
+        client.sendall(header[:10])
+    metrics.wait_line(daemon, "all", connections=4, received_bytes=len(header) + 5 + 30)
+    reload_to_iterative(daemon)
+    for client in clients[1:]:
+        client.sendall(header[10:])
+    kept = stop(daemon)
+    assert "Handed 4 connections over" in daemon.log(), daemon.log()
+    daemon = start_again(start, daemon, kept, model="epoll", env=env)
+    for client in clients:
+        client.sendall(b"after")
+    echoed = [client.recv(5) == b"after" for client in clients]
+    # a connection that was admitted before is not refused, even if it leaves the queue as the last one
+    assert echoed[0] and 2 <= sum(echoed) <= 3
+    metrics.wait_line(daemon, "others refused", connections=sum(echoed), connections_accepted=sum(echoed) - 1,
+                      connections_ended__limit=4 - sum(echoed))
 
 
 def test_a_stop_that_may_be_a_restart(start, crowd, model):

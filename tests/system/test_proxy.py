@@ -227,6 +227,60 @@ def test_reload_in_the_middle_of_headers(start, model):
     proc.until(lambda: len(daemon.lines_about("192.0.2.1:4711")) == count, lambda: daemon.log())
 
 
+def test_counters_of_hand_overs(start, model):
+    """A connection counts as handed over and as taken over once its header was received, and then on both sides. A child of
+    model process that passes it back to its parent hands nothing over."""
+    daemon = start(model, proxy_protocol=PROXIES, max_per_source=100)
+    count = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 6)
+    socks = [daemon.connect() for _ in range(count)]
+    named, waiting = socks[:-1] or socks, socks[-1:]
+    for sock in named:
+        sock.sendall(v2() + b"hello")
+        assert peer.receive(sock, 5) == b"hello"
+    if waiting != named:
+        waiting[0].sendall(v2()[:10])
+        metrics.wait_line(daemon, "all", connections=count, received_bytes=len(named) * len(v2() + b"hello") + 10)
+    metrics.wait_line(daemon, "no hand-over", connections=count, connections_accepted=len(named), connections_handed_over=0)
+    old = daemon.workers()
+    daemon.reload(model="epoll" if model != "epoll" else "poll")
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers")
+    line = metrics.line(daemon)  # an old worker that has not seen the stop request yet may take a connection from the queue
+    assert line["connections_handed_over"] == line["connections_taken_over"] >= len(named)
+    if waiting != named:
+        waiting[0].sendall(v2()[10:] + b"hello")
+        assert peer.receive(waiting[0], 5) == b"hello"
+    metrics.wait_line(daemon, "all accepted", connections=count, connections_accepted=count,
+                      connections_handed_over=line["connections_handed_over"],
+                      connections_taken_over=line["connections_taken_over"])
+    for sock in socks:
+        peer.finish(sock)
+    metrics.wait_line(daemon, "the end", connections=0, connections_accepted=count, connections_ended__eof=count)
+
+
+def test_headers_of_connections_that_wait_at_a_stop(start):
+    """The supervisor drains them as workers do: it receives the rest of a header, and echoes what is behind it."""
+    daemon = start("epoll", proxy_protocol=PROXIES)
+    socks = [daemon.connect()]
+    socks[0].sendall(v1() + b"hello")
+    assert peer.receive(socks[0], 5) == b"hello"
+    headers = {"complete": v1(), "denied": v1("192.0.2.66"), "invalid": v1("192.0.2.256"), "incomplete": v1()[:-5]}
+    for header in headers.values():
+        socks.append(daemon.connect())
+        socks[-1].sendall(header[:6])
+    metrics.wait_line(daemon, "all", connections=5, received_bytes=len(v1()) + 5 + 4 * 6)
+    old = daemon.workers()
+    daemon.reload(model="iterative", deny=["192.0.2.66"])  # which serves one of them; the others are in the queue then
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers")
+    for sock, header in zip(socks[1:], headers.values()):
+        sock.sendall(header[6:] + b"behind it" * (header != headers["incomplete"]))
+    daemon.stop()
+    echoed = dict(zip(headers, map(peer.receive_all, socks[1:])))
+    assert echoed == {"complete": b"behind it", "denied": b"", "invalid": b"", "incomplete": b""}
+    last = [line for line in daemon.log().splitlines() if "Statistics:" in line][-1]
+    assert "connections_accepted 4, connections_ended denied 1, connections_ended proxy 1, connections_ended drain 3" in last
+    assert [line for line in daemon.lines_about("192.0.2.66:4711") if "refused" in line]
+
+
 def test_reload_changes_the_list(start, model):
     daemon = start(model)
     daemon.reload(proxy_protocol=PROXIES)

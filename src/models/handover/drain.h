@@ -2,7 +2,8 @@
 /* drain.h - the supervisor drains connections that no worker serves any more
  *
  * These connections were handed over, and neither a successor nor the service manager's store takes them.
- * They are drained as in a stopping worker: data that have arrived are echoed, then they are closed.
+ * They are drained as in a stopping worker: data that have arrived are echoed, then they are closed. A
+ * PROXY protocol header is received first; `allow` and `deny` apply to the peer that it names.
  * Supervisor only.
  */
 #ifndef ECHOD_MODELS_DRAIN_H
@@ -19,15 +20,17 @@ struct drain {
 	struct local_stats local_stats;
 	struct list flushed;     /* for drain_take() */
 	bool ready;              /* memory for draining is available */
-	struct stats_slot *slot;
+	const struct worker *self; /* stands for the supervisor */
 	unsigned count, live;    /* number of connections that were drained, and of those that have not
 	                          * ended yet */
 };
 
-/* Initialize for connections that may owe `limit` bytes each and are counted in `slot`. */
-void drain_init(struct drain *drain, size_t limit, struct stats_slot *slot);
+/* Initialize for the supervisor, which `self` stands for: conf, slot and admission, without max-per-source.
+ * It must remain valid until drain_cut(). */
+void drain_init(struct drain *drain, const struct worker *self);
 
-/* Drain `new_conn`, whose descriptor and memory it takes over. Without memory, the connection is closed. */
+/* Drain `new_conn`, whose descriptor and memory it takes over. Without memory, the connection is closed. One
+ * that was not admitted before is refused where `allow` and `deny` say so. */
 void drain_add(struct drain *drain, const struct new_conn *new_conn);
 
 /* While `flush` is set, connections whose peer has acknowledged everything are not closed, but returned by
