@@ -204,14 +204,14 @@ class Machine:
             if libc.setns(namespace.fileno(), CLONE_NEWNET) < 0:
                 raise OSError(ctypes.get_errno(), "setns")
 
-    def socket(self, family, kind=SOCK_STREAM):
+    def socket(self, family, kind=SOCK_STREAM, protocol=0):
         """A socket in the network of the machine."""
-        made = self.sockets.submit(make_socket, family, kind).result()
+        made = self.sockets.submit(make_socket, family, kind, protocol).result()
         made.settimeout(10)
         return made
 
-    def connect(self, host="127.0.0.1", port=7, kind=SOCK_STREAM):
-        made = self.socket(AF_INET6 if ":" in host else AF_INET, kind)
+    def connect(self, host="127.0.0.1", port=7, kind=SOCK_STREAM, protocol=0):
+        made = self.socket(AF_INET6 if ":" in host else AF_INET, kind, protocol)
         try:
             made.connect((host, port))
         except OSError:
@@ -220,10 +220,18 @@ class Machine:
         return made
 
     def connect_unix(self, path, kind=SOCK_STREAM):
-        made = make_socket(AF_UNIX, kind)
-        made.settimeout(10)
-        made.connect(str(self.path(path)))
+        """A path in the file system, or an abstract name, which begins with a null character and is one of the network."""
+        made = self.socket(AF_UNIX, kind)
+        try:
+            made.connect(path if path.startswith("\0") else str(self.path(path)))
+        except OSError:
+            made.close()
+            raise
         return made
+
+    def version(self):
+        """The version of systemd."""
+        return int(re.match(r"systemd (\d+)", self.systemctl("--version").stdout)[1])
 
     def serves(self, *where, **more):
         """Whether a new client gets its bytes back; raises where it cannot connect."""
