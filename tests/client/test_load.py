@@ -56,7 +56,9 @@ def test_rr(server, engine, more, at_a_time):
 
 @pytest.mark.parametrize("more", [[], ["-P", 4], ["-s", 64]], ids=lambda more: "".join(map(str, more)))
 def test_stream(server, engine, more):
-    found = client.load_until(server, 10000000, "--engine", engine, "--mode", "stream", "-n", 4, *more)
+    # more than the buffers on the way hold, so that messages have come back
+    size = 10000000 if "-s" in more else 200000000
+    found = client.load_until(server, size, "--engine", engine, "--mode", "stream", "-n", 4, *more)
     assert found["bytes"] > 100000
     assert found["mb_per_second"] == pytest.approx(found["bytes"] / found["seconds"] / 1e6, rel=0.001, abs=0.001)
     assert found["latency_us"]["count"] > 0
@@ -229,7 +231,7 @@ def test_more_connections_than_descriptors(server, tmpdir):
 
 def test_idle_connections_are_held(server):
     process = client.start("--load", "--idle", 200, "-n", 3, "-d", 20, "--json", "127.0.0.1", server.port)
-    proc.until(lambda: len(proc.descriptors(process.pid)) > 203, "the connections", 30)
+    proc.until(lambda: len(proc.descriptors(process.pid)) > 203, "the connections")
     status, out, err = client.interrupt(process)
     found = json.loads(out)
     assert status == client.OK, err
@@ -301,9 +303,9 @@ def test_a_stalled_daemon_shows(start, engine):
     daemon = start("epoll", log_connections=False)
     process = client.start("--load", "--engine", engine, "--rate", 1000, "-n", 10, "-d", 3, "--warmup", "100ms", "--json",
                            "127.0.0.1", daemon.port)
-    proc.until(lambda: len(proc.descriptors(process.pid)) >= 10, "the connections", 30)
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 10, "the connections")
     began = daemon.cpu()
-    proc.until(lambda: daemon.cpu() > began, "some work done", 30)
+    proc.until(lambda: daemon.cpu() > began, "some work done")
     pids = [stat.pid for stat in daemon.tree()]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -316,7 +318,7 @@ def test_a_stalled_daemon_shows(start, engine):
     assert process.returncode == client.OK, err
     found = json.loads(out)
     all_due(found, 3000, abs=2)
-    assert 190000 <= found["latency_us"]["max"] <= stall * 1e6 + 500000
+    assert 190000 <= found["latency_us"]["max"] <= stall * 1e6 + 2000000  # and what a busy machine adds
     assert found["latency_us"]["p99"] >= 100000  # 200 of 3000 waited: the last 30 of them over 170 ms
 
 
@@ -476,7 +478,7 @@ def test_ramp():
         found = client.report("--load", "--ramp", 1, "--warmup", "100ms", "-d", "200ms", "-n", 5, *other.where)
     times = sorted(began.values())
     assert len(times) == 5
-    assert 0.6 <= times[-1] - times[0] <= 2.5  # 0.8 s, give or take what a busy machine adds
+    assert 0.6 <= times[-1] - times[0] <= client.LIMIT  # 0.8 s, and what a busy machine adds
     assert found["seconds"] == pytest.approx(0.2)
 
 
@@ -528,7 +530,7 @@ def test_a_stall_shows_in_its_interval():
     with servers.Stream(stall_after(300, 0.6)) as other:
         intervals, summary = load_stream("-n", 1, "--rate", 1000, "-d", 1, "--warmup", 0, "--report", "200ms", *other.where)
     assert 0 in [one["echoes"] for one in intervals]
-    assert intervals[0]["echoes"] > 100
+    assert max(one["echoes"] for one in intervals) > 0
     assert summary["latency_us"]["count"] == summary["due"]
 
 
@@ -599,9 +601,9 @@ def test_it_is_not_the_limit_of_a_slow_server():
 
 def test_interrupted(server, engine):
     process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, "127.0.0.1", server.port)
-    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8, "the connections", 30)
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8, "the connections")
     began = server.cpu()
-    proc.until(lambda: server.cpu() > began, "some work done", 30)
+    proc.until(lambda: server.cpu() > began, "some work done")
     status, out, err = client.interrupt(process)
     assert status == client.OK, err
     assert "(interrupted)" in out and "all as sent" in out
@@ -610,7 +612,7 @@ def test_interrupted(server, engine):
 def test_interrupted_in_the_warmup(server):
     process = client.start("--load", "-d", 60, "--warmup", 60, "-n", 5, "127.0.0.1", server.port)
     began = server.cpu()
-    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8 and server.cpu() > began, "some work done", 30)
+    proc.until(lambda: len(proc.descriptors(process.pid)) >= 8 and server.cpu() > began, "some work done")
     status, out, err = client.interrupt(process)
     assert status == client.OK, err
     assert "0.00 s after 60 s of warm-up (interrupted before that was over)" in out and "nothing came back in that time" in out
@@ -625,9 +627,9 @@ def test_interrupted_with_a_silent_server(engine):
         servers.silent(connection)
 
     with servers.Stream(silent) as other:
-        process = client.start("--load", "--engine", engine, "-d", 60, "--warmup", 0, "-n", 5, *other.where)
-        proc.until(lambda: len(heard) == 5, "a byte on each connection", 30)
-        status, out, _ = client.interrupt(process, 30)  # half of -d
+        process = client.start("--load", "--engine", engine, "-d", 120, "--warmup", 0, "-n", 5, *other.where)  # twice the time limit
+        proc.until(lambda: len(heard) == 5, "a byte on each connection")
+        status, out, _ = client.interrupt(process)
     assert status == client.DIFFERS
     assert "(interrupted)" in out
 
@@ -711,7 +713,7 @@ def test_no_empty_plot_is_left(tmpdir):
             assert result.returncode == client.DIFFERS
             assert "nothing to draw" in result.stderr
         process = client.start("--load", "-n", 1, "-d", 60, "--plot", os.path.join(tmpdir, "killed.svg"), *other.where)
-        proc.until(lambda: other.accepted == 3, "the connection", 30)
+        proc.until(lambda: other.accepted == 3, "the connection")
         process.kill()
         process.communicate(timeout=client.LIMIT)
     assert [entry for entry in os.listdir(tmpdir) if "svg" in entry] == ["old.svg"]

@@ -51,7 +51,7 @@ class Terminal:
         self.text += data.decode(errors="replace")
         return data
 
-    def expect(self, pattern, timeout=20.0):
+    def expect(self, pattern, timeout=client.LIMIT):
         """Read until the pattern is in what came since the last match."""
         deadline = time.monotonic() + timeout
         while True:
@@ -68,7 +68,7 @@ class Terminal:
     def end(self):
         self.type("\x04")
 
-    def wait(self, timeout=20.0):
+    def wait(self, timeout=client.LIMIT):
         deadline = time.monotonic() + timeout
         while self.read(deadline - time.monotonic()):
             pass
@@ -288,24 +288,24 @@ class Tmux:
         environment = {**os.environ, "HOME": directory, "LC_ALL": "C.UTF-8", "PS1": "$ "}
         environment.pop("TMUX", None)
         subprocess.run([*self.command, "new-session", "-d", "-x", "100", "-y", "40", "sh"], check=True, env=environment,
-                       timeout=20)
+                       timeout=client.LIMIT)
 
     def screen(self):
         return subprocess.run([*self.command, "capture-pane", "-p", "-S", "-200"], check=True, capture_output=True, text=True,
-                              timeout=20).stdout
+                              timeout=client.LIMIT).stdout
 
     def keys(self, *keys):
-        subprocess.run([*self.command, "send-keys", *keys], check=True, timeout=20)
+        subprocess.run([*self.command, "send-keys", *keys], check=True, timeout=client.LIMIT)
 
     def type(self, text):
         self.keys("-l", text)
         self.keys("Enter")
 
     def wait(self, pattern):
-        return proc.until(lambda: re.search(pattern, self.screen(), re.M), lambda: f"{pattern!r} on\n{self.screen()}", 30)
+        return proc.until(lambda: re.search(pattern, self.screen(), re.M), lambda: f"{pattern!r} on\n{self.screen()}")
 
     def close(self):
-        subprocess.run([*self.command, "kill-server"], capture_output=True, timeout=20)
+        subprocess.run([*self.command, "kill-server"], capture_output=True, timeout=client.LIMIT)
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")

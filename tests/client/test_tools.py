@@ -36,7 +36,7 @@ def running(command, answers, **more):
         def ready():
             assert process.poll() is None, f"{command[0]} ended: {process.stderr.read()}"
             return answers()
-        proc.until(ready, command[0], 30)
+        proc.until(ready, command[0])
         yield process
     finally:
         for stat in reversed(proc.tree(process.pid)):
@@ -219,7 +219,7 @@ def test_the_dscp_is_that_of_other_tools(net):
                        "add rule inet t f iifname rc0 ip dscp ef counter")
 
     def packets():
-        listing = subprocess.run([*net.routers[0].wrap(), "nft", "list", "ruleset"], capture_output=True, text=True, timeout=20)
+        listing = subprocess.run([*net.routers[0].wrap(), "nft", "list", "ruleset"], capture_output=True, text=True, timeout=client.LIMIT)
         return int(re.search(r"counter packets (\d+)", listing.stdout).group(1))
     counts = [packets()]
     in_client(net, "ping", "-c", 3, "-i", "0.2", "-Q", "0xb8", paths.SERVER[4])
