@@ -134,16 +134,26 @@ libechod_a_SOURCES = \
 	src/daemon/preserve.h \
 	src/daemon/privileges.c \
 	src/daemon/privileges.h \
+	src/daemon/reload.c \
+	src/daemon/reload.h \
 	src/daemon/report.c \
 	src/daemon/report.h \
+	src/daemon/retire.c \
+	src/daemon/retire.h \
 	src/daemon/signals.c \
 	src/daemon/signals.h \
 	src/daemon/sockets.c \
 	src/daemon/sockets.h \
+	src/daemon/start.c \
+	src/daemon/start.h \
+	src/daemon/stop.c \
+	src/daemon/stop.h \
 	src/daemon/fdstore.c \
 	src/daemon/fdstore.h \
 	src/daemon/supervisor.c \
-	src/daemon/supervisor.h
+	src/daemon/supervisor.h \
+	src/daemon/supervisor_state.c \
+	src/daemon/supervisor_state.h
 
 if HAVE_LIBURING
 libechod_a_SOURCES += \

@@ -401,3 +401,34 @@ char *sockets_print(const struct sockets *set, char *text, size_t size)
 	}
 	return text;
 }
+
+static bool is_configured(const struct listener *listener, const struct conf_listen *listen)
+{
+	return addr_equal(&listener->addr, &listen->addr) ||
+	       (listen->wildcard && listener->addr.sa.sa_family != AF_UNIX &&
+	        addr_port(&listener->addr) == addr_port(&listen->addr));
+}
+
+bool sockets_are_configured(const struct sockets *sockets, const struct conf *conf)
+{
+	bool same = true;
+
+	if (conf->origin[CONF_LISTEN].source == CONF_FROM_DEFAULT &&
+	    conf->origin[CONF_PORT].source == CONF_FROM_DEFAULT)
+		return true;
+	for (size_t i = 0; i < sockets->count; i++) {
+		bool found = false;
+
+		for (size_t j = 0; j < conf->listen_count; j++)
+			found |= is_configured(&sockets->items[i], &conf->listen[j]);
+		same &= found;
+	}
+	for (size_t j = 0; j < conf->listen_count; j++) {
+		bool found = false;
+
+		for (size_t i = 0; i < sockets->count; i++)
+			found |= is_configured(&sockets->items[i], &conf->listen[j]);
+		same &= found;
+	}
+	return same;
+}

@@ -74,4 +74,7 @@ void sockets_set_buffers(const struct sockets *set, unsigned bytes, unsigned bef
  * `text`. */
 char *sockets_print(const struct sockets *set, char *text, size_t size);
 
+/* Whether the sockets are exactly those of listen and port of `conf`, or `conf` sets neither. */
+bool sockets_are_configured(const struct sockets *sockets, const struct conf *conf);
+
 #endif

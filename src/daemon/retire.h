@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: ISC */
+/* retire.h - listeners that a new configuration does not name
+ *
+ * They take no new clients, and before they are closed, the clients in their backlogs are handed to the new
+ * workers. Supervisor only.
+ */
+#ifndef ECHOD_DAEMON_RETIRE_H
+#define ECHOD_DAEMON_RETIRE_H
+
+#include "daemon/supervisor_state.h"
+
+/* Retire the listeners of `have` that `conf` does not name, and forget the others of `have`, which now belong
+ * to the new set. */
+void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf);
+
+/* Empty the backlogs of retired listeners and, after RETIRE_TIME, close them. To be called at `retire_at`;
+ * `now`: clock_usec(), or INT64_MAX to close them at once. */
+void retire_maintain(struct supervisor *supervisor, int64_t now);
+
+/* Close retired listeners. Handshakes that took longer than RETIRE_TIME, and clients that did not fit into
+ * the queue, are reset. */
+void retire_close(struct supervisor *supervisor);
+
+#endif
