@@ -34,12 +34,6 @@ void conn_clear(struct conn *conn)
 	conn->piped = 0;
 }
 
-static bool in_own_memory(const struct conn *conn)
-{
-	return conn->memory && conn->data >= conn->memory->bytes &&
-	       conn->data <= conn->memory->bytes + conn->memory->size;
-}
-
 size_t conn_owed_total(const struct conn *conn)
 {
 	return (size_t) conn->owed + conn->piped;
@@ -52,8 +46,7 @@ static bool memory_is_full(const struct conn *conn, size_t limit)
 {
 	const struct conn_memory *memory = conn->memory;
 
-	return conn->owed > 0 && in_own_memory(conn) && memory->size >= limit &&
-	       conn->data + conn->owed == memory->bytes + memory->size &&
+	return memory && memory->size >= limit && conn->data + conn->owed == memory->bytes + memory->size &&
 	       (size_t) (conn->data - memory->bytes) < conn->owed;
 }
 
@@ -91,7 +84,7 @@ static void memory_grow(struct conn *conn, size_t limit)
 	size_t size = memory->size;
 
 	/* moving at most as many bytes as were sent since the last move keeps moving cheaper than sending */
-	if (start >= conn->owed && start > 0) {
+	if (start >= conn->owed) {
 		memcpy(memory->bytes, conn->data, conn->owed);
 		conn->data = memory->bytes;
 		return;
@@ -117,7 +110,7 @@ struct span conn_recv_buf(struct conn *conn, struct span scratch, size_t limit)
 		return span;
 	if (conn->owed == 0) {
 		span = scratch;
-	} else if (in_own_memory(conn)) {
+	} else if (conn->memory) {
 		tail = conn->data + conn->owed;
 		if (tail == conn->memory->bytes + conn->memory->size) {
 			memory_grow(conn, limit);
@@ -198,7 +191,7 @@ void conn_drop(struct conn *conn, size_t n)
 {
 	conn->data += n;
 	conn->owed -= (uint32_t) n;
-	if (conn->owed == 0 && conn->memory) {
+	if (conn->owed == 0) {
 		free(conn->memory);
 		conn->memory = NULL;
 	}
@@ -246,7 +239,7 @@ int conn_own_data(struct conn *conn)
 {
 	struct conn_memory *memory;
 
-	if (conn->owed == 0 || in_own_memory(conn))
+	if (conn->owed == 0 || conn->memory)
 		return 0;
 	memory = memory_make(conn->owed);
 	if (!memory) {

@@ -58,7 +58,7 @@ struct conn_memory {
 };
 
 struct conn {
-	struct conn_memory *memory; /* owned memory, or NULL */
+	struct conn_memory *memory; /* owned memory; NULL: nothing is owed, or `data` is borrowed */
 	uint8_t *data;              /* first owed byte, in owned or borrowed memory */
 	uint32_t owed;              /* bytes owed at `data` */
 	uint32_t piped;             /* bytes owed in the driver's pipe */
