@@ -25,10 +25,14 @@
 #define EVENTS_MAX UINT64_C(10000000)
 #define BYTES_MAX UINT64_C(1000000000000)
 
+/* Maximum number of crews at the same time; less where addresses have 32 bits. */
+#define FILES_MAX (sizeof(void *) > 4 ? SCOREBOARD_CREWS : 6)
+
 /* The supervisor's private copy of a slot, of the last time that its values were plausible. */
 struct seen {
 	uint64_t counters[STATS_COUNT];
 	uint32_t heartbeats; /* at the last scoreboard_crew_alive() */
+	bool begun;          /* the slot was cleared after the end of an earlier crew */
 };
 
 /* The file of a crew, mapped twice, and its layout. Segments begin at a page. */
@@ -45,7 +49,6 @@ struct file {
 	struct seen *seen;   /* by worker; mapped, so that only used pages cost memory, and only until the
 	                      * crew ends */
 	size_t seen_size;
-	bool *begun;         /* by process: whether its slots were cleared after the end of an earlier crew */
 	int64_t started;
 };
 
@@ -178,8 +181,8 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 		return r;
 	scoreboard->shared = (struct scoreboard_shared *) (void *) shared;
 	scoreboard->view = (const struct scoreboard_shared *) (const void *) view;
-	/* as many as fit: RLIMIT_AS, 32 bit */
-	while (scoreboard->count < SCOREBOARD_CREWS && (sizeof(void *) > 4 || scoreboard->count < 6)) {
+	/* as many as fit: RLIMIT_AS */
+	while (scoreboard->count < FILES_MAX) {
 		struct file *file = &scoreboard->files[scoreboard->count];
 
 		file->fd = -1;
@@ -197,9 +200,7 @@ static void file_clear(struct file *file)
 {
 	if (file->seen)
 		munmap(file->seen, file->seen_size);
-	free(file->begun);
 	file->seen = NULL;
-	file->begun = NULL;
 	file->used = false;
 }
 
@@ -518,11 +519,8 @@ int scoreboard_crew_open(struct scoreboard *scoreboard, const struct scoreboard_
 	file->seen_size = workers * sizeof *file->seen;
 	file->seen = mmap(NULL, file->seen_size, PROT_READ | PROT_WRITE,
 	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (file->seen == MAP_FAILED)
+	if (file->seen == MAP_FAILED) {
 		file->seen = NULL;
-	file->begun = calloc(layout->processes + layout->readers, sizeof *file->begun);
-	if (!file->seen || !file->begun) {
-		file_clear(file);
 		return -ENOMEM;
 	}
 	file->children = 0;
@@ -577,12 +575,12 @@ void scoreboard_process_start(struct scoreboard *scoreboard, unsigned crew, unsi
 	for (unsigned i = first; i < first + count; i++) {
 		struct stats_slot *slot = slot_at(file, i);
 
-		if (!file->begun[process])
+		if (!file->seen[i].begun)
 			memset(slot, 0, sizeof *slot);
+		file->seen[i].begun = true;
 		atomic_store(&slot->children, i == 0 ? file->children : 0);
 		atomic_store(&slot->state, SLOT_STARTING);
 	}
-	file->begun[process] = true;
 	if (process < file->layout.processes)
 		admission_process_start(&scoreboard->shared->admission, crew,
 		                        scoreboard_admission(scoreboard, crew, process),
@@ -698,7 +696,7 @@ void scoreboard_enter(const struct scoreboard *scoreboard, unsigned crew, unsign
 	const struct file *file = &scoreboard->files[crew];
 	char *from = file->writable + segment_at(file, process), *to = from + segment_size(file, process);
 	char *end = file->writable + scoreboard->size;
-	bool parent = process == 0 && file->layout.child_processes && file->layout.children > 0;
+	bool parent = process == 0 && file->layout.child_processes;
 
 	munmap(scoreboard->shared, sizeof *scoreboard->shared);
 	for (unsigned i = 0; i < scoreboard->count; i++)
