@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: ISC */
-/* coverage.c - in a --enable-coverage build, _exit() writes the counts that it would lose
+/* coverage.c - _exit() for --enable-coverage: writes the counts before the process ends
  *
- * Workers end with _exit(), as forked children must. The linker (--wrap=_exit) sends that here.
- * A service that systemd keeps from writing loses its counts; it shall not say so in the journal,
- * which tests read.
+ * Workers end with _exit(), as forked children must, which would lose their counts. The linker (--wrap=_exit) replaces
+ * it by this function. A service that systemd prevents from writing files loses its counts; it must not report this in
+ * the journal, because tests read the journal.
  */
 #include <config.h>
 
 #include <fcntl.h>
-#include <gcov.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#ifdef ECHOD_MCDC
+int __llvm_profile_write_file(void);
+#define write_counts() (void) __llvm_profile_write_file()
+#else
+#include <gcov.h>
+#define write_counts() __gcov_dump()
+#endif
 
 _Noreturn void __wrap__exit(int status);
 _Noreturn void __real__exit(int status);
@@ -30,6 +37,6 @@ static void __attribute__((destructor)) leave_the_journal(void)
 void __wrap__exit(int status)
 {
 	leave_the_journal();
-	__gcov_dump();
+	write_counts();
 	__real__exit(status);
 }
