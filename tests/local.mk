@@ -26,8 +26,10 @@ unit_tests = \
 	tests/unit/test_proxy \
 	tests/unit/test_sandbox \
 	tests/unit/test_scoreboard \
+	tests/unit/test_state \
 	tests/unit/test_stats \
-	tests/unit/test_session_io
+	tests/unit/test_session_io \
+	tests/unit/test_udp_ratelimit
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \
@@ -90,7 +92,8 @@ EXTRA_DIST += \
 	tests/run-unit \
 	tests/soak \
 	tests/system \
-	tests/systemd
+	tests/systemd \
+	tests/unit/failing.h
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
@@ -186,8 +189,8 @@ mcdc:
 	@{ $(MCDC_CC) --version && llvm-cov$(MCDC_LLVM) --version; } >/dev/null 2>&1 || \
 		{ echo "make mcdc needs clang and llvm 18 or later (Debian: apt install clang-19 llvm-19 libclang-rt-19-dev)" >&2; exit 1; }
 	@$(MKDIR_P) mcdc-build
-	@cd mcdc-build && { test -f Makefile || $(configure_below) -q CC='$(MCDC_CC)' \
-		CFLAGS='-O0 -g -fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc'; }
+	@cd mcdc-build && { test -f Makefile || $(configure_below) -q --enable-coverage=mcdc CC='$(MCDC_CC)' \
+		CFLAGS='-O0 -g'; }
 	@cd mcdc-build && $(MAKE) $(AM_MAKEFLAGS) check TESTS= && $(MAKE) $(AM_MAKEFLAGS) mcdc-report
 mcdc-report:
 	ECHOD_SRCDIR='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/run-mcdc $(srcdir) '$(MCDC_LLVM)' $(unit_tests) $(fuzzers)

@@ -88,6 +88,9 @@ static void errors_have_their_reason(void **state)
 	} cases[] = {
 		{ ECONNRESET, CONN_RESET }, { EPIPE, CONN_RESET },  { ETIMEDOUT, CONN_RESET },
 		{ EIO, CONN_ERROR },        { ENOMEM, CONN_ERROR }, { EBADF, CONN_ERROR },
+		{ ENOTCONN, CONN_RESET },   { EHOSTDOWN, CONN_RESET }, { ENETDOWN, CONN_RESET },
+		{ ECONNABORTED, CONN_RESET }, { EHOSTUNREACH, CONN_RESET },
+		{ ENETUNREACH, CONN_RESET }, { ECONNREFUSED, CONN_RESET },
 	};
 
 	(void) state;
@@ -145,6 +148,235 @@ static void pipe_counts_as_owed(void **state)
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
 	assert_int_equal(conn.echoed, 3000);
 	conn_clear(&conn);
+}
+
+/* Receive `n` bytes and copy them to own memory. */
+static void receive(struct conn *conn, size_t n, size_t limit)
+{
+	while (n > 0) {
+		struct span span = conn_recv_buf(conn, scratch, limit);
+		size_t part = span.size < n ? span.size : n;
+
+		assert_true(part > 0);
+		conn_received(conn, span.data, part);
+		assert_int_equal(conn_own_data(conn), 0);
+		n -= part;
+	}
+}
+
+static void memory_doubles_up_to_the_limit(void **state)
+{
+	static const size_t received[] = { 1, 512, 513, 1024, 1025, 1500, 1501 }, limit = 1600;
+	static const uint32_t sizes[] = { 512, 512, 1024, 1024, 1600, 1600, 1600 };
+	struct conn conn;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		conn_init(&conn, 0);
+		receive(&conn, 1, limit);
+		receive(&conn, received[i] - 1, limit);
+		assert_int_equal(conn.memory->size, sizes[i]);
+		assert_int_equal(conn.owed, received[i]);
+		conn_clear(&conn);
+		assert_null(conn.memory);
+		assert_int_equal(conn_owed_total(&conn), 0);
+	}
+}
+
+/* The owed bytes are moved to the start of the memory once no more than half of it is owed. */
+static void full_memory_takes_no_input_until_half_is_sent(void **state)
+{
+	struct span span;
+	struct conn conn;
+
+	(void) state;
+	conn_init(&conn, 0);
+	receive(&conn, 1, LIMIT);
+	receive(&conn, LIMIT - 1, LIMIT);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), 0);
+	conn_sent(&conn, LIMIT / 2 - 1);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), 0);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND);
+	assert_null(conn_recv_buf(&conn, scratch, LIMIT).data);
+	/* a larger limit, after a reload, lets the memory grow */
+	assert_int_equal(conn_recv_window(&conn, LIMIT + 1), LIMIT / 2);
+	conn_sent(&conn, 1);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT / 2);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND | CONN_RECV);
+	span = conn_recv_buf(&conn, scratch, LIMIT);
+	assert_ptr_equal(conn.data, conn.memory->bytes);
+	assert_ptr_equal(span.data, conn.memory->bytes + LIMIT / 2);
+	assert_int_equal(span.size, LIMIT / 2);
+	assert_int_equal(conn.memory->size, LIMIT);
+	/* the end of the memory is not owed now: the rest of it is offered */
+	conn_received(&conn, span.data, 10);
+	conn_sent(&conn, 1);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT / 2 - 9);
+	assert_int_equal(conn_recv_buf(&conn, scratch, LIMIT).size, LIMIT / 2 - 10);
+	conn_clear(&conn);
+}
+
+/* One byte more than fits at the start would be overwritten by the move. */
+static void bytes_are_moved_only_where_they_do_not_overlap(void **state)
+{
+	struct span span;
+	struct conn conn;
+
+	(void) state;
+	for (size_t sent = 255; sent <= 257; sent++) {
+		conn_init(&conn, 0);
+		receive(&conn, 512, LIMIT);
+		conn_sent(&conn, sent);
+		span = conn_recv_buf(&conn, scratch, LIMIT);
+		assert_int_equal(conn.memory->size, sent < 256 ? 1024 : 512);
+		assert_int_equal(conn.data - conn.memory->bytes, sent < 256 ? sent : 0);
+		assert_ptr_equal(span.data, conn.data + conn.owed);
+		assert_int_equal(span.size, conn.memory->bytes + conn.memory->size - span.data);
+		conn_clear(&conn);
+	}
+}
+
+static void borrowed_bytes_are_copied_before_more_is_received(void **state)
+{
+	struct conn conn;
+
+	(void) state;
+	conn_init(&conn, 0);
+	assert_int_equal(conn_own_data(&conn), 0);
+	assert_null(conn.memory);
+	conn_received(&conn, scratch_bytes, 600);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT - 600);
+	assert_null(conn_recv_buf(&conn, scratch, LIMIT).data);
+	assert_int_equal(conn_recv_buf(&conn, scratch, LIMIT).size, 0);
+	assert_int_equal(conn_own_data(&conn), 0);
+	assert_int_equal(conn.memory->size, 600);
+	assert_int_equal(conn_recv_buf(&conn, scratch, LIMIT).size, 600);
+	conn_clear(&conn);
+}
+
+static void restored_bytes_are_owed(void **state)
+{
+	const uint8_t *data;
+	struct conn conn;
+	uint8_t *memory;
+
+	(void) state;
+	conn_init(&conn, 0);
+	memory = conn_restore(&conn, 100);
+	assert_ptr_equal(memory, conn.memory->bytes);
+	assert_int_equal(conn_pending(&conn, &data), 100);
+	assert_ptr_equal(data, conn.memory->bytes);
+	conn_sent(&conn, 100);
+	assert_null(conn.memory);
+	conn_pipe_received(&conn, 700);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_SEND | CONN_RECV);
+	assert_null(conn_recv_buf(&conn, scratch, LIMIT).data);
+	assert_non_null(conn_restore_piped(&conn));
+	assert_int_equal(conn_owed_total(&conn), 700);
+	assert_int_equal(conn_pending(&conn, &data), 700);
+	assert_int_equal(conn.memory->size, 700);
+	conn_pipe_received(&conn, 1);
+	conn_clear(&conn);
+	assert_int_equal(conn_owed_total(&conn), 0);
+}
+
+static void a_connection_that_has_ended_wants_nothing(void **state)
+{
+	struct conn conn;
+
+	(void) state;
+	conn_init(&conn, 0);
+	conn_end(&conn, CONN_IDLE);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), 0);
+	conn_eof(&conn); /* the first reason is kept */
+	assert_int_equal(conn.reason, CONN_IDLE);
+	conn_end(&conn, CONN_DRAIN);
+	assert_int_equal(conn.reason, CONN_IDLE);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
+	conn_clear(&conn);
+	conn_init(&conn, 0);
+	conn_eof(&conn);
+	assert_int_equal(conn.reason, CONN_EOF);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), 0);
+}
+
+static void headers_are_not_sent(void **state)
+{
+	struct conn conn;
+
+	(void) state;
+	conn_init(&conn, 0);
+	conn.header = true;
+	receive(&conn, 107, LIMIT);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_RECV);
+	conn_drop(&conn, 60);
+	conn_header_done(&conn);
+	assert_int_equal(conn_want(&conn, LIMIT), CONN_RECV | CONN_SEND);
+	assert_int_equal(conn.echoed, 0);
+	conn_sent(&conn, 47);
+	assert_int_equal(conn.echoed, 47);
+	conn_clear(&conn);
+
+	/* the stream ends in the middle of the header */
+	conn_init(&conn, 0);
+	conn.header = true;
+	receive(&conn, 10, LIMIT);
+	conn_eof(&conn);
+	assert_int_equal(conn.reason, CONN_PROXY);
+	conn_clear(&conn);
+	/* or before it */
+	conn_init(&conn, 0);
+	conn.header = true;
+	conn_eof(&conn);
+	assert_int_equal(conn.reason, CONN_EOF);
+	/* or after other bytes */
+	conn_init(&conn, 0);
+	receive(&conn, 10, LIMIT);
+	conn_eof(&conn);
+	assert_int_equal(conn.reason, CONN_OPEN);
+	conn_clear(&conn);
+	/* extensions of a header are skipped after the end of the stream was seen */
+	conn_init(&conn, 0);
+	conn.header = conn.eof = true;
+	conn_header_done(&conn);
+	assert_int_equal(conn.reason, CONN_EOF);
+}
+
+static void drain_counts_what_may_still_be_received(void **state)
+{
+	struct conn conn;
+
+	(void) state;
+	conn_init(&conn, 0);
+	conn_drain(&conn, LIMIT + 100);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT);
+	receive(&conn, 200, LIMIT);
+	assert_int_equal(conn.quota, LIMIT - 100);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT - 200);
+	conn_sent(&conn, 200);
+	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT - 100);
+	conn_pipe_received(&conn, 1);
+	assert_int_equal(conn.quota, LIMIT - 101);
+	conn_drain(&conn, SIZE_MAX);
+	assert_int_equal(conn.quota, CONN_LIMIT_MAX);
+	conn_drain(&conn, CONN_LIMIT_MAX - 1);
+	assert_int_equal(conn.quota, CONN_LIMIT_MAX - 1);
+	conn_clear(&conn);
+	/* received before the drain: not counted */
+	conn_init(&conn, 0);
+	receive(&conn, 10, LIMIT);
+	conn_pipe_received(&conn, 10);
+	assert_int_equal(conn.quota, 0);
+	conn_clear(&conn);
+}
+
+static void reasons_have_names(void **state)
+{
+	(void) state;
+	assert_string_equal(conn_reason_name(CONN_OPEN), "open");
+	assert_string_equal(conn_reason_name(CONN_ERROR), "error");
+	for (enum conn_reason reason = CONN_OPEN; reason < CONN_REASONS; reason++)
+		assert_non_null(conn_reason_name(reason));
 }
 
 /* --- schedules ------------------------------------------------------------------------- */
@@ -236,6 +468,15 @@ int main(void)
 		cmocka_unit_test(errors_have_their_reason),
 		cmocka_unit_test(drain_takes_what_had_come_and_no_more),
 		cmocka_unit_test(pipe_counts_as_owed),
+		cmocka_unit_test(memory_doubles_up_to_the_limit),
+		cmocka_unit_test(full_memory_takes_no_input_until_half_is_sent),
+		cmocka_unit_test(bytes_are_moved_only_where_they_do_not_overlap),
+		cmocka_unit_test(borrowed_bytes_are_copied_before_more_is_received),
+		cmocka_unit_test(restored_bytes_are_owed),
+		cmocka_unit_test(a_connection_that_has_ended_wants_nothing),
+		cmocka_unit_test(headers_are_not_sent),
+		cmocka_unit_test(drain_counts_what_may_still_be_received),
+		cmocka_unit_test(reasons_have_names),
 		cmocka_unit_test(any_schedule_echoes_in_order),
 	};
 

@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,12 +13,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "echo/scoreboard.h"
+#include "failing.h"
 
 static const struct scoreboard_layout pool = { .processes = 4,
 	                                       .threads = 1,
@@ -340,6 +344,350 @@ static void a_limit_of_file_sizes_does_not_matter(void **state)
 	scoreboard_free(scoreboard);
 }
 
+/* --- orphans and children --------------------------------------------------------------- */
+
+static bool is_any_child(void *context, unsigned child, pid_t pid)
+{
+	(void) child;
+	(*(unsigned *) context)++;
+	return pid > 0;
+}
+
+static void only_child_processes_become_orphans(void **state)
+{
+	struct scoreboard_layout children_are_threads = forks;
+	struct scoreboard *scoreboard = *state;
+	unsigned asked = 0;
+
+	children_are_threads.child_processes = false;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &children_are_threads), 0);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 1);
+	for (unsigned crew = 0; crew < 2; crew++) {
+		scoreboard_process_start(scoreboard, crew, 0);
+		for (unsigned i = 0; i < 3; i++) {
+			struct stats_slot *slot = scoreboard_slot(scoreboard, crew, 1 + i);
+
+			/* the second has not been forked yet */
+			atomic_store(&slot->pid, i == 1 ? 0 : 4711);
+			atomic_store(&slot->live, 1);
+			atomic_store(&slot->state, SLOT_READY);
+		}
+		atomic_store(&scoreboard_slot(scoreboard, crew, 0)->children, 3);
+		/* threads end with their process, child processes do not */
+		assert_int_equal(scoreboard_process_end(scoreboard, crew, 0), crew == 0 ? 3 : 0);
+		scoreboard_find_orphans(scoreboard, crew, is_any_child, &asked);
+		assert_int_equal(asked, crew == 0 ? 0 : 2);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(scoreboard_view(scoreboard)->orphans[0][i], 0);
+		assert_int_equal(scoreboard_view(scoreboard)->orphans[1][i], i != 1);
+	}
+	assert_int_equal(admission_slots_taken(&scoreboard_view(scoreboard)->admission), 2);
+	/* an orphan that is known is not asked for again */
+	scoreboard_find_orphans(scoreboard, 1, is_any_child, &asked);
+	assert_int_equal(asked, 2);
+}
+
+static void a_connection_that_an_orphan_handed_over_is_in_the_queue(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct admission_shared *admission = &scoreboard_shared(scoreboard)->admission;
+	unsigned asked = 0;
+
+	admission_queue_begin(admission);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 1)->pid, 4711);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
+	(void) scoreboard_process_end(scoreboard, 0, 0);
+	scoreboard_find_orphans(scoreboard, 0, is_any_child, &asked);
+	assert_int_equal(admission_slots_taken(admission), 1);
+	assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, SCOREBOARD_HANDED_OVER), 0);
+	assert_int_equal(admission_slots_taken(admission), 1);
+	admission_queue_settle(admission, 0);
+	assert_int_equal(admission_slots_taken(admission), 0);
+}
+
+static void children_continue_after_their_parent_was_replaced(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+	uint64_t connections;
+	unsigned end;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	assert_false(scoreboard_worker_connections(scoreboard, 1, &connections, &end));
+	assert_int_equal(end, 1);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 10);
+	stats_add(scoreboard_slot(scoreboard, 0, 10), STAT_ECHOED, 7);
+	assert_int_equal(scoreboard_sample(scoreboard), 11);
+	assert_false(scoreboard_worker_connections(scoreboard, 10, &connections, &end));
+	assert_int_equal(end, 11);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 10)->state, SLOT_STARTING);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 10)->live, 1);
+	assert_true(scoreboard_worker_connections(scoreboard, 10, &connections, &end));
+	assert_int_equal(connections, 1);
+	assert_false(scoreboard_worker_connections(scoreboard, 11, &connections, &end));
+	/* the next process goes on with the same number of child slots */
+	(void) scoreboard_process_end(scoreboard, 0, 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 0)->children), 10);
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 10)->live), 1);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.counters[STAT_ECHOED], 7);
+	assert_int_equal(total.live, 1);
+}
+
+/* --- plausible values --------------------------------------------------------------------- */
+
+/* 10 million events and 1 TB in each second that has begun. */
+static void counters_have_a_maximum_rate(void **state)
+{
+	static const uint64_t events = UINT64_C(10000000), bytes = UINT64_C(1000000000000);
+	const int64_t start = 5 * USEC_PER_SEC;
+	struct stats_slot slot;
+
+	(void) state;
+	for (enum stats_counter i = 0; i < STATS_COUNT; i++) {
+		bool is_bytes = i == STAT_RECEIVED || i == STAT_ECHOED || i == STAT_UDP_BYTES;
+		uint64_t most = is_bytes ? bytes : events;
+
+		memset(&slot, 0, sizeof slot);
+		assert_true(scoreboard_is_plausible(&slot, start, start));
+		atomic_store(&slot.counters[i], most);
+		assert_true(scoreboard_is_plausible(&slot, start, start));
+		assert_true(scoreboard_is_plausible(&slot, start, start - USEC_PER_SEC)); /* clock set back */
+		atomic_store(&slot.counters[i], most + 1);
+		assert_false(scoreboard_is_plausible(&slot, start, start));
+		assert_false(scoreboard_is_plausible(&slot, start, start - USEC_PER_SEC));
+		assert_false(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC - 1));
+		atomic_store(&slot.counters[i], 2 * most);
+		assert_true(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
+		atomic_store(&slot.counters[i], 2 * most + 1);
+		assert_false(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
+		/* after so long a time nothing is impossible */
+		atomic_store(&slot.counters[i], UINT64_MAX);
+		assert_int_equal(scoreboard_is_plausible(&slot, 0, INT64_MAX), true);
+	}
+}
+
+/* Where the counters of a worker are impossible, its connections are computed from the last possible ones. */
+static void connections_of_a_worker_with_impossible_counters_are_estimated(void **state)
+{
+	static const enum stats_counter ends[] = { STAT_HANDED_OVER, STAT_ENDED_EOF,   STAT_ENDED_RESET,
+		                                   STAT_ENDED_IDLE,  STAT_ENDED_PROXY, STAT_ENDED_DRAIN,
+		                                   STAT_ENDED_ERROR };
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+	struct stats_slot *slot;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	slot = scoreboard_slot(scoreboard, 0, 1);
+	stats_add(slot, STAT_ACCEPTED, 20);
+	stats_add(slot, STAT_TAKEN_OVER, 10);
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+		stats_add(slot, ends[i], i + 1);
+	atomic_store(&slot->live, 99);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 99);
+	atomic_store(&slot->live, 101); /* more than its capacity */
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 100);
+	atomic_store(&slot->counters[STAT_LIMITED], UINT64_MAX);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 30 - (1 + 2 + 3 + 4 + 5 + 6 + 7));
+	/* more ends than begins */
+	atomic_store(&slot->counters[STAT_LIMITED], 0);
+	stats_add(slot, STAT_ENDED_EOF, 3);
+	(void) scoreboard_sample(scoreboard);
+	atomic_store(&slot->counters[STAT_LIMITED], UINT64_MAX);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 0);
+}
+
+static void unsent_bytes_are_added_up(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	for (unsigned i = 0; i < 3; i++)
+		atomic_store(&scoreboard_slot(scoreboard, 0, i)->unsent, 100 + i);
+	stats_add(scoreboard_own_slot(scoreboard), STAT_ACCEPTED, 5);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.unsent, 303);
+	assert_int_equal(total.counters[STAT_ACCEPTED], 5);
+	(void) scoreboard_process_end(scoreboard, 0, 0);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.unsent, 0);
+}
+
+/* --- layouts ---------------------------------------------------------------------------- */
+
+static void a_table_of_sources_that_is_too_large_is_made_smaller(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	const struct admission_group *groups = scoreboard_view(scoreboard)->admission.groups;
+	struct scoreboard_layout layout = pool;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_int_equal(groups[0].sources, 4);
+	layout.capacity = 5;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 1);
+	assert_int_equal(groups[1].sources, 16);
+	layout.capacity = 8;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 2);
+	assert_int_equal(groups[2].sources, 16);
+	layout.sources = false;
+	scoreboard_crew_close(scoreboard, 0);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_int_equal(groups[0].sources, 0);
+	layout.sources = true;
+	layout.capacity = UINT32_MAX;
+	scoreboard_crew_close(scoreboard, 0);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_true(groups[0].sources >= 1024 && (groups[0].sources & (groups[0].sources - 1)) == 0);
+	/* all of it is memory: the last byte of the last process */
+	scoreboard_process_start(scoreboard, 0, 3);
+	((volatile char *) scoreboard_admission(scoreboard, 0, 3))
+		[sizeof(struct admission_process) + groups[0].sources * sizeof(struct admission_source) - 1] = 1;
+}
+
+static void a_layout_that_does_not_fit_is_refused(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct scoreboard_layout layout = pool;
+
+	layout.processes = 1000000;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
+	layout = pool;
+	layout.readers = 1000000;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
+	/* the largest number of children that fits: all of them have memory */
+	layout = forks;
+	layout.children = CONF_WORKERS_MAX;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	stats_add(scoreboard_slot(scoreboard, 0, CONF_WORKERS_MAX), STAT_ACCEPTED, 1);
+	scoreboard_crew_close(scoreboard, 0);
+}
+
+/* --- hosts on which system calls fail ----------------------------------------------------- */
+
+#define FILE_MAPPING (MAP_SHARED | MAP_NORESERVE)
+#define NO_FILTERS 77
+
+/* 0: a scoreboard was made, its two mappings show the same memory, and a crew can be opened. */
+static int scoreboard_works(void)
+{
+	struct scoreboard *scoreboard = NULL;
+	int r = scoreboard_make(&scoreboard, 1000);
+
+	if (r == 0 && scoreboard_crew_open(scoreboard, &loops) != 0)
+		r = -1;
+	if (r == 0) {
+		scoreboard_process_start(scoreboard, 0, 0);
+		r = scoreboard_view(scoreboard)->generations[0][0] != 0 ? 0 : -1;
+		scoreboard_crew_close(scoreboard, 0);
+	}
+	scoreboard_free(scoreboard);
+	return r == 0 ? 0 : r == -ENOMEM ? ENOMEM : 1;
+}
+
+static int works_without_memory_files(void)
+{
+	return call_fails(SYS_memfd_create, 0, 0, 0, ENOSYS) ? scoreboard_works() : NO_FILTERS;
+}
+
+static int works_without_memory_files_and_anonymous_memory(void)
+{
+	return call_fails(CALL_MMAP, 3, MAP_SHARED | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS, ENOMEM)
+	               ? works_without_memory_files()
+	               : NO_FILTERS;
+}
+
+static int works_without_memory_files_and_second_mapping(void)
+{
+	return call_fails(SYS_mremap, 1, UINT32_MAX, 0, ENOMEM) ? works_without_memory_files() : NO_FILTERS;
+}
+
+static int works_without_memory_files_and_protection(void)
+{
+	return call_fails(SYS_mprotect, 2, UINT32_MAX, PROT_READ, ENOMEM) ? works_without_memory_files()
+	                                                                  : NO_FILTERS;
+}
+
+static int works_without_mappings(void)
+{
+	return call_fails(CALL_MMAP, 3, UINT32_MAX, FILE_MAPPING, ENOMEM) ? scoreboard_works() : NO_FILTERS;
+}
+
+static int works_without_read_only_mappings(void)
+{
+	return call_fails(CALL_MMAP, 2, UINT32_MAX, PROT_READ, ENOMEM) ? scoreboard_works() : NO_FILTERS;
+}
+
+/* Linux before 5.1. */
+static int works_without_the_seal_of_writes(void)
+{
+	return call_fails(CALL_FCNTL, 2, F_SEAL_FUTURE_WRITE, F_SEAL_FUTURE_WRITE, EINVAL) ? scoreboard_works()
+	                                                                                  : NO_FILTERS;
+}
+
+static int works_without_memory_for_copies(void)
+{
+	return call_fails(CALL_MMAP, 3, UINT32_MAX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ENOMEM)
+	               ? scoreboard_works() == 1 ? 0 : 1
+	               : NO_FILTERS;
+}
+
+/* As where /proc is not mounted: the seal then protects the readable mapping. */
+static int works_without_proc(void)
+{
+	struct scoreboard *scoreboard;
+
+	if (!call_fails(SYS_openat, 2, UINT32_MAX, O_RDONLY | O_CLOEXEC, ENOENT))
+		return NO_FILTERS;
+	if (scoreboard_works() != 0 || scoreboard_make(&scoreboard, 1000) < 0 ||
+	    scoreboard_crew_open(scoreboard, &loops) != 0)
+		return 1;
+	return can_write(scoreboard_view(scoreboard)->admission.groups[0].first) ? 2 : 0;
+}
+
+static void expect_of_child(int (*check)(void), int expected)
+{
+	int r = in_child(check);
+
+	if (r == NO_FILTERS) {
+		print_message("no system call filters\n");
+		skip();
+	}
+	assert_int_equal(r, expected);
+}
+
+static void missing_kernel_features_are_replaced(void **state)
+{
+	(void) state;
+	expect_of_child(scoreboard_works, 0);
+	expect_of_child(works_without_memory_files, 0);
+	expect_of_child(works_without_the_seal_of_writes, 0);
+	expect_of_child(works_without_proc, 0);
+}
+
+static void missing_memory_is_an_error(void **state)
+{
+	(void) state;
+	expect_of_child(works_without_memory_files_and_anonymous_memory, ENOMEM);
+	expect_of_child(works_without_memory_files_and_second_mapping, ENOMEM);
+	expect_of_child(works_without_memory_files_and_protection, ENOMEM);
+	expect_of_child(works_without_mappings, ENOMEM);
+	expect_of_child(works_without_read_only_mappings, ENOMEM);
+	expect_of_child(works_without_memory_for_copies, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -352,6 +700,20 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_process_writes_its_own_segment_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_child_writes_its_own_slot_only, setup, teardown),
 		cmocka_unit_test(a_limit_of_file_sizes_does_not_matter),
+		cmocka_unit_test_setup_teardown(only_child_processes_become_orphans, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_connection_that_an_orphan_handed_over_is_in_the_queue, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(children_continue_after_their_parent_was_replaced, setup,
+		                                teardown),
+		cmocka_unit_test(counters_have_a_maximum_rate),
+		cmocka_unit_test_setup_teardown(
+			connections_of_a_worker_with_impossible_counters_are_estimated, setup, teardown),
+		cmocka_unit_test_setup_teardown(unsent_bytes_are_added_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_table_of_sources_that_is_too_large_is_made_smaller, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(a_layout_that_does_not_fit_is_refused, setup, teardown),
+		cmocka_unit_test(missing_kernel_features_are_replaced),
+		cmocka_unit_test(missing_memory_is_an_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_stats.c - counters; the state of a connection as a message */
+/* test_stats.c - counters */
 #include <config.h>
 
 #include <setjmp.h>
@@ -12,9 +12,6 @@
 
 #include <cmocka.h>
 
-#include <sys/socket.h>
-
-#include "echo/state.h"
 #include "echo/stats.h"
 
 static void openmetrics_names_every_counter_once(void **state)
@@ -43,70 +40,10 @@ static void openmetrics_names_every_counter_once(void **state)
 	free(text);
 }
 
-static void a_connection_comes_back_as_it_went(void **state)
-{
-	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } },
-		    back_peer;
-	struct proxied proxied = { .proxy = { .family = AF_INET, .port = 9, .address = { 192, 0, 2, 9 } },
-		                   .header_left = 65535 },
-		       back_proxied;
-	struct conn conn, back;
-	struct state message;
-	int64_t active;
-	uint32_t owed;
-
-	(void) state;
-	conn_init(&conn, 1000);
-	conn.echoed = 77;
-	conn.eof = true;
-	conn.header = true;
-	assert_non_null(conn_restore(&conn, 5));
-	state_encode(&message, &conn, &peer, &proxied, 500, 0); /* a tick rounded down to before the start */
-	assert_int_equal(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied,
-	                              &active, &owed),
-	                 0);
-	assert_int_equal(back.since, 1000);
-	assert_int_equal(active, 1000);
-	assert_int_equal(back.echoed, 77);
-	assert_true(back.eof);
-	assert_true(back.header);
-	assert_memory_equal(&proxied, &back_proxied, sizeof proxied);
-	assert_int_equal(owed, 5);
-	assert_memory_equal(&peer, &back_peer, sizeof peer);
-	conn_clear(&conn);
-}
-
-static void damage_is_noticed(void **state)
-{
-	struct peer peer = { .family = AF_INET }, back_peer;
-	struct proxied proxied = { .header_left = 0 }, back_proxied;
-	struct conn conn, back;
-	struct state message;
-	int64_t active;
-	uint32_t owed;
-
-	(void) state;
-	conn_init(&conn, 1000);
-	for (size_t i = 0; i < sizeof message * 8; i++) {
-		state_encode(&message, &conn, &peer, &proxied, 1000, 0);
-		((unsigned char *) &message)[i / 8] ^= (unsigned char) (1 << i % 8);
-		assert_true(state_decode(&message, sizeof message, 2000, &back, &back_peer, &back_proxied,
-		                         &active, &owed) < 0);
-	}
-	state_encode(&message, &conn, &peer, &proxied, 1000, 0);
-	for (size_t size = 0; size < sizeof message; size++)
-		assert_true(state_decode(&message, size, 2000, &back, &back_peer, &back_proxied, &active,
-		                         &owed) < 0);
-	assert_true(state_decode(&message, sizeof message, 999, &back, &back_peer, &back_proxied, &active,
-	                         &owed) < 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(openmetrics_names_every_counter_once),
-		cmocka_unit_test(a_connection_comes_back_as_it_went),
-		cmocka_unit_test(damage_is_noticed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
