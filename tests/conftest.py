@@ -34,6 +34,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group(name): pytest-xdist runs these in one process")
     for name, program in (("echod", echod.ECHOD), ("echoc", client.ECHOC)):
         if not program:
             raise pytest.UsageError(f"there is no {name} to test: build it, or set {name.upper()} to the built program")
@@ -49,9 +50,13 @@ def pytest_report_header(config):
     return f"echod: {echod.ECHOD}{' (sanitized)' if echod.SANITIZED else ''}; echoc: {client.ECHOC}; rounds: {crowds.ROUNDS}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for its marker
 def pytest_collection_modifyitems(config, items):
-    """The time limit of tests/persistence, which N times as many rounds multiply."""
+    """The time limit of tests/persistence, which N times as many rounds multiply; with --dist loadgroup, tests of one file that
+    need a booted system run one after the other, in the same system."""
     for item in items:
+        if "bare_machine" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.path.parent.name == "persistence":
             own = item.get_closest_marker("timeout")
             seconds = own.args[0] if own else config.getoption("timeout") or PERSISTENCE_TIMEOUT

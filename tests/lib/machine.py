@@ -39,7 +39,7 @@ class CannotBoot(Exception):
     """This computer cannot boot one; the text says why."""
 
 
-def until(condition, what, seconds=30):
+def until(condition, what, seconds=60):
     """Wait for what has no event of its own to wait for; returns the condition's value."""
     end = time.monotonic() + seconds
     while True:
@@ -207,7 +207,7 @@ class Machine:
     def socket(self, family, kind=SOCK_STREAM, protocol=0):
         """A socket in the network of the machine."""
         made = self.sockets.submit(make_socket, family, kind, protocol).result()
-        made.settimeout(10)
+        made.settimeout(30)
         return made
 
     def connect(self, host="127.0.0.1", port=7, kind=SOCK_STREAM, protocol=0):
@@ -253,7 +253,7 @@ class Machine:
         out = self.run("journalctl", "-q", "-o", "json", "--all", *after).stdout
         return [entry for entry in map(json.loads, out.splitlines()) if matches(entry, fields)]
 
-    def wait_journal(self, since, count=1, seconds=30, **fields):
+    def wait_journal(self, since, count=1, seconds=60, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
         # from out here: killed in there, it would have no parent to take note of it
         with subprocess.Popen(["journalctl", "-D", f"{self.root}/run/log/journal", "-q", "-f", "-n", "all", "-o", "json",

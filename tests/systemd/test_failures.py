@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: ISC
 """When something goes wrong: crashes, hangs, and starts that cannot succeed."""
 
-import re
 import socket
 
 import pytest
@@ -21,7 +20,8 @@ def test_crash(machine, model):
     with machine.connect() as client:  # waits in the backlog of the socket that systemd keeps
         machine.wait_event("READY", since)
         assert echo(client, b"first\n")
-    assert machine.active() == "active" and machine.show(SERVICE, "NRestarts") == "1"
+    until(lambda: machine.active() == "active", "systemd has received the notification")
+    assert machine.show(SERVICE, "NRestarts") == "1"
 
 
 def test_worker_crash(machine, model):
@@ -88,16 +88,6 @@ def test_watchdog_of_threads(machine, fault_points, model, hung):
     assert machine.show(SERVICE, "NRestarts") == "1"
 
 
-def test_crash_loop_meets_limit(machine):
-    """A daemon that dies at once each time is given up after a while ..."""
-    machine.drop_in(SERVICE, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n")
-    since = machine.cursor()
-    machine.systemctl("start", "echod", check=False)
-    machine.wait_journal(since, MESSAGE="echod.service: Start request repeated too quickly.", seconds=40)
-    assert machine.active() == "failed"
-    assert int(machine.show(SERVICE, "NRestarts")) >= 5
-
-
 @pytest.mark.parametrize("status, conf, dropin", [
     (78, 'model = "epol"\n', None),
     (64, "", "--workers=many"),
@@ -133,28 +123,3 @@ def test_port_taken(machine):
     taken.close()
     machine.wait_event("READY", since)
     assert machine.serves()
-
-
-@pytest.mark.timeout(180)
-def test_interface_that_comes_late(machine):
-    """The service is started again until the interface exists, however long that takes, and no start limit ends it."""
-    machine.configure('listen = {"fe80::7%late0", "127.0.0.1"}\n')
-    machine.systemctl("start", "echod", check=False, timeout=60)
-    starts = [int(machine.show(SERVICE, "ExecMainStartTimestampMonotonic"))]
-    for _ in range(2):
-        until(lambda: int(machine.show(SERVICE, "ExecMainStartTimestampMonotonic")) not in (0, starts[-1]), "another start", 40)
-        starts.append(int(machine.show(SERVICE, "ExecMainStartTimestampMonotonic")))
-    limit = machine.run("systemctl", "show", SERVICE, "-p", "StartLimitBurst,StartLimitIntervalUSec").stdout
-    burst, interval = (re.search(rf"{name}=(\d+)", limit) for name in ("StartLimitBurst", "StartLimitIntervalUSec"))
-    minutes = re.search(r"StartLimitIntervalUSec=(?:(\d+)min)? ?(?:(\d+)s)?$", limit, re.M)
-    interval = int(minutes[1] or 0) * 60 + int(minutes[2] or 0)
-    assert int(burst[1]) * min(b - a for a, b in zip(starts, starts[1:])) / 1e6 > 1.3 * interval
-    since = machine.cursor()
-    machine.run("ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
-    machine.run("ip", "link", "set", "late0", "up")
-    machine.run("ip", "address", "add", "fe80::7/64", "dev", "late0")
-    try:
-        machine.wait_event("READY", since)
-        assert machine.active() == "active" and machine.serves("127.0.0.1")
-    finally:
-        machine.run("ip", "link", "del", "late0")

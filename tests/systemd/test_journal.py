@@ -104,30 +104,6 @@ def test_priorities_on_standard_error(machine):
                    if entry["MESSAGE"].startswith(f"echod: warning: Worker process {worker} ")], "the warning")
 
 
-def test_uneventful_day(machine, model):
-    """Start, 10,000 connections, two reloads, stop: no message at warning or above, and nothing lost."""
-    machine.configure(f'model = "{model}"\n')
-    since = machine.cursor()
-    machine.systemctl("start", "echod")
-    for part in range(2):
-        for _ in range(5000):
-            with machine.connect() as client:
-                client.sendall(b"ping")
-                assert client.recv(4) == b"ping"
-        machine.reload()
-    machine.systemctl("stop", "echod")
-    entries = machine.journal(since)
-    assert not [(entry["PRIORITY"], entry["MESSAGE"]) for entry in at_least(WARNING, entries)
-                # of systemd 262 where the machine has no cgroup controller for it
-                if not entry["MESSAGE"].endswith("ignoring: No data available")]
-    ended = [entry for entry in entries if entry.get("MESSAGE_ID") == EVENTS["CONNECTION_ENDED"]]
-    left_out = sum(int(re.search(r"\d+", entry["MESSAGE"])[0]) for entry in entries
-                   if entry.get("MESSAGE_ID") == EVENTS["LINES_SUPPRESSED"])
-    assert len(ended) + left_out == 10000
-    assert all(entry["ECHOD_REASON"] == "eof" and entry["ECHOD_BYTES"] == "4" for entry in ended)
-    assert machine.show(SERVICE, "Result") == "success"
-
-
 def test_nothing_lost_before_the_journal_is_open(machine):
     """The very first message of the daemon is there, and belongs to it."""
     since = machine.cursor()

@@ -140,7 +140,7 @@ def test_stop_slow_reader(machine):
 
 
 def test_operator_meets_no_limit(machine):
-    """... but an operator who restarts ten times in a row is not, and no client is lost over it."""
+    """An operator who restarts it ten times in a row meets no start limit, and no client is lost over it."""
     machine.systemctl("start", "echod")
     with machine.connect() as client:
         for i in range(10):
