@@ -10,6 +10,9 @@ EXTRA_DIST += \
 	build-aux/debian/control \
 	build-aux/debian/copyright \
 	build-aux/debian/echod.lintian-overrides \
+	build-aux/debian/echod.postinst \
+	build-aux/debian/echod.postrm \
+	build-aux/debian/echod.prerm \
 	build-aux/debian/rules \
 	build-aux/debian/source/format \
 	build-aux/debian/watch

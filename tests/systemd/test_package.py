@@ -98,6 +98,35 @@ def test_upgrade_with_socket(fresh, tmp_path):
     assert fresh.active(SERVICE) == "inactive" and fresh.systemctl("is-enabled", SERVICE, check=False).stdout.strip() == "disabled"
 
 
+def test_instances(fresh, tmp_path):
+    """An upgrade restarts the instances that run, and no other; a removal stops them, and a purge leaves none enabled."""
+    dpkg(fresh, "-i", "/tmp/echod.deb")
+    directory = fresh.path("/etc/echod")
+    directory.mkdir()
+    ports = {"one": 7001, "two": 7002, "stopped": 7003}
+    try:
+        for name, port in ports.items():
+            (directory / f"{name}.conf").write_text(f"port = {port}\n")
+            fresh.systemctl("enable", "--now", f"echod@{name}")
+        fresh.systemctl("disable", "echod@two")
+        fresh.systemctl("stop", "echod@stopped")
+        pids = {name: fresh.main_pid(f"echod@{name}") for name in ("one", "two")}
+        shutil.copy(newer(tmp_path), fresh.path("/tmp/newer.deb"))
+        with fresh.connect(port=7001) as one, fresh.connect(port=7002) as two:
+            assert echo(one, b"before\n") and echo(two, b"before\n")
+            dpkg(fresh, "-i", "/tmp/newer.deb")
+            assert {name: fresh.main_pid(f"echod@{name}") for name in pids}.items().isdisjoint(pids.items())
+            assert echo(one, b"after\n") and echo(two, b"after\n")
+        assert fresh.active("echod@stopped") == "inactive"
+        dpkg(fresh, "--remove", "echod")
+        assert [fresh.active(f"echod@{name}") for name in ports] == ["inactive"] * len(ports)
+        dpkg(fresh, "--purge", "echod")
+        assert list(fresh.path("/etc/systemd/system").glob("*.wants/echod@*")) == []
+        assert all((directory / f"{name}.conf").is_file() for name in ports)  # written by the administrator
+    finally:
+        shutil.rmtree(directory)
+
+
 def test_stopped_stays_stopped(fresh, tmp_path):
     """An upgrade does not start what the administrator has stopped and disabled."""
     dpkg(fresh, "-i", "/tmp/echod.deb")
