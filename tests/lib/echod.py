@@ -98,14 +98,24 @@ def parse_dump(text):
     return found
 
 
+# Ports below the range of outgoing connections, so that none of those can take one meanwhile; those of this pytest process.
+def own_ports():
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
+    number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % count
+    each = 20000 // count
+    return range(10000 + number * each, 10000 + (number + 1) * each)
+
+
 _taken = set()
 
 
 def free_port():
-    """A port nobody uses. From below the range of outgoing connections, so none of those can take it meanwhile."""
-    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
-    for _ in range(1000):
-        port = random.SystemRandom().randrange(10000 + worker % 8 * 2500, 12500 + worker % 8 * 2500)
+    """A port that no process uses, and which was not returned before as long as there are others."""
+    ports = own_ports()
+    for _ in range(10000):
+        port = random.SystemRandom().choice(ports)
+        if len(_taken) >= len(ports) - 10:
+            _taken.clear()
         if port in _taken:
             continue
         try:
