@@ -25,11 +25,14 @@ class Notify:
 
     With `store` it keeps descriptors as a unit with FileDescriptorStoreMax= does: under their names, until
     FDSTOREREMOVE=1 or the end of the service. Without, they are closed at once.
+
+    mark(), all(), `store` and take_store() know each message that was sent before they are called: that of a daemon that has
+    ended may still be in the queue.
     """
 
     def __init__(self, store=False, path=None):
         """`path` is a socket in the file system, for a daemon in another network namespace; else it is an abstract one."""
-        self.store = [] if store else None  # (name, descriptor)
+        self._store = [] if store else None  # (name, descriptor)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         name = f"echod-test-{os.getpid()}-{secrets.token_hex(6)}"
@@ -40,6 +43,7 @@ class Notify:
             os.chmod(path, 0o666)
         self.messages = []
         self._changed = threading.Condition()
+        self._asked = self._answered = 0  # sync()
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
 
@@ -49,6 +53,11 @@ class Notify:
             text, ancillary, _, _ = self.sock.recvmsg(65536, 8192)
             if text == b"close":
                 return
+            if text == b"sync":
+                with self._changed:
+                    self._answered += 1
+                    self._changed.notify_all()
+                continue
             pid, fds = 0, []
             for level, kind, content in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
@@ -62,15 +71,15 @@ class Notify:
                 self._changed.notify_all()
 
     def _keep(self, message):
-        if self.store is not None and message.get("FDSTORE") == "1":
+        if self._store is not None and message.get("FDSTORE") == "1":
             for fd in message.fds:
                 self._add(message.get("FDNAME", "stored"), fd)
             return
         for fd in message.fds:  # a barrier waits for this
             os.close(fd)
-        if self.store is not None and message.get("FDSTOREREMOVE") == "1":
-            gone = [kept for kept in self.store if kept[0] == message.get("FDNAME")]
-            self.store = [kept for kept in self.store if kept not in gone]
+        if self._store is not None and message.get("FDSTOREREMOVE") == "1":
+            gone = [kept for kept in self._store if kept[0] == message.get("FDNAME")]
+            self._store = [kept for kept in self._store if kept not in gone]
             for _, fd in gone:
                 os.close(fd)
 
@@ -80,19 +89,45 @@ class Notify:
             stat = os.fstat(fd)
             return stat.st_dev, stat.st_ino
 
-        if identity(fd) in [identity(kept) for _, kept in self.store]:
+        if identity(fd) in [identity(kept) for _, kept in self._store]:
             os.close(fd)
         else:
-            self.store.append((name, fd))
+            self._store.append((name, fd))
+
+    def _send(self, text):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(proc.LIMIT)
+            sock.connect(self._bound)
+            sock.send(text)
+
+    def sync(self):
+        """Wait until all messages that have been sent are received."""
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            self._asked += 1
+            number = self._asked
+        self._send(b"sync")
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._answered >= number, proc.LIMIT), "messages are not received"
+
+    @property
+    def store(self):
+        """[(name, descriptor), ...], or None without a store."""
+        self.sync()
+        with self._changed:
+            return self._store
 
     def take_store(self):
         """What a service that starts again gets: [(name, descriptor), ...], now the caller's."""
+        self.sync()
         with self._changed:
-            taken, self.store = self.store or [], None if self.store is None else []
+            taken, self._store = self._store or [], None if self._store is None else []
         return taken
 
     def mark(self):
         """A place in the order of messages from which wait() can look."""
+        self.sync()
         return len(self.messages)
 
     def wait(self, *assignments, since=0, timeout=proc.LIMIT, given_up=lambda: None):
@@ -119,13 +154,12 @@ class Notify:
                 self._changed.wait(min(left, 0.05))
 
     def all(self, key, since=0):
+        self.sync()
         return [message for message in self.messages[since:] if key in message]
 
     def close(self):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.connect(self._bound)
-            sock.send(b"close")
-        self._thread.join(5)
+        self._send(b"close")
+        self._thread.join(proc.LIMIT)
         for _, fd in self.take_store():
             os.close(fd)
         self.sock.close()
