@@ -46,6 +46,21 @@ tests_unit_test_pattern_LDADD = $(client_test_libs)
 tests_unit_test_probes_LDADD = $(client_test_libs)
 client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 
+# The bodies of the models against a simulated kernel: these functions are replaced (tests/sim/sim.h).
+sim_replaced = accept4 calloc clock_gettime close epoll_create1 epoll_ctl epoll_wait eventfd _exit fcntl fcntl64 \
+	getsockopt ioctl log_event log_wants malloc memfd_create memfile_size mmap nanosleep pipe2 poll __poll_chk \
+	pread pread64 pthread_create pwrite pwrite64 read __read_chk realloc recv __recv_chk recvmsg select send \
+	sendmsg setsockopt shutdown splice write
+tests_sim_test_sim_SOURCES = \
+	tests/sim/calls.c \
+	tests/sim/fiber.c \
+	tests/sim/file.c \
+	tests/sim/sim.h \
+	tests/sim/stream.c \
+	tests/sim/test_sim.c
+tests_sim_test_sim_LDADD = $(libechod_libs)
+tests_sim_test_sim_LDFLAGS = $(AM_LDFLAGS) `for f in $(sim_replaced); do echo -Wl,--wrap=$$f; done`
+
 # Suites of system tests: NAME.test runs the directory NAME with pytest.
 system_suites = \
 	tests/client.test \
@@ -63,6 +78,10 @@ LDADD = $(libechod_libs) $(CMOCKA_LIBS)
 if HAVE_CMOCKA
 check_PROGRAMS += $(unit_tests) $(client_tests)
 TESTS += $(unit_tests) $(client_tests)
+endif
+if HAVE_MAKECONTEXT
+check_PROGRAMS += tests/sim/test_sim
+TESTS += tests/sim/test_sim
 endif
 TESTS += $(system_suites) tests/manual.test
 
@@ -125,6 +144,15 @@ tests/hosts/host.so: tests/hosts/host.c
 	$(AM_V_CCLD)$(CC) $(DEFS) -I. $(AM_CFLAGS) $(CFLAGS) -shared -fPIC -o $@ $<
 CLEANFILES += tests/hosts/host.so
 .PHONY: check-hosts
+
+# SIM_EVENTS simulated events in each test of tests/sim; SIM_SEED repeats a run.
+SIM_EVENTS = 10000000
+SIM_SEED =
+check-sim: tests/sim/test_sim
+	SIM_EVENTS='$(SIM_EVENTS)' SIM_SEED='$(SIM_SEED)' UNIT_TIMEOUT=0 \
+		$(MAKE) $(AM_MAKEFLAGS) check TESTS=tests/sim/test_sim
+	@cat tests/sim/test_sim.log
+.PHONY: check-sim
 
 # Random clients and operators against a reference model, for RANDOM_TIME seconds; RANDOM_SEED repeats the choices.
 RANDOM_TIME = 60
