@@ -14,6 +14,7 @@ import proc
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: SO_RCVBUFFORCE")
 ipv6 = pytest.mark.skipif(not echod.have_ipv6(), reason="no IPv6 on this host")
+READER = pytest.mark.models(*datagrams.READER_MODELS)
 
 
 @pytest.fixture
@@ -83,13 +84,14 @@ def test_killed_reader_is_replaced(start_udp, model):
 # Order
 
 
+@READER
 @pytest.mark.parametrize("interval, count", [(0, 10000), (0.00001, 5000), (0.0001, 3000), (0.001, 300)],
                          ids=["no interval", "10 us", "100 us", "1 ms"])
 def test_flow_in_order(start_udp, model, interval, count):
     daemon = start_udp(model, workers=echod.default_workers(model) or (1 if model == "iterative" else 4))
     result = datagrams.Flow(daemon.port, count, interval).wait()
     assert (result["sent"], result["reordered"], result["twice"]) == (count, 0, 0)
-    assert result["lost"] == datagrams.statistics(daemon).get("datagrams_dropped queue_full", 0)
+    datagrams.counted(daemon, dropped_queue_full=result["lost"])
 
 
 def test_flow_in_order_over_reloads(start_udp, model):
@@ -104,6 +106,7 @@ def test_flow_in_order_over_reloads(start_udp, model):
     assert (result["reordered"], result["lost"], result["twice"]) == (0, 0, 0)
 
 
+@READER
 def test_flow_in_order_over_other_addresses(start_udp, model):
     """From one socket to another: the new one has the later datagrams of the flow, the old one may still have earlier ones."""
     daemon = start_udp(model, drain_timeout=60)  # the stopped readers are not killed
@@ -125,6 +128,7 @@ def test_flow_in_order_over_other_addresses(start_udp, model):
     assert (result["reordered"], result["lost"], result["twice"]) == (0, 0, 0)
 
 
+@READER
 def test_flow_in_order_over_crashes(start_udp, model):
     """A reader that is killed takes one batch with it at the most."""
     daemon = start_udp(model)
@@ -149,6 +153,7 @@ def stop(pid):
     proc.until(lambda: proc.stopped(pid), "the reader to stop")
 
 
+@READER
 def test_successor_waits_for_its_predecessor(start_udp, model):
     """However long that takes: the reload is complete, but nothing is read before the old process has ended."""
     daemon = start_udp(model, drain_timeout=60)
@@ -169,6 +174,7 @@ def test_successor_waits_for_its_predecessor(start_udp, model):
         proc.until(lambda: len(datagrams.readers(daemon)) == 1, "one reader")
 
 
+@READER
 def test_old_reader_ends_its_work(start_udp, model):
     """The old reader takes what is in the queue when it has to stop, its successor what comes later: nothing is lost."""
     daemon = start_udp(model)
@@ -184,6 +190,7 @@ def test_old_reader_ends_its_work(start_udp, model):
     datagrams.counted(daemon, received=101, echoed=101)
 
 
+@READER
 def test_old_reader_goes_on_after_a_failed_reload(start_udp, model):
     daemon = start_udp(model)
     old = reader(daemon)
@@ -196,6 +203,7 @@ def test_old_reader_goes_on_after_a_failed_reload(start_udp, model):
         daemon.configure(udp_rate=0, listen=["127.0.0.1"])
 
 
+@READER
 def test_stop_while_a_successor_waits(start_udp, model):
     """The one that waits ends at once, the one that hangs is killed."""
     daemon = start_udp(model, drain_timeout=1)
@@ -207,6 +215,7 @@ def test_stop_while_a_successor_waits(start_udp, model):
     daemon.stop()
 
 
+@READER
 def test_successor_reads_when_its_predecessor_crashes(start_udp, model):
     """The old reader dies before its crew is told to stop; then two wait for each other's end, and one of them reads."""
     daemon = start_udp(model)
@@ -234,6 +243,7 @@ def fill(daemon, sock, count):
     os.kill(pid, signal.SIGCONT)
 
 
+@READER
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6)])
 def test_full_queue_is_counted_exactly(start_udp, model, host, tmpdir):
     metrics = os.path.join(tmpdir, "metrics")
@@ -254,6 +264,7 @@ def test_full_queue_is_counted_exactly(start_udp, model, host, tmpdir):
     proc.until(lambda: os.path.exists(metrics) and expected in open(metrics).read(), "the same in the metrics file")
 
 
+@READER
 def test_overload_is_counted_exactly(start_udp, model):
     """Two senders that never wait, one of which is itself overloaded, beside a reader that is stopped now and then."""
     daemon = start_udp(model)
@@ -277,6 +288,7 @@ def test_overload_is_counted_exactly(start_udp, model):
         datagrams.accounted(daemon, sent)
 
 
+@READER
 def test_history_of_a_passed_socket_is_not_counted(start, model):
     """The counter belongs to the socket."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed:
