@@ -437,7 +437,8 @@ static int spawner_iterate(struct spawner *spawner)
 		return r;
 	if (r == 1)
 		spawner->pending = true;
-	if (spawner->pending && acceptor->accept.retry_at == INT64_MAX && !acceptor->stopping)
+	/* not `retry_at`: a connection from the queue has a slot, also while the acceptor waits for another one */
+	if (spawner->pending && !acceptor->accept.paused && !acceptor->stopping)
 		start_pending(spawner);
 	return 0;
 }
