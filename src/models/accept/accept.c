@@ -257,7 +257,9 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	if (worker->inbox_fd < 0 || !accept->inheriting)
 		return ACCEPT_NONE;
 	if (!admission_slot_acquire_capped(&worker->admission, worker->capacity)) {
-		accept_error(accept, EMFILE);
+		/* the last connection of the queue may just have filled this process */
+		if (handover_waiting(worker->inbox_fd) > 0)
+			accept_error(accept, EMFILE);
 		return ACCEPT_NONE;
 	}
 	r = handover_receive(worker->inbox_fd, worker, new_conn);
