@@ -282,6 +282,10 @@ REPLACE(int, epoll_ctl, int set, int operation, int fd, struct epoll_event *even
 	if (!sim.running)
 		return __real_epoll_ctl(set, operation, fd, event);
 	sim_call();
+	sim_note(operation == EPOLL_CTL_ADD   ? "epoll_ctl adds"
+	         : operation == EPOLL_CTL_DEL ? "epoll_ctl removes"
+	                                      : "epoll_ctl changes",
+	         fd, event->events);
 	if (operation == EPOLL_CTL_ADD && sim_fault(FAULT_EPOLL))
 		return fail(errors[sim_below(2)]);
 	return result(epoll_change(file_of_kind(set, FILE_EPOLL), operation, fd, file_of(fd), event->events,
@@ -308,6 +312,7 @@ REPLACE(int, epoll_wait, int fd, struct epoll_event *events, int max, int timeou
 		set->epoll.fiber = NULL;
 		fiber_progress(fiber_self());
 	}
+	sim_note("epoll_wait", n, timeout);
 	wait_end(false);
 	return n;
 }
@@ -381,6 +386,14 @@ static bool passing_failure(void)
 	return true;
 }
 
+/* The size of the first message of a queue. */
+static ssize_t peek(const struct file *file)
+{
+	if (list_empty(&file->queue.messages))
+		return file->queue.peer ? fail(EAGAIN) : 0;
+	return (ssize_t) LIST_ENTRY(file->queue.messages.next, struct message, link)->size;
+}
+
 REPLACE(ssize_t, recv, int fd, void *data, size_t size, int flags)
 {
 	struct file *file;
@@ -389,6 +402,8 @@ REPLACE(ssize_t, recv, int fd, void *data, size_t size, int flags)
 	if (!sim.running)
 		return __real_recv(fd, data, size, flags);
 	sim_call();
+	if (flags & MSG_PEEK)
+		return peek(file_of_kind(fd, FILE_QUEUE));
 	file = file_of_kind(fd, FILE_STREAM);
 	if (passing_failure() || stream_fails(file->stream))
 		return -1;
@@ -499,8 +514,12 @@ REPLACE(int, ioctl, int fd, unsigned long request, ...)
 	if (!sim.running)
 		return __real_ioctl(fd, request, number);
 	sim_call();
-	file = file_of_kind(fd, FILE_STREAM);
-	if (request == FIONREAD)
+	file = file_of(fd);
+	if (request == FIONREAD && file->kind == FILE_QUEUE)
+		*number = (int) (file->queue.count * (size_t) peek(file));
+	else if (file->kind != FILE_STREAM)
+		sim_fail("ioctl of a file of kind %d", (int) file->kind);
+	else if (request == FIONREAD)
 		*number = (int) stream_unread(file->stream);
 	else if (request == SIOCOUTQ)
 		*number = (int) stream_unacknowledged(file->stream);
@@ -676,8 +695,10 @@ REPLACE(ssize_t, read, int fd, void *data, size_t size)
 		return __real_read(fd, data, size);
 	sim_call();
 	file = file_of(fd);
-	if (file->kind == FILE_EVENT)
+	if (file->kind == FILE_EVENT) {
+		sim_note("read of eventfd", fd, (int64_t) file->counter);
 		return event_read(file, data);
+	}
 	if (file->kind != FILE_PIPE)
 		sim_fail("read from a file of kind %d", (int) file->kind);
 	return pipe_read(file, data, size);
@@ -707,6 +728,7 @@ REPLACE(ssize_t, write, int fd, const void *data, size_t size)
 		sim_fail("write to a file of kind %d", (int) file->kind);
 	memcpy(&number, data, sizeof number);
 	file->counter += number;
+	sim_note("write to eventfd", fd, (int64_t) file->counter);
 	file_wake(file, POLLIN);
 	return (ssize_t) size;
 }

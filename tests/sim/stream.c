@@ -425,6 +425,7 @@ void stream_closed(struct stream *stream)
 		stream->reason = REASON_BROKEN;
 	else
 		stream->reason = check_close(stream);
+	crew_serves(NULL, stream);
 	sim_note("daemon closes connection", stream->id, (int64_t) stream->reason);
 	if (stream->reset) {
 		stream->client_closed = true;

@@ -112,7 +112,7 @@ static void process_prepare(struct crew *crew, unsigned index)
 
 	crew->processes[index] = process;
 	if (sim_below(3) == 0)
-		process->limit = 24 + (int) sim_below(60);
+		process->limit = 24 + 2 * (int) crew->workers + (int) sim_below(60);
 	file_ref(all.slot);
 	process_open_at(process, all.slot_fd, all.slot);
 	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -282,6 +282,13 @@ static void crew_start(void)
 	sim_at(sim.now + 3 * HEARTBEAT, EVENT_HEARTBEAT, crew, crew->id);
 }
 
+/* Where the queue has more connections than a process can have, accepting pauses as after a failure. */
+static void note_full(const struct crew *crew)
+{
+	if (crew->serving >= crew->capacity && all.inbox->queue.count > 0)
+		sim.failed_at = sim.now;
+}
+
 void crew_serves(struct crew *crew, struct stream *stream)
 {
 	if (stream->crew)
@@ -290,6 +297,7 @@ void crew_serves(struct crew *crew, struct stream *stream)
 	if (!crew)
 		return;
 	crew->serving++;
+	note_full(crew);
 	stream->taken = sim.now;
 	/* taken from a backlog or the queue while the crew stops */
 	stream->stopping = crew->stopping;
@@ -443,9 +451,32 @@ enum stream_reason check_close(struct stream *stream)
 	stream_fail(stream, "it was closed without a reason");
 }
 
+/* Whether the daemon can do something for the connection now. */
+static bool is_stalled(const struct stream *stream)
+{
+	uint64_t owed = stream->read - stream->discarded - stream->echoed;
+
+	if (!stream->file || !stream->crew || stream->crew->stopping || stream->taken == sim.now)
+		return false;
+	if (owed == 0)
+		return stream->reset || stream->delivered > stream->read ||
+		       (stream->fin_delivered && !stream->fin_seen);
+	return stream_ready(stream) & POLLOUT;
+}
+
+static void check_streams(void)
+{
+	if (sim.now <= sim.failed_at + PAUSE + sim.tick + 10 * MSEC)
+		return;
+	for (struct list *at = streams.next; at != &streams; at = at->next)
+		if (is_stalled(LIST_ENTRY(at, struct stream, link)))
+			stream_fail(LIST_ENTRY(at, struct stream, link), "nothing is done for it");
+}
+
 /* Whether the crew could take a connection from a backlog now. */
 static bool has_capacity(const struct crew *crew)
 {
+	note_full(crew);
 	if (crew->stopping || crew->ready == 0 || sim.now <= sim.failed_at + PAUSE + sim.tick + 10 * MSEC)
 		return false;
 	if (truth.live >= crew->max_connections)
@@ -456,6 +487,8 @@ static bool has_capacity(const struct crew *crew)
 void check_quiet(int64_t next)
 {
 	(void) next;
+	if (sim_below(16) == 0)
+		check_streams();
 	for (struct list *at = all.crews.next; at != &all.crews; at = at->next) {
 		const struct crew *crew = LIST_ENTRY(at, const struct crew, link);
 
