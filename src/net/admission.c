@@ -211,7 +211,7 @@ static struct admission_source *source_find(const struct admission_shared *share
 	return NULL;
 }
 
-/* Free an entry and close the gap, so that no search ends too early (Knuth 6.4, algorithm R). */
+/* Close the gap of an entry that has become free, so that no search ends too early (Knuth 6.4, algorithm R). */
 static void source_remove(const struct admission_shared *shared, const struct table *table,
                           struct admission_source *source)
 {
@@ -222,10 +222,11 @@ static void source_remove(const struct admission_shared *shared, const struct ta
 
 		if (((at - home) & mask) >= ((at - gap) & mask)) {
 			table->sources[gap] = table->sources[at];
+			/* free at once: in a full table this is where the loop ends */
+			atomic_store(&table->sources[at].count, 0);
 			gap = at;
 		}
 	}
-	atomic_store(&table->sources[gap].count, 0);
 }
 
 /* Add `count` connections of the key to the own table (negative: remove), `trying` of them not yet admitted.

@@ -54,7 +54,7 @@ struct admission_group {
 	_Atomic uint32_t processes;  /* 0: the group is not in use */
 	_Atomic bool sending;        /* its processes may put connections into the queue */
 	uint32_t capacity;           /* maximum number of connections of one process */
-	uint32_t sources; /* entries of a table: a power of two, more than `capacity`; 0: no table */
+	uint32_t sources; /* entries of a table: a power of two, and a limit of sources; 0: no table */
 	size_t stride;               /* bytes from one process to the next */
 	const char *first;           /* the first process; the same address in every process, read-only */
 	const _Atomic uint32_t *generations; /* by process; 0: does not run */

@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include <setjmp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,53 +28,82 @@
 
 static const struct cidr_set nobody = { NULL, 0 };
 
-/* What the supervisor and the processes of one group share; each test has its own. */
+#define GROUPS 2
+
+/* What the supervisor and the processes of a group share; each test has its own. The memory of each process begins at
+ * a page. */
 struct shared {
 	struct admission_shared admission;
-	_Atomic uint32_t generations[PROCESSES];
-	char memory[PROCESSES][sizeof(struct admission_process) + SOURCES * sizeof(struct admission_source)];
+	size_t stride;
+	struct {
+		_Atomic uint32_t generations[PROCESSES];
+		char *memory;
+	} groups[GROUPS];
 };
+
+static struct admission_process *process_in(struct shared *shared, uint32_t group, uint32_t index)
+{
+	return (struct admission_process *) (void *) (shared->groups[group].memory + index * shared->stride);
+}
 
 static struct admission_process *process_of(struct shared *shared, uint32_t index)
 {
-	return (struct admission_process *) (void *) shared->memory[index];
+	return process_in(shared, 0, index);
 }
 
 static void process_start(struct shared *shared, uint32_t index)
 {
 	admission_process_start(&shared->admission, 0, process_of(shared, index),
-	                        &shared->generations[index]);
+	                        &shared->groups[0].generations[index]);
 }
 
 static void process_end(struct shared *shared, uint32_t index)
 {
-	admission_process_end(&shared->admission, 0, process_of(shared, index), &shared->generations[index]);
+	admission_process_end(&shared->admission, 0, process_of(shared, index),
+	                      &shared->groups[0].generations[index]);
 }
 
-/* Processes 1 to 7 run. */
+/* Open a group of which processes 1 to 7 run. */
+static void group_open(struct shared *shared, uint32_t index, uint32_t capacity, uint32_t sources)
+{
+	size_t page = (size_t) sysconf(_SC_PAGESIZE);
+	struct admission_group group;
+
+	shared->stride = sizeof(struct admission_process) + SOURCES * sizeof(struct admission_source);
+	shared->stride = (shared->stride + page - 1) / page * page;
+	shared->groups[index].memory = mmap(NULL, PROCESSES * shared->stride, PROT_READ | PROT_WRITE,
+	                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(shared->groups[index].memory != MAP_FAILED);
+	atomic_init(&group.processes, PROCESSES);
+	group.capacity = capacity;
+	group.sources = sources;
+	group.stride = shared->stride;
+	group.first = shared->groups[index].memory;
+	group.generations = shared->groups[index].generations;
+	admission_group_open(&shared->admission, index, &group);
+	for (uint32_t i = 1; i < PROCESSES; i++)
+		admission_process_start(&shared->admission, index, process_in(shared, index, i),
+		                        &shared->groups[index].generations[i]);
+}
+
+/* With one group. */
 static struct shared *shared_make(uint32_t capacity)
 {
 	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 	                             -1, 0);
-	struct admission_group group;
 
 	assert_true(shared != MAP_FAILED);
 	assert_int_equal(admission_open(&shared->admission), 0);
-	atomic_init(&group.processes, PROCESSES);
-	group.capacity = capacity;
-	group.sources = SOURCES;
-	group.stride = sizeof shared->memory[0];
-	group.first = shared->memory[0];
-	group.generations = shared->generations;
-	admission_group_open(&shared->admission, 0, &group);
-	for (uint32_t i = 1; i < PROCESSES; i++)
-		process_start(shared, i);
+	group_open(shared, 0, capacity, SOURCES);
 	return shared;
 }
 
 static void shared_free(struct shared *shared)
 {
 	admission_close(&shared->admission);
+	for (unsigned i = 0; i < GROUPS; i++)
+		if (shared->groups[i].memory)
+			munmap(shared->groups[i].memory, PROCESSES * shared->stride);
 	munmap(shared, sizeof *shared);
 }
 
@@ -349,9 +379,9 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 
 	(void) state;
 	for (int round = 0; round < 200; round++) {
-		for (size_t i = 0; i < sizeof shared->memory[2] / 4; i++) {
+		for (size_t i = 0; i < shared->stride / 4; i++) {
 			random = random * 1664525 + 1013904223;
-			memcpy(&shared->memory[2][4 * i], &random, 4);
+			memcpy((char *) process_of(shared, 2) + 4 * i, &random, 4);
 		}
 		assert_true(taken(shared) <= 1);
 		assert_true(admission_source_count(&one, &peer) <= 1);
@@ -367,6 +397,531 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 		process_start(shared, 2);
 	}
 	shared_free(shared);
+}
+
+/* --- interleavings ------------------------------------------------------------------------ */
+
+/* To interleave processes without a race, the test plays all of them: the first access to the counts of one process is
+ * a fault, and its handler does what another process does just then. */
+static struct {
+	struct shared *shared;
+	void *page;
+	void (*step)(struct shared *shared);
+	unsigned steps;
+} interleaved;
+
+static void on_fault(int signal_number, siginfo_t *info, void *context)
+{
+	(void) context;
+	if ((char *) info->si_addr < (char *) interleaved.page ||
+	    (char *) info->si_addr >= (char *) interleaved.page + interleaved.shared->stride) {
+		signal(signal_number, SIG_DFL);
+		return;
+	}
+	mprotect(interleaved.page, interleaved.shared->stride, PROT_READ | PROT_WRITE);
+	interleaved.steps++;
+	interleaved.step(interleaved.shared);
+}
+
+/* `step` runs when the counts of process `index` are accessed for the first time from now on. */
+static void on_access(struct shared *shared, uint32_t index, void (*step)(struct shared *shared))
+{
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+
+	interleaved.shared = shared;
+	interleaved.page = process_of(shared, index);
+	interleaved.step = step;
+	interleaved.steps = 0;
+	sigaction(SIGSEGV, &action, NULL);
+	assert_int_equal(mprotect(interleaved.page, shared->stride, PROT_NONE), 0);
+}
+
+static void assert_interleaved(void)
+{
+	assert_int_equal(interleaved.steps, 1);
+	signal(SIGSEGV, SIG_DFL);
+}
+
+static void set_slots(struct shared *shared, uint32_t index, uint32_t connections, uint32_t trying)
+{
+	atomic_store(&process_of(shared, index)->connections, connections);
+	atomic_store(&process_of(shared, index)->trying, trying);
+}
+
+static void first_withdraws(struct shared *shared)
+{
+	set_slots(shared, 1, 0, 0);
+}
+
+static void second_withdraws(struct shared *shared)
+{
+	set_slots(shared, 2, 0, 0);
+}
+
+static void second_is_admitted(struct shared *shared)
+{
+	set_slots(shared, 2, 1, 0);
+}
+
+/* Two processes try for the last slot: the first in order waits for the other one to withdraw. */
+static void the_first_in_order_waits_for_others(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 1, 0);
+
+	set_slots(shared, 2, 1, 1);
+	on_access(shared, 3, second_withdraws); /* after the counts of process 2 were read */
+	assert_true(admission_slot_acquire(&one));
+	assert_interleaved();
+	assert_int_equal(atomic_load(&process_of(shared, 1)->trying), 0);
+	admission_slot_release(&one);
+
+	/* it gives up where the other one is admitted, or stops in the middle */
+	set_slots(shared, 2, 1, 1);
+	on_access(shared, 3, second_is_admitted);
+	assert_false(admission_slot_acquire(&one));
+	assert_interleaved();
+	set_slots(shared, 2, 1, 1);
+	assert_false(admission_slot_acquire(&one));
+	assert_int_equal(atomic_load(&process_of(shared, 1)->connections), 0);
+	assert_int_equal(atomic_load(&process_of(shared, 1)->trying), 0);
+}
+
+static void the_others_withdraw_and_try_again(void **state)
+{
+	struct shared *shared = *state;
+	struct admission two = make(shared, 2, 1, 0);
+
+	set_slots(shared, 1, 1, 1);
+	on_access(shared, 3, first_withdraws);
+	assert_true(admission_slot_acquire(&two));
+	assert_interleaved();
+	assert_int_equal(atomic_load(&process_of(shared, 2)->trying), 0);
+	admission_slot_release(&two);
+
+	set_slots(shared, 1, 1, 1);
+	assert_false(admission_slot_acquire(&two));
+	assert_int_equal(atomic_load(&process_of(shared, 2)->connections), 0);
+	assert_int_equal(atomic_load(&process_of(shared, 2)->trying), 0);
+}
+
+static void no_process_waits_where_the_limit_is_reached_anyway(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 2, 0);
+
+	/* two admitted, one trying: its end makes no difference */
+	set_slots(shared, 2, 3, 1);
+	on_access(shared, 3, second_withdraws);
+	assert_false(admission_slot_acquire(&one));
+	assert_interleaved();
+	/* one admitted, one trying */
+	set_slots(shared, 2, 2, 1);
+	on_access(shared, 3, second_is_admitted);
+	assert_true(admission_slot_acquire(&one));
+	assert_interleaved();
+}
+
+static void second_starts_again(struct shared *shared)
+{
+	process_end(shared, 2);
+	process_start(shared, 2);
+}
+
+/* The counts of process 2 were read, then the supervisor moves them. */
+static void second_ends(struct shared *shared)
+{
+	process_end(shared, 2);
+}
+
+static void counts_are_read_again_where_the_supervisor_changes_them(void **state)
+{
+	struct shared *shared = *state;
+
+	set_slots(shared, 2, 5, 0);
+	on_access(shared, 3, second_ends);
+	assert_int_equal(taken(shared), 0);
+	assert_interleaved();
+	process_start(shared, 2);
+	set_slots(shared, 2, 5, 0);
+	on_access(shared, 3, second_starts_again);
+	assert_int_equal(taken(shared), 0);
+	assert_interleaved();
+	/* a supervisor that was killed in the middle of a change */
+	set_slots(shared, 2, 5, 0);
+	atomic_fetch_add(&shared->admission.changes, 1);
+	assert_int_equal(taken(shared), 5);
+}
+
+static struct peer interleaved_peer;
+
+static void second_admits_once_more(struct shared *shared)
+{
+	struct admission two = make(shared, 2, 100, 10);
+
+	(void) admission_admit(&two, &interleaved_peer);
+}
+
+static void a_table_is_read_again_where_its_process_changes_it(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 100, 10), two = make(shared, 2, 100, 10);
+
+	interleaved_peer = peer_of("192.0.2.1:1");
+	assert_int_equal(admission_admit(&two, &interleaved_peer), ADMISSION_OK);
+	on_access(shared, 2, second_admits_once_more);
+	assert_int_equal(admission_source_count(&one, &interleaved_peer), 2);
+	assert_interleaved();
+	/* a process that was stopped in the middle of a change is not counted, and is waited for only once */
+	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
+	assert_int_equal(admission_source_count(&one, &interleaved_peer), 0);
+	assert_int_equal(admission_source_count(&one, &interleaved_peer), 0);
+	/* it goes on; and is stopped in another change */
+	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
+	assert_int_equal(admission_source_count(&one, &interleaved_peer), 2);
+	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
+	assert_int_equal(admission_source_count(&one, &interleaved_peer), 0);
+}
+
+/* --- several groups ----------------------------------------------------------------------- */
+
+static void groups_have_an_order(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old = make(shared, 2, 1, 0), new = old;
+
+	group_open(shared, 1, CAPACITY, SOURCES);
+	new.group = 1;
+	new.index = 1;
+	new.own = process_in(shared, 1, 1);
+	/* process 2 of group 0 comes before process 1 of group 1 */
+	set_slots(shared, 2, 1, 1);
+	on_access(shared, 3, second_withdraws);
+	assert_true(admission_slot_acquire(&new));
+	assert_interleaved();
+	assert_false(admission_slot_acquire(&old));
+	admission_slot_release(&new);
+	atomic_store(&new.own->connections, 1);
+	atomic_store(&new.own->trying, 1);
+	assert_false(admission_slot_acquire(&old)); /* gives up only after it has waited */
+	assert_int_equal(taken(shared), 1);
+}
+
+static void a_source_is_counted_over_all_groups(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old = make(shared, 1, 100, 2), new = old;
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	group_open(shared, 1, CAPACITY, SOURCES);
+	new.group = 1;
+	new.own = process_in(shared, 1, 1);
+	assert_int_equal(admission_admit(&old, &peer), ADMISSION_OK);
+	assert_int_equal(admission_admit(&new, &peer), ADMISSION_OK);
+	assert_int_equal(admission_admit(&old, &peer), ADMISSION_SOURCE);
+	assert_int_equal(admission_admit(&new, &peer), ADMISSION_SOURCE);
+	for (uint32_t i = 1; i < PROCESSES; i++)
+		admission_process_end(&shared->admission, 0, process_of(shared, i),
+		                      &shared->groups[0].generations[i]);
+	admission_group_close(&shared->admission, 0);
+	assert_int_equal(admission_source_count(&new, &peer), 1);
+	assert_int_equal(admission_admit(&new, &peer), ADMISSION_OK);
+}
+
+static void a_group_without_a_table_counts_no_sources(void **state)
+{
+	struct shared *shared = *state;
+	struct admission with = make(shared, 1, 100, 1), without = with;
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	group_open(shared, 1, CAPACITY, 0);
+	without.group = 1;
+	without.own = process_in(shared, 1, 1);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(admission_admit(&without, &peer), ADMISSION_OK);
+	assert_int_equal(admission_source_count(&with, &peer), 0);
+	assert_int_equal(admission_admit(&with, &peer), ADMISSION_OK);
+	admission_leave(&without, &peer);
+	assert_int_equal(admission_source_count(&with, &peer), 1);
+}
+
+/* --- who counts ---------------------------------------------------------------------------- */
+
+/* A child process, for which its parent counts. */
+static void nothing_is_counted_without_own_counts(void **state)
+{
+	struct shared *shared = *state;
+	struct admission child = make(shared, 1, 1, 1);
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	child.own = NULL;
+	for (int i = 0; i < 3; i++) {
+		assert_true(admission_slot_acquire(&child));
+		assert_true(admission_slot_acquire_capped(&child, 0));
+		admission_slot_force(&child);
+		assert_int_equal(admission_admit(&child, &peer), ADMISSION_OK);
+		admission_enqueue(&child, &peer);
+		admission_enqueue_undo(&child, &peer);
+		admission_dequeue(&child, &peer);
+	}
+	admission_leave(&child, &peer);
+	admission_slot_release(&child);
+	admission_wait(&child);
+	admission_wait_done(&child);
+	assert_int_equal(taken(shared), 0);
+	assert_int_equal(admission_source_count(&child, &peer), 0);
+}
+
+static void the_supervisor_counts_no_sources(void **state)
+{
+	struct shared *shared = *state;
+	struct admission supervisor = make(shared, 0, 100, 1);
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	supervisor.own = &shared->admission.supervisor;
+	supervisor.group = ADMISSION_GROUPS;
+	assert_int_equal(admission_admit(&supervisor, &peer), ADMISSION_OK);
+	assert_int_equal(admission_admit(&supervisor, &peer), ADMISSION_OK);
+	admission_leave(&supervisor, &peer);
+	assert_int_equal(admission_source_count(&supervisor, &peer), 0);
+}
+
+static void queue_messages_without_a_peer_count_no_source(void **state)
+{
+	struct shared *shared = *state;
+	struct admission admission = make(shared, 1, 3, 3);
+	struct peer peer = peer_of("192.0.2.1:1"), local = { .family = AF_UNIX };
+
+	admission_group_stopping(&shared->admission, 0);
+	assert_true(admission_slot_acquire(&admission));
+	assert_int_equal(admission_admit(&admission, &peer), ADMISSION_OK);
+	admission_enqueue(&admission, NULL);
+	assert_int_equal(admission_source_count(&admission, &peer), 1);
+	admission_enqueue_undo(&admission, NULL);
+	assert_int_equal(admission_source_count(&admission, &peer), 1);
+	admission_dequeue(&admission, NULL);
+	admission_dequeue(&admission, &local);
+	admission_leave(&admission, &local);
+	assert_int_equal(admission_source_count(&admission, &peer), 1);
+	assert_int_equal(admission_source_count(&admission, &local), 0);
+}
+
+/* --- a full table --------------------------------------------------------------------------- */
+
+static void sources_beyond_the_table_are_refused(void **state)
+{
+	struct shared *shared = *state;
+	struct admission admission = make(shared, 1, 100, 2);
+	struct peer peers[5];
+
+	group_open(shared, 1, CAPACITY, 4);
+	admission.group = 1;
+	admission.own = process_in(shared, 1, 1);
+	for (unsigned i = 0; i < 5; i++)
+		peers[i] = (struct peer) { .family = AF_INET, .address = { 10, 0, 0, (uint8_t) i } };
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(admission_admit(&admission, &peers[i]), ADMISSION_OK);
+	assert_int_equal(admission_admit(&admission, &peers[4]), ADMISSION_SOURCE);
+	admission_leave(&admission, &peers[4]); /* is not in the table: no effect */
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(admission_source_count(&admission, &peers[i]), 1);
+	assert_int_equal(admission_source_count(&admission, &peers[4]), 0);
+	admission_leave(&admission, &peers[0]);
+	admission_leave(&admission, &peers[0]);
+	assert_int_equal(admission_source_count(&admission, &peers[0]), 0);
+	assert_int_equal(admission_admit(&admission, &peers[4]), ADMISSION_OK);
+	assert_int_equal(admission_admit(&admission, &peers[0]), ADMISSION_SOURCE);
+}
+
+/* Whatever the positions of the sources are, each of them can leave a full table. */
+static void each_source_can_leave_a_full_table(void **state)
+{
+	struct shared *shared = *state;
+	struct admission admission = make(shared, 1, 100, 2);
+
+	group_open(shared, 1, CAPACITY, 4);
+	admission.group = 1;
+	admission.own = process_in(shared, 1, 1);
+	for (uint64_t key = 0; key < 500; key++) {
+		shared->admission.hash_key = (struct siphash_key) { key, 1 };
+		for (uint8_t i = 0; i < 4; i++) {
+			struct peer peer = { .family = AF_INET, .address = { 10, 0, 0, i } };
+
+			assert_int_equal(admission_admit(&admission, &peer), ADMISSION_OK);
+		}
+		for (uint8_t i = 0; i < 4; i++) {
+			struct peer peer = { .family = AF_INET, .address = { 10, 0, 0, (key + i) % 4 } };
+
+			admission_leave(&admission, &peer);
+			for (uint8_t other = 0; other < 4; other++) {
+				peer.address[3] = (key + other) % 4;
+				assert_int_equal(admission_source_count(&admission, &peer), other > i);
+			}
+		}
+	}
+}
+
+/* --- limits that cannot be reached ----------------------------------------------------------- */
+
+/* One process that runs alone decides without reading the counts of others, unless there are some. */
+static void a_process_alone_counts_orphans_and_the_queue(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 3, 0);
+
+	for (uint32_t i = 2; i < PROCESSES; i++)
+		process_end(shared, i);
+	admission_add_orphans(&shared->admission, 1);
+	assert_true(admission_slot_acquire(&one));
+	assert_true(admission_slot_acquire(&one));
+	assert_false(admission_slot_acquire(&one));
+	admission_add_orphans(&shared->admission, -1);
+	admission_queue_settle(&shared->admission, 1);
+	assert_false(admission_slot_acquire(&one));
+	admission_queue_settle(&shared->admission, 0);
+	assert_true(admission_slot_acquire(&one));
+	assert_false(admission_slot_acquire(&one));
+}
+
+/* Where all processes together cannot reach the limit, orphans and the queue may. */
+static void the_sum_of_capacities_does_not_bound_orphans_and_the_queue(void **state)
+{
+	struct shared *shared = shared_make(2);
+	struct admission one = make(shared, 1, 14, 0);
+
+	(void) state;
+	for (uint32_t i = 2; i < PROCESSES; i++)
+		set_slots(shared, i, 2, 0);
+	admission_add_orphans(&shared->admission, 1);
+	assert_true(admission_slot_acquire(&one));
+	assert_false(admission_slot_acquire(&one));
+	admission_add_orphans(&shared->admission, -1);
+	admission_queue_settle(&shared->admission, 1);
+	assert_false(admission_slot_acquire(&one));
+	admission_queue_settle(&shared->admission, 0);
+	assert_true(admission_slot_acquire(&one));
+	/* more than its capacity is counted as a process does that claims more */
+	assert_false(admission_slot_acquire(&one));
+	assert_int_equal(taken(shared), 14);
+	shared_free(shared);
+}
+
+/* --- waiting for a slot ------------------------------------------------------------------------ */
+
+static bool wakes(const struct shared *shared)
+{
+	struct pollfd ready = { .fd = admission_slot_fd(&shared->admission), .events = POLLIN };
+
+	return poll(&ready, 1, 0) == 1;
+}
+
+static void a_free_slot_wakes_a_waiting_worker(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 1, 0), two = make(shared, 2, 1, 0);
+	uint64_t full = UINT64_MAX - 1;
+
+	assert_true(admission_slot_acquire(&one));
+	admission_slot_release(&one);
+	assert_false(wakes(shared)); /* no worker waits */
+	assert_true(admission_slot_acquire(&one));
+	admission_wait(&two);
+	assert_false(wakes(shared));
+	admission_slot_release(&one);
+	assert_true(wakes(shared));
+	admission_wait(&two); /* an earlier event does not wake it */
+	assert_false(wakes(shared));
+	/* the eventfd cannot hold more: it is readable, which is enough */
+	assert_int_equal(write(admission_slot_fd(&shared->admission), &full, sizeof full), sizeof full);
+	assert_true(admission_slot_acquire(&one));
+	admission_slot_release(&one);
+	assert_true(wakes(shared));
+}
+
+static void a_woken_worker_wakes_the_next_one(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 1, 0), two = make(shared, 2, 1, 0);
+
+	admission_wait(&one);
+	admission_wait(&two);
+	admission_wait_done(&one); /* the slot is still free */
+	assert_true(wakes(shared));
+	admission_wait(&one);
+	assert_true(admission_slot_acquire(&one));
+	admission_wait_done(&one);
+	assert_false(wakes(shared));
+	admission_wait_done(&two);
+	assert_int_equal(atomic_load(&process_of(shared, 1)->waiting), 0);
+	assert_int_equal(atomic_load(&process_of(shared, 2)->waiting), 0);
+}
+
+/* Its own workers wait although the limit cannot be reached: for a slot of the process itself. */
+static void a_process_wakes_its_own_workers(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, UINT32_MAX, 0), two = make(shared, 2, UINT32_MAX, 0);
+
+	assert_true(admission_slot_acquire(&one));
+	assert_true(admission_slot_acquire(&two));
+	admission_wait(&one);
+	admission_slot_release(&two);
+	assert_false(wakes(shared));
+	admission_slot_release(&one);
+	assert_true(wakes(shared));
+}
+
+static void the_supervisor_wakes_waiting_workers(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 1, 0);
+
+	admission_wait(&one);
+	admission_add_orphans(&shared->admission, 1);
+	assert_false(wakes(shared));
+	admission_add_orphans(&shared->admission, -1);
+	assert_true(wakes(shared));
+	admission_wait(&one);
+	process_end(shared, 2);
+	assert_true(wakes(shared));
+	admission_wait(&one);
+	process_end(shared, 2); /* has ended already */
+	assert_false(wakes(shared));
+	admission_queue_settle(&shared->admission, 0);
+	assert_true(wakes(shared));
+}
+
+/* --- lists ------------------------------------------------------------------------------------- */
+
+static void lists_apply_to_ip_addresses_only(void **state)
+{
+	struct admission admission = make(*state, 1, 100, 1);
+	struct peer v4 = peer_of("192.0.2.1:1"), other = peer_of("198.51.100.1:1");
+	struct peer local = { .family = AF_UNIX }, vm = { .family = AF_VSOCK, .address = { 3 } };
+	struct cidr network;
+	struct cidr_set set;
+	const char *why;
+
+	assert_int_equal(cidr_parse(&network, "192.0.2.0/24", &why), 0);
+	assert_int_equal(cidr_set_make(&set, &network, 1), 0);
+	admission.deny = &set;
+	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_DENIED);
+	assert_int_equal(admission_admit(&admission, &other), ADMISSION_OK);
+	admission_leave(&admission, &other);
+	admission.deny = &nobody;
+	admission.allow = &set;
+	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_OK);
+	assert_int_equal(admission_admit(&admission, &other), ADMISSION_DENIED);
+	assert_int_equal(admission_admit(&admission, &vm), ADMISSION_OK);
+	assert_int_equal(admission_admit(&admission, &vm), ADMISSION_SOURCE);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(admission_admit(&admission, &local), ADMISSION_OK);
+	assert_int_equal(admission_source_count(&admission, &v4), 1);
+	/* no limit of sources: nothing is counted */
+	admission.max_per_source = 0;
+	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_OK);
+	assert_int_equal(admission_source_count(&admission, &v4), 1);
+	cidr_set_clear(&set);
 }
 
 /* --- several at once ---------------------------------------------------------------------- */
@@ -516,6 +1071,31 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup,
 		                                teardown),
 		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
+		cmocka_unit_test_setup_teardown(the_first_in_order_waits_for_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_others_withdraw_and_try_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_process_waits_where_the_limit_is_reached_anyway, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(counts_are_read_again_where_the_supervisor_changes_them, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(a_table_is_read_again_where_its_process_changes_it, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(groups_have_an_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_source_is_counted_over_all_groups, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_group_without_a_table_counts_no_sources, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_counted_without_own_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_supervisor_counts_no_sources, setup, teardown),
+		cmocka_unit_test_setup_teardown(queue_messages_without_a_peer_count_no_source, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(sources_beyond_the_table_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(each_source_can_leave_a_full_table, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_process_alone_counts_orphans_and_the_queue, setup,
+		                                teardown),
+		cmocka_unit_test(the_sum_of_capacities_does_not_bound_orphans_and_the_queue),
+		cmocka_unit_test_setup_teardown(a_free_slot_wakes_a_waiting_worker, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_woken_worker_wakes_the_next_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_process_wakes_its_own_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_supervisor_wakes_waiting_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(lists_apply_to_ip_addresses_only, setup, teardown),
 		cmocka_unit_test(limits_hold_among_processes),
 		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),
 	};
