@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -52,6 +53,10 @@
 /* Minimum memory that the kernel counts for a datagram in the queue of a socket: struct sk_buff alone is
  * larger. */
 #define QUEUED_MIN 200
+
+/* While datagrams arrive at shorter intervals than this, the reader waits for them in recvmmsg(2), without
+ * poll(2), in periods of this length; so a stop request waits at most twice as long. */
+#define RECEIVE_TIMEOUT (25 * USEC_PER_MSEC)
 
 /* Minimum interval between two log lines for the same reason and the same hash of the source. */
 #define LINES_INTERVAL (60 * USEC_PER_SEC)
@@ -105,15 +110,16 @@ static void entry_prepare(struct datagram_batch *batch, unsigned i, bool is_unix
 	};
 }
 
-/* Returns the number of messages, or -1 with errno set. */
-static int batch_receive(struct datagram_batch *batch, int fd, bool is_unix)
+/* `wait`: MSG_DONTWAIT, or MSG_WAITFORONE to wait for the first message up to RECEIVE_TIMEOUT. Returns the
+ * number of messages, or -1 with errno set. */
+static int batch_receive(struct datagram_batch *batch, int fd, bool is_unix, int wait)
 {
 	int n;
 
 	for (; batch->used > 0; batch->used--)
 		entry_prepare(batch, batch->used - 1, is_unix);
 	do
-		n = recvmmsg(fd, batch->in, BATCH, MSG_DONTWAIT, NULL);
+		n = recvmmsg(fd, batch->in, BATCH, wait, NULL);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 		batch->used = (unsigned) n;
@@ -445,21 +451,31 @@ static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 	}
 }
 
-/* Receive one batch and answer it. Returns the number of messages, or -1 with errno set. */
-static int batch_step(struct datagram *datagram)
+/* Receive one batch and answer it; `wait` as for batch_receive(). Returns the number of messages, or -1 with
+ * errno set. */
+static int batch_step(struct datagram *datagram, int wait)
 {
 	struct datagram_batch *batch = datagram->batch;
 	bool is_unix = datagram->listener->addr.sa.sa_family == AF_UNIX;
-	int n = batch_receive(batch, datagram->listener->fd, is_unix), error = errno;
+	int n = batch_receive(batch, datagram->listener->fd, is_unix, wait), error = errno;
 	int64_t now = clock_coarse_usec();
 	unsigned answers = 0;
 
 	datagram->worker->local_stats.work += n >= 0 || (error != EAGAIN && error != EWOULDBLOCK);
+	if (n > 0)
+		datagram->received_at = now;
 	for (unsigned from = 0; n > 0 && from < (unsigned) n; from++) {
 		struct message *message = &batch->message[answers];
-		bool whole = message_read(message, &batch->in[from], &batch->source[from]);
+		bool whole;
 		unsigned count = 0;
 
+		if (!is_unix && batch->in[from].msg_hdr.msg_namelen == 0) {
+			/* no datagram: a process that has the socket, too, has called shutdown(2), after
+			 * which receiving does not wait any more */
+			datagram->blocking = false;
+			continue;
+		}
+		whole = message_read(message, &batch->in[from], &batch->source[from]);
 		batch->counts[STAT_UDP_RECEIVED] += message->count;
 		if (whole)
 			count = message_check(datagram, message, now);
@@ -488,12 +504,21 @@ static void errors_discard(int fd)
 
 void datagram_read(struct datagram *datagram)
 {
-	int n = batch_step(datagram);
+	int n = batch_step(datagram, MSG_DONTWAIT);
 
 	if (n <= 0)
 		errors_discard(datagram->listener->fd);
 	for (int i = 1; i < BATCHES_MAX && n == BATCH; i++)
-		n = batch_step(datagram);
+		n = batch_step(datagram, MSG_DONTWAIT);
+}
+
+void datagram_read_stream(struct datagram *datagram)
+{
+	int64_t until = datagram->received_at + RECEIVE_TIMEOUT;
+
+	while (datagram->blocking && datagram->received_at < until &&
+	       batch_step(datagram, MSG_WAITFORONE) > 0)
+		;
 }
 
 /* Read and answer the datagrams that are in the socket's queue now, before the reader ends. */
@@ -508,12 +533,22 @@ static void datagram_read_rest(struct datagram *datagram)
 	(void) getsockopt(datagram->listener->fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
 	left = (int64_t) memory[SK_MEMINFO_RMEM_ALLOC] / QUEUED_MIN + BATCH;
 	do {
-		n = batch_step(datagram);
+		n = batch_step(datagram, MSG_DONTWAIT);
 		left -= n;
 	} while (n > 0 && left > 0);
 }
 
 /* --- opening --------------------------------------------------------------------------- */
+
+/* Whether recvmmsg(2) can wait for a datagram, at most RECEIVE_TIMEOUT. Not on a unix socket, where an empty
+ * message from an unnamed socket is not distinct from the result after shutdown(2). */
+static bool can_block(const struct listener *listener)
+{
+	const struct timeval timeout = { .tv_usec = RECEIVE_TIMEOUT };
+
+	return listener->blocking && listener->addr.sa.sa_family != AF_UNIX &&
+	       setsockopt(listener->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) == 0;
+}
 
 void datagram_start(struct datagram *datagram)
 {
@@ -535,10 +570,12 @@ void datagram_start(struct datagram *datagram)
 	    (!ipv6 || sockopt_set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops) == 0))
 		datagram->hops = hops;
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVFRAGSIZE, 1);
-	/* for adopted sockets: the error queue is not read, and broadcasts are never sent */
+	/* for adopted sockets: nothing is to be queued as an error, and broadcasts are never sent */
 	set_option(fd, IPPROTO_IP, IP_RECVERR, 0);
 	set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 0);
+	set_option(fd, SOL_SOCKET, SO_TIMESTAMPING, 0);
 	set_option(fd, SOL_SOCKET, SO_BROADCAST, 0);
+	datagram->blocking = can_block(datagram->listener);
 }
 
 static bool is_wildcard(const struct addr *addr)
@@ -647,6 +684,7 @@ static int read_until_stop(struct datagram *datagram)
 		{ .fd = worker->stop_fd, .events = POLLIN },
 		{ .fd = datagram->listener->fd, .events = POLLIN },
 	};
+	int64_t previous;
 	uint64_t before;
 	int r;
 
@@ -655,8 +693,14 @@ static int read_until_stop(struct datagram *datagram)
 		if (!fds[1].revents)
 			continue;
 		before = worker->local_stats.work;
+		previous = datagram->received_at;
 		datagram_read(datagram);
 		worker_check_work(worker, before, fds[1].fd, WATCH_READ);
+		if (fds[1].revents & POLLERR)
+			errors_discard(fds[1].fd);
+		else if (worker->local_stats.work != before &&
+		         datagram->received_at - previous < RECEIVE_TIMEOUT)
+			datagram_read_stream(datagram);
 	}
 	if (r == 0)
 		datagram_read_rest(datagram);

@@ -30,6 +30,8 @@ struct datagram {
 	bool wildcard; /* the socket is not bound to one address: each answer needs a source address */
 	int hops;                     /* present IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
 	int mtu;                      /* present IPV6_MTU of the socket; 0: that of the interface */
+	bool blocking;                /* recvmmsg(2) can wait on the socket */
+	int64_t received_at;          /* clock_coarse_usec() when the last datagram was received; 0: none was */
 	struct datagram_batch *batch; /* about 2 MiB, of which only used pages cost memory */
 	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
 };
@@ -48,6 +50,10 @@ void datagram_start(struct datagram *datagram);
 /* Read some batches from the readable socket and answer the datagrams that may be answered. Never blocks; an
  * answer that cannot be sent at once is dropped and counted. The socket may still be readable afterwards. */
 void datagram_read(struct datagram *datagram);
+
+/* While datagrams arrive at short intervals, wait for them and answer them, without poll(2) in between; for at
+ * most 50 ms. Returns at once where the socket does not block (listener->blocking). */
+void datagram_read_stream(struct datagram *datagram);
 
 /* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.
  * `predecessors`: descriptors that are at end of file when their process has ended. Returns 0 or -errno. */

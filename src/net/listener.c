@@ -309,12 +309,12 @@ static int bind_and_listen(struct listener *listener, const struct listener_opti
 int listener_open(struct listener *listener, enum listener_kind kind, const struct addr *addr,
                   const struct listener_options *options)
 {
-	int type = kind == LISTENER_STREAM ? SOCK_STREAM : SOCK_DGRAM, r;
+	int type = kind == LISTENER_STREAM ? SOCK_STREAM | SOCK_NONBLOCK : SOCK_DGRAM, r;
 
 	*listener = (struct listener) { .fd = -1, .kind = kind, .addr = *addr };
 	listener->mptcp = options->mptcp && kind == LISTENER_STREAM && addr->sa.sa_family != AF_UNIX;
-	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK,
-	                      listener->mptcp ? IPPROTO_MPTCP : 0);
+	listener->blocking = kind == LISTENER_DATAGRAM;
+	listener->fd = socket(addr->sa.sa_family, type | SOCK_CLOEXEC, listener->mptcp ? IPPROTO_MPTCP : 0);
 	if (listener->fd < 0)
 		return -errno;
 	set_options(listener);
@@ -363,8 +363,10 @@ int listener_adopt(struct listener *listener, int fd, const char *name)
 	}
 	listener->dropped = kernel_dropped(fd);
 	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+	if (flags < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
+	    (listener->kind == LISTENER_STREAM && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
 		return -errno;
+	listener->blocking = listener->kind == LISTENER_DATAGRAM && !(flags & O_NONBLOCK);
 	set_options(listener);
 	return 0;
 }

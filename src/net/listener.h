@@ -44,6 +44,7 @@ struct listener {
 	struct addr addr;   /* address of bind(2) */
 	enum listener_presence presence;
 	bool mptcp;         /* of IPPROTO_MPTCP */
+	bool blocking;      /* the socket had no O_NONBLOCK when it was opened or adopted */
 	bool adopted;       /* passed by the service manager: its file is never removed */
 	dev_t device;       /* of the socket file of a unix listener that was bound here */
 	ino_t inode;
@@ -53,7 +54,8 @@ struct listener {
 	char name[64];      /* FDNAME of an adopted listener, or "" */
 };
 
-/* Bind `addr` and listen. Non-blocking, close-on-exec. A unix path is created with `options->mode`; a stale
+/* Bind `addr` and listen. Close-on-exec; stream sockets are non-blocking (O_NONBLOCK), datagram sockets are
+ * not. A unix path is created with `options->mode`; a stale
  * socket file (no process listens) is replaced, a live one refused with -EADDRINUSE, any other file with
  * -EEXIST. TCP sockets get SO_REUSEADDR, IPV6_V6ONLY, and TCP_NODELAY, which accepted connections inherit
  * (tcp(7)). Datagram sockets get IP_PKTINFO, IPV6_RECVPKTINFO and the largest receive buffer that the host
@@ -89,7 +91,8 @@ int listener_share_port(const struct listener *listener);
 int listener_unshare_port(const struct listener *listener);
 
 /* Adopt `fd`, a listening or datagram socket made by another process, under `name` (FDNAME or ""), and set
- * the options of listener_open() where that is still possible. Returns 0; -ENOTSOCK where it is not a socket;
+ * the options of listener_open() where that is still possible; a datagram socket keeps O_NONBLOCK, which other
+ * processes that have it may rely on. Returns 0; -ENOTSOCK where it is not a socket;
  * -EINVAL where its type is not supported or it does not listen; another -errno. On failure the caller keeps
  * `fd`. */
 int listener_adopt(struct listener *listener, int fd, const char *name);

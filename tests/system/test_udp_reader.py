@@ -81,6 +81,36 @@ def test_killed_reader_is_replaced(start_udp, model):
         peer.finish(stream)
 
 
+@pytest.mark.parametrize("blocking", [True, False])
+def test_passed_socket_keeps_its_flag(start, model, blocking):
+    """O_NONBLOCK belongs to all processes that have the socket. With it and without, each datagram is answered."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed:
+        passed.bind(("127.0.0.1", 0))
+        os.set_blocking(passed.fileno(), blocking)
+        daemon = start(model, protocols=["udp"], udp_rate=0, **echod.activated([passed]))
+        result = datagrams.Flow(passed.getsockname()[1], 1000).wait()
+        assert (result["sent"], result["reordered"], result["lost"], result["twice"]) == (1000, 0, 0, 0)
+        assert os.get_blocking(passed.fileno()) == blocking
+        daemon.stop()
+        assert os.get_blocking(passed.fileno()) == blocking
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the system call of a process that is not dumpable")
+def test_idle_reader_waits_without_time_limit(start_udp, model):
+    """While datagrams arrive, it waits for them with a short time limit; afterwards as before the first one."""
+    daemon = start_udp(model)
+    pid = reader(daemon)
+
+    def waits():
+        """The system call that it sleeps in, with three arguments; None: it runs."""
+        words = proc.read(f"/proc/{pid}/syscall").split()
+        return words[:4] if len(words) > 4 else None
+
+    idle = proc.until(waits, "the reader to wait")
+    assert datagrams.Flow(daemon.port, 1000).wait()["lost"] == 0
+    proc.until(lambda: waits() == idle, lambda: f"the reader to wait in {idle}, it is in {waits()}")
+
+
 # Order
 
 

@@ -16,6 +16,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/net_tstamp.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -473,6 +474,83 @@ static void works_in_bounded_turns(void **state)
 	stage_close(stage);
 }
 
+static void waits_for_the_next_of_a_flow(void **state)
+{
+	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
+	int client = socket_at("127.0.0.1", 0);
+
+	(void) state;
+	send_to(stage, client, "x", 1);
+	turn(stage);
+	for (int i = 0; i < 20; i++)
+		send_to(stage, client, "y", 1);
+	datagram_read_stream(&stage->datagram);
+	expect(client, "x", 1);
+	for (int i = 0; i < 20; i++)
+		expect(client, "y", 1);
+	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 21);
+	/* with nothing there it ends by its time limit */
+	datagram_read_stream(&stage->datagram);
+	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 21);
+	assert_true(stage->datagram.blocking);
+	close(client);
+	stage_close(stage);
+}
+
+/* O_NONBLOCK belongs to all processes that have the socket. */
+static void keeps_the_flag_of_an_adopted_socket(void **state)
+{
+	(void) state;
+	for (int nonblocking = 0; nonblocking <= 1; nonblocking++) {
+		int fd = socket_at("127.0.0.1", 0), client = socket_at("127.0.0.1", 0), flags;
+		struct stage *stage;
+
+		flags = fcntl(fd, F_GETFL) | (nonblocking ? O_NONBLOCK : 0);
+		assert_int_equal(fcntl(fd, F_SETFL, flags), 0);
+		stage = stage_open(fd);
+		assert_int_equal(fcntl(fd, F_GETFL), flags);
+		assert_int_equal(stage->datagram.blocking, !nonblocking);
+		send_to(stage, client, "x", 1);
+		/* does not read where it cannot wait */
+		datagram_read_stream(&stage->datagram);
+		assert_int_equal(counted(stage, STAT_UDP_RECEIVED), !nonblocking);
+		turn(stage);
+		expect(client, "x", 1);
+		assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 1);
+		close(client);
+		stage_close(stage);
+	}
+}
+
+/* After shutdown(2) by another process that has the socket, the kernel still queues datagrams, but a call that
+ * would wait returns an empty message at once. It is not a datagram. */
+static void survives_shutdown(void **state)
+{
+	const char *const places[] = { "127.0.0.1", "[::1]" };
+
+	(void) state;
+	for (size_t i = 0; i < 2; i++) {
+		struct stage *stage = stage_open(socket_at(places[i], 0));
+		int client = socket_at(places[i], 0);
+
+		/* ENOTCONN, but it takes effect */
+		(void) shutdown(stage->listener.fd, SHUT_RD);
+		send_to(stage, client, "x", 1);
+		turn(stage);
+		expect(client, "x", 1);
+		datagram_read_stream(&stage->datagram);
+		assert_false(stage->datagram.blocking);
+		send_to(stage, client, "", 0);
+		turn(stage);
+		expect(client, "", 0);
+		assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 2);
+		assert_int_equal(counted(stage, STAT_UDP_ECHOED), 2);
+		assert_int_equal(counted(stage, STAT_UDP_NOT_UNICAST), 0);
+		close(client);
+		stage_close(stage);
+	}
+}
+
 static void keeps_the_rate(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
@@ -587,6 +665,7 @@ static void answers_unix_sockets_with_names(void **state)
 	expect(named, "", 0);
 	expect_nothing(named);
 	expect_nothing(unnamed);
+	assert_false(stage->datagram.blocking);
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 4);
 	assert_int_equal(counted(stage, STAT_UDP_ECHOED), 2);
 	assert_int_equal(counted(stage, STAT_UDP_NOT_UNICAST), 1);
@@ -713,6 +792,9 @@ int main(void)
 		cmocka_unit_test(answers_part_of_the_segments),
 		cmocka_unit_test(sends_pieces_where_segments_are_refused),
 		cmocka_unit_test(works_in_bounded_turns),
+		cmocka_unit_test(waits_for_the_next_of_a_flow),
+		cmocka_unit_test(keeps_the_flag_of_an_adopted_socket),
+		cmocka_unit_test(survives_shutdown),
 		cmocka_unit_test(keeps_the_rate),
 		cmocka_unit_test(never_asks_for_broadcast),
 		cmocka_unit_test(forgets_clients_that_are_gone),
