@@ -66,12 +66,21 @@ union control {
 	unsigned char bytes[CONTROL_MAX];
 };
 
+/* A message that was received. */
 struct message {
 	struct dgram dgram;
 	unsigned count; /* number of datagrams */
 	size_t size;    /* of each datagram; the last may be shorter */
-	size_t plain;   /* length of the answer's control data without UDP_SEGMENT */
 	int fragment;   /* size of the IPv6 fragments that it arrived in; 0: not fragmented */
+};
+
+/* What an entry of out[] sends, `size` and `fragment` as in the message that it answers. */
+struct answer {
+	unsigned from;  /* index of that message */
+	unsigned count; /* number of datagrams */
+	size_t size;
+	size_t plain;   /* length of the control data without UDP_SEGMENT */
+	int fragment;
 };
 
 struct datagram_batch {
@@ -80,9 +89,9 @@ struct datagram_batch {
 	                * prepared */
 	struct iovec in_piece[BATCH], out_piece[BATCH];
 	union control in_control[BATCH], out_control[BATCH];
-	struct addr source[BATCH];     /* as received; destination of the answer */
-	struct message message[BATCH]; /* of out[] */
-	uint64_t counts[STATS_COUNT];
+	struct addr source[BATCH]; /* as received; destination of the answer */
+	struct answer answer[BATCH];
+	uint64_t counts[STATS_COUNT]; /* of datagrams (STAT_UDP_*) */
 	unsigned char payload[BATCH][PAYLOAD_STRIDE];
 };
 
@@ -172,16 +181,24 @@ static bool is_item(const struct cmsghdr *item, int level, int type, size_t size
 	return item->cmsg_level == level && item->cmsg_type == type && item->cmsg_len >= CMSG_LEN(size);
 }
 
-/* Fill `*message` from `in`. Returns false where it was truncated. */
-static bool message_read(struct message *message, struct mmsghdr *in, const struct addr *source)
+/* Set `*source` to the source of in[`from`], an IPv4-mapped address as IPv4. */
+static void source_read(struct addr *source, const struct datagram_batch *batch, unsigned from)
+{
+	*source = batch->source[from];
+	source->len = batch->in[from].msg_hdr.msg_namelen;
+	addr_unmap(source);
+}
+
+/* Fill `*message` from in[`from`]. Returns false where it was truncated. */
+static bool message_read(struct message *message, struct datagram_batch *batch, unsigned from)
 {
 	struct dgram *dgram = &message->dgram;
+	struct mmsghdr *in = &batch->in[from];
 	struct msghdr *header = &in->msg_hdr;
 	int size = 0;
 
-	*message = (struct message) { .dgram = { .source = *source, .hops = -1 } };
-	dgram->source.len = header->msg_namelen;
-	addr_unmap(&dgram->source);
+	*message = (struct message) { .dgram = { .hops = -1 } };
+	source_read(&dgram->source, batch, from);
 	for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item; item = CMSG_NXTHDR(header, item)) {
 		if (is_item(item, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo)))
 			read_pktinfo(dgram, item);
@@ -246,12 +263,10 @@ static void log_dropped(struct datagram *datagram, enum stats_counter why, const
 	        dropped[why].text);
 }
 
-/* Count `count` datagrams of `message` that are not answered, and log the reason. */
-static void message_dropped(struct datagram *datagram, const struct message *message, enum stats_counter why,
-                            unsigned count, int64_t now)
+/* Count `count` datagrams from `source` that are not answered, and log the reason. */
+static void datagrams_dropped(struct datagram *datagram, const struct addr *source, enum stats_counter why,
+                              unsigned count, int64_t now)
 {
-	const struct addr *source = &message->dgram.source;
-
 	datagram->batch->counts[why] += count;
 	log_dropped(datagram, why, source, udp_ratelimit_hash(datagram->udp_ratelimit, source), now);
 }
@@ -259,20 +274,19 @@ static void message_dropped(struct datagram *datagram, const struct message *mes
 /* Returns the number of the message's datagrams to answer; counts the others. */
 static unsigned message_check(struct datagram *datagram, const struct message *message, int64_t now)
 {
+	const struct addr *source = &message->dgram.source;
 	enum stats_counter verdict = dgram_filter(&datagram->rules, &message->dgram);
 	unsigned rate = datagram->worker->conf->udp_rate, count = message->count;
 
 	if (verdict != DGRAM_ANSWER) {
-		message_dropped(datagram, message, verdict, message->count, now);
+		datagrams_dropped(datagram, source, verdict, message->count, now);
 		return 0;
 	}
 	if (rate > 0)
 		count = udp_ratelimit_take(datagram->udp_ratelimit, rate,
-		                           udp_ratelimit_hash(datagram->udp_ratelimit,
-		                                              &message->dgram.source),
-		                           now, count);
+		                           udp_ratelimit_hash(datagram->udp_ratelimit, source), now, count);
 	if (count < message->count)
-		message_dropped(datagram, message, STAT_UDP_RATE, message->count - count, now);
+		datagrams_dropped(datagram, source, STAT_UDP_RATE, message->count - count, now);
 	return count;
 }
 
@@ -321,17 +335,20 @@ static void control_fill(struct msghdr *header, const struct datagram *datagram,
 		control_add(header, IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
 }
 
-/* Make out[`at`] answer the first `count` datagrams of in[`from`], whose message is message[`at`]. */
-static void answer_make(const struct datagram *datagram, unsigned at, unsigned from, unsigned count)
+/* Make out[`at`] answer the first `count` datagrams of in[`from`], which is `message`. */
+static void answer_make(const struct datagram *datagram, unsigned at, unsigned from,
+                        const struct message *message, unsigned count)
 {
 	struct datagram_batch *batch = datagram->batch;
-	struct message *message = &batch->message[at];
+	struct answer *answer = &batch->answer[at];
 	struct msghdr *header = &batch->out[at].msg_hdr;
 	size_t length = batch->in[from].msg_len;
 
 	if (count < message->count)
 		length = count * message->size;
-	message->count = count;
+	*answer = (struct answer) {
+		.from = from, .count = count, .size = message->size, .fragment = message->fragment
+	};
 	batch->out_piece[at] = (struct iovec) { batch->payload[from], length };
 	*header = (struct msghdr) {
 		.msg_name = &batch->source[from],
@@ -343,7 +360,7 @@ static void answer_make(const struct datagram *datagram, unsigned at, unsigned f
 	if (message->dgram.source.sa.sa_family == AF_UNIX)
 		return;
 	control_fill(header, datagram, &message->dgram);
-	message->plain = header->msg_controllen;
+	answer->plain = header->msg_controllen;
 	if (count > 1) {
 		uint16_t size = (uint16_t) message->size;
 
@@ -362,8 +379,10 @@ static void answer_failed(struct datagram *datagram, unsigned at, unsigned datag
 	/* the kernel asks for SO_BROADCAST, which is never set, if the destination is a broadcast address,
 	 * also one that dgram_filter() cannot recognize */
 	enum stats_counter why = errno == EACCES ? STAT_UDP_NOT_UNICAST : STAT_UDP_SEND_FAILED;
+	struct addr source;
 
-	message_dropped(datagram, &datagram->batch->message[at], why, datagrams, clock_coarse_usec());
+	source_read(&source, datagram->batch, datagram->batch->answer[at].from);
+	datagrams_dropped(datagram, &source, why, datagrams, clock_coarse_usec());
 }
 
 static bool is_refused_for_now(int error)
@@ -375,17 +394,17 @@ static bool is_refused_for_now(int error)
 static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 {
 	struct datagram_batch *batch = datagram->batch;
-	const struct message *message = &batch->message[at];
+	const struct answer *answer = &batch->answer[at];
 	struct iovec piece = batch->out_piece[at];
 	struct msghdr header = batch->out[at].msg_hdr;
 	size_t left = piece.iov_len;
 
 	header.msg_iov = &piece;
-	header.msg_controllen = message->plain;
+	header.msg_controllen = answer->plain;
 	for (; left > 0; left -= piece.iov_len) {
 		ssize_t n;
 
-		piece.iov_len = left < message->size ? left : message->size;
+		piece.iov_len = left < answer->size ? left : answer->size;
 		n = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n >= 0)
 			count_sent(batch, 1, (size_t) n);
@@ -396,15 +415,15 @@ static void answer_in_pieces(struct datagram *datagram, int fd, unsigned at)
 }
 
 /* Routers do not fragment IPv6, and this socket does not use path MTUs, so a datagram that arrived in
- * fragments is answered in fragments of the same size. Sets IPV6_MTU for message `at`. Returns the number of
- * consecutive messages, at most `count`, that need the same value. */
+ * fragments is answered in fragments of the same size. Sets IPV6_MTU for answer `at`. Returns the number of
+ * consecutive answers, at most `count`, that need the same value. */
 static unsigned mtu_update(struct datagram *datagram, int fd, unsigned at, unsigned count)
 {
-	const struct message *message = &datagram->batch->message[at];
-	int mtu = message->fragment;
+	const struct answer *answer = &datagram->batch->answer[at];
+	int mtu = answer->fragment;
 	unsigned same = 1;
 
-	while (same < count && message[same].fragment == mtu)
+	while (same < count && answer[same].fragment == mtu)
 		same++;
 	if (mtu == datagram->mtu)
 		return same;
@@ -427,15 +446,15 @@ static void batch_send(struct datagram *datagram, int fd, unsigned count)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			/* the error is that of the first message; try the others */
-			if (batch->message[done].count > 1 && !is_refused_for_now(errno))
+			/* the error is that of the first answer; try the others */
+			if (batch->answer[done].count > 1 && !is_refused_for_now(errno))
 				answer_in_pieces(datagram, fd, done);
 			else
-				answer_failed(datagram, done, batch->message[done].count);
+				answer_failed(datagram, done, batch->answer[done].count);
 			done++;
 		}
 		for (int i = 0; i < n; i++, done++)
-			count_sent(batch, batch->message[done].count, batch->out[done].msg_len);
+			count_sent(batch, batch->answer[done].count, batch->out[done].msg_len);
 	}
 }
 
@@ -443,7 +462,7 @@ static void batch_send(struct datagram *datagram, int fd, unsigned count)
 
 static void batch_publish(struct datagram_batch *batch, struct stats_slot *slot)
 {
-	for (unsigned i = 0; i < STATS_COUNT; i++) {
+	for (unsigned i = STAT_UDP_RECEIVED; i <= STAT_UDP_SEND_FAILED; i++) {
 		if (batch->counts[i] == 0)
 			continue;
 		stats_add(slot, (enum stats_counter) i, batch->counts[i]);
@@ -465,9 +484,9 @@ static int batch_step(struct datagram *datagram, int wait)
 	if (n > 0)
 		datagram->received_at = now;
 	for (unsigned from = 0; n > 0 && from < (unsigned) n; from++) {
-		struct message *message = &batch->message[answers];
-		bool whole;
+		struct message message;
 		unsigned count = 0;
+		bool whole;
 
 		if (!is_unix && batch->in[from].msg_hdr.msg_namelen == 0) {
 			/* no datagram: a process that has the socket, too, has called shutdown(2), after
@@ -475,14 +494,15 @@ static int batch_step(struct datagram *datagram, int wait)
 			datagram->blocking = false;
 			continue;
 		}
-		whole = message_read(message, &batch->in[from], &batch->source[from]);
-		batch->counts[STAT_UDP_RECEIVED] += message->count;
+		whole = message_read(&message, batch, from);
+		batch->counts[STAT_UDP_RECEIVED] += message.count;
 		if (whole)
-			count = message_check(datagram, message, now);
+			count = message_check(datagram, &message, now);
 		else
-			message_dropped(datagram, message, STAT_UDP_SEND_FAILED, message->count, now);
+			datagrams_dropped(datagram, &message.dgram.source, STAT_UDP_SEND_FAILED,
+			                  message.count, now);
 		if (count > 0)
-			answer_make(datagram, answers++, from, count);
+			answer_make(datagram, answers++, from, &message, count);
 	}
 	/* publish before sending: a client that has an answer may read the counters at once */
 	batch_publish(batch, datagram->worker->slot);

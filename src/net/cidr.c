@@ -157,6 +157,8 @@ bool cidr_set_match(const struct cidr_set *set, const struct addr *addr)
 	uint8_t bytes[16];
 	size_t low = 0, high = set->count;
 
+	if (high == 0)
+		return false;
 	if (addr->sa.sa_family == AF_INET) {
 		memcpy(bytes, ipv4_block.first, 12);
 		memcpy(bytes + 12, &addr->in.sin_addr, 4);
