@@ -155,6 +155,7 @@ void conn_end(struct conn *conn, enum conn_reason reason)
 
 void conn_error(struct conn *conn, int error)
 {
+	/* a connection that times out has the error of the last ICMP message about it, if there was any */
 	switch (error) {
 	case ECONNRESET:
 	case EPIPE:
@@ -166,6 +167,11 @@ void conn_error(struct conn *conn, int error)
 	case EHOSTDOWN:
 	case ENETDOWN:
 	case ECONNREFUSED:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EOPNOTSUPP:
+	case EPROTO:
+	case EACCES:
 		conn_end(conn, CONN_RESET);
 		break;
 	default:

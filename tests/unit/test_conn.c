@@ -87,6 +87,10 @@ static void errors_have_their_reason(void **state)
 		enum conn_reason reason;
 	} cases[] = {
 		{ ECONNRESET, CONN_RESET }, { EPIPE, CONN_RESET },  { ETIMEDOUT, CONN_RESET },
+		/* of ICMP errors about a connection that then times out */
+		{ ENETUNREACH, CONN_RESET }, { EHOSTUNREACH, CONN_RESET }, { ENOPROTOOPT, CONN_RESET },
+		{ ECONNREFUSED, CONN_RESET }, { EOPNOTSUPP, CONN_RESET }, { EHOSTDOWN, CONN_RESET },
+		{ ENONET, CONN_RESET }, { EPROTO, CONN_RESET }, { EACCES, CONN_RESET },
 		{ EIO, CONN_ERROR },        { ENOMEM, CONN_ERROR }, { EBADF, CONN_ERROR },
 		{ ENOTCONN, CONN_RESET },   { EHOSTDOWN, CONN_RESET }, { ENETDOWN, CONN_RESET },
 		{ ECONNABORTED, CONN_RESET }, { EHOSTUNREACH, CONN_RESET },
