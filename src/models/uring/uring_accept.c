@@ -17,15 +17,30 @@
 
 /* --- accepted by a completion ---------------------------------------------------------- */
 
+/* Get the peer's address as accept(2) does: also of a connection that was reset meanwhile, for which
+ * getpeername(2) fails. SO_PEERNAME then has it, but only for the exact size of the address. */
+static void peer_address(int fd, struct addr *addr)
+{
+	const socklen_t sizes[] = { sizeof addr->in6, sizeof addr->in };
+
+	addr->len = sizeof addr->un;
+	if (getpeername(fd, &addr->sa, &addr->len) == 0)
+		return;
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		addr->len = sizes[i];
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &addr->sa, &addr->len) == 0)
+			return;
+	}
+	addr->len = 0;
+}
+
 /* Serve a connection for which a slot was taken. */
 static void admit(struct uring *uring, int fd)
 {
-	struct addr addr = { .len = sizeof addr.un };
+	struct addr addr = { .len = 0 };
 	struct new_conn new_conn;
 
-	/* a connection that was reset meanwhile has no peer name, but counts as accepted */
-	if (getpeername(fd, &addr.sa, &addr.len) < 0)
-		addr = (struct addr) { .len = 0 };
+	peer_address(fd, &addr);
 	if (accept_admit(&uring->body.accept, fd, &addr, &new_conn))
 		body_begin(&uring->body, &new_conn);
 }
