@@ -68,7 +68,8 @@ system_suites = \
 	tests/persistence.test \
 	tests/soak.test \
 	tests/system.test \
-	tests/systemd.test
+	tests/systemd.test \
+	tests/wire.test
 
 if FUZZING
 # libFuzzer (FUZZER_LIBS) brings main(); tests/fuzz/local.mk has the targets.
@@ -112,7 +113,8 @@ EXTRA_DIST += \
 	tests/soak \
 	tests/system \
 	tests/systemd \
-	tests/unit/failing.h
+	tests/unit/failing.h \
+	tests/wire
 
 LOG_COMPILER = $(SHELL) $(srcdir)/tests/run-unit
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
