@@ -520,7 +520,7 @@ def test_reconnect_without_local_ports():
         listener = space.socket(socket.AF_INET)
         listener.bind(("127.0.0.1", 7007))
         with servers.Stream(servers.echo, listener=listener):
-            result = client.run("--ping", "--reconnect", "-i", 0, "-w", 1, "127.0.0.1", 7007, wrap=space.wrap())
+            result = client.run("--ping", "--reconnect", "-i", 0, "-w", 3, "127.0.0.1", 7007, wrap=space.wrap())
     assert "no local port is free" in result.stdout
     assert re.search(r"^15 sent, 15 received, 0% loss", result.stdout, re.M)
 
