@@ -34,8 +34,9 @@
 #include "models/fault.h"
 #include "models/model.h"
 
-/* Maximum time to wait for the end of a child process whose connection has ended. */
-#define END_WAIT_USEC (500 * USEC_PER_MSEC)
+/* Maximum time to wait for the end of a child process whose connection has ended. It ends at once, but where
+ * many processes compete for the processors, not within half a second. */
+#define END_WAIT_USEC (2 * USEC_PER_SEC)
 
 /* Enough for serve() and a log record; only used pages cost memory. */
 #define STACK_SIZE (256U << 10)
