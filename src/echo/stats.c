@@ -19,6 +19,7 @@ void stats_slot_free(struct stats_slot *slot)
 	atomic_store(&slot->live, 0);
 	atomic_store(&slot->unsent, 0);
 	atomic_store(&slot->pid, 0);
+	atomic_store(&slot->blocked, 0);
 	/* must be last: afterwards another worker may use the slot */
 	atomic_store(&slot->state, SLOT_FREE);
 }

@@ -78,6 +78,7 @@ struct stats_slot {
 	_Atomic int32_t pid;       /* process id of a child, a hint that must be checked; 0: none, or
 	                            * STATS_PID_UNKNOWN */
 	_Atomic uint32_t state;    /* enum stats_slot_state */
+	_Atomic uint32_t blocked;  /* of a child: 1 while it waits for space in the queue */
 	_Atomic uint32_t children; /* of a worker that creates others: number of child slots used so far */
 } __attribute__((aligned(64)));
 

@@ -63,7 +63,10 @@ void new_conn_from_session(struct new_conn *new_conn, const struct session *sess
 		.peer = session->peer,
 		.proxied = session->proxied,
 		.active = session_active_usec(session, clock_usec()),
+		.unadmitted = session->readmit,
 	};
+	if (session->readmit)
+		new_conn->conn.header = false;
 }
 
 void session_open(struct session *session, const struct new_conn *new_conn)
@@ -252,23 +255,28 @@ static bool header_receive(struct session *session)
 	return session->proxied.header_left == 0;
 }
 
-void session_header(struct session *session, const struct worker *worker)
+void session_admit(struct session *session, const struct worker *worker)
 {
-	enum admission_verdict verdict;
+	enum admission_verdict verdict = admission_admit(&worker->admission, &session->peer);
 
-	if (!header_receive(session))
-		return;
-	if (!worker || (!worker->admission.own && worker->admission.max_per_source > 0)) {
-		session->readmit = true;
-		return;
-	}
-	verdict = admission_admit(&worker->admission, &session->peer);
+	session->readmit = false;
 	if (verdict != ADMISSION_OK) {
 		conn_end(&session->conn, refusal_reason(verdict));
 		return;
 	}
 	stats_add(worker->slot, STAT_ACCEPTED, 1);
 	conn_header_done(&session->conn);
+}
+
+void session_header(struct session *session, const struct worker *worker)
+{
+	if (!header_receive(session))
+		return;
+	if (!worker || (!worker->admission.own && worker->admission.max_per_source > 0 &&
+	                !session->conn.draining))
+		session->readmit = true;
+	else
+		session_admit(session, worker);
 }
 
 /* --- end ------------------------------------------------------------------------------- */

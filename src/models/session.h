@@ -28,8 +28,9 @@ struct session {
 	struct list link;        /* in the list of its body, ordered by last activity */
 	struct peer peer;
 	struct proxied proxied;
-	bool readmit : 1; /* the header was received, but this process cannot admit: see session_header();
-	                   * in the supervisor (drain.c) also a connection that was `unadmitted` */
+	bool readmit : 1; /* another process must admit the peer. With conn.header: the header was received, and
+	                   * nothing is received or sent before, see session_header(); in the supervisor
+	                   * (drain.c) also a connection that was `unadmitted` */
 	struct splice_pipe *pipe;  /* contains conn.piped bytes; NULL while that is 0 */
 	struct watch watch;      /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last byte sent or received */
@@ -56,7 +57,8 @@ void new_conn_init(struct new_conn *new_conn, int fd);
  * for a header, and return true. Such a connection is not admitted before. */
 bool new_conn_expect_header(struct new_conn *new_conn, const struct conf *conf);
 
-/* Fill `*new_conn` to hand the session over; descriptor and memory remain those of the session. */
+/* Fill `*new_conn` to hand the session over; descriptor and memory remain those of the session. Where it has
+ * `readmit`, the receiver admits the peer that the header named. */
 void new_conn_from_session(struct new_conn *new_conn, const struct session *session);
 
 /* Initialize the session from `new_conn`, whose descriptor and memory it now owns. The connection is already
@@ -104,8 +106,12 @@ void session_trace_receive(const struct worker *worker, const struct new_conn *n
  * it names, and admits it; ends the session with CONN_PROXY where it is invalid, CONN_DENIED or CONN_LIMIT
  * where the peer is refused. A child of model `process`, which does not count sources where that is needed,
  * and the supervisor (`worker` NULL) cannot admit: then sets `readmit` and leaves conn.header set, for
- * serve(), which hands the session over to the parent, and for drain_serve(). */
+ * serve(), which hands the session over to the parent unless it drains, and for drain_serve(). */
 void session_header(struct session *session, const struct worker *worker);
+
+/* The header is complete: admit the peer that it names, or end the session with CONN_DENIED or CONN_LIMIT. In
+ * a child of model `process`, max-per-source is not checked: that is for a session that is drained. */
+void session_admit(struct session *session, const struct worker *worker);
 
 /* Log and count a connection that was refused after accept(2). */
 void session_refused(const struct worker *worker, const struct new_conn *new_conn,

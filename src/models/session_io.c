@@ -277,7 +277,7 @@ unsigned session_io_step(struct session_io *io, struct session *session, bool re
 	struct conn *conn = &session->conn;
 	bool moved = false, eof = conn->eof, choked = session->choked;
 
-	if (readable)
+	if (readable && !(session->readmit && conn->header))
 		moved = receive(io, session);
 	if (moved && conn->header)
 		session_header(session, io->worker);

@@ -9,6 +9,7 @@ import pytest
 
 import crowd as crowds
 import echod
+import metrics
 import peer
 import proc
 from crowd import ROUNDS
@@ -198,6 +199,27 @@ def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
             everybody.settle(f"to {new}")
     everybody.finish("the end")
     assert "could not be handed over" not in daemon.log()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_hand_back_waits_for_space_in_the_queue(start, small_queue, workers):
+    """A child process of `process` hands a connection back to its parent once the PROXY header is complete. While connections
+    of the old workers fill the queue, it waits for space; no connection ends with an error."""
+    daemon = start("epoll", env=small_queue, proxy_protocol=["127.0.0.1"], max_per_source=100)
+    header = b"PROXY TCP4 192.0.2.1 198.51.100.7 4711 7\r\n"
+    socks = [daemon.connect() for _ in range(50)]
+    for sock in socks:
+        sock.sendall(header[:20])
+    metrics.wait_line(daemon, "all", connections=50)
+    old = daemon.workers()
+    daemon.reload(model="process", workers=workers)
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
+    for sock in socks:
+        sock.sendall(header[20:])
+    leave_one_by_one(socks)
+    metrics.wait_line(daemon, "all", connections_accepted=50, connections_ended__error=0, connections_ended__eof=50, connections=0)
+    counts = metrics.line(daemon)
+    assert counts.get("connections_handed_over") == counts.get("connections_taken_over"), counts
 
 
 @pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 4), ("prethread", 4)])

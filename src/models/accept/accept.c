@@ -41,9 +41,9 @@ static bool is_holder(const struct worker *worker)
 
 static void update(struct accept_state *accept)
 {
-	accept->inheriting =
-		!accept->stopped && !accept->busy && !accept->paused && is_holder(accept->worker);
-	accept->open = accept->inheriting && !accept->waiting;
+	accept->inheriting = !accept->stopped && accept->scope != ACCEPT_NOTHING && !accept->paused &&
+	                     is_holder(accept->worker);
+	accept->open = accept->inheriting && accept->scope == ACCEPT_ANY && !accept->waiting;
 }
 
 static bool any_adopted(const struct worker *worker)
@@ -76,9 +76,9 @@ void accept_close(struct accept_state *accept)
 	accept->waiting = false;
 }
 
-void accept_set_busy(struct accept_state *accept, bool busy)
+void accept_set_scope(struct accept_state *accept, enum accept_scope scope)
 {
-	accept->busy = busy;
+	accept->scope = scope;
 	update(accept);
 }
 

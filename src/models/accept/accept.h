@@ -23,6 +23,9 @@
 #include "models/accept/accept_token.h"
 #include "models/session.h"
 
+/* From where a body has capacity to take connections. */
+enum accept_scope { ACCEPT_ANY, ACCEPT_QUEUE_ONLY, ACCEPT_NOTHING };
+
 struct accept_state {
 	struct worker *worker;
 	bool open;          /* watch the stream listeners */
@@ -30,7 +33,7 @@ struct accept_state {
 	bool waiting;       /* at max-connections: watch slot_fd, then call accept_retry() */
 	bool limited;       /* max-connections was reached since the last slot was taken: logged once */
 	bool paused;        /* descriptors or memory ran out: until retry_at */
-	bool busy;          /* accept_set_busy() */
+	enum accept_scope scope; /* accept_set_scope() */
 	bool stopped;       /* accept_stop() */
 	bool prepare;       /* connections of an adopted listener may be older than its present options */
 	int64_t retry_at;   /* clock_usec() at which to call accept_retry(), while paused or waiting; else
@@ -73,8 +76,8 @@ void accept_iteration_end(struct accept_state *accept);
 /* Try again: when slot_fd is readable while `waiting`, or at `retry_at`. */
 void accept_retry(struct accept_state *accept);
 
-/* Set whether the body has no capacity left. */
-void accept_set_busy(struct accept_state *accept, bool busy);
+/* Set from where the body has capacity to take connections; ACCEPT_ANY at first. */
+void accept_set_scope(struct accept_state *accept, enum accept_scope scope);
 
 /* Take no more connections, because the worker stops. */
 void accept_stop(struct accept_state *accept);

@@ -50,9 +50,9 @@ void acceptor_close(struct acceptor *acceptor)
 		worker_wake_other(acceptor->accept.worker);
 }
 
-void acceptor_set_busy(struct acceptor *acceptor, bool busy)
+void acceptor_set_scope(struct acceptor *acceptor, enum accept_scope scope)
 {
-	accept_set_busy(&acceptor->accept, busy);
+	accept_set_scope(&acceptor->accept, scope);
 	accept_watch_update(&acceptor->watched);
 }
 

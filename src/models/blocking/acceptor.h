@@ -35,7 +35,7 @@ void acceptor_close(struct acceptor *acceptor);
  * stop request (`stopping`), heartbeat, `other`, a refused connection; or -errno. */
 int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn);
 
-/* Set whether the body has no capacity left, not even for connections from the queue. */
-void acceptor_set_busy(struct acceptor *acceptor, bool busy);
+/* Set from where the body has capacity to take connections. */
+void acceptor_set_scope(struct acceptor *acceptor, enum accept_scope scope);
 
 #endif

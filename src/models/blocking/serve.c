@@ -13,6 +13,14 @@
  * acknowledged. */
 #define DRAIN_TICK (10 * USEC_PER_MSEC)
 
+/* Maximum time to wait for space in the queue for a session that its parent must admit. The parent makes
+ * space (spawn.c), so the wait is short unless a process does not respond. */
+#define HAND_BACK_WAIT (10 * USEC_PER_SEC)
+
+/* Interval between two attempts: the queue becomes writable only when most of it is free (unix(7)), and no
+ * event reports that descriptors in flight were received. */
+#define HAND_BACK_TICK (20 * USEC_PER_MSEC)
+
 int serve_io_open(struct session_io *io, struct worker *worker)
 {
 	int r = session_io_open(io, worker->conf->buffer_size, 1, &worker->local_stats);
@@ -30,24 +38,29 @@ static bool hand_over(struct worker *worker, struct session_io *io, struct sessi
 	return true;
 }
 
-/* The header of the session was received: hand it over to the parent process, which admits its peer. Returns
- * false, with the session ended, where that is not possible. */
-static bool hand_back(struct worker *worker, struct session *session)
+/* The header of the session was received: hand it over to the parent process, which admits its peer. While
+ * the queue is full, the session waits, and the caller tries again after HAND_BACK_TICK. Returns false where
+ * the session was not handed over; it has ended if it cannot be at all. `*until`: clock_usec() at which to
+ * give up, set at the first attempt; INT64_MAX before. */
+static bool hand_back(struct worker *worker, struct session *session, int64_t now, int64_t *until)
 {
 	struct new_conn new_conn;
 	int r;
 
 	new_conn_from_session(&new_conn, session);
-	new_conn.unadmitted = true;
-	new_conn.conn.header = false;
 	r = handover_pass(worker->outbox_fd, &new_conn);
-	if (r < 0) {
-		conn_error(&session->conn, -r);
-		return false;
+	if (r == 0) {
+		stats_publish(worker->slot, &worker->local_stats);
+		session_forget(session, worker);
+		return true;
 	}
-	stats_publish(worker->slot, &worker->local_stats);
-	session_forget(session, worker);
-	return true;
+	if (*until == INT64_MAX)
+		*until = now + HAND_BACK_WAIT;
+	if ((r != -EAGAIN && r != -ETOOMANYREFS) || now >= *until)
+		conn_error(&session->conn, -r);
+	atomic_store(&worker->slot->blocked, 1);
+	worker_wake_other(worker);
+	return false;
 }
 
 /* Act on a stop request: hand the session over or drain it. Returns whether it was handed over. */
@@ -56,6 +69,9 @@ static bool stop(struct worker *worker, struct session_io *io, struct session *s
 	worker_trace_stop(worker);
 	if (worker_stop_requested(worker) == STOP_HAND_OVER && hand_over(worker, io, session))
 		return true;
+	/* its parent stops as well */
+	if (session->readmit)
+		session_admit(session, worker);
 	session_io_drain(session);
 	return false;
 }
@@ -77,6 +93,8 @@ static int64_t next_deadline(const struct worker *worker, const struct session *
 
 	if (session->conn.draining)
 		return now + DRAIN_TICK;
+	if (session->readmit)
+		return now + HAND_BACK_TICK;
 	deadline = session_idle_deadline(session, worker->conf, now);
 	return worker->next_heartbeat < deadline ? worker->next_heartbeat : deadline;
 }
@@ -103,6 +121,8 @@ static short wait_for(const struct worker *worker, const struct session *session
 		count = 0; /* a hang-up would always be ready */
 	else if (session->conn.draining)
 		count = 1; /* the stop request was seen already */
+	if (session->readmit)
+		fds[0].fd = -1; /* nothing is received before it was handed over */
 	n = poll(fds, count, clock_poll_timeout(next_deadline(worker, session, now), now));
 	if (n < 0)
 		(void) clock_poll_retry(errno);
@@ -127,6 +147,7 @@ static void expire(const struct worker *worker, struct session *session, int64_t
 bool serve(struct worker *worker, struct session_io *io, const struct new_conn *new_conn)
 {
 	struct session session;
+	int64_t back_until = INT64_MAX;
 	bool stopping = false;
 	unsigned want;
 
@@ -143,7 +164,7 @@ bool serve(struct worker *worker, struct session_io *io, const struct new_conn *
 			return true;
 		want = session_io_step(io, &session,
 		                       got & (POLLIN | POLLHUP | POLLERR) || session.conn.draining, now);
-		if (session.readmit && hand_back(worker, &session))
+		if (session.readmit && hand_back(worker, &session, now, &back_until))
 			return true;
 		if (got && !stopping)
 			worker_check_work(worker, before, session.watch.fd, waited);

@@ -389,21 +389,28 @@ static bool processes_collect_source(struct accept_state *accept, const struct p
 
 /* --- the acceptor ---------------------------------------------------------------------- */
 
-static void start_pending(struct spawner *spawner)
+/* Serve the pending connection, if there is one and it can be served now. Returns whether it was started. */
+static bool start_pending(struct spawner *spawner)
 {
-	struct stats_slot *slot = child_slot(spawner->worker, (unsigned) spawner->slot);
+	struct stats_slot *slot;
 	int r;
 
+	/* not `retry_at`: a connection from the queue has a slot, also while the acceptor waits for another one */
+	if (!spawner->pending || spawner->slot < 0 || spawner->acceptor.accept.paused ||
+	    spawner->acceptor.stopping)
+		return false;
+	slot = child_slot(spawner->worker, (unsigned) spawner->slot);
 	live_move(spawner->worker->slot, slot);
 	r = spawner->start(spawner);
 	if (r < 0) {
 		live_move(slot, spawner->worker->slot);
 		accept_error(&spawner->acceptor.accept, -r);
-		return;
+		return false;
 	}
 	spawner->pending = false;
 	spawner->running++;
 	spawner->slot = -1;
+	return true;
 }
 
 /* Check for a free slot. Where `workers` is derived from max-connections, this check, not accept_take_slot(),
@@ -426,21 +433,45 @@ static void update_full(struct spawner *spawner)
 	spawner->full = full;
 }
 
+/* Whether a child waits for space in the queue, to hand its connection back (serve.c). */
+static bool any_blocked(const struct spawner *spawner)
+{
+	const struct worker *worker = spawner->worker;
+
+	for (unsigned i = 0; spawner->children && i < atomic_load(&worker->slot->children); i++)
+		if (spawner->children[i].pid != 0 && atomic_load(&child_slot(worker, i)->blocked))
+			return true;
+	return false;
+}
+
+/* From where to take the next connection. While all slots are in use the queue may stay full, and a child
+ * that waits for space in it keeps its slot. So take one connection out, which then waits for a slot here. */
+static enum accept_scope scope(const struct spawner *spawner)
+{
+	if (spawner->pending)
+		return ACCEPT_NOTHING;
+	if (!spawner->full)
+		return ACCEPT_ANY;
+	return spawner->worker->workers < spawner->worker->capacity && any_blocked(spawner) ? ACCEPT_QUEUE_ONLY
+	                                                                                   : ACCEPT_NOTHING;
+}
+
 static int spawner_iterate(struct spawner *spawner)
 {
 	struct acceptor *acceptor = &spawner->acceptor;
 	int r;
 
 	update_full(spawner);
-	acceptor_set_busy(acceptor, spawner->pending || spawner->full);
+	/* a connection that was taken while no slot was free */
+	if (start_pending(spawner))
+		return 0;
+	acceptor_set_scope(acceptor, scope(spawner));
 	r = acceptor_wait(acceptor, &spawner->new_conn);
 	if (r < 0)
 		return r;
 	if (r == 1)
 		spawner->pending = true;
-	/* not `retry_at`: a connection from the queue has a slot, also while the acceptor waits for another one */
-	if (spawner->pending && !acceptor->accept.paused && !acceptor->stopping)
-		start_pending(spawner);
+	(void) start_pending(spawner);
 	return 0;
 }
 
