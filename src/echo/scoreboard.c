@@ -387,10 +387,11 @@ static bool slot_sample(const struct file *file, unsigned index, int64_t now)
 static uint64_t live_by_counters(const uint64_t counters[static STATS_COUNT])
 {
 	uint64_t came = counters[STAT_ACCEPTED] + counters[STAT_TAKEN_OVER];
-	uint64_t went = counters[STAT_HANDED_OVER] + counters[STAT_ENDED_EOF] + counters[STAT_ENDED_RESET] +
-	                counters[STAT_ENDED_IDLE] + counters[STAT_ENDED_PROXY] + counters[STAT_ENDED_DRAIN] +
-	                counters[STAT_ENDED_ERROR];
+	uint64_t went = counters[STAT_HANDED_OVER];
 
+#define X(id, name, labels, help) went += counters[id];
+	STATS_ENDS(X)
+#undef X
 	return came > went ? came - went : 0;
 }
 

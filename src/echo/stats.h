@@ -15,17 +15,21 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-/* The table of counters: identifier, metric name, label set or "", help. Rows of one metric are adjacent. */
-#define STATS_COUNTERS(X) \
-	X(STAT_ACCEPTED, "connections_accepted", "", "Connections accepted") \
+/* Rows of STATS_COUNTERS: the ends of connections that were counted as accepted or taken over before. */
+#define STATS_ENDS(X) \
 	X(STAT_ENDED_EOF, "connections_ended", "reason=\"eof\"", "Connections ended, by reason") \
 	X(STAT_ENDED_RESET, "connections_ended", "reason=\"reset\"", "") \
 	X(STAT_ENDED_IDLE, "connections_ended", "reason=\"idle\"", "") \
-	X(STAT_ENDED_LIMIT, "connections_ended", "reason=\"limit\"", "") \
-	X(STAT_ENDED_DENIED, "connections_ended", "reason=\"denied\"", "") \
 	X(STAT_ENDED_PROXY, "connections_ended", "reason=\"proxy\"", "") \
 	X(STAT_ENDED_DRAIN, "connections_ended", "reason=\"drain\"", "") \
-	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "") \
+	X(STAT_ENDED_ERROR, "connections_ended", "reason=\"error\"", "")
+
+/* The table of counters: identifier, metric name, label set or "", help. Rows of one metric are adjacent. */
+#define STATS_COUNTERS(X) \
+	X(STAT_ACCEPTED, "connections_accepted", "", "Connections accepted") \
+	STATS_ENDS(X) \
+	X(STAT_ENDED_LIMIT, "connections_ended", "reason=\"limit\"", "") \
+	X(STAT_ENDED_DENIED, "connections_ended", "reason=\"denied\"", "") \
 	X(STAT_HANDED_OVER, "connections_handed_over", "", "Live connections passed to a successor") \
 	X(STAT_TAKEN_OVER, "connections_taken_over", "", "Live connections taken from a predecessor") \
 	X(STAT_DAMAGED, "connections_damaged", "", \
