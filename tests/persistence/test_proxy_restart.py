@@ -55,3 +55,31 @@ def test_reason_and_field(machine):
         assert receive(client, 1) == b""
     refused = machine.wait_event("CONNECTION_REFUSED", since, ECHOD_REASON="denied")
     assert refused["ECHOD_PEER"] == "192.0.2.1:4711" and refused["ECHOD_PROXY"].startswith("127.0.0.1:")
+
+
+def test_field_of_refusals_and_debug_lines(machine):
+    """ECHOD_PROXY is in the refusal that the parent process of model process logs, and in each debug line of a connection
+    that sent a header only."""
+    machine.configure('model = "process"\nlog-level = "debug"\nproxy-protocol = {"127.0.0.1"}\nmax-per-source = 1\n')
+    machine.systemctl("start", "echod")
+    since = machine.cursor()
+    with machine.connect() as first:
+        first.sendall(HEADER + b"first")
+        assert receive(first, 5) == b"first"
+        with machine.connect() as second:
+            second.sendall(HEADER)
+            assert receive(second, 1) == b""
+        refused = machine.wait_event("CONNECTION_REFUSED", since, ECHOD_REASON="limit")
+    assert refused["ECHOD_PEER"] == "192.0.2.1:4711" and refused["ECHOD_PROXY"].startswith("127.0.0.1:")
+    machine.wait_event("CONNECTION_ENDED", since, ECHOD_PEER="192.0.2.1:4711")
+    since = machine.cursor()
+    with machine.connect() as probe:
+        probe.sendall(HEADER)
+        probe.shutdown(socket.SHUT_WR)
+        assert receive(probe, 1) == b""
+    machine.wait_event("CONNECTION_ENDED", since, ECHOD_PEER="192.0.2.1:4711")
+    ids = {EVENTS[name] for name in ("CONNECTION_ACCEPTED", "CONNECTION_SENT", "CONNECTION_ENDED")}
+    lines = [entry for entry in machine.journal(since) if entry.get("MESSAGE_ID") in ids]
+    assert {entry["MESSAGE_ID"] for entry in lines} == ids
+    for entry in lines:
+        assert entry["PRIORITY"] == "7" and entry["ECHOD_PROXY"].startswith("127.0.0.1:"), entry

@@ -130,15 +130,23 @@ def test_header_cut_off_by_fin(start, model, part):
     daemon.connection_line(endpoint if part < 28 else "192.0.2.1:4711", "proxy")
 
 
-def test_health_checks(start, model):
-    """Without a byte, or with LOCAL and nothing behind it: logged at debug."""
-    daemon = start(model, proxy_protocol=PROXIES)
-    for header in (b"", HEADERS["v2-local"][0]):
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("most", [0, 100])
+def test_health_checks(start, model, most, level):
+    """Without a byte behind a header, or without a header: logged at debug. The header counts as received, not as echoed."""
+    daemon = start(model, proxy_protocol=PROXIES, max_per_source=most, log_level=level)
+    headers = [b"", HEADERS["v2-local"][0], v1(), v2()]
+    for header in headers:
         with daemon.connect() as sock:
             sock.sendall(header)
             peer.finish(sock)
-    metrics.wait_line(daemon, "both", connections_ended__eof=2, connections_accepted=2)
-    assert not daemon.lines_about("ended:"), daemon.log()
+    metrics.wait_line(daemon, "all", connections_ended__eof=len(headers), connections_accepted=len(headers), connections=0,
+                      received_bytes=sum(map(len, headers)), echoed_bytes=0)
+    if level == "debug":
+        proc.until(lambda: len(daemon.lines_about("ended: eof, 0 bytes")) == len(headers), daemon.log)
+        assert len(daemon.lines_about("192.0.2.1:4711 to")) >= 2, daemon.log()
+    else:
+        assert not daemon.lines_about("ended:"), daemon.log()
 
 
 def test_slow_sender_meets_idle_timeout(start, model):
