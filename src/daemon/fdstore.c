@@ -348,7 +348,8 @@ enum fdstore_stop fdstore_ask_stop(const struct sockets *set, unsigned queues, u
 	if (!notify_enabled())
 		return FDSTORE_DROPPED;
 	if (ask_manager(&unit)) {
-		stop = unit.restarts || unit.preserves ? FDSTORE_KEPT : FDSTORE_DROPPED;
+		/* a preserved store is dropped with the unit, when no other unit refers to it any more */
+		stop = unit.restarts ? FDSTORE_KEPT : unit.preserves ? FDSTORE_UNKNOWN : FDSTORE_DROPPED;
 		if (unit.kept >= count_stored(set) && unit.max > unit.kept)
 			*room = unit.max - unit.kept;
 	} else if (fdstore_max() > 0) {

@@ -57,8 +57,8 @@ void fdstore_forget_queue(unsigned number);
 enum fdstore_stop {
 	FDSTORE_DROPPED, /* the service stops and the manager drops the store */
 	FDSTORE_KEPT,    /* the service will be started again, with the store */
-	FDSTORE_UNKNOWN, /* the manager decides correctly by itself, but cannot be asked (systemd 254 and
-	                  * later) */
+	FDSTORE_UNKNOWN, /* the manager decides by itself whether it keeps the store (systemd 254 and
+	                  * later); it cannot be asked, or has FileDescriptorStorePreserve=yes */
 };
 
 /* Find out what happens to the store after this stop, by asking the manager over D-Bus

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: ISC
+"""What systemd 254 and later keeps in the descriptor store: with the drop-in keep-over-stop.conf connections survive a stop
+and the next start, and a soft reboot; without it, and without a system bus, a restart."""
+
+import concurrent.futures
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+import peer
+from machine import BUILDDIR, SERVICE, booted, echo, until
+
+CONF = 'model = "%s"\ndrain-timeout = 1\nlisten = {"127.0.0.1", "unix:/run/echod/echod.sock", "unix:@echod-test"}\n'
+
+
+def require(machine, version=254):
+    if machine.version() < version:
+        pytest.skip(f"systemd {machine.version()} is older than {version}")
+
+
+def install_drop_in(machine):
+    """What the comment of the drop-in says."""
+    text = Path(BUILDDIR, "systemd/keep-over-stop.conf").read_text()
+    commands = [line[4:] for line in text.splitlines() if line.startswith("#   ")]
+    assert len(commands) == 4 and commands[0].startswith("install ") and commands[-1] == "systemctl daemon-reload"
+    machine.run("sh", "-ec", "\n".join(commands))
+
+
+@pytest.fixture
+def keeping(machine):
+    """A machine with the drop-in."""
+    require(machine)
+    install_drop_in(machine)
+    yield machine
+    machine.systemctl("stop", "echod")
+    machine.systemctl("clean", "--what=fdstore", "echod", check=False)
+    shutil.rmtree(machine.path("/etc/systemd/system/system.slice.d"))
+
+
+def environment(machine):
+    entries = machine.path(f"/proc/{machine.main_pid()}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if entry)
+
+
+def connect(machine):
+    return [machine.connect(), machine.connect_unix("/run/echod/echod.sock"), machine.connect_unix("\0echod-test")]
+
+
+@contextlib.contextmanager
+def without_bus(machine):
+    units = "dbus.socket", "dbus.service", "dbus-broker.service"
+    machine.systemctl("stop", *units, check=False)
+    assert all(machine.active(unit) == "inactive" for unit in units)
+    try:
+        yield
+    finally:
+        machine.systemctl("start", "dbus.socket")
+
+
+def restored(machine, since):
+    return machine.wait_event("RESTORED", since)["MESSAGE"]
+
+
+def test_environment(machine):
+    """The manager says how large the store is: what echod learns without a system bus."""
+    require(machine)
+    machine.systemctl("start", "echod")
+    assert environment(machine)["FDSTORE"] == machine.show(SERVICE, "FileDescriptorStoreMax") == "128"
+
+
+@pytest.mark.models("process", "thread", "select", "poll", "epoll", "io_uring")
+def test_stop_and_start(keeping, model):
+    """Nothing is lost, also of what clients send while the service is stopped."""
+    keeping.configure(CONF % model)
+    keeping.systemctl("start", "echod")
+    for _ in range(2):
+        idle, full = connect(keeping), connect(keeping)
+        assert all(echo(client, b"before") for client in idle)
+        sent = [peer.stuff(client) for client in full]
+        keeping.systemctl("stop", "echod")
+        assert keeping.active() == "inactive" and int(keeping.show(SERVICE, "NFileDescriptorStore")) >= 4
+        assert keeping.path("/run/echod/echod.sock").is_socket()
+        late = connect(keeping)  # the listeners are in the store, too
+        for client in idle + late:
+            client.sendall(b"meanwhile")
+            assert peer.silent_now(client)
+        since = keeping.cursor()
+        keeping.systemctl("start", "echod")
+        assert "Restored 6 connections and 3 listening sockets" in restored(keeping, since)
+        for client in idle + late:
+            assert peer.receive(client, 9) == b"meanwhile"
+        for client, data in zip(full, sent):
+            peer.same(peer.receive(client, len(data)), data)
+        for client in idle + full + late:
+            peer.finish(client)
+
+
+def test_clean(keeping):
+    """While the service is stopped, "systemctl clean --what=fdstore" ends what is in the store, as the drop-in says."""
+    keeping.configure(CONF % "epoll")
+    keeping.systemctl("start", "echod")
+    clients = connect(keeping)
+    assert all(echo(client, b"before") for client in clients)
+    keeping.systemctl("stop", "echod")
+    assert keeping.show(SERVICE, "NFileDescriptorStore") == "4"
+    keeping.systemctl("clean", "--what=fdstore", "echod")
+    assert keeping.show(SERVICE, "NFileDescriptorStore") == "0"
+    assert all(peer.ended(client) for client in clients)
+    keeping.systemctl("start", "echod")
+    assert keeping.serves()
+
+
+def receive_rest(client):
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):  # what echod had not received yet is lost
+        while piece := client.recv(1 << 20):
+            received += piece
+    return received
+
+
+def test_store_that_is_dropped(machine):
+    """The drop-in alone, for a unit to which no other one refers: clients get what is owed before their connections end."""
+    require(machine)
+    machine.drop_in(SERVICE, Path(BUILDDIR, "systemd/keep-over-stop.conf").read_text())
+    machine.configure((CONF % "epoll").replace("drain-timeout = 1", "drain-timeout = 60"))
+    machine.systemctl("start", "echod")
+    clients = connect(machine)
+    sent = [peer.stuff(client) for client in clients]
+    machine.systemctl("stop", "--no-block", "echod")
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+        for data, received in zip(sent, pool.map(receive_rest, clients)):
+            assert len(received) > 0 and data.startswith(received)
+    until(lambda: machine.show(SERVICE, "NFileDescriptorStore") == "0", "the store is dropped")
+
+
+def test_stop_and_start_without_bus(keeping):
+    """The service cannot ask whether it will be started again."""
+    keeping.configure(CONF % "epoll")
+    with without_bus(keeping):
+        keeping.systemctl("start", "echod")
+        clients = connect(keeping)
+        assert all(echo(client, b"before") for client in clients)
+        keeping.systemctl("stop", "echod")
+        since = keeping.cursor()
+        keeping.systemctl("start", "echod")
+        assert "Restored 3 connections and 3 listening sockets" in restored(keeping, since)
+        assert all(echo(client, b"after") for client in clients)
+        for client in clients:
+            peer.finish(client)
+
+
+def test_restart_without_bus(machine):
+    """Without the drop-in: a restart keeps the connections, a stop ends them, and the service starts without a warning."""
+    require(machine)
+    machine.configure(CONF % "epoll")
+    with without_bus(machine):
+        since = machine.cursor()
+        machine.systemctl("start", "echod")
+        assert not [entry["MESSAGE"] for entry in machine.journal(since, SYSLOG_IDENTIFIER="echod", PRIORITY="4")]
+        clients = connect(machine)
+        for number in range(3):
+            assert all(echo(client, b"%d" % number) for client in clients)
+            machine.systemctl("restart", "echod")
+        assert all(echo(client, b"after") for client in clients)
+        machine.systemctl("stop", "echod")
+        assert all(peer.ended(client) for client in clients)
+        assert machine.show(SERVICE, "NFileDescriptorStore") == "0"
+
+
+def userspace(machine):
+    """When the manager began to start services; empty while it cannot be asked."""
+    return machine.systemctl("show", "-p", "UserspaceTimestampMonotonic", "--value", check=False).stdout.strip()
+
+
+def test_soft_reboot(installed, stage, tmp_path):
+    """Every process but the manager ends, and the connections go on after it."""
+    require(installed)
+    with booted(tmp_path / "m") as machine:
+        machine.install(stage)
+        install_drop_in(machine)
+        machine.configure(CONF % "epoll")
+        machine.systemctl("enable", "--now", "echod")
+        clients = connect(machine)
+        assert all(echo(client, b"before") for client in clients)
+        pid, started = machine.main_pid(), userspace(machine)
+        machine.systemctl("soft-reboot", check=False)  # it may be ended by it
+        until(lambda: userspace(machine) not in ("", started), "the soft reboot", seconds=60)
+        until(lambda: machine.active() == "active", "the service runs again", seconds=60)
+        assert machine.main_pid() != pid
+        assert all(echo(client, b"after") for client in clients)
+        for client in clients:
+            peer.finish(client)
+        assert machine.serves()
