@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* coverage.c - _exit() for --enable-coverage: writes the counts before the process ends
  *
- * Workers end with _exit(), as forked children must, which would lose their counts. The linker (--wrap=_exit) replaces
- * it by this function. A service that systemd prevents from writing files loses its counts; it must not report this in
- * the journal, because tests read the journal.
+ * Workers end with _exit(), as forked children must, which would lose their counts. The linker (--wrap=_exit)
+ * replaces it by this function. A service that systemd prevents from writing files loses its counts; it must
+ * not report this in the journal, because tests read the journal.
  */
 #include <config.h>
 

@@ -13,6 +13,7 @@ unit_tests = \
 	tests/unit/test_base \
 	tests/unit/test_compat \
 	tests/unit/test_conf \
+	tests/unit/test_conf_memory \
 	tests/unit/test_conn \
 	tests/unit/test_datagram \
 	tests/unit/test_decimal \
@@ -30,6 +31,10 @@ unit_tests = \
 	tests/unit/test_stats \
 	tests/unit/test_session_io \
 	tests/unit/test_udp_ratelimit
+
+# Its allocations are those of the test.
+tests_unit_test_conf_memory_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray,--wrap=strdup,--wrap=vasprintf,--wrap=open_memstream
 
 # The same for echoc's pure parts, linked with libechoc.a.
 client_tests = \

@@ -211,7 +211,8 @@ static struct admission_source *source_find(const struct admission_shared *share
 	return NULL;
 }
 
-/* Close the gap of an entry that has become free, so that no search ends too early (Knuth 6.4, algorithm R). */
+/* Close the gap of an entry that has become free, so that no search ends too early (Knuth 6.4, algorithm
+ * R). */
 static void source_remove(const struct admission_shared *shared, const struct table *table,
                           struct admission_source *source)
 {
@@ -257,9 +258,9 @@ static uint32_t source_change(const struct admission *admission, const struct ta
 	return now;
 }
 
-/* The value of `changes` that a process did not change during READ_TRIES attempts in the middle of a change: it
- * was stopped or killed there, or writes random values. On a busy host the attempts take long, so they are not
- * made again for the same value. */
+/* The value of `changes` that a process did not change during READ_TRIES attempts in the middle of a change:
+ * it was stopped or killed there, or writes random values. On a busy host the attempts take long, so they are
+ * not made again for the same value. */
 static _Thread_local struct {
 	const struct admission_process *process;
 	uint32_t changes;

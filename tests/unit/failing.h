@@ -32,8 +32,9 @@
 #define CALL_FTRUNCATE SYS_ftruncate
 #endif
 
-/* System call `number` fails with `error` in this process from now on, where the bits `mask` of its argument `argument`
- * (from 0) have the value `bits`. Returns false where the kernel has no system call filters: seccomp(2). */
+/* System call `number` fails with `error` in this process from now on, where the bits `mask` of its argument
+ * `argument` (from 0) have the value `bits`. Returns false where the kernel has no system call filters:
+ * seccomp(2). */
 static inline bool call_fails(long number, unsigned argument, uint32_t mask, uint32_t bits, int error)
 {
 	uint32_t low = (uint32_t) offsetof(struct seccomp_data, args) + argument * 8 +

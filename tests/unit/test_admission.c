@@ -30,8 +30,8 @@ static const struct cidr_set nobody = { NULL, 0 };
 
 #define GROUPS 2
 
-/* What the supervisor and the processes of a group share; each test has its own. The memory of each process begins at
- * a page. */
+/* What the supervisor and the processes of a group share; each test has its own. The memory of each process
+ * begins at a page. */
 struct shared {
 	struct admission_shared admission;
 	size_t stride;
@@ -401,8 +401,8 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 
 /* --- interleavings ------------------------------------------------------------------------ */
 
-/* To interleave processes without a race, the test plays all of them: the first access to the counts of one process is
- * a fault, and its handler does what another process does just then. */
+/* To interleave processes without a race, the test plays all of them: the first access to the counts of one
+ * process is a fault, and its handler does what another process does just then. */
 static struct {
 	struct shared *shared;
 	void *page;
@@ -1041,7 +1041,8 @@ static void a_killed_process_leaves_nothing(void **state)
 		if (pid == 0)
 			come_and_go(&killed, peers, done);
 		while (atomic_load(done) - before < 1 + round % 7)
-			nanosleep(&moment, NULL); /* with sched_yield(2), for longer than a time slice of each busy process */
+			/* with sched_yield(2), for longer than a time slice of each busy process */
+			nanosleep(&moment, NULL);
 		assert_int_equal(kill(pid, SIGKILL), 0);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 		process_end(*state, 2);
@@ -1075,8 +1076,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_others_withdraw_and_try_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_process_waits_where_the_limit_is_reached_anyway, setup,
 		                                teardown),
-		cmocka_unit_test_setup_teardown(counts_are_read_again_where_the_supervisor_changes_them, setup,
-		                                teardown),
+		cmocka_unit_test_setup_teardown(counts_are_read_again_where_the_supervisor_changes_them,
+		                                setup, teardown),
 		cmocka_unit_test_setup_teardown(a_table_is_read_again_where_its_process_changes_it, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(groups_have_an_order, setup, teardown),

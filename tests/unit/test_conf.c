@@ -494,6 +494,7 @@ static void refuses_include(void **state)
 		                                        "F:2: port: \"0\"...");
 	}
 	assert_int_equal(count_descriptors(), before);
+	bad("include(", "F:1: \"include\" is a call...");
 	bad("include(\"/dev/null\"\nport = 0", "F:1: \"include\" is a call...\nF:2: port: \"0\"...");
 	bad("include = \"/dev/null\"", "F:1: unknown key \"include\"...");
 	bad("exec(ls)", "F:1: \"exec\" is a call...");
@@ -1216,9 +1217,84 @@ static void agrees_with_libconfuse(void **state)
 	assert_in_range(taken, 500, 7500);
 }
 
+static void modes_are_three_octal_digits(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned mode;
+	} right[] = { { "000", 0 }, { "660", 0660 }, { "0660", 0660 }, { "0777", 0777 } };
+	static const char *const wrong[] = { "",    "0",    "66",  "060 ", "1660", "00660",
+		                             "668", "0668", "866", "0x66", "-660" };
+	char text[64], expected[128];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+		struct conf *conf;
+
+		snprintf(text, sizeof text, "unix-mode = \"%s\"", right[i].text);
+		conf = good(text);
+		assert_int_equal(conf->unix_mode, right[i].mode);
+		conf_free(conf);
+	}
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		snprintf(text, sizeof text, "unix-mode = \"%s\"", wrong[i]);
+		snprintf(expected, sizeof expected,
+		         "F:1: unix-mode: \"%s\": must be the permissions of a file...", wrong[i]);
+		bad(text, expected);
+	}
+}
+
+/* 0 has a meaning of its own, the numbers between 0 and the minimum have none. */
+static void zero_may_be_outside_the_range(void **state)
+{
+	struct conf *conf = good("socket-buffer = 0");
+
+	(void) state;
+	assert_int_equal(conf->socket_buffer, 0);
+	conf_free(conf);
+	bad("socket-buffer = 1", "F:1: socket-buffer: \"1\" is not 0 or a whole number from...");
+}
+
+static void only_some_keys_need_a_restart(void **state)
+{
+	struct conf *one = good("user = \"root\"\nmodel = \"epoll\""), *other = good("model = \"poll\"");
+
+	(void) state;
+	assert_true(conf_needs_restart(one, other, CONF_USER));
+	assert_false(conf_needs_restart(one, one, CONF_USER));
+	assert_false(conf_needs_restart(one, other, CONF_PIDFILE));
+	assert_false(conf_needs_restart(one, other, CONF_MODEL));
+	conf_free(one);
+	conf_free(other);
+}
+
+static int finds_nothing(const struct conf *conf, struct diagnostics *diag)
+{
+	(void) conf;
+	(void) diag;
+	return 0;
+}
+
+static void a_check_that_finds_nothing_changes_nothing(void **state)
+{
+	struct diagnostics errors = { 0 };
+	struct conf *conf;
+
+	(void) state;
+	(void) conf_read_text(&conf, "F", "port = 9", 8, &no_overrides, model_names, finds_nothing, &errors);
+	assert_non_null(conf);
+	assert_int_equal(conf->port, 9);
+	assert_int_equal(errors.count, 0);
+	conf_free(conf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(modes_are_three_octal_digits),
+		cmocka_unit_test(zero_may_be_outside_the_range),
+		cmocka_unit_test(only_some_keys_need_a_restart),
+		cmocka_unit_test(a_check_that_finds_nothing_changes_nothing),
 		cmocka_unit_test(takes_an_empty_file),
 		cmocka_unit_test(reads_every_key),
 		cmocka_unit_test(reads_libconfuse_syntax),

@@ -166,6 +166,7 @@ static void refuses_what_it_does_not_know(void **state)
 	bad("-x", "unknown option -x\n");
 	bad("-nx", "unknown option -x\n");
 	bad("-\x1b", "unknown option -?\n");
+	bad("-\x7f", "unknown option -?\n");
 	bad("--prot 7", "\"--prot\"; did you mean \"--port\"?");
 	bad("--prot=7", "\"--prot=7\"; did you mean \"--port\"?");
 	bad("--verison", "did you mean \"--version\"?");

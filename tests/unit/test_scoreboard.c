@@ -553,7 +553,8 @@ static void a_table_of_sources_that_is_too_large_is_made_smaller(void **state)
 	/* all of it is memory: the last byte of the last process */
 	scoreboard_process_start(scoreboard, 0, 3);
 	((volatile char *) scoreboard_admission(scoreboard, 0, 3))
-		[sizeof(struct admission_process) + groups[0].sources * sizeof(struct admission_source) - 1] = 1;
+		[sizeof(struct admission_process) +
+	         groups[0].sources * sizeof(struct admission_source) - 1] = 1;
 }
 
 static void a_layout_that_does_not_fit_is_refused(void **state)
@@ -633,8 +634,9 @@ static int works_without_read_only_mappings(void)
 /* Linux before 5.1. */
 static int works_without_the_seal_of_writes(void)
 {
-	return call_fails(CALL_FCNTL, 2, F_SEAL_FUTURE_WRITE, F_SEAL_FUTURE_WRITE, EINVAL) ? scoreboard_works()
-	                                                                                  : NO_FILTERS;
+	return call_fails(CALL_FCNTL, 2, F_SEAL_FUTURE_WRITE, F_SEAL_FUTURE_WRITE, EINVAL)
+	               ? scoreboard_works()
+	               : NO_FILTERS;
 }
 
 static int works_without_memory_for_copies(void)
@@ -701,8 +703,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_child_writes_its_own_slot_only, setup, teardown),
 		cmocka_unit_test(a_limit_of_file_sizes_does_not_matter),
 		cmocka_unit_test_setup_teardown(only_child_processes_become_orphans, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_connection_that_an_orphan_handed_over_is_in_the_queue, setup,
-		                                teardown),
+		cmocka_unit_test_setup_teardown(a_connection_that_an_orphan_handed_over_is_in_the_queue,
+		                                setup, teardown),
 		cmocka_unit_test_setup_teardown(children_continue_after_their_parent_was_replaced, setup,
 		                                teardown),
 		cmocka_unit_test(counters_have_a_maximum_rate),

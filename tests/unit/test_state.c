@@ -198,7 +198,8 @@ static void sizes_are_checked_before_the_record_is_read(void **state)
 	assert_int_equal(state_size(&record, sizeof record), -EINVAL);
 }
 
-/* Of a later version that appended fields which may be ignored; of an earlier one, which lacks the last ones. */
+/* Of a later version that appended fields which may be ignored; of an earlier one, which lacks the last
+ * ones. */
 static void longer_and_shorter_records_are_read(void **state)
 {
 	uint8_t bytes[STATE_SIZE_MAX];
