@@ -192,11 +192,11 @@ def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
 
 def test_connection_in_use_is_not_idle(start, model):
     """Single bytes that come more often than the time-out keep it open well beyond it."""
-    daemon = start(model, idle_timeout=1)
+    daemon = start(model, idle_timeout=2)
     with daemon.connect() as sock:
-        for _ in range(6):
+        for _ in range(4):
             peer.echo(sock, b".")
-            time.sleep(0.4)
+            time.sleep(0.8)
         peer.finish(sock)
 
 
