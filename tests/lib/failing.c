@@ -3,7 +3,8 @@
  *
  * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
  * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
- * calls is that of CALLS in random/statemachine.py.
+ * calls is that of CALLS in random/statemachine.py. Where FAILING_QUEUE is a number and not 0, the queue between
+ * workers, for which the program wants the largest send buffer, has a send buffer of that size.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -108,4 +109,15 @@ void *mmap(void *address, size_t length, int protection, int flags, int fd, off_
 void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
 {
 	return map(address, length, protection, flags, fd, (off_t) offset);
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	const char *queue = getenv("FAILING_QUEUE");
+	int wanted = queue ? atoi(queue) : 0;
+
+	if (wanted > 0 && level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_SNDBUFFORCE) &&
+	    size == sizeof(int) && *(const int *) value == 1 << 30)
+		value = &wanted;
+	return (int) syscall(SYS_setsockopt, fd, level, name, value, size);
 }

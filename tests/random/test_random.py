@@ -15,6 +15,7 @@ import time
 import pytest
 
 hypothesis = pytest.importorskip("hypothesis", reason="python3-hypothesis is not installed")
+import hypothesis.internal.conjecture.engine as engine
 from hypothesis.stateful import run_state_machine_as_test
 
 import echod
@@ -24,6 +25,10 @@ SECONDS = float(os.environ.get("RANDOM_TIME") or 20)
 STEPS = int(os.environ.get("RANDOM_STEPS") or 40)  # of one life of a daemon
 PARALLEL = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
 SHRINKING = 600  # seconds that hypothesis may take in order to find a shorter program
+
+
+# hypothesis begins with up to 50 programs of few steps, which would be all that there is time for.
+engine.clamp = lambda *limits: -1
 
 
 def share():
@@ -48,4 +53,5 @@ def test_random(model, record_property):
         if not isinstance(end.__context__ or end, statemachine.TimeOver):
             raise
     assert statemachine.steps[model] > 0, "no step was made"
-    record_property(f"{model}, random steps", f"{statemachine.steps[model]} in {share():.0f} s, seed {seed}, without a disagreement")
+    record_property(f"{model}, random steps",
+                    f"{statemachine.steps[model]} in {share():.0f} s, seed {seed}, without a disagreement")
