@@ -6,7 +6,6 @@ System calls, context switches, page faults and wake-ups are those of all proces
 calls in their order are recorded by strace(1). With one client the numbers are exact on a busy machine, too, except context
 switches, which include preemption by other programs. With 50 clients the numbers depend on how many messages a wait finds.
 """
-import argparse
 import contextlib
 import json
 import os
@@ -15,6 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+
+import command
 
 ECHOES, VISITS = 500, 100    # with one client
 CLIENTS, DEPTH = 50, 16
@@ -34,12 +35,8 @@ CASES = [
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Count system calls, context switches, page faults and wake-ups.")
-    for name in ("echod", "echoc"):
-        parser.add_argument(f"--{name}", required=True, help="the program")
-    parser.add_argument("--output", default="bench", help="directory of the results")
-    parser.add_argument("--short", action="store_true", help="shorter loads")
-    parser.add_argument("--only", type=lambda text: text.split(","), help="names of models, separated by commas")
+    parser = command.parser("Count system calls, context switches, page faults and wake-ups.", "echod", "echoc", short="shorter loads")
+    parser.add_argument("--only", type=command.names, help="names of models, separated by commas")
     options = parser.parse_args()
     os.environ["ECHOD"], os.environ["ECHOC"] = os.path.abspath(options.echod), os.path.abspath(options.echoc)
     return options
@@ -282,4 +279,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

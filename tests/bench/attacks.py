@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 
+import command
+
 MODELS = ("epoll", "io_uring", "poll", "select", "process", "prefork", "thread", "prethread")
 HOST = "127.0.0.1"
 START_WITHIN = 10
@@ -130,6 +132,7 @@ ATTACKS = {
 
 def run_attack(function, port, stop, counts):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         function(Attack(port, stop, counts))
 
@@ -236,8 +239,8 @@ def main():
         for text in check(found, counts):
             failed = True
             print(f"    wrong: {text}")
-    sys.exit(failed)
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

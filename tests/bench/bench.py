@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from datetime import datetime
 
+import command
 import cost
 import goals
 import lesson
@@ -284,7 +285,6 @@ def run_goals(bench, output):
 
 
 def main():
-    where.end_by_exception()
     options = parse()
     os.makedirs(options.output, exist_ok=True)
     if options.redraw:
@@ -302,7 +302,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command.run(main)

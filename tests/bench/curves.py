@@ -5,7 +5,6 @@ memory of a connection with that of the kernel; fairness under overload; balance
 
 Every point has the median and the spread of all rounds. A point that cannot be measured is left out, with the reason.
 """
-import argparse
 import contextlib
 import json
 import os
@@ -19,11 +18,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 
+import command
 import cost
 import load
 import servers
 import stats
-import where
 from load import Scenario, Timing
 from servers import Unfit
 
@@ -71,13 +70,9 @@ def scenario(curve, x):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Measure how the cost of each model grows.")
-    for name in ("echod", "echoc"):
-        parser.add_argument(f"--{name}", required=True, help="the program")
-    parser.add_argument("--output", default="bench", help="directory of the results")
-    parser.add_argument("--short", action="store_true", help="fewer points, short rounds")
-    parser.add_argument("--only", type=lambda text: text.split(","), help="names of models, separated by commas")
-    parser.add_argument("--curves", type=lambda text: text.split(","), help="some of connections, idle, sizes, connects, load, "
+    parser = command.parser("Measure how the cost of each model grows.", "echod", "echoc", short="fewer points, short rounds")
+    parser.add_argument("--only", type=command.names, help="names of models, separated by commas")
+    parser.add_argument("--curves", type=command.names, help="some of connections, idle, sizes, connects, load, "
                         "fairness, memory, balance")
     options = parser.parse_args()
     options.engine = "auto"
@@ -384,7 +379,6 @@ def lines(data):
 
 
 def main():
-    where.end_by_exception()
     options = parse()
     os.makedirs(options.output, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="echod-curves-") as directory:
@@ -400,7 +394,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command.run(main)

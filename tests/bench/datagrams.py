@@ -5,7 +5,6 @@
 Server and client have a processor each. A round measures each server once, one right after the other, and each round begins
 with another one. Ratios are of measurements of the same round: their median, and their quartiles.
 """
-import argparse
 import json
 import os
 import select
@@ -18,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import command
 import cost
 import servers
 import stats
@@ -116,14 +116,11 @@ def measure(contestant, scenario, options, cpus, directory):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Measure echod's datagrams against two plain loops.")
-    for name in ("echod", "yardstick", "load"):
-        parser.add_argument(f"--{name}", required=True, help="the program")
-    parser.add_argument("--output", default="bench", help="directory of the results")
-    parser.add_argument("--models", type=lambda text: text.split(","), default=["epoll"], help="names, separated by commas")
+    parser = command.parser("Measure echod's datagrams against two plain loops.", "echod", "yardstick", "load")
+    parser.add_argument("--models", type=command.names, default=["epoll"], help="names, separated by commas")
     parser.add_argument("--other", metavar="ECHOD", help="another echod to measure, such as an older one")
     parser.add_argument("--conf", default="", help="more lines of echod.conf")
-    parser.add_argument("--scenarios", type=lambda text: text.split(","), default=[each.key for each in SCENARIOS],
+    parser.add_argument("--scenarios", type=command.names, default=[each.key for each in SCENARIOS],
                         help="some of " + ", ".join(each.key for each in SCENARIOS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
@@ -175,7 +172,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command.run(main)

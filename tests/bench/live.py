@@ -5,7 +5,6 @@
 The plot shows echoes per second, the 99th percentile of the latency and the processor time of the daemon over time. The
 program fails if a byte or a connection was lost.
 """
-import argparse
 import json
 import os
 import signal
@@ -15,6 +14,8 @@ import tempfile
 import threading
 import time
 
+import command
+
 CLIENTS = 16
 EACH, EACH_SHORT = 4.0, 1.5   # seconds in each model
 INTERVAL = 0.25               # of the reports of the client
@@ -22,11 +23,8 @@ READY_WITHIN = 30
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Switch the model of a running daemon under load.")
-    for name in ("echod", "echoc"):
-        parser.add_argument(f"--{name}", required=True, help="the program")
-    parser.add_argument("--output", default="bench", help="directory of the results")
-    parser.add_argument("--short", action="store_true", help=f"{EACH_SHORT} s in each model instead of {EACH} s")
+    parser = command.parser("Switch the model of a running daemon under load.", "echod", "echoc",
+                            short=f"{EACH_SHORT} s in each model instead of {EACH} s")
     parser.add_argument("--redraw", action="store_true", help="make the plot again from live.json")
     options = parser.parse_args()
     os.environ["ECHOD"], os.environ["ECHOC"] = os.path.abspath(options.echod), os.path.abspath(options.echoc)
@@ -155,4 +153,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -27,6 +27,7 @@ EXTRA_DIST += \
 	tests/bench/anatomy.py \
 	tests/bench/attacks.py \
 	tests/bench/bench.py \
+	tests/bench/command.py \
 	tests/bench/cost.py \
 	tests/bench/curves.py \
 	tests/bench/datagrams.py \

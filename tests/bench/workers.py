@@ -6,17 +6,16 @@ Echoes per second with each number of workers, and how evenly connections are sp
 processors. A round measures each number of workers once, one right after the other, and each round begins with another one.
 Ratios are of measurements of the same round.
 """
-import argparse
 import json
 import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import command
 import cost
 import servers
 import stats
@@ -78,15 +77,11 @@ def balance(contestant, pause, directory):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Measure event loops with one and with several workers.")
-    for name in ("echod", "echoc"):
-        parser.add_argument(f"--{name}", required=True, help="the program")
-    parser.add_argument("--output", default="bench", help="directory of the results")
-    parser.add_argument("--models", type=lambda text: text.split(","), default=["epoll", "io_uring", "poll", "select"],
+    parser = command.parser("Measure event loops with one and with several workers.", "echod", "echoc", short="short rounds")
+    parser.add_argument("--models", type=command.names, default=["epoll", "io_uring", "poll", "select"],
                         help="names, separated by commas")
     parser.add_argument("--workers", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2],
                         help="numbers of workers, separated by commas; the first one is what the others are compared with")
-    parser.add_argument("--short", action="store_true", help="short rounds")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--warmup", type=float, help="seconds before it")
@@ -143,7 +138,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command.run(main)
