@@ -22,6 +22,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("family", [4, 6] if echod.have_ipv6() else [4], ids=lambda family: f"ipv{family}")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the marks in the same hook
 def pytest_collection_modifyitems(config, items):
     """All models over IPv4, some over IPv6; the tests of each one after the other and, with pytest-xdist, in one process, since
     they share daemons."""
