@@ -151,6 +151,11 @@ static void pipe_counts_as_owed(void **state)
 	conn_pipe_sent(&conn, 1);
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
 	assert_int_equal(conn.echoed, 3000);
+	assert_int_equal(conn.reason, CONN_EOF);
+	conn_clear(&conn);
+	conn_init(&conn, 0);
+	conn_pipe_received(&conn, 1);
+	assert_null(conn_recv_buf(&conn, scratch, LIMIT).data);
 	conn_clear(&conn);
 }
 
@@ -250,6 +255,9 @@ static void borrowed_bytes_are_copied_before_more_is_received(void **state)
 	assert_null(conn.memory);
 	conn_received(&conn, scratch_bytes, 600);
 	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT - 600);
+	assert_int_equal(conn_recv_window(&conn, 512), 0);
+	assert_int_equal(conn_want(&conn, 600), CONN_SEND);
+	assert_int_equal(conn_want(&conn, 601), CONN_SEND | CONN_RECV);
 	assert_null(conn_recv_buf(&conn, scratch, LIMIT).data);
 	assert_int_equal(conn_recv_buf(&conn, scratch, LIMIT).size, 0);
 	assert_int_equal(conn_own_data(&conn), 0);
@@ -325,6 +333,12 @@ static void headers_are_not_sent(void **state)
 	conn_init(&conn, 0);
 	conn.header = true;
 	receive(&conn, 10, LIMIT);
+	conn_eof(&conn);
+	assert_int_equal(conn.reason, CONN_PROXY);
+	conn_clear(&conn);
+	conn_init(&conn, 0);
+	conn.header = true;
+	receive(&conn, 1, LIMIT);
 	conn_eof(&conn);
 	assert_int_equal(conn.reason, CONN_PROXY);
 	conn_clear(&conn);

@@ -115,6 +115,13 @@ static void readiness_is_that_of_every_worker(void **state)
 		stats_heartbeat(scoreboard_slot(scoreboard, 0, j));
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
 	assert_false(scoreboard_crew_ready(scoreboard, 0));
+	/* the first worker alone */
+	for (unsigned j = 1; j < 5; j++)
+		stats_slot_ready(scoreboard_slot(scoreboard, 0, j));
+	assert_false(scoreboard_crew_alive(scoreboard, 0));
+	assert_true(scoreboard_crew_ready(scoreboard, 0));
+	(void) scoreboard_process_end(scoreboard, 0, 0);
+	assert_false(scoreboard_crew_ready(scoreboard, 0));
 }
 
 /* A worker that writes anything to its slot harms its own counters only. */
@@ -386,6 +393,9 @@ static void only_child_processes_become_orphans(void **state)
 	/* an orphan that is known is not asked for again */
 	scoreboard_find_orphans(scoreboard, 1, is_any_child, &asked);
 	assert_int_equal(asked, 2);
+	assert_int_equal(scoreboard_orphan_end(scoreboard, 1, 2, SCOREBOARD_CLOSED), 1);
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 1, 3)->live), 0);
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 1, 1)->live), 1);
 }
 
 static void a_connection_that_an_orphan_handed_over_is_in_the_queue(void **state)

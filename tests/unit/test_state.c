@@ -127,6 +127,7 @@ static int decode(struct state record)
 static void unknown_flags_are_another_version(void **state)
 {
 	(void) state;
+	assert_int_equal(record_make().flags, 0);
 	assert_int_equal(decode(record_make()), 0);
 	assert_int_equal(DECODE_WITH(with.flags = STATE_EOF), 0);
 	assert_int_equal(DECODE_WITH(with.flags = STATE_UNADMITTED), 0);
