@@ -106,8 +106,11 @@ static int send_when_writable(struct worker *worker, const struct new_conn *new_
 	while (worker->outbox_fd >= 0 && worker_stop_requested(worker) != STOP_DRAIN) {
 		int r = handover_pass(worker->outbox_fd, new_conn);
 
-		if ((r != -EAGAIN && r != -ETOOMANYREFS) || !may_wait(worker))
+		if (r != -EAGAIN && r != -ETOOMANYREFS)
 			return r;
+		/* not -EAGAIN, which tells body_hand_over() that an operation is in flight */
+		if (!may_wait(worker))
+			return -ETIMEDOUT;
 		/* no event reports that descriptors in flight were received: try again soon */
 		if (r == -ETOOMANYREFS)
 			poll(NULL, 0, 1);
