@@ -160,6 +160,7 @@ static int64_t deadline_after(int timeout)
 static int wait_begin(bool may_lack_memory)
 {
 	sim_call();
+	fiber_self()->accepted = 0;
 	if (sim_fault(FAULT_INTERRUPTED))
 		return EINTR;
 	return may_lack_memory && sim_fault(FAULT_WAIT_MEMORY) ? ENOMEM : 0;
@@ -347,6 +348,7 @@ REPLACE(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int fla
 	stream = file->stream;
 	crew_serves(fiber_self()->process->crew, stream);
 	fiber_progress(fiber_self());
+	check_batch(fiber_self()->process->crew, ++fiber_self()->accepted);
 	if (stream->family == AF_UNIX) {
 		address->sa_family = AF_UNIX;
 		*size = sizeof address->sa_family;

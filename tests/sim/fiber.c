@@ -27,9 +27,6 @@ void *__real_mmap(void *at, size_t size, int protection, int flags, int fd, off_
 /* Waits in a row that change nothing before a fiber is said to spin. The daemon itself tolerates 64. */
 #define SPIN_MAX 200
 
-/* Probability, per million, that another fiber runs at a call. */
-#define PREEMPT 20000
-
 struct sim sim;
 
 struct machine {
@@ -339,7 +336,7 @@ static void step(void)
 		next = all.heap[0].time;
 	if (next == INT64_MAX)
 		sim_fail("every fiber waits for ever");
-	if (next > sim.now)
+	if (next > sim.now && all.ready_count == 0)
 		check_quiet(next);
 	if (fiber && fiber->deadline <= next) {
 		if (fiber->deadline > sim.now)
@@ -362,7 +359,11 @@ bool fiber_wait(int64_t deadline)
 	self->timed_out = false;
 	self->waiting = true;
 	while (self->waiting || self->ended) {
-		if (all.ready_count > 0)
+		/* a ready fiber may have to wait for a processor */
+		bool late = all.ready_count > 0 && sim_chance(sim.late) && all.count > 0 &&
+		            all.heap[0].time <= sim.now + MSEC;
+
+		if (all.ready_count > 0 && !late)
 			run_ready();
 		else
 			step();
@@ -374,7 +375,7 @@ void sim_call(void)
 {
 	sim.calls++;
 	sim.now += (int64_t) sim_below(sim.call_usec + 1);
-	if (!sim.preempting || !sim_chance(PREEMPT))
+	if (!sim.preempting || !sim_chance(sim.preempt))
 		return;
 	while (all.count > 0 && all.heap[0].time <= sim.now) {
 		struct event event = event_take();

@@ -77,6 +77,8 @@ struct sim {
 	int64_t now;               /* microseconds; CLOCK_MONOTONIC */
 	int64_t tick;              /* of CLOCK_MONOTONIC_COARSE */
 	unsigned call_usec;        /* most that one call takes */
+	unsigned preempt;          /* probability, per million, that another fiber runs at a call */
+	unsigned late;             /* probability, per million, that an event comes before a ready fiber runs */
 	bool preempting;           /* another fiber may run at a call */
 	bool running;              /* calls of libechod.a are simulated */
 	unsigned fault[FAULTS];    /* probability, per million */
@@ -121,6 +123,7 @@ struct fiber {
 	uint64_t progress_seen;    /* at the end of the last wait */
 	unsigned idle;             /* waits in a row that ended at once, though nothing had changed */
 	unsigned number;
+	unsigned accepted;         /* connections since its last wait */
 	bool steady;               /* its calls may fail: it has reported that it is ready */
 	struct machine *machine;   /* stack and registers */
 	void (*main)(struct fiber *fiber);
@@ -303,8 +306,8 @@ extern struct truth truth;
 
 void streams_begin(void);
 void streams_end(void);
-/* A client of one of `sources` connects, with at most `pace` between its actions. Returns NULL where the backlog is
- * full. */
+/* A client of one of `sources` connects, with at most `pace` between its actions. Returns NULL where the backlog
+ * is full. */
 struct stream *stream_connect(struct file *listener, unsigned sources, int64_t pace);
 /* A call has failed with an error of the connection. */
 void stream_break(struct stream *stream);
@@ -331,6 +334,8 @@ enum stream_reason check_close(struct stream *stream);
 void check_idle(struct stream *stream);
 /* Before the clock moves on: every fiber waits. */
 void check_quiet(int64_t next);
+/* A worker has accepted `accepted` connections since its last wait. */
+void check_batch(const struct crew *crew, unsigned accepted);
 void operator_event(enum event_kind kind, void *object, uint32_t generation);
 void ready_written(struct crew *crew);
 /* A thread of the crew was created, or has ended. */

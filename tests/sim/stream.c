@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* stream.c - connections: the socket of the daemon, the network, and the client: see sim.h
  *
- * No byte is stored: the byte at a position of a connection follows from its key, so a receive makes the bytes
- * and a send compares them.
+ * No byte is stored: the byte at a position of a connection follows from its key, so a receive makes the
+ * bytes and a send compares them.
  */
 #include <config.h>
 

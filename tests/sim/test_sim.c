@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* test_sim.c - the bodies of the models against a simulated kernel, with random clients, operators and failures
+/* test_sim.c - the bodies of the models against a simulated kernel
  *
- * See sim.h. An episode is one daemon: a crew of workers, clients that come and go, reloads with another model,
- * failing calls, and a stop. All its choices follow from its seed. The environment variables SIM_SEED and
+ * See sim.h. An episode is one daemon: a crew of workers, clients that come and go, reloads and restarts with
+ * another model, failing calls, and a stop. All its choices follow from its seed. The environment variables SIM_SEED and
  * SIM_EVENTS set the first seed and the number of events of each test.
  */
 #include <config.h>
@@ -42,6 +42,13 @@
 
 #define HEARTBEAT (500 * MSEC)
 
+/* A worker that has not ended by then after drain-timeout is killed (daemon/crew.c). */
+#define GRACE (2 * SEC)
+
+/* Most connections from one listener in an iteration: of one loop, and of several (accept.c). */
+#define BATCH_ALONE 256
+#define BATCH_SHARED 4
+
 struct crew {
 	struct list link;
 	const struct model *model;
@@ -74,8 +81,9 @@ static struct {
 	unsigned clients, clients_left;   /* at a time; in the episode */
 	unsigned sources, max_per_source, idle_timeout, drain_timeout;
 	int64_t pace;
+	bool large;                       /* more connections than a back-end reports at once */
 	unsigned reloads;
-	bool finishing, stopped;
+	bool finishing, stopped, restarting;
 	int64_t until, finish_by; /* no new clients; no clients */
 	bool starting;
 	uint32_t crew_ids;
@@ -105,13 +113,13 @@ static struct scoreboard_layout layout_of(const struct crew *crew)
 
 static void process_prepare(struct crew *crew, unsigned index)
 {
-	struct process *process = process_make(crew, crew->model->poller == &poller_select ? 1024 : 600);
+	struct process *process = process_make(crew, crew->model->poller == &poller_select ? 1024 : 1500);
 	struct file *files[] = { crew->stop, crew->ready_file, all.wakeup, all.inbox, all.outbox,
 		                 all.listeners[0], all.listeners[1] };
 	int fds[sizeof files / sizeof files[0]];
 
 	crew->processes[index] = process;
-	if (sim_below(3) == 0)
+	if (sim_below(3) == 0 && !all.large)
 		process->limit = 24 + 2 * (int) crew->workers + (int) sim_below(60);
 	file_ref(all.slot);
 	process_open_at(process, all.slot_fd, all.slot);
@@ -205,7 +213,7 @@ void thread_ended(struct crew *crew)
 static void crew_limits(struct crew *crew)
 {
 	crew->pipes = (unsigned) sim_below(4);
-	crew->max_connections = (unsigned) sim_spread(1, 60);
+	crew->max_connections = all.large ? 700 : (unsigned) sim_spread(1, 60);
 	if (crew->model->zero == MODEL_ZERO_PROCESSORS)
 		crew->workers = 1 + (unsigned) sim_below(4);
 	else if (crew->model->zero == MODEL_ZERO_ONE)
@@ -328,6 +336,12 @@ static void crew_stop(struct crew *crew, enum stats_stop how)
 	file_wake(crew->stop, POLLHUP);
 }
 
+static void check_equal(const char *what, uint64_t daemon, uint64_t is)
+{
+	if (daemon != is)
+		sim_fail("%s: the daemon counts %" PRIu64 ", the simulation %" PRIu64, what, daemon, is);
+}
+
 static void crew_free(struct crew *crew)
 {
 	unsigned number = (unsigned) crew->number;
@@ -347,6 +361,12 @@ static void crew_free(struct crew *crew)
 			sim_fail("a process of model %s ends with %d descriptors too many", crew->model->name,
 			         crew->processes[i]->used - crew->inherited[i]);
 	running = supervisor_begin();
+	for (unsigned i = 0; i < crew->process_count; i++) {
+		const struct admission_process *own = scoreboard_admission(all.scoreboard, number, i);
+
+		check_equal("slots of the process", atomic_load(&own->connections), 0);
+		check_equal("its workers that wait for one", atomic_load(&own->waiting), 0);
+	}
 	for (unsigned i = 0; i < crew->process_count; i++) {
 		uint32_t lost = scoreboard_process_end(all.scoreboard, number, i);
 
@@ -419,7 +439,7 @@ static unsigned connections_of_source(const struct stream *stream)
 
 static void check_drained(const struct stream *stream)
 {
-	if (stream->read < stream->due)
+	if (stream->read - stream->discarded < stream->due)
 		stream_fail(stream, "it was drained, but bytes that had arrived were not read");
 	if (stream->echoed < stream->read - stream->discarded)
 		stream_fail(stream, "it was drained, but bytes that were read were not echoed");
@@ -510,6 +530,8 @@ static void check_heartbeats(struct crew *crew)
 {
 	unsigned workers = crew->model->crew == MODEL_SPAWN ? 1 : crew->workers;
 
+	if (crew->stopping && sim.now > crew->drain_until + GRACE)
+		sim_fail("model %s has not ended within drain-timeout", crew->model->name);
 	for (unsigned i = 0; i < workers; i++) {
 		uint32_t now = atomic_load(&crew->worker[i].slot->heartbeats);
 
@@ -520,10 +542,12 @@ static void check_heartbeats(struct crew *crew)
 	sim_at(sim.now + 3 * HEARTBEAT, EVENT_HEARTBEAT, crew, crew->id);
 }
 
-static void check_equal(const char *what, uint64_t daemon, uint64_t is)
+void check_batch(const struct crew *crew, unsigned accepted)
 {
-	if (daemon != is)
-		sim_fail("%s: the daemon counts %" PRIu64 ", the simulation %" PRIu64, what, daemon, is);
+	unsigned max = LISTENERS * (crew->token ? BATCH_SHARED : BATCH_ALONE);
+
+	if (accepted > max)
+		sim_fail("model %s accepts %u connections in one iteration", crew->model->name, accepted);
 }
 
 static void check_counters(void)
@@ -632,22 +656,44 @@ static void finish(void)
 	}
 }
 
+/* Reload or restart: with a restart the successor starts when the predecessor has ended. */
+static void replace_crew(void)
+{
+	all.reloads--;
+	sim.events++;
+	if (sim_below(3) > 0) {
+		all.starting = true;
+		crew_start();
+		return;
+	}
+	all.restarting = true;
+	crew_stop(LIST_ENTRY(all.crews.next, struct crew, link), sim_below(2) ? STOP_FLUSH : STOP_HAND_OVER);
+}
+
 static void operate(void)
 {
 	if (sim.now > all.until)
 		all.clients_left = 0;
-	if (all.clients_left > 0 && all.reloads > 0 && !all.starting && list_empty(&all.crews) == false &&
-	    all.crews.next->next == &all.crews && sim_below(4) == 0) {
-		all.reloads--;
+	/* one crew, which is ready */
+	if (!all.starting && !all.restarting && all.crews.next->next == &all.crews) {
+		if (all.clients_left == 0 && !all.stopped)
+			finish();
+		else if (all.clients_left > 0 && all.reloads > 0)
+			replace_crew();
+	}
+	if (!all.stopped)
+		sim_at(sim.now + (all.finishing ? SEC : (int64_t) sim_spread(1000, 20 * SEC)),
+		       EVENT_OPERATOR, NULL, 0);
+}
+
+static void crew_ended(struct crew *crew)
+{
+	crew_free(crew);
+	if (all.restarting && list_empty(&all.crews)) {
+		all.restarting = false;
 		all.starting = true;
-		sim.events++;
 		crew_start();
 	}
-	if (all.clients_left == 0 && !all.stopped && !all.starting && all.crews.next->next == &all.crews)
-		finish();
-	if (!all.stopped)
-		sim_at(sim.now + (all.finishing ? SEC : (int64_t) sim_spread(10000, 20 * SEC)),
-		       EVENT_OPERATOR, NULL, 0);
 }
 
 void operator_event(enum event_kind kind, void *object, uint32_t generation)
@@ -662,7 +708,7 @@ void operator_event(enum event_kind kind, void *object, uint32_t generation)
 	else if (kind == EVENT_HEARTBEAT && crew)
 		check_heartbeats(crew);
 	else if (kind == EVENT_OPERATOR && crew)
-		crew_free(crew);
+		crew_ended(crew);
 	else if (kind == EVENT_OPERATOR && !object)
 		operate();
 }
@@ -683,7 +729,7 @@ static void files_make(void)
 	for (unsigned i = 0; i < LISTENERS; i++) {
 		all.listeners[i] = file_make(FILE_LISTENER);
 		all.listeners[i]->listener.family = families[i];
-		all.listeners[i]->listener.limit = 1 + (unsigned) sim_below(100);
+		all.listeners[i]->listener.limit = 1 + (unsigned) sim_below(sim_below(8) ? 100 : 1000);
 	}
 }
 
@@ -716,6 +762,8 @@ static void episode(uint64_t seed)
 	sim_begin(seed);
 	sim.tick = (int64_t) (1 << sim_below(4)) * MSEC;
 	sim.call_usec = (unsigned) sim_below(4);
+	sim.preempt = (unsigned) sim_spread(100, 300000);
+	sim.late = sim_below(3) == 0 ? 0 : (unsigned) sim_spread(1, 500000);
 	choose_faults();
 	streams_begin();
 	list_init(&all.crews);
@@ -725,6 +773,9 @@ static void episode(uint64_t seed)
 	files_make();
 	all.clients = (unsigned) sim_spread(1, 120);
 	all.clients_left = (unsigned) sim_spread(1, 600);
+	all.large = sim_below(20) == 0;
+	if (all.large)
+		all.clients = all.clients_left = 300 + (unsigned) sim_below(500);
 	all.sources = (unsigned) sim_spread(1, 50);
 	all.max_per_source = sim_below(3) == 0 ? (unsigned) sim_spread(1, 20) : 0;
 	all.idle_timeout = sim_below(4) == 0 ? 0 : (unsigned) sim_spread(1, 600);
@@ -733,13 +784,14 @@ static void episode(uint64_t seed)
 	all.reloads = sim_below(2) ? (unsigned) sim_spread(1, CREWS_MAX) : 0;
 	all.finishing = all.stopped = false;
 	all.starting = true;
-	all.until = sim.now + 2000 * SEC;
+	all.until = sim.now + (int64_t) sim_spread(1000, 2000 * SEC);
+	all.restarting = false;
 	all.main = fiber_self();
 	sim.running = sim.preempting = true;
 	crew_start();
 	sim_at(sim.now, EVENT_ARRIVE, NULL, 0);
 	sim_at(sim.now + SEC, EVENT_OPERATOR, NULL, 0);
-	while (!list_empty(&all.crews))
+	while (!all.stopped || !list_empty(&all.crews))
 		(void) fiber_wait(INT64_MAX);
 	sim.running = false;
 	check_counters();
