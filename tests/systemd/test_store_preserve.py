@@ -4,6 +4,7 @@ and the next start, and a soft reboot; without it, and without a system bus, a r
 
 import concurrent.futures
 import contextlib
+import re
 import shutil
 from pathlib import Path
 
@@ -128,10 +129,14 @@ def test_store_that_is_dropped(machine):
     machine.systemctl("start", "echod")
     clients = connect(machine)
     sent = [peer.stuff(client) for client in clients]
+    since = machine.cursor()
     machine.systemctl("stop", "--no-block", "echod")
     with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
         for data, received in zip(sent, pool.map(receive_rest, clients)):
             assert len(received) > 0 and data.startswith(received)
+    statistics = machine.wait_event("STATISTICS", since)["MESSAGE"]
+    received, echoed = (int(re.search(rf"{name}_bytes (\d+)", statistics)[1]) for name in ("received", "echoed"))
+    assert received == echoed > 0
     until(lambda: machine.show(SERVICE, "NFileDescriptorStore") == "0", "the store is dropped")
 
 
