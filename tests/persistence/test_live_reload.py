@@ -16,7 +16,7 @@ from crowd import ROUNDS
 
 STREAMS = 50
 
-# how many streams each can serve at a time; the others wait their turn
+# number of streams that each model serves at a time; the others wait in the queue
 AT_A_TIME = {"iterative": 1, "prefork": 4, "prethread": 4}
 
 SEGMENTS = 3
@@ -75,7 +75,7 @@ def test_a_thousand_connections_over_twenty_reloads(start, crowd, record_propert
         old = daemon.workers()
         everybody.mark()
         daemon.reload(model=model, workers=1 + i % 2 if model != "thread" else 0)
-        proc.until(lambda: not any(map(proc.alive, old)), "the old workers have left", 60)
+        proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
         pauses.append(everybody.ask("pass")["pause_ms"])
         everybody.settle(f"reload {i + 1}")
     everybody.finish("the end")
@@ -84,7 +84,7 @@ def test_a_thousand_connections_over_twenty_reloads(start, crowd, record_propert
 
 
 def leave_one_by_one(socks):
-    """Everybody asks; who is answered leaves and makes room, until all have been."""
+    """Send a message on each socket, and close each one after its echo, which frees its slot for the next one."""
     poll, waiting = select.poll(), {}
     for sock in socks:
         sock.sendall(b"after")
@@ -92,7 +92,7 @@ def leave_one_by_one(socks):
         waiting[sock.fileno()] = sock
     while waiting:
         ready = poll.poll(peer.PATIENCE * 1000)
-        assert ready, f"{len(waiting)} of {len(socks)} get no answer"
+        assert ready, f"{len(waiting)} of {len(socks)} got no echo"
         for fd, _ in ready:
             sock = waiting.pop(fd)
             poll.unregister(fd)
@@ -101,9 +101,9 @@ def leave_one_by_one(socks):
 
 
 def served(socks, timeout):
-    """Those of the sockets, in which all have asked, that get an answer."""
+    """The sockets, of those on which a message was sent, that have an echo."""
     ready = set()
-    proc.until(lambda: ready.update(s for s in socks if peer_has(s)) or ready, "an answer to anybody", timeout)
+    proc.until(lambda: ready.update(s for s in socks if peer_has(s)) or ready, "an echo on any of them", timeout)
     return ready
 
 
@@ -152,14 +152,14 @@ def test_waiting_connections_survive_reloads(start):
 
 @pytest.mark.models("thread", *echod.LOOPS)
 def test_connections_beyond_the_descriptors_wait(start, model):
-    """Where one process cannot hold as many as many processes did: nobody is dropped, those who came last wait."""
+    """Where one process cannot hold as many connections as many processes did, the last ones wait; none is lost."""
     daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"))
     socks = [daemon.connect() for _ in range(200)]
     for sock in socks:
         peer.echo(sock, b"before")
     old = [stat.pid for stat in daemon.tree()[1:]]
     daemon.reload(model=model, workers=1 if model in echod.LOOPS else 300)
-    proc.until(lambda: not any(map(proc.alive, old)), "the old processes have left", 60)
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old processes", 60)
     leave_one_by_one(socks)
     daemon.visit()
 
@@ -174,7 +174,7 @@ def test_connections_beyond_select_wait(start):
         daemon.reload(model=model)
     old = daemon.workers()
     daemon.reload(model="select")
-    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old worker", 60)
     leave_one_by_one(socks)
     daemon.visit()
 
@@ -189,7 +189,7 @@ def small_queue():
 
 @pytest.mark.models("process", "thread", *echod.LOOPS)
 def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
-    """Where the successor takes what it gets, a queue for a few will do."""
+    """A queue with space for few connections is enough where the new workers receive from it at once."""
     daemon = start("epoll", workers=2, env=small_queue)
     everybody = crowd(daemon.address, 200, kinds="rrrribmhhccc")
     everybody.settle("the start")
@@ -233,7 +233,7 @@ def test_many_connections_wait_for_a_model_that_serves_few(start, small_queue, m
     for change in {"model": model, "workers": workers}, {"idle_timeout": 1000}:
         old = daemon.workers()
         daemon.reload(**change)
-        proc.until(lambda: not any(map(proc.alive, old)), "the old workers have left", 60)
+        proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
     leave_one_by_one(socks)
     assert "could not be handed over" not in daemon.log()
 
