@@ -22,8 +22,8 @@ int handover_pass(int outbox, const struct new_conn *new_conn);
 /* Send a session to the outbox of a stopping worker, waiting for space as long as its stop request allows,
  * which may change meanwhile, and increasing the heartbeat. `io` has its pipe. On success slot and source
  * moved with the session, and the caller must session_forget() it. Returns as handover_pass() does, but
- * -ETIMEDOUT where the queue has no space and the time to wait is over; -ECANCELED where the stop request does
- * not allow to hand over. */
+ * -ETIMEDOUT where the queue has no space and the time to wait is over; -ECANCELED where the stop request
+ * does not allow to hand over. */
 int handover_send(struct worker *worker, struct session_io *io, struct session *session);
 
 /* Receive the next connection from `inbox` without blocking. The caller has taken a slot and counts the
