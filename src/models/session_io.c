@@ -198,7 +198,8 @@ static bool receive_to_memory(struct session_io *io, struct session *session)
 }
 
 /* Returns 1 if it moved bytes; 0: none to move; -EAGAIN: none that splice(2) can move, which stops at urgent
- * data permanently; -EINVAL: no pipe available, or the socket does not support splice(2). */
+ * data permanently, and reports the end of file there if the peer has sent its FIN; -EINVAL: no pipe
+ * available, or the socket does not support splice(2). */
 static int receive_to_pipe(struct session_io *io, struct session *session)
 {
 	size_t room = conn_recv_window(&session->conn, io->limit);
@@ -217,13 +218,13 @@ static int receive_to_pipe(struct session_io *io, struct session *session)
 		set_bulk(io, session, (size_t) n >= room / BULK_SHARE);
 		return 1;
 	}
-	if (session->conn.piped > 0 && n < 0 && is_again(errno)) {
+	if (session->conn.piped > 0 && (n == 0 || is_again(errno))) {
 		/* a pipe counts buffers, not bytes, and may be full before the limit is reached */
 		session->choked = true;
 		return 0;
 	}
-	if (n < 0 && (errno == EINVAL || is_again(errno)))
-		return errno == EINVAL ? -EINVAL : -EAGAIN;
+	if (n == 0 || errno == EINVAL || is_again(errno))
+		return n < 0 && errno == EINVAL ? -EINVAL : -EAGAIN;
 	receive_ended(session, n);
 	return 0;
 }

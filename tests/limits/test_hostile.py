@@ -7,8 +7,10 @@ has come before the hostile ones.
 """
 
 import errno
+import os
 import resource
 import select
+import signal
 import socket
 import struct
 import threading
@@ -385,6 +387,27 @@ def test_many_urgent_bytes(start, model):
         peer.same(peer.receive(sock, 1), b"!")
         bulk(sock)
         peer.finish(sock)
+
+
+def test_urgent_data_right_before_the_end(start, model):
+    """splice(2) reports the end of file where urgent data are next and the peer has sent its FIN."""
+    daemon = start(model)
+    message = peer.data(200000)
+    for before in 1000, 20000, 60000:
+        with daemon.connect() as sock:
+            peer.echo(sock, message)
+            workers = [stat.pid for stat in daemon.tree()[1:]]
+            try:
+                for pid in workers:
+                    os.kill(pid, signal.SIGSTOP)
+                sock.sendall(message[:before])
+                sock.send(b"U", socket.MSG_OOB)
+                sock.sendall(b"behind it")
+                sock.shutdown(socket.SHUT_WR)
+            finally:
+                for pid in workers:
+                    os.kill(pid, signal.SIGCONT)
+            assert peer.receive_all(sock) == message[:before] + b"Ubehind it"
 
 
 def test_urgent_byte_of_a_unix_client(start, model, tmpdir):
