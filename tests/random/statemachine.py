@@ -80,6 +80,7 @@ class Peer(reference.Client):
         super().__init__(number, source, listener)
         self.sock = sock
         self.ends = source != "unix" and (sock.getpeername()[:2], sock.getsockname()[:2])
+        self.proxied = False
         self.asked = 0  # bytes that were sent before a step that may lose connections
         self.offset = number * 1000  # of its stream in DATA
 
@@ -290,6 +291,7 @@ class Machine(RuleBasedStateMachine):
         self.clients.append(client)
         self.reference.connected(client)
         if proxied:
+            client.proxied = True
             text = f"PROXY TCP{6 if ':' in source else 4} {source} {source} {self.made} 7\r\n".encode()
             sock.sendall(text[:header])
             sock.sendall(text[header:])
@@ -302,6 +304,7 @@ class Machine(RuleBasedStateMachine):
         """A client that waits gives up."""
         client = self.pick(which, self.reference.waiting)
         self.reference.vanished(client)
+        self.clients.remove(client)
         client.sock.close()
         self.settle()
 
@@ -373,7 +376,16 @@ class Machine(RuleBasedStateMachine):
 
     # Operators
 
-    @step(None, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits, max_per_source=limits,
+    def can_reload(self):
+        """Not while clients of the proxy wait: a child may take one, and pass it back into the queue behind all others."""
+        return not any(client.proxied for client in self.reference.waiting)
+
+    def can_restart(self):
+        """Where a stop may be final, the supervisor sends first what those in the queue are owed, and waits for the clients."""
+        return self.can_reload() and ("ECHOD_FAULT_RESTART" in STORE or not self.reference.moved() and
+                                      all(client.reading for client in self.clients))
+
+    @step(can_reload, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits, max_per_source=limits,
           deny=denied, listen=listeners)
     def reload(self, model, workers, max_connections, max_per_source, deny, listen):
         if echod.REFUSALS[model]:
@@ -385,7 +397,7 @@ class Machine(RuleBasedStateMachine):
         self.reference.reload(reference.Conf(**changes))
         self.settle()
 
-    @step(None, level=st.sampled_from(("info", "debug")), connections=st.booleans(), size=st.sampled_from((512, 4096, 65536)))
+    @step(can_reload, level=st.sampled_from(("info", "debug")), connections=st.booleans(), size=st.sampled_from((512, 4096, 65536)))
     def reload_without_consequences(self, level, connections, size):
         """What is logged and buffered changes nothing. The metrics file, written at the end of a reload, agrees with the log."""
         path = f"{self.directory}/metrics"
@@ -401,8 +413,8 @@ class Machine(RuleBasedStateMachine):
             assert before.get(name, 0) <= int(count) <= after.get(name, 0), f"metrics file: {name} is {count}: {before} {after}"
         self.settle()
 
-    @step(lambda self: "ECHOD_FAULT_RESTART" in STORE or all(client.reading for client in self.clients),
-          model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits, max_per_source=limits, deny=denied)
+    @step(can_restart, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits,
+          max_per_source=limits, deny=denied)
     def restart(self, model, workers, max_connections, max_per_source, deny):
         """With the descriptor store: no client notices."""
         if echod.REFUSALS[model]:
@@ -496,9 +508,9 @@ class Machine(RuleBasedStateMachine):
         self.settle()
         self.fail(call, 0)
 
-    # others are cut off after drain-timeout
-    @step(lambda self: all(client.reading for client in self.clients), call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5),
-          model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4))
+    # connections of other clients are cut off after drain-timeout
+    @step(lambda self: self.can_reload() and all(client.reading for client in self.clients),
+          call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5), model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4))
     def reload_while_failing(self, call, count, model, workers):
         """It succeeds, or everything stays as it was; connections may end, but in good order."""
         if echod.REFUSALS[model]:
