@@ -336,13 +336,26 @@ bool session_io_flushed(const struct session_io *io, const struct session *sessi
 	       (session->peer.family == AF_UNIX || unacknowledged(session) == 0);
 }
 
+/* End a session whose connection is broken: epoll(7) and poll(2) report that again and again, although the
+ * session waits for nothing, and no receive takes the error. Returns whether it has ended. */
+static bool is_broken(struct session *session)
+{
+	int error = 0;
+	socklen_t size = sizeof error;
+
+	if (getsockopt(session->watch.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error == 0)
+		return false;
+	conn_error(&session->conn, error);
+	return true;
+}
+
 bool session_io_linger(const struct session_io *io, struct session *session)
 {
 	char unread[16 << 10]; /* not written to: see MSG_TRUNC in tcp(7) */
 	ssize_t n = 1;
 
 	if (io->flush)
-		return false;
+		return is_broken(session);
 	/* bytes sent to a unix socket are in the peer's queue already, which closing does not affect */
 	if (session->peer.family == AF_UNIX) {
 		conn_end(&session->conn, CONN_DRAIN);

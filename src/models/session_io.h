@@ -59,10 +59,10 @@ void session_io_note_size(struct session_io *io, struct session *session, size_t
  * cannot block the worker. */
 #define LINGER_DISCARD_MAX (256U << 10)
 
-/* For a draining session that wants CONN_LINGER. Does nothing with io->flush. Otherwise sends FIN, discards
- * at most LINGER_DISCARD_MAX bytes of input, and ends the session with CONN_DRAIN once the peer's kernel has
- * acknowledged everything or the connection is broken. Returns true once it has ended; otherwise call it
- * again in 10 ms or when readable. */
+/* For a draining session that wants CONN_LINGER. With io->flush, only ends a session whose connection is
+ * broken. Otherwise sends FIN, discards at most LINGER_DISCARD_MAX bytes of input, and ends the session with
+ * CONN_DRAIN once the peer's kernel has acknowledged everything or the connection is broken. Returns true
+ * once it has ended; otherwise call it again in 10 ms or when readable. */
 bool session_io_linger(const struct session_io *io, struct session *session);
 
 /* Whether a draining session owes nothing and its peer has acknowledged everything: then it can be handed

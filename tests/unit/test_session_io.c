@@ -129,6 +129,30 @@ static void test_linger_ends(void **state)
 	close(ends[1]);
 }
 
+/* While flushing, a session that waits for nothing ends when its connection is broken: otherwise the error
+ * would wake the worker until the session is handed over. */
+static void test_flush_ends_broken(void **state)
+{
+	const struct linger at_once = { .l_onoff = 1 };
+	struct session_io io = { .flush = true };
+	struct session session;
+	struct pollfd broken;
+	int ends[2];
+
+	(void) state;
+	connection(ends, 1 << 18);
+	session_make(&session, ends[0]);
+	session_io_drain(&session);
+	assert_false(session_io_linger(&io, &session));
+	assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+	close(ends[1]);
+	broken = (struct pollfd) { .fd = ends[0] };
+	assert_int_equal(poll(&broken, 1, 10000), 1);
+	assert_true(session_io_linger(&io, &session));
+	assert_int_equal(session.conn.reason, CONN_RESET);
+	close(ends[0]);
+}
+
 static void test_urgent_byte_in_place(void **state)
 {
 	struct local_stats local_stats = { 0 };
@@ -183,6 +207,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linger_is_bounded),
 		cmocka_unit_test(test_linger_ends),
+		cmocka_unit_test(test_flush_ends_broken),
 		cmocka_unit_test(test_urgent_byte_in_place),
 		cmocka_unit_test(test_idle_wakeups),
 	};
