@@ -207,6 +207,7 @@ REPLACE(int, poll, struct pollfd fds[], nfds_t count, int timeout)
 		more = fiber_wait(deadline);
 		fiber_progress(fiber_self());
 	}
+	sim_note("poll", n, timeout);
 	wait_end(false);
 	return n;
 }
@@ -265,6 +266,7 @@ REPLACE(int, select, int count, fd_set *read_set, fd_set *write_set, fd_set *oth
 		more = fiber_wait(deadline);
 		fiber_progress(fiber_self());
 	}
+	sim_note("select", n, deadline - sim.now);
 	wait_end(false);
 	return n;
 }
@@ -487,6 +489,9 @@ REPLACE(int, getsockopt, int fd, int level, int option, void *value, socklen_t *
 		return 0;
 	case SO_ACCEPTCONN:
 		*number = 0;
+		return 0;
+	case SO_ERROR:
+		*number = stream_take_error(file->stream);
 		return 0;
 	case SO_DOMAIN:
 		*number = (int) file->stream->family;

@@ -235,8 +235,8 @@ static bool item_wake(const struct item *item)
 	return true;
 }
 
-/* As ep_poll_callback() of Linux: an item with EPOLLEXCLUSIVE ends the search only where it wakes a waiter. The
- * order of the items depends on the kernel, so here it is random. */
+/* As ep_poll_callback() of Linux: an item with EPOLLEXCLUSIVE ends the search only where it wakes a waiter.
+ * The order of the items depends on the kernel, so here it is random. */
 static void wake_exclusive(struct file *file, unsigned events)
 {
 	struct item *items[256];

@@ -306,8 +306,8 @@ extern struct truth truth;
 
 void streams_begin(void);
 void streams_end(void);
-/* A client of one of `sources` connects, with at most `pace` between its actions. Returns NULL where the backlog
- * is full. */
+/* A client of one of `sources` connects, with at most `pace` between its actions. Returns NULL where the
+ * backlog is full. */
 struct stream *stream_connect(struct file *listener, unsigned sources, int64_t pace);
 /* A call has failed with an error of the connection. */
 void stream_break(struct stream *stream);
@@ -319,6 +319,8 @@ ssize_t stream_from_pipe(struct stream *stream, struct file *pipe, size_t size);
 ssize_t pipe_read(struct file *pipe, uint8_t *data, size_t size);
 void stream_shutdown(struct stream *stream);
 void stream_closed(struct stream *stream);
+/* The pending error of the socket, which is cleared; 0: none. */
+int stream_take_error(struct stream *stream);
 unsigned stream_ready(const struct stream *stream);
 unsigned stream_unread(const struct stream *stream);
 unsigned stream_unacknowledged(const struct stream *stream);

@@ -549,6 +549,15 @@ static ssize_t take_error(struct stream *stream)
 	return fail(error);
 }
 
+int stream_take_error(struct stream *stream)
+{
+	int error = stream->error;
+
+	if (error)
+		(void) take_error(stream);
+	return error;
+}
+
 static void moved(struct stream *stream)
 {
 	stream->active = sim.now;

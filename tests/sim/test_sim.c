@@ -2,8 +2,9 @@
 /* test_sim.c - the bodies of the models against a simulated kernel
  *
  * See sim.h. An episode is one daemon: a crew of workers, clients that come and go, reloads and restarts with
- * another model, failing calls, and a stop. All its choices follow from its seed. The environment variables SIM_SEED and
- * SIM_EVENTS set the first seed and the number of events of each test.
+ * another model, failing calls, and a stop. All its choices follow from its seed. The environment variables
+ * SIM_SEED and SIM_EVENTS set the first seed and the number of events of each test; SIM_TEST selects one
+ * test.
  */
 #include <config.h>
 
@@ -85,6 +86,7 @@ static struct {
 	unsigned reloads;
 	bool finishing, stopped, restarting;
 	int64_t until, finish_by; /* no new clients; no clients */
+	uint64_t accepted;        /* when `finish_by` was set */
 	bool starting;
 	uint32_t crew_ids;
 	struct fiber *main;
@@ -640,6 +642,12 @@ static void finish(void)
 {
 	/* without a successor nobody would take what is in the queue */
 	bool may_stop = all.inbox->queue.count == 0;
+
+	/* one worker may serve many clients one after the other */
+	if (all.finishing && truth.accepted != all.accepted) {
+		all.accepted = truth.accepted;
+		all.finish_by = sim.now + 7200 * SEC;
+	}
 
 	if (!all.finishing && may_stop && sim_below(2) == 0) {
 		stop_all();
