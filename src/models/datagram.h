@@ -24,14 +24,14 @@ struct udp_ratelimit;
 struct datagram {
 	struct worker *worker;
 	const struct listener *listener;
-	struct addr *own;             /* addresses of all datagram sockets of the daemon */
+	struct addr *own; /* addresses of all datagram sockets of the daemon */
 	struct dgram_rules rules;
 	struct udp_ratelimit *udp_ratelimit;
-	bool wildcard; /* the socket is not bound to one address: each answer needs a source address */
-	int hops;                     /* present IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
-	int mtu;                      /* present IPV6_MTU of the socket; 0: that of the interface */
-	bool blocking;                /* recvmmsg(2) can wait on the socket */
-	int64_t received_at;          /* clock_coarse_usec() when the last datagram was received; 0: none was */
+	bool wildcard;       /* the socket is not bound to one address: each answer needs a source address */
+	int hops;            /* present IP_TTL and IPV6_UNICAST_HOPS of the socket; 0: unknown */
+	int mtu;             /* present IPV6_MTU of the socket; 0: that of the interface */
+	bool blocking;       /* recvmmsg(2) can wait on the socket */
+	int64_t received_at; /* clock_coarse_usec() when the last datagram was received; 0: none was */
 	struct datagram_batch *batch; /* about 2 MiB, of which only used pages cost memory */
 	struct ratelimit lines[STATS_COUNT][DATAGRAM_LINES];
 };
@@ -51,8 +51,8 @@ void datagram_start(struct datagram *datagram);
  * answer that cannot be sent at once is dropped and counted. The socket may still be readable afterwards. */
 void datagram_read(struct datagram *datagram);
 
-/* While datagrams arrive at short intervals, wait for them and answer them, without poll(2) in between; for at
- * most 50 ms. Returns at once where the socket does not block (listener->blocking). */
+/* While datagrams arrive at short intervals, wait for them and answer them, without poll(2) in between; for
+ * at most 50 ms. Returns at once where the socket does not block (listener->blocking). */
 void datagram_read_stream(struct datagram *datagram);
 
 /* Run a reader: report ready, wait until all predecessors have ended, read until worker->stop_fd is readable.

@@ -24,30 +24,30 @@
 struct splice_pipe;
 
 struct session {
-	struct conn conn;        /* while conn.header is set, the source is not counted */
-	struct list link;        /* in the list of its body, ordered by last activity */
+	struct conn conn; /* while conn.header is set, the source is not counted */
+	struct list link; /* in the list of its body, ordered by last activity */
 	struct peer peer;
 	struct proxied proxied;
-	bool readmit : 1; /* another process must admit the peer. With conn.header: the header was received, and
-	                   * nothing is received or sent before, see session_header(); in the supervisor
+	bool readmit : 1; /* another process must admit the peer. With conn.header: the header was received,
+	                   * and nothing is received or sent before, see session_header(); in the supervisor
 	                   * (drain.c) also a connection that was `unadmitted` */
-	struct splice_pipe *pipe;  /* contains conn.piped bytes; NULL while that is 0 */
-	struct watch watch;      /* the socket */
+	struct splice_pipe *pipe;            /* contains conn.piped bytes; NULL while that is 0 */
+	struct watch watch;                  /* the socket */
 	uint32_t active : SESSION_TICK_BITS; /* tick of the last byte sent or received */
-	bool bulk : 1;           /* receives are long: use a pipe */
-	bool choked : 1;         /* the pipe accepted no more: no receive until bytes were sent */
-	bool lingering : 1;      /* FIN was sent, see session_io_linger() */
+	bool bulk : 1;                       /* receives are long: use a pipe */
+	bool choked : 1;                     /* the pipe accepted no more: no receive until bytes were sent */
+	bool lingering : 1;                  /* FIN was sent, see session_io_linger() */
 };
 
 /* A connection just accepted or received from the queue: admitted, with slot and source counted. */
 struct new_conn {
 	int fd;
-	bool shared_ofd;         /* from the queue: the predecessor may still have the descriptor */
+	bool shared_ofd; /* from the queue: the predecessor may still have the descriptor */
 	bool unadmitted; /* from the queue: max-per-source was not checked, the source is not counted */
 	struct conn conn;
 	struct peer peer;
 	struct proxied proxied;
-	int64_t active;          /* clock_usec() of the last byte sent or received */
+	int64_t active; /* clock_usec() of the last byte sent or received */
 };
 
 /* Initialize a connection `fd` that was just accepted, but for its peer. */

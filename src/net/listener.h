@@ -26,27 +26,27 @@ enum listener_presence {
 /* Options of listener_open(). */
 struct listener_options {
 	int backlog;
-	unsigned buffer; /* socket-buffer, see listener_set_buffers(); set before listen(2), so that it
-	                  * also determines the window scale of the first connection (tcp(7)) */
+	unsigned buffer;    /* socket-buffer, see listener_set_buffers(); set before listen(2), so that it
+	                     * also determines the window scale of the first connection (tcp(7)) */
 	unsigned keepalive; /* tcp-keepalive, seconds */
-	uid_t uid; /* owner of the file of a unix socket, for root; -1: that of the process */
-	gid_t gid; /* its group; -1: that of the process or of its set-group-ID directory */
-	mode_t mode; /* its permissions */
-	bool group_named; /* `gid` was asked for by name: the file must have it */
-	bool mptcp;    /* Multipath TCP (RFC 8684), for stream sockets of IPv4 and IPv6 */
-	bool freebind; /* bind an address that the host does not have (yet) */
-	bool shared;   /* beside another listener on the same port, after listener_share_port() on it */
+	uid_t uid;          /* owner of the file of a unix socket, for root; -1: that of the process */
+	gid_t gid;          /* its group; -1: that of the process or of its set-group-ID directory */
+	mode_t mode;        /* its permissions */
+	bool group_named;   /* `gid` was asked for by name: the file must have it */
+	bool mptcp;         /* Multipath TCP (RFC 8684), for stream sockets of IPv4 and IPv6 */
+	bool freebind;      /* bind an address that the host does not have (yet) */
+	bool shared;        /* beside another listener on the same port, after listener_share_port() on it */
 };
 
 struct listener {
 	int fd;
 	enum listener_kind kind;
-	struct addr addr;   /* address of bind(2) */
+	struct addr addr; /* address of bind(2) */
 	enum listener_presence presence;
-	bool mptcp;         /* of IPPROTO_MPTCP */
-	bool blocking;      /* the socket had no O_NONBLOCK when it was opened or adopted */
-	bool adopted;       /* passed by the service manager: its file is never removed */
-	dev_t device;       /* of the socket file of a unix listener that was bound here */
+	bool mptcp;    /* of IPPROTO_MPTCP */
+	bool blocking; /* the socket had no O_NONBLOCK when it was opened or adopted */
+	bool adopted;  /* passed by the service manager: its file is never removed */
+	dev_t device;  /* of the socket file of a unix listener that was bound here */
 	ino_t inode;
 	bool group_refused; /* listener_open() failed since this process may not give the file its group */
 	bool keep;          /* used by the supervisor while it compares two lists */
@@ -91,10 +91,9 @@ int listener_share_port(const struct listener *listener);
 int listener_unshare_port(const struct listener *listener);
 
 /* Adopt `fd`, a listening or datagram socket made by another process, under `name` (FDNAME or ""), and set
- * the options of listener_open() where that is still possible; a datagram socket keeps O_NONBLOCK, which other
- * processes that have it may rely on. Returns 0; -ENOTSOCK where it is not a socket;
- * -EINVAL where its type is not supported or it does not listen; another -errno. On failure the caller keeps
- * `fd`. */
+ * the options of listener_open() where that is still possible; a datagram socket keeps O_NONBLOCK, which
+ * other processes that have it may rely on. Returns 0; -ENOTSOCK where it is not a socket; -EINVAL where its
+ * type is not supported or it does not listen; another -errno. On failure the caller keeps `fd`. */
 int listener_adopt(struct listener *listener, int fd, const char *name);
 
 /* Change the backlog of a stream listener; listen(2) may be called again. Returns 0 or -errno. */

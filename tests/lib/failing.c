@@ -3,8 +3,8 @@
  *
  * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
  * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
- * calls is that of CALLS in random/statemachine.py. Where FAILING_QUEUE is a number and not 0, the queue between
- * workers, for which the program wants the largest send buffer, has a send buffer of that size.
+ * calls is that of CALLS in random/statemachine.py. Where FAILING_QUEUE is a number and not 0, the queue
+ * between workers, for which the program wants the largest send buffer, has a send buffer of that size.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -58,7 +58,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 
 pid_t fork(void)
 {
-	return fails(FORK) ? -1 : ((pid_t (*)(void)) dlsym(RTLD_NEXT, "fork"))();
+	return fails(FORK) ? -1 : ((pid_t(*)(void)) dlsym(RTLD_NEXT, "fork"))();
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *argument)

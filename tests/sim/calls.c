@@ -34,8 +34,7 @@
 	type __wrap_##name(__VA_ARGS__)
 
 /* Another name of a replaced function: with buffers whose size is checked, or with 64-bit offsets. */
-#define SAME(type, name, as, ...) \
-	type __wrap_##name(__VA_ARGS__) __attribute__((alias("__wrap_" #as)));
+#define SAME(type, name, as, ...) type __wrap_##name(__VA_ARGS__) __attribute__((alias("__wrap_" #as)));
 
 static int fail(int error)
 {
@@ -484,20 +483,11 @@ REPLACE(int, getsockopt, int fd, int level, int option, void *value, socklen_t *
 	if (level != SOL_SOCKET || file->kind != FILE_STREAM || *size < sizeof *number)
 		return fail(ENOPROTOOPT);
 	switch (option) {
-	case SO_TYPE:
-		*number = SOCK_STREAM;
-		return 0;
-	case SO_ACCEPTCONN:
-		*number = 0;
-		return 0;
-	case SO_ERROR:
-		*number = stream_take_error(file->stream);
-		return 0;
-	case SO_DOMAIN:
-		*number = (int) file->stream->family;
-		return 0;
-	default:
-		return fail(ENOPROTOOPT);
+	case SO_TYPE: *number = SOCK_STREAM; return 0;
+	case SO_ACCEPTCONN: *number = 0; return 0;
+	case SO_ERROR: *number = stream_take_error(file->stream); return 0;
+	case SO_DOMAIN: *number = (int) file->stream->family; return 0;
+	default: return fail(ENOPROTOOPT);
 	}
 }
 

@@ -109,11 +109,8 @@ bool sim_fault(enum fault fault)
 		sim.failed_at = sim.now;
 		break;
 	case FAULT_ACCEPT:
-	case FAULT_WAIT_MEMORY:
-		sim.failed_at = sim.now;
-		break;
-	default:
-		break;
+	case FAULT_WAIT_MEMORY: sim.failed_at = sim.now; break;
+	default: break;
 	}
 	return true;
 }
@@ -197,12 +194,8 @@ static void event_run(const struct event *event)
 	switch (event->kind) {
 	case EVENT_ARRIVE:
 	case EVENT_OPERATOR:
-	case EVENT_HEARTBEAT:
-		operator_event(event->kind, event->object, event->generation);
-		break;
-	default:
-		sim.events++;
-		stream_event(event->kind, event->object, event->generation);
+	case EVENT_HEARTBEAT: operator_event(event->kind, event->object, event->generation); break;
+	default: sim.events++; stream_event(event->kind, event->object, event->generation);
 	}
 }
 
@@ -238,8 +231,8 @@ static void __attribute__((noreturn)) fiber_main(void)
 static void __attribute__((noinline)) machine_prepare(struct machine *machine)
 {
 	if (!machine->stack) {
-		machine->stack = __real_mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		                      -1, 0);
+		machine->stack = __real_mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
+		                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (machine->stack == MAP_FAILED)
 			abort();
 	}
@@ -267,8 +260,12 @@ struct fiber *fiber_start(struct process *process, void (*run)(struct fiber *), 
 		fiber = &all.fibers[all.fiber_count++];
 	}
 	machine = &all.machines[fiber - all.fibers];
-	*fiber = (struct fiber) { .process = process, .main = run, .argument = argument, .machine = machine,
-		                  .wait = fiber->wait + 1, .number = (unsigned) (fiber - all.fibers),
+	*fiber = (struct fiber) { .process = process,
+		                  .main = run,
+		                  .argument = argument,
+		                  .machine = machine,
+		                  .wait = fiber->wait + 1,
+		                  .number = (unsigned) (fiber - all.fibers),
 		                  .waiting = true };
 	machine_prepare(machine);
 	fiber_wake(fiber);
@@ -284,8 +281,8 @@ static void switch_to(struct fiber *fiber)
 	sim.switches++;
 	all.self = fiber;
 #ifdef __SANITIZE_ADDRESS__
-	__sanitizer_start_switch_fiber(self->ended ? NULL : &self->machine->fake_stack,
-	                               fiber->machine->stack, STACK_SIZE);
+	__sanitizer_start_switch_fiber(self->ended ? NULL : &self->machine->fake_stack, fiber->machine->stack,
+	                               STACK_SIZE);
 #endif
 	if (_setjmp(self->machine->registers) == 0) {
 		if (fiber->machine->started)

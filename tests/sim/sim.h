@@ -61,30 +61,30 @@ enum fault {
 
 enum event_kind {
 	EVENT_NONE,
-	EVENT_CLIENT,  /* the next action of a client */
-	EVENT_READ,    /* a client reads */
-	EVENT_UP,      /* the network delivers to the daemon */
-	EVENT_DOWN,    /* the network delivers to the client */
-	EVENT_AUDIT,   /* check that an idle connection was ended */
-	EVENT_ARRIVE,  /* a new client connects */
+	EVENT_CLIENT, /* the next action of a client */
+	EVENT_READ,   /* a client reads */
+	EVENT_UP,     /* the network delivers to the daemon */
+	EVENT_DOWN,   /* the network delivers to the client */
+	EVENT_AUDIT,  /* check that an idle connection was ended */
+	EVENT_ARRIVE, /* a new client connects */
 	EVENT_OPERATOR,
 	EVENT_HEARTBEAT
 };
 
 struct sim {
 	uint64_t seed;
-	uint64_t state;            /* of the random numbers */
-	int64_t now;               /* microseconds; CLOCK_MONOTONIC */
-	int64_t tick;              /* of CLOCK_MONOTONIC_COARSE */
-	unsigned call_usec;        /* most that one call takes */
-	unsigned preempt;          /* probability, per million, that another fiber runs at a call */
-	unsigned late;             /* probability, per million, that an event comes before a ready fiber runs */
-	bool preempting;           /* another fiber may run at a call */
-	bool running;              /* calls of libechod.a are simulated */
-	unsigned fault[FAULTS];    /* probability, per million */
-	uint64_t faults[FAULTS];   /* number of injected faults */
-	int64_t failed_at;         /* last failure of a call that makes accepting pause */
-	uint64_t excuses;          /* injected failures of which each may end one connection */
+	uint64_t state;          /* of the random numbers */
+	int64_t now;             /* microseconds; CLOCK_MONOTONIC */
+	int64_t tick;            /* of CLOCK_MONOTONIC_COARSE */
+	unsigned call_usec;      /* most that one call takes */
+	unsigned preempt;        /* probability, per million, that another fiber runs at a call */
+	unsigned late;           /* probability, per million, that an event comes before a ready fiber runs */
+	bool preempting;         /* another fiber may run at a call */
+	bool running;            /* calls of libechod.a are simulated */
+	unsigned fault[FAULTS];  /* probability, per million */
+	uint64_t faults[FAULTS]; /* number of injected faults */
+	int64_t failed_at;       /* last failure of a call that makes accepting pause */
+	uint64_t excuses;        /* injected failures of which each may end one connection */
 	/* totals of all episodes: what clients, network and operator did; waits that timed out; system calls;
 	 * changes of the running fiber */
 	uint64_t events, timeouts, calls, switches;
@@ -115,17 +115,17 @@ void sim_at(int64_t time, enum event_kind kind, void *object, uint32_t generatio
 
 struct fiber {
 	struct process *process;
-	void *context;             /* for the user */
-	uint64_t wait;             /* number of the present wait */
-	int64_t deadline;          /* of the present wait */
+	void *context;    /* for the user */
+	uint64_t wait;    /* number of the present wait */
+	int64_t deadline; /* of the present wait */
 	bool waiting, runnable, ended, timed_out;
-	uint64_t progress;         /* number of changes that its calls have made */
-	uint64_t progress_seen;    /* at the end of the last wait */
-	unsigned idle;             /* waits in a row that ended at once, though nothing had changed */
+	uint64_t progress;      /* number of changes that its calls have made */
+	uint64_t progress_seen; /* at the end of the last wait */
+	unsigned idle;          /* waits in a row that ended at once, though nothing had changed */
 	unsigned number;
-	unsigned accepted;         /* connections since its last wait */
-	bool steady;               /* its calls may fail: it has reported that it is ready */
-	struct machine *machine;   /* stack and registers */
+	unsigned accepted;       /* connections since its last wait */
+	bool steady;             /* its calls may fail: it has reported that it is ready */
+	struct machine *machine; /* stack and registers */
 	void (*main)(struct fiber *fiber);
 	void *argument;
 };
@@ -149,9 +149,9 @@ static inline void fiber_progress(struct fiber *fiber)
 enum file_kind {
 	FILE_LISTENER,
 	FILE_STREAM,
-	FILE_QUEUE,  /* one end of a SOCK_SEQPACKET pair */
-	FILE_PIPE,   /* both ends of a pipe: the file has two references */
-	FILE_EVENT,  /* eventfd(2) */
+	FILE_QUEUE, /* one end of a SOCK_SEQPACKET pair */
+	FILE_PIPE,  /* both ends of a pipe: the file has two references */
+	FILE_EVENT, /* eventfd(2) */
 	FILE_EPOLL,
 	FILE_STOP,   /* reading end of a pipe, at end of file when the worker must stop */
 	FILE_READY,  /* writing end of the pipe to the supervisor */
@@ -180,7 +180,7 @@ struct file {
 	unsigned refs;
 	struct waiter *waiters;
 	size_t waiter_count, waiter_size;
-	struct list items;         /* registrations in epoll sets */
+	struct list items; /* registrations in epoll sets */
 	union {
 		struct {
 			struct list backlog; /* of streams */
@@ -259,12 +259,12 @@ enum stream_reason {
 };
 
 struct stream {
-	struct list link;          /* in the list of all, or of free ones */
-	struct list backlog;       /* in that of its listener */
+	struct list link;    /* in the list of all, or of free ones */
+	struct list backlog; /* in that of its listener */
 	uint32_t generation;
-	struct file *file;         /* NULL: the daemon has closed it, or not accepted it yet */
-	struct file *listener;     /* while it is in the backlog */
-	struct crew *crew;         /* that serves it; NULL: it is in a backlog or in the queue */
+	struct file *file;     /* NULL: the daemon has closed it, or not accepted it yet */
+	struct file *listener; /* while it is in the backlog */
+	struct crew *crew;     /* that serves it; NULL: it is in a backlog or in the queue */
 	unsigned id, source, family;
 	uint32_t key;
 	uint32_t receive_max, send_max, client_receive_max, client_send_max;
@@ -273,22 +273,22 @@ struct stream {
 	uint64_t sent, delivered, read, discarded;
 	/* to the client: sent by the daemon, acknowledged, read by the client */
 	uint64_t echoed, acked, got;
-	uint64_t urgent;           /* position of an urgent byte plus 1; 0: none */
-	bool fin_sent, fin_delivered, fin_seen;   /* of the client */
-	bool end_sent, end_delivered, end_seen;   /* of the daemon: shutdown(2) or close(2) */
+	uint64_t urgent;                        /* position of an urgent byte plus 1; 0: none */
+	bool fin_sent, fin_delivered, fin_seen; /* of the client */
+	bool end_sent, end_delivered, end_seen; /* of the daemon: shutdown(2) or close(2) */
 	bool reset, broken, vanished, client_closed, accepted;
-	bool blocked;              /* the client waits for room to send */
-	int error;                 /* pending error of the socket */
+	bool blocked; /* the client waits for room to send */
+	int error;    /* pending error of the socket */
 	bool up_pending, down_pending, read_pending, audited;
 	int64_t since, active, taken; /* accepted, last byte moved by the daemon, got by `crew` */
-	uint64_t due;              /* bytes that had been delivered when its worker was asked to stop */
-	bool stopping;             /* `due` is set */
-	enum stream_reason reason; /* once closed by the daemon */
+	uint64_t due;                 /* bytes that had been delivered when its worker was asked to stop */
+	bool stopping;                /* `due` is set */
+	enum stream_reason reason;    /* once closed by the daemon */
 
-	uint64_t target;           /* bytes to send */
-	uint32_t chunk;            /* most bytes of one action */
-	int64_t pause;             /* most time between actions */
-	int64_t latency;           /* most time of the network */
+	uint64_t target; /* bytes to send */
+	uint32_t chunk;  /* most bytes of one action */
+	int64_t pause;   /* most time between actions */
+	int64_t latency; /* most time of the network */
 	enum client_reads reads;
 	enum client_end end;
 };
@@ -299,7 +299,7 @@ extern struct list streams;
 /* The truth, for comparison with the counters of the daemon. */
 struct truth {
 	uint64_t accepted, refused, eof, broken, idle, drain, cut, excused, received, echoed, taken;
-	uint32_t live;             /* accepted and not closed, also in the queue */
+	uint32_t live; /* accepted and not closed, also in the queue */
 	uint64_t bytes_lost;
 };
 extern struct truth truth;
@@ -345,6 +345,6 @@ void thread_began(struct crew *crew);
 void thread_ended(struct crew *crew);
 /* `crew` has the connection now. */
 void crew_serves(struct crew *crew, struct stream *stream);
-int64_t idle_usec(void);    /* 0: never */
+int64_t idle_usec(void); /* 0: never */
 
 #endif

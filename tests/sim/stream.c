@@ -249,8 +249,8 @@ static void client_read(struct stream *stream)
 	stream->read_pending = false;
 	if (stream->client_closed || stream->reset)
 		return;
-	if (!finishing && (stream->reads == READS_NEVER ||
-	                   (stream->reads == READS_LATE && stream->sent < stream->target)))
+	if (!finishing &&
+	    (stream->reads == READS_NEVER || (stream->reads == READS_LATE && stream->sent < stream->target)))
 		return;
 	if (stream->reads == READS_SLOWLY && n > stream->chunk)
 		n = 1 + sim_below(stream->chunk);
@@ -320,19 +320,25 @@ static void plan(struct stream *stream, int64_t pace)
 	stream->send_max = (uint32_t) sim_spread(1000, 1 << 20);
 	stream->client_receive_max = (uint32_t) sim_spread(1000, 1 << 20);
 	stream->client_send_max = (uint32_t) sim_spread(1000, 1 << 20);
-	stream->target = kind < 60 ? sim_spread(0, 3000) : kind < 90 ? sim_spread(0, 200000)
-	                                                             : sim_spread(0, 4 << 20);
+	stream->target = kind < 60 ? sim_spread(0, 3000)
+	               : kind < 90 ? sim_spread(0, 200000)
+	                           : sim_spread(0, 4 << 20);
 	stream->chunk = (uint32_t) sim_spread(1, 1 + stream->target);
 	if (stream->target / stream->chunk > 500)
 		stream->chunk = (uint32_t) (stream->target / 500);
 	stream->pause = (int64_t) sim_spread(1, (uint64_t) pace);
 	stream->latency = (int64_t) sim_spread(1, 200 * MSEC);
 	kind = (unsigned) sim_below(100);
-	stream->reads = kind < 60 ? READS_AT_ONCE : kind < 80 ? READS_SLOWLY : kind < 95 ? READS_LATE
-	                                                                               : READS_NEVER;
+	stream->reads = kind < 60 ? READS_AT_ONCE
+	              : kind < 80 ? READS_SLOWLY
+	              : kind < 95 ? READS_LATE
+	                          : READS_NEVER;
 	kind = (unsigned) sim_below(100);
-	stream->end = kind < 50 ? END_HALF_CLOSE : kind < 75 ? END_CLOSE : kind < 82 ? END_NEVER
-	                                       : kind < 92 ? END_RESET : END_VANISH;
+	stream->end = kind < 50 ? END_HALF_CLOSE
+	            : kind < 75 ? END_CLOSE
+	            : kind < 82 ? END_NEVER
+	            : kind < 92 ? END_RESET
+	                        : END_VANISH;
 }
 
 /* --- connections ------------------------------------------------------------------------ */
@@ -370,8 +376,11 @@ static struct stream *stream_make(struct file *listener)
 		list_remove(&stream->link);
 	}
 	generation = stream->generation;
-	*stream = (struct stream) { .generation = generation, .id = ++next_id, .listener = listener,
-		                    .key = (uint32_t) sim_below(PERIOD), .family = listener->listener.family };
+	*stream = (struct stream) { .generation = generation,
+		                    .id = ++next_id,
+		                    .listener = listener,
+		                    .key = (uint32_t) sim_below(PERIOD),
+		                    .family = listener->listener.family };
 	return stream;
 }
 
@@ -464,7 +473,8 @@ void streams_finish(void)
 			stream->pause = 10 * MSEC;
 		if (stream->reads == READS_NEVER)
 			stream->reads = READS_AT_ONCE;
-		/* without idle-timeout only the kernel can end the connection of a client that has vanished */
+		/* without idle-timeout only the kernel can end the connection of a client that has vanished
+		 */
 		if (stream->vanished && idle_usec() == 0)
 			reset(stream, ETIMEDOUT);
 		act_soon(stream);
@@ -477,18 +487,10 @@ void stream_event(enum event_kind kind, struct stream *stream, uint32_t generati
 	if (stream->generation != generation)
 		return;
 	switch (kind) {
-	case EVENT_CLIENT:
-		client_act(stream);
-		break;
-	case EVENT_READ:
-		client_read(stream);
-		break;
-	case EVENT_UP:
-		up(stream);
-		break;
-	case EVENT_DOWN:
-		down(stream);
-		break;
+	case EVENT_CLIENT: client_act(stream); break;
+	case EVENT_READ: client_read(stream); break;
+	case EVENT_UP: up(stream); break;
+	case EVENT_DOWN: down(stream); break;
 	default:
 		if (stream->vanished && !stream->audited)
 			reset(stream, sim_below(2) ? ETIMEDOUT : EHOSTUNREACH);
@@ -689,8 +691,9 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size)
 		n = done > 0 && stream->delivered == stream->read ? 0 : find(stream, most > 0 ? most : 1);
 		if (n <= 0)
 			break;
-		pipe->pipe.segments[(pipe->pipe.first + pipe->pipe.count++) % PIPE_SLOTS] =
-			(struct segment) { stream, stream->read, (uint32_t) n };
+		pipe->pipe.segments[(pipe->pipe.first + pipe->pipe.count++) % PIPE_SLOTS] = (struct segment) {
+			stream, stream->read, (uint32_t) n
+		};
 		stream->read += (uint64_t) n;
 		done += (size_t) n;
 		truth.received += (uint64_t) n;

@@ -55,7 +55,7 @@ struct crew {
 	const struct model *model;
 	struct conf conf;
 	int number;
-	uint32_t id;             /* never used again */
+	uint32_t id; /* never used again */
 	unsigned workers, max_connections, capacity, pipes;
 	unsigned ready, running; /* workers that are ready; fibers that have not ended */
 	unsigned serving;        /* connections */
@@ -74,15 +74,15 @@ struct crew {
 
 static struct {
 	struct scoreboard *scoreboard;
-	int slot_fd;                      /* its number, the same in all processes */
+	int slot_fd; /* its number, the same in all processes */
 	struct file *slot, *wakeup, *inbox, *outbox, *listeners[LISTENERS];
 	struct list crews;
-	const char *const *models;        /* that a reload may choose */
+	const char *const *models; /* that a reload may choose */
 	unsigned model_count;
-	unsigned clients, clients_left;   /* at a time; in the episode */
+	unsigned clients, clients_left; /* at a time; in the episode */
 	unsigned sources, max_per_source, idle_timeout, drain_timeout;
 	int64_t pace;
-	bool large;                       /* more connections than a back-end reports at once */
+	bool large; /* more connections than a back-end reports at once */
 	unsigned reloads;
 	bool finishing, stopped, restarting;
 	int64_t until, finish_by; /* no new clients; no clients */
@@ -107,7 +107,9 @@ static struct scoreboard_layout layout_of(const struct crew *crew)
 		.processes = processes ? crew->workers : 1,
 		.threads = processes || spawns ? 1 : crew->workers,
 		.children = spawns ? crew->workers : 0,
-		.capacity = processes ? 1 : spawns ? crew->workers + 1 : crew->capacity,
+		.capacity = processes ? 1
+		          : spawns    ? crew->workers + 1
+		                      : crew->capacity,
 		.worker_capacity = crew->model->zero == MODEL_ZERO_PROCESSORS ? crew->capacity : 1,
 		.sources = all.max_per_source > 0,
 	};
@@ -116,8 +118,8 @@ static struct scoreboard_layout layout_of(const struct crew *crew)
 static void process_prepare(struct crew *crew, unsigned index)
 {
 	struct process *process = process_make(crew, crew->model->poller == &poller_select ? 1024 : 1500);
-	struct file *files[] = { crew->stop, crew->ready_file, all.wakeup, all.inbox, all.outbox,
-		                 all.listeners[0], all.listeners[1] };
+	struct file *files[] = { crew->stop, crew->ready_file, all.wakeup,      all.inbox,
+		                 all.outbox, all.listeners[0], all.listeners[1] };
 	int fds[sizeof files / sizeof files[0]];
 
 	crew->processes[index] = process;
@@ -132,7 +134,8 @@ static void process_prepare(struct crew *crew, unsigned index)
 	crew->inherited[index] = process->used;
 	for (unsigned i = 0; i < LISTENERS; i++)
 		crew->listeners[i] = (struct listener) {
-			.fd = fds[5 + i], .kind = LISTENER_STREAM,
+			.fd = fds[5 + i],
+			.kind = LISTENER_STREAM,
 			.addr.sa.sa_family = (sa_family_t) all.listeners[i]->listener.family,
 		};
 	for (unsigned i = 0; i < crew->workers; i++) {
@@ -262,7 +265,8 @@ static void crew_start(void)
 	crew->id = ++all.crew_ids;
 	crew->model = model_find(all.models[sim_below(all.model_count)]);
 	crew_limits(crew);
-	crew->conf = (struct conf) { .idle_timeout = all.idle_timeout, .drain_timeout = all.drain_timeout,
+	crew->conf = (struct conf) { .idle_timeout = all.idle_timeout,
+		                     .drain_timeout = all.drain_timeout,
 		                     .buffer_size = sim_spread(512, 1 << 18),
 		                     .max_per_source = all.max_per_source };
 	layout = layout_of(crew);
@@ -396,12 +400,14 @@ static void __attribute__((noreturn)) stream_fail(const struct stream *stream, c
 	         "discarded %" PRIu64 ", echoed %" PRIu64 "%s, acknowledged %" PRIu64 ", got %" PRIu64
 	         ", due %" PRIu64 ", idle for %" PRId64 ", reads %d",
 	         stream->id, what,
-	         stream->listener ? "in the backlog" : !stream->file ? "closed" : stream->crew ? "served"
-	                                                                                      : "in the queue",
+	         stream->listener ? "in the backlog"
+	         : !stream->file  ? "closed"
+	         : stream->crew   ? "served"
+	                          : "in the queue",
 	         stream->sent, stream->fin_sent ? " FIN" : "", stream->delivered,
 	         stream->fin_delivered ? " FIN" : "", stream->read, stream->fin_seen ? " FIN" : "",
-	         stream->discarded, stream->echoed, stream->end_sent ? " FIN" : "", stream->acked, stream->got,
-	         stream->due, sim.now - stream->active, (int) stream->reads);
+	         stream->discarded, stream->echoed, stream->end_sent ? " FIN" : "", stream->acked,
+	         stream->got, stream->due, sim.now - stream->active, (int) stream->reads);
 }
 
 int64_t idle_usec(void)
@@ -690,8 +696,8 @@ static void operate(void)
 			replace_crew();
 	}
 	if (!all.stopped)
-		sim_at(sim.now + (all.finishing ? SEC : (int64_t) sim_spread(1000, 20 * SEC)),
-		       EVENT_OPERATOR, NULL, 0);
+		sim_at(sim.now + (all.finishing ? SEC : (int64_t) sim_spread(1000, 20 * SEC)), EVENT_OPERATOR,
+		       NULL, 0);
 }
 
 static void crew_ended(struct crew *crew)
@@ -813,8 +819,10 @@ static void episode(uint64_t seed)
 /* --- tests ------------------------------------------------------------------------------ */
 
 static const char *const tests[][8] = {
-	{ "select" }, { "poll" }, { "epoll" }, { "iterative" }, { "prefork" }, { "prethread" }, { "thread" },
-	{ "select", "poll", "epoll", "iterative", "prefork", "prethread", "thread" },
+	{ "select" },  { "poll" },
+	{ "epoll" },   { "iterative" },
+	{ "prefork" }, { "prethread" },
+	{ "thread" },  { "select", "poll", "epoll", "iterative", "prefork", "prethread", "thread" },
 };
 
 #define TESTS (sizeof tests / sizeof tests[0])

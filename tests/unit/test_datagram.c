@@ -522,8 +522,8 @@ static void keeps_the_flag_of_an_adopted_socket(void **state)
 	}
 }
 
-/* After shutdown(2) by another process that has the socket, the kernel still queues datagrams, but a call that
- * would wait returns an empty message at once. It is not a datagram. */
+/* After shutdown(2) by another process that has the socket, the kernel still queues datagrams, but a call
+ * that would wait returns an empty message at once. It is not a datagram. */
 static void survives_shutdown(void **state)
 {
 	const char *const places[] = { "127.0.0.1", "[::1]" };

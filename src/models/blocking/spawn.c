@@ -66,17 +66,17 @@ struct thread_ends {
 struct spawner {
 	struct worker *worker;
 	struct acceptor acceptor;
-	unsigned running;       /* number of children or threads not yet collected */
-	unsigned next_slot;     /* no lower slot is free */
-	int slot;               /* reserved for the next connection; -1: none is free */
-	int ended;              /* signalfd(2), or `ends.fd`: readable when children have ended */
-	bool full;              /* `workers` children run, including those of a killed predecessor */
-	bool pending;           /* `new_conn` is not served yet */
+	unsigned running;   /* number of children or threads not yet collected */
+	unsigned next_slot; /* no lower slot is free */
+	int slot;           /* reserved for the next connection; -1: none is free */
+	int ended;          /* signalfd(2), or `ends.fd`: readable when children have ended */
+	bool full;          /* `workers` children run, including those of a killed predecessor */
+	bool pending;       /* `new_conn` is not served yet */
 	struct new_conn new_conn;
-	pthread_attr_t attr;    /* for threads */
-	struct thread_ends ends; /* for threads */
-	struct child *children; /* for processes: `workers` entries */
-	int64_t started;        /* clock_usec() */
+	pthread_attr_t attr;                   /* for threads */
+	struct thread_ends ends;               /* for threads */
+	struct child *children;                /* for processes: `workers` entries */
+	int64_t started;                       /* clock_usec() */
 	int (*start)(struct spawner *spawner); /* serve `new_conn` in `slot` */
 	/* Note which children have ended. `ready`: the descriptor `ended` is readable. `wake`: when the next
 	 * child ends, the descriptor must become readable. */
@@ -395,7 +395,8 @@ static bool start_pending(struct spawner *spawner)
 	struct stats_slot *slot;
 	int r;
 
-	/* not `retry_at`: a connection from the queue has a slot, also while the acceptor waits for another one */
+	/* not `retry_at`: a connection from the queue has a slot, also while the acceptor waits for another
+	 * one */
 	if (!spawner->pending || spawner->slot < 0 || spawner->acceptor.accept.paused ||
 	    spawner->acceptor.stopping)
 		return false;
@@ -452,8 +453,9 @@ static enum accept_scope scope(const struct spawner *spawner)
 		return ACCEPT_NOTHING;
 	if (!spawner->full)
 		return ACCEPT_ANY;
-	return spawner->worker->workers < spawner->worker->capacity && any_blocked(spawner) ? ACCEPT_QUEUE_ONLY
-	                                                                                   : ACCEPT_NOTHING;
+	return spawner->worker->workers < spawner->worker->capacity && any_blocked(spawner)
+	             ? ACCEPT_QUEUE_ONLY
+	             : ACCEPT_NOTHING;
 }
 
 static int spawner_iterate(struct spawner *spawner)
