@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "net/peer.h"
+
 /* Rows of STATS_COUNTERS: the ends of connections that were counted as accepted or taken over before. */
 #define STATS_ENDS(X) \
 	X(STAT_ENDED_EOF, "connections_ended", "reason=\"eof\"", "Connections ended, by reason") \
@@ -84,6 +86,8 @@ struct stats_slot {
 	_Atomic uint32_t state;    /* enum stats_slot_state */
 	_Atomic uint32_t blocked;  /* of a child: 1 while it waits for space in the queue */
 	_Atomic uint32_t children; /* of a worker that creates others: number of child slots used so far */
+	struct peer peer;          /* of a child's connection, written before it starts; family AF_UNSPEC: its
+	                            * source is not counted */
 } __attribute__((aligned(64)));
 
 /* Counters local to a worker, added to its slot once in each iteration. */

@@ -507,7 +507,7 @@ bool admission_queue_pending(const struct admission *admission)
 	return queue_sent(shared) > received;
 }
 
-static void source_add_always(const struct admission *admission, const struct peer *peer)
+void admission_add_source(const struct admission *admission, const struct peer *peer)
 {
 	struct table table;
 
@@ -530,7 +530,7 @@ void admission_enqueue_undo(const struct admission *admission, const struct peer
 	if (!admission->own)
 		return;
 	if (peer)
-		source_add_always(admission, peer);
+		admission_add_source(admission, peer);
 	atomic_fetch_add(&admission->own->connections, 1);
 	atomic_fetch_sub(&admission->own->sent, 1);
 }
@@ -540,7 +540,7 @@ void admission_dequeue(const struct admission *admission, const struct peer *pee
 	if (!admission->own)
 		return;
 	if (peer)
-		source_add_always(admission, peer);
+		admission_add_source(admission, peer);
 	atomic_fetch_add(&admission->own->received, 1);
 }
 

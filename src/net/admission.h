@@ -101,6 +101,9 @@ bool admission_slot_acquire_capped(const struct admission *admission, uint32_t c
 /* Release a slot and wake workers that wait for one. */
 void admission_slot_release(const struct admission *admission);
 
+/* Count a connection of the peer's source, whatever the limit. */
+void admission_add_source(const struct admission *admission, const struct peer *peer);
+
 /* Before a connection from `peer` is sent to the queue: pass its slot to the queue and uncount its source.
  * `peer` NULL: its source is not counted. */
 void admission_enqueue(const struct admission *admission, const struct peer *peer);

@@ -519,6 +519,31 @@ def test_acceptors_killed_at_any_moment_leak_no_count(start, model):
 
 
 @pytest.mark.models("process")
+def test_sources_of_a_killed_acceptor_stay_counted(start, model):
+    """Its children go on, and max-per-source counts them as before."""
+    daemon = start(model, max_per_source=2)
+    daemon.crash_expected = True
+    socks = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
+    for sock in socks:
+        peer.echo(sock, b"counted")
+    acceptor, = daemon.workers()
+    for number in range(2):
+        since = len(daemon.log())
+        os.kill(acceptor, signal.SIGKILL)
+        acceptor = int(daemon.wait_log(r"Restarted worker process (\d+)", since).group(1))
+        refused_from("127.0.0.2", daemon.address)
+        admitted_from("127.0.0.3", daemon.address)
+        peer.echo(socks[number], b"still here")
+    peer.finish(socks.pop())
+    admitted_from("127.0.0.2", daemon.address)
+    peer.echo(socks[0], b"still here")
+    peer.finish(socks.pop())
+    for _ in range(2):
+        socks.append(connect_from("127.0.0.2", daemon.address))
+        peer.echo(socks[-1], b"room for two")
+
+
+@pytest.mark.models("process")
 def test_acceptor_killed_before_its_child_is_registered(start, model, tmp_path):
     """The acceptor ends right after fork(2), and the supervisor finds the slot before the child has written its process id.
     The connection ends, and its slot is free."""

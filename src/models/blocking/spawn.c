@@ -9,7 +9,7 @@
  * Child processes do not count their connections for admission.h. Their parent counts them: the kernel
  * reports when a child has ended, and the exit status whether it handed its connection over. So a child
  * cannot change counts that other processes rely on. If the parent is killed, the supervisor counts its
- * children.
+ * children, and the next acceptor their sources.
  */
 #include <config.h>
 
@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,6 +48,7 @@ struct child {
 	struct peer peer;               /* peer of the connection */
 	bool counted;                   /* for its source; not before a PROXY protocol header has named it */
 	bool overdue;                   /* it did not end within END_WAIT_USEC after its connection */
+	bool orphan;                    /* a child of a killed predecessor, whose source counts here */
 	uint64_t counters[STATS_COUNT]; /* of its slot, when the previous child with this slot ended */
 };
 
@@ -67,6 +69,7 @@ struct spawner {
 	struct worker *worker;
 	struct acceptor acceptor;
 	unsigned running;   /* number of children or threads not yet collected */
+	unsigned orphans;   /* number of children with `orphan` */
 	unsigned next_slot; /* no lower slot is free */
 	int slot;           /* reserved for the next connection; -1: none is free */
 	int ended;          /* signalfd(2), or `ends.fd`: readable when children have ended */
@@ -90,6 +93,14 @@ static struct stats_slot *child_slot(const struct worker *worker, unsigned numbe
 	return scoreboard_slot(worker->scoreboard, worker->crew, worker->first_child + number);
 }
 
+/* Whether the slot belongs to a child of a killed predecessor. */
+static bool is_orphan(const struct spawner *spawner, unsigned number)
+{
+	const struct worker *worker = spawner->worker;
+
+	return atomic_load(&scoreboard_view(worker->scoreboard)->orphans[worker->crew][number]);
+}
+
 /* Whether the slot is unused by children of this process and of a killed predecessor. */
 static bool slot_is_free(const struct spawner *spawner, unsigned number)
 {
@@ -98,8 +109,8 @@ static bool slot_is_free(const struct spawner *spawner, unsigned number)
 	if (!spawner->children)
 		return number >= atomic_load(&worker->slot->children) ||
 		       atomic_load(&child_slot(worker, number)->state) == SLOT_FREE;
-	return spawner->children[number].pid == 0 &&
-	       !atomic_load(&scoreboard_view(worker->scoreboard)->orphans[worker->crew][number]);
+	return spawner->children[number].pid == 0 && !spawner->children[number].orphan &&
+	       !is_orphan(spawner, number);
 }
 
 /* Reserve a slot for the next connection if one is free: the lowest one, so that no more memory is used than
@@ -268,6 +279,10 @@ static int process_start(struct spawner *spawner)
 	int32_t unknown = STATS_PID_UNKNOWN;
 	pid_t pid;
 
+	child->peer = spawner->new_conn.peer;
+	child->counted = !spawner->new_conn.conn.header;
+	child->overdue = false;
+	slot->peer = child->counted ? child->peer : (struct peer) { .family = AF_UNSPEC };
 	atomic_store(&slot->pid, STATS_PID_UNKNOWN);
 	pid = fork();
 	if (pid == 0)
@@ -277,9 +292,6 @@ static int process_start(struct spawner *spawner)
 	if (pid < 0)
 		return -errno;
 	child->pid = pid;
-	child->peer = spawner->new_conn.peer;
-	child->counted = !spawner->new_conn.conn.header;
-	child->overdue = false;
 	(void) atomic_compare_exchange_strong(&slot->pid, &unknown, pid);
 	close(spawner->new_conn.fd);
 	conn_clear(&spawner->new_conn.conn);
@@ -331,6 +343,38 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 	spawner->running--;
 }
 
+/* Count the sources of children of a killed predecessor. They are in slots that these children may have
+ * written to since: a child can only misrepresent its own source. */
+static void orphans_adopt(struct spawner *spawner)
+{
+	struct worker *worker = spawner->worker;
+
+	for (unsigned i = 0; i < worker->workers && i < atomic_load(&worker->slot->children); i++) {
+		struct child *child = &spawner->children[i];
+
+		child->peer = child_slot(worker, i)->peer;
+		child->orphan = is_orphan(spawner, i) && child->peer.family != AF_UNSPEC;
+		if (!child->orphan)
+			continue;
+		spawner->orphans++;
+		admission_add_source(&worker->admission, &child->peer);
+	}
+}
+
+/* Give back the sources of those that the supervisor has reaped. */
+static void orphans_collect(struct spawner *spawner)
+{
+	for (unsigned i = 0; spawner->orphans > 0 && i < spawner->worker->workers; i++) {
+		struct child *child = &spawner->children[i];
+
+		if (!child->orphan || is_orphan(spawner, i))
+			continue;
+		child->orphan = false;
+		spawner->orphans--;
+		admission_leave(&spawner->worker->admission, &child->peer);
+	}
+}
+
 static void processes_collect(struct spawner *spawner, bool ready, bool wake)
 {
 	struct signalfd_siginfo info;
@@ -340,6 +384,7 @@ static void processes_collect(struct spawner *spawner, bool ready, bool wake)
 	(void) wake; /* the end of a process always does */
 	spawner->next_slot = 0; /* the supervisor frees the slots of a killed predecessor's children at any
 	                         * time */
+	orphans_collect(spawner);
 	if (!ready)
 		return;
 	/* one read is enough: a second SIGCHLD is not queued behind a pending one */
@@ -358,7 +403,7 @@ static struct child *child_ending(const struct spawner *spawner, const struct pe
 	for (unsigned i = 0; i < atomic_load(&spawner->worker->slot->children); i++) {
 		struct child *child = &spawner->children[i];
 
-		if (child->pid != 0 && !child->overdue && admission_same_source(&child->peer, peer) &&
+		if ((child->pid != 0 || child->orphan) && !child->overdue && admission_same_source(&child->peer, peer) &&
 		    atomic_load(&child_slot(spawner->worker, i)->live) == 0)
 			return child;
 	}
@@ -374,7 +419,7 @@ static bool processes_collect_source(struct accept_state *accept, const struct p
 	struct spawner *spawner = LIST_ENTRY(accept, struct spawner, acceptor.accept);
 	struct pollfd ended = { .fd = spawner->ended, .events = POLLIN };
 	int64_t now = clock_usec(), until = now + END_WAIT_USEC;
-	unsigned before = spawner->running;
+	unsigned before = spawner->running + spawner->orphans;
 	struct child *child;
 
 	processes_collect(spawner, true, false);
@@ -384,7 +429,7 @@ static bool processes_collect_source(struct accept_state *accept, const struct p
 		processes_collect(spawner, true, false);
 		now = clock_usec();
 	}
-	return spawner->running < before;
+	return spawner->running + spawner->orphans < before;
 }
 
 /* --- the acceptor ---------------------------------------------------------------------- */
@@ -547,6 +592,7 @@ int spawn_processes_run(struct worker *worker)
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	spawner.ended = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+	orphans_adopt(&spawner);
 	r = spawner_run(&spawner);
 	free(spawner.children);
 	return r;
