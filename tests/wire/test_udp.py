@@ -57,9 +57,10 @@ def served(scene):
         """The daemon has received and answered `count` datagrams and no other."""
         asker.put(b"last")
         asker.wait(b"last")
+        # an answer is counted after it was sent
+        metrics.wait_line(scene.daemon, "the datagrams", **{name: before.get(name, 0) + count + 1
+                                                            for name in ("datagrams_received", "datagrams_echoed")})
         line = metrics.line(scene.daemon)
-        for name in ("datagrams_received", "datagrams_echoed"):
-            assert line[name] - before.get(name, 0) == count + 1, line
         assert not [name for name in line if name.startswith("datagrams_dropped") and line[name]], line
         scene.others()
     return asker, check

@@ -403,7 +403,8 @@ static struct child *child_ending(const struct spawner *spawner, const struct pe
 	for (unsigned i = 0; i < atomic_load(&spawner->worker->slot->children); i++) {
 		struct child *child = &spawner->children[i];
 
-		if ((child->pid != 0 || child->orphan) && !child->overdue && admission_same_source(&child->peer, peer) &&
+		if ((child->pid != 0 || child->orphan) && !child->overdue &&
+		    admission_same_source(&child->peer, peer) &&
 		    atomic_load(&child_slot(spawner->worker, i)->live) == 0)
 			return child;
 	}
