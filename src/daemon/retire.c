@@ -12,8 +12,11 @@
 #define RETIRE_TIME (1 * USEC_PER_SEC)
 #define RETIRE_TICK (50 * USEC_PER_MSEC)
 
+/* Maximum number of times that the queue is emptied for one backlog. */
+#define QUEUE_ROUNDS 4096
+
 /* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
- * configuration. */
+ * configuration. Those for which it has no space are kept in memory, while descriptors suffice. */
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
 	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
@@ -21,8 +24,16 @@ static void drain_backlogs(struct supervisor *supervisor, const struct sockets *
 
 	admission_queue_begin(admission);
 	supervisor->unsettled = true;
-	for (size_t i = 0; i < set->count; i++)
+	for (size_t i = 0; i < set->count; i++) {
 		handover_backlog(&set->items[i], &self);
+		for (unsigned n = 0; n < QUEUE_ROUNDS && supervisor_queue_full(supervisor); n++) {
+			restore_take(&supervisor->restore, supervisor->context.inbox,
+			             supervisor->context.outbox);
+			if (supervisor_queue_full(supervisor))
+				break;
+			handover_backlog(&set->items[i], &self);
+		}
+	}
 }
 
 void retire_close(struct supervisor *supervisor)

@@ -17,8 +17,8 @@ void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const s
  * `now`: clock_usec(), or INT64_MAX to close them at once. */
 void retire_maintain(struct supervisor *supervisor, int64_t now);
 
-/* Close retired listeners. Handshakes that took longer than RETIRE_TIME, and clients that did not fit into
- * the queue, are reset. */
+/* Close retired listeners. Handshakes that took longer than RETIRE_TIME, and clients for which this process
+ * has no descriptors left, are reset. */
 void retire_close(struct supervisor *supervisor);
 
 #endif

@@ -164,14 +164,20 @@ struct worker supervisor_worker(const struct supervisor *supervisor, const struc
 	};
 }
 
-void supervisor_relieve_queue(struct supervisor *supervisor, int64_t now)
+bool supervisor_queue_full(const struct supervisor *supervisor)
 {
 	struct pollfd queue = { .fd = supervisor->context.outbox, .events = POLLOUT };
+
+	return poll(&queue, 1, 0) == 0;
+}
+
+void supervisor_relieve_queue(struct supervisor *supervisor, int64_t now)
+{
 	bool stopping = supervisor_any_stopping(supervisor);
 
 	supervisor->overflow_at = stopping ? now + OVERFLOW_INTERVAL : INT64_MAX;
 	/* at the end take what came last, so that the order is kept */
-	if (stopping ? poll(&queue, 1, 0) == 0 : !list_empty(&supervisor->restore.overflow.packs))
+	if (stopping ? supervisor_queue_full(supervisor) : !list_empty(&supervisor->restore.overflow.packs))
 		restore_take(&supervisor->restore, supervisor->context.inbox, supervisor->context.outbox);
 }
 

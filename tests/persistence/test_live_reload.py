@@ -4,6 +4,8 @@
 import os
 import resource
 import select
+import signal
+import socket
 
 import pytest
 
@@ -199,6 +201,27 @@ def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
             everybody.settle(f"to {new}")
     everybody.finish("the end")
     assert "could not be handed over" not in daemon.log()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_backlog_larger_than_the_queue(start, small_queue, workers):
+    """Clients that wait at a listener which a reload removes are all served, also where the queue has space for few of them."""
+    daemon = start("epoll", env=small_queue, workers=1, log_connections=False)
+    stopped = daemon.workers()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    proc.until(lambda: all(proc.stopped(pid) for pid in stopped), "stopped workers")
+    socks = [daemon.connect() for _ in range(1500)]
+    for number, sock in enumerate(socks):
+        sock.sendall(b"%d" % number)
+        sock.shutdown(socket.SHUT_WR)
+    daemon.reload(model="prethread", workers=workers, port=echod.free_port())
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    for number, sock in enumerate(socks):
+        assert peer.receive_all(sock) == b"%d" % number
+        sock.close()
+    metrics.wait_line(daemon, "all", connections_accepted=1500, connections_ended__eof=1500, connections=0)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
