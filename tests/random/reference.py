@@ -45,7 +45,6 @@ class Client:
     def __init__(self, number, source, listener):
         self.number, self.source, self.listener = number, source, listener
         self.state, self.moved = "waiting", False
-        self.orphan = False      # of a process whose parent was killed: its source is not counted (a known defect)
         self.sent = self.received = 0
         self.sent_before = self.received_before = 0  # the last restart
         self.reading = True      # it takes what comes back
@@ -174,7 +173,7 @@ class Reference:
         conf = self.conf
         assert len(self.admitted) <= max(self.most, self.admitted_before), \
             f"{len(self.admitted)} clients are admitted, {self.most} may be"
-        for source, count in collections.Counter(client.source for client in self.admitted if not client.orphan).items():
+        for source, count in collections.Counter(client.source for client in self.admitted).items():
             most = conf.max_per_source if conf.max_per_source and source != "unix" else ANY
             assert count <= max(most, self.before[source]), f"{count} connections from {source}, {most} may be"
         for client in self.refused_now:
