@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import pwd
 import random
 import re
 import secrets
@@ -449,6 +450,12 @@ class Daemon:
                 os.waitpid(stat.pid, os.WNOHANG)
         self.notify.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def own_user(number):
+    """The key of a system user, for a test of its own `number`, 1 to 8: the kernel limits descriptors in flight for each user
+    (unix(7)), and daemons of tests beside this one have many. Only root can choose the user."""
+    return {"user": pwd.getpwuid(number).pw_name} if os.geteuid() == 0 else {}
 
 
 def as_nobody():

@@ -85,7 +85,7 @@ def test_a_thousand_connections_over_twenty_reloads(start, crowd, record_propert
                 f"{sorted(pauses)[len(pauses) // 2]:.0f} ms; without a reload {before:.0f} ms")
 
 
-def leave_one_by_one(socks):
+def leave_one_by_one(socks, daemon):
     """Send a message on each socket, and close each one after its echo, which frees its slot for the next one."""
     poll, waiting = select.poll(), {}
     for sock in socks:
@@ -98,8 +98,13 @@ def leave_one_by_one(socks):
         for fd, _ in ready:
             sock = waiting.pop(fd)
             poll.unregister(fd)
-            assert peer.receive(sock, 5) == b"after"
-            peer.finish(sock)
+            endpoint = peer.endpoint(sock)
+            try:
+                assert peer.receive(sock, 5) == b"after"
+                peer.finish(sock)
+            except (AssertionError, OSError) as error:
+                lines = proc.until(lambda: daemon.lines_about(endpoint), f"a line about {endpoint}")
+                raise AssertionError(f"{error}: {lines}") from error
 
 
 def served(socks, timeout):
@@ -155,14 +160,15 @@ def test_waiting_connections_survive_reloads(start):
 @pytest.mark.models("thread", *echod.LOOPS)
 def test_connections_beyond_the_descriptors_wait(start, model):
     """Where one process cannot hold as many connections as many processes did, the last ones wait; none is lost."""
-    daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"))
+    number = 1 + ["thread", *echod.LOOPS].index(model)
+    daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"), **echod.own_user(number))
     socks = [daemon.connect() for _ in range(200)]
     for sock in socks:
         peer.echo(sock, b"before")
     old = [stat.pid for stat in daemon.tree()[1:]]
     daemon.reload(model=model, workers=1 if model in echod.LOOPS else 300)
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old processes", 60)
-    leave_one_by_one(socks)
+    leave_one_by_one(socks, daemon)
     daemon.visit()
 
 
@@ -177,7 +183,7 @@ def test_connections_beyond_select_wait(start):
     old = daemon.workers()
     daemon.reload(model="select")
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old worker", 60)
-    leave_one_by_one(socks)
+    leave_one_by_one(socks, daemon)
     daemon.visit()
 
 
@@ -239,7 +245,7 @@ def test_hand_back_waits_for_space_in_the_queue(start, small_queue, workers):
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
     for sock in socks:
         sock.sendall(header[20:])
-    leave_one_by_one(socks)
+    leave_one_by_one(socks, daemon)
     metrics.wait_line(daemon, "all", connections_accepted=50, connections_ended__error=0, connections_ended__eof=50, connections=0)
     counts = metrics.line(daemon)
     assert counts.get("connections_handed_over") == counts.get("connections_taken_over"), counts
@@ -257,7 +263,7 @@ def test_many_connections_wait_for_a_model_that_serves_few(start, small_queue, m
         old = daemon.workers()
         daemon.reload(**change)
         proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
-    leave_one_by_one(socks)
+    leave_one_by_one(socks, daemon)
     assert "could not be handed over" not in daemon.log()
 
 

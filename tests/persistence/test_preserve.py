@@ -267,7 +267,7 @@ def test_few_descriptors(start, small_queues, model):
     env = small_queues(STOCK)
     limit = 256
     daemon = start(model, env=env, store=True, log_connections=False, max_connections=150,
-                   wrap=["prlimit", f"--nofile={limit}:{limit}"])
+                   wrap=["prlimit", f"--nofile={limit}:{limit}"], **echod.own_user(6 if model == "process" else 7))
     clients = connect(daemon, 150)
     assert all(peer.receive(client, 1) == b"a" for client in clients)
     kept = stop(daemon)
