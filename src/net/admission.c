@@ -34,9 +34,9 @@ static uint64_t lesser(uint64_t a, uint64_t b)
 static const struct admission_process *process_at(const struct admission_group *group, uint32_t index)
 {
 	return atomic_load(&group->generations[index]) == 0
-	               ? NULL
-	               : (const struct admission_process *) (const void *) (group->first +
-	                                                                    (size_t) index * group->stride);
+	             ? NULL
+	             : (const struct admission_process *) (const void *) (group->first +
+	                                                                  (size_t) index * group->stride);
 }
 
 static bool is_own(const struct admission *admission, uint32_t group, uint32_t index)
@@ -79,24 +79,34 @@ static uint64_t queue_own(const struct admission_process *process)
 			for (const struct admission_process *process = process_at(&(shared)->groups[g], i); \
 			     process; process = NULL)
 
+/* What a process sends counts once its group hands over. Before that, it can only have sent to itself, which
+ * must not count as received either. */
 static uint64_t queue_received(const struct admission_shared *shared)
 {
 	uint64_t received = atomic_load(&shared->supervisor.received);
 
 	FOR_EACH_PROCESS(shared, g, i, process)
-		received += lesser(atomic_load(&process->received) - queue_own(process), UINT32_MAX);
+	{
+		uint64_t own = atomic_load(&shared->groups[g].sending) ? 0 : queue_own(process);
+
+		received += lesser(atomic_load(&process->received) - own, UINT32_MAX);
+	}
 	return received;
 }
 
-/* A process sends at most the connections that it had when it was stopped. */
+/* A process sends at most the connections that it had when it was stopped, and those that it received
+ * since. */
 static uint64_t queue_sent(const struct admission_shared *shared)
 {
 	uint64_t sent = atomic_load(&shared->supervisor.sent);
 
 	FOR_EACH_PROCESS(shared, g, i, process)
+	{
+		uint64_t received = lesser(atomic_load(&process->received), UINT32_MAX);
+
 		if (atomic_load(&shared->groups[g].sending))
-			sent += lesser(atomic_load(&process->sent) - queue_own(process),
-		                       shared->groups[g].capacity);
+			sent += lesser(atomic_load(&process->sent), received + shared->groups[g].capacity);
+	}
 	return sent;
 }
 
@@ -111,9 +121,9 @@ static void slots_add(const struct admission *admission, struct others *others)
 
 	*others = (struct others) { .count = atomic_load(&shared->supervisor.connections) };
 	FOR_EACH_PROCESS(shared, g, i, process)
-		if (!is_own(admission, g, i))
-			others_add(others, atomic_load(&process->connections), atomic_load(&process->trying),
-		                   shared->groups[g].capacity, comes_before(admission, g, i));
+	if (!is_own(admission, g, i))
+		others_add(others, atomic_load(&process->connections), atomic_load(&process->trying),
+		           shared->groups[g].capacity, comes_before(admission, g, i));
 	sent = queue ? queue_sent(shared) : 0;
 	others->count += sent > received ? sent - received : 0;
 }
@@ -320,7 +330,8 @@ static void source_of_others(const struct admission *admission, uint64_t key, st
 	uint32_t count, trying;
 
 	*others = (struct others) { 0 };
-	FOR_EACH_PROCESS(shared, g, i, process) {
+	FOR_EACH_PROCESS(shared, g, i, process)
+	{
 		if (!is_own(admission, g, i) && table_of(&table, &shared->groups[g], process, i) &&
 		    source_read(shared, process, &table, key, &count, &trying))
 			others_add(others, count, trying, shared->groups[g].capacity,
@@ -360,12 +371,20 @@ static void claim_count_others(const struct claim *claim, struct others *others)
 		slots_of_others(claim->admission, others);
 }
 
+/* Whether another thread of this process has received a connection from the queue since `received` was
+ * read: it may be counted neither in an own count read before, nor in that of the queue read afterwards. */
+static bool has_received(const struct claim *claim, uint64_t received)
+{
+	return !claim->table && atomic_load(&claim->admission->own->received) != received;
+}
+
 /* Add 1 to the own count, then read the counts of others: of two processes that do this at once, at least one
  * sees the other. Where the limit is exceeded only by connections that are not yet admitted, the process that
  * comes first in order reads again until the others have withdrawn; the others withdraw and try again. */
 static bool claim_take(const struct claim *claim)
 {
 	for (unsigned tries = 0; tries < CLAIM_TRIES;) {
+		uint64_t received = atomic_load(&claim->admission->own->received);
 		uint32_t own = claim_change(claim, 1, 1);
 		struct others others;
 
@@ -373,6 +392,8 @@ static bool claim_take(const struct claim *claim)
 			return false;
 		do {
 			claim_count_others(claim, &others);
+			if (has_received(claim, received))
+				break;
 			if (own + others.count <= claim->max) {
 				claim_change(claim, 0, -1);
 				return true;
@@ -437,7 +458,7 @@ static void wake_waiting(const struct admission_shared *shared)
 	bool waiting = false;
 
 	FOR_EACH_PROCESS(shared, g, i, process)
-		waiting |= atomic_load(&process->waiting) > 0;
+	waiting |= atomic_load(&process->waiting) > 0;
 	if (waiting && write(shared->slot_fd, &one, sizeof one) < 0)
 		return; /* EAGAIN: already readable */
 }

@@ -553,6 +553,61 @@ static void counts_are_read_again_where_the_supervisor_changes_them(void **state
 	assert_int_equal(taken(shared), 5);
 }
 
+/* Another thread of process 4 takes the connection from the queue. */
+static void fourth_receives(struct shared *shared)
+{
+	struct admission four = make(shared, 4, 2, 0);
+
+	assert_true(admission_slot_acquire_capped(&four, CAPACITY));
+	admission_dequeue(&four, NULL);
+}
+
+/* The own count was read before it included the connection, that of the queue afterwards. */
+static void what_another_thread_takes_from_the_queue_counts(void **state)
+{
+	struct shared *shared = *state;
+	struct admission four = make(shared, 4, 2, 0);
+
+	assert_true(admission_slot_acquire(&four));
+	admission_queue_begin(&shared->admission);
+	atomic_store(&shared->admission.supervisor.sent, 1);
+	on_access(shared, 1, fourth_receives);
+	assert_false(admission_slot_acquire(&four));
+	assert_interleaved();
+	assert_int_equal(taken(shared), 2);
+}
+
+static void first_hands_over(struct shared *shared)
+{
+	struct admission one = make(shared, 1, 5, 0);
+
+	for (int i = 0; i < 5; i++)
+		admission_enqueue(&one, NULL);
+}
+
+/* It received these connections itself in an earlier reload; what it has received was read already. */
+static void what_a_process_hands_on_counts(void **state)
+{
+	struct shared *shared = *state;
+	struct admission one = make(shared, 1, 5, 0), four = make(shared, 4, 5, 0);
+
+	admission_queue_begin(&shared->admission);
+	atomic_store(&shared->admission.supervisor.sent, 5);
+	for (int i = 0; i < 5; i++) {
+		assert_true(admission_slot_acquire_capped(&one, CAPACITY));
+		admission_dequeue(&one, NULL);
+	}
+	assert_int_equal(taken(shared), 5);
+	admission_group_stopping(&shared->admission, 0);
+	on_access(shared, 2, first_hands_over);
+	assert_false(admission_slot_acquire(&four));
+	assert_interleaved();
+	assert_int_equal(taken(shared), 5);
+	/* and a process that claims to have sent more than it had is not believed */
+	atomic_store(&process_of(shared, 1)->sent, UINT64_MAX);
+	assert_int_equal(taken(shared), 5 + CAPACITY);
+}
+
 static struct peer interleaved_peer;
 
 static void second_admits_once_more(struct shared *shared)
@@ -1078,6 +1133,9 @@ int main(void)
 		                                teardown),
 		cmocka_unit_test_setup_teardown(counts_are_read_again_where_the_supervisor_changes_them,
 		                                setup, teardown),
+		cmocka_unit_test_setup_teardown(what_another_thread_takes_from_the_queue_counts, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(what_a_process_hands_on_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_table_is_read_again_where_its_process_changes_it, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(groups_have_an_order, setup, teardown),
