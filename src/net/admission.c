@@ -85,8 +85,7 @@ static uint64_t queue_received(const struct admission_shared *shared)
 {
 	uint64_t received = atomic_load(&shared->supervisor.received);
 
-	FOR_EACH_PROCESS(shared, g, i, process)
-	{
+	FOR_EACH_PROCESS(shared, g, i, process) {
 		uint64_t own = atomic_load(&shared->groups[g].sending) ? 0 : queue_own(process);
 
 		received += lesser(atomic_load(&process->received) - own, UINT32_MAX);
@@ -100,8 +99,7 @@ static uint64_t queue_sent(const struct admission_shared *shared)
 {
 	uint64_t sent = atomic_load(&shared->supervisor.sent);
 
-	FOR_EACH_PROCESS(shared, g, i, process)
-	{
+	FOR_EACH_PROCESS(shared, g, i, process) {
 		uint64_t received = lesser(atomic_load(&process->received), UINT32_MAX);
 
 		if (atomic_load(&shared->groups[g].sending))
@@ -121,9 +119,9 @@ static void slots_add(const struct admission *admission, struct others *others)
 
 	*others = (struct others) { .count = atomic_load(&shared->supervisor.connections) };
 	FOR_EACH_PROCESS(shared, g, i, process)
-	if (!is_own(admission, g, i))
-		others_add(others, atomic_load(&process->connections), atomic_load(&process->trying),
-		           shared->groups[g].capacity, comes_before(admission, g, i));
+		if (!is_own(admission, g, i))
+			others_add(others, atomic_load(&process->connections), atomic_load(&process->trying),
+			           shared->groups[g].capacity, comes_before(admission, g, i));
 	sent = queue ? queue_sent(shared) : 0;
 	others->count += sent > received ? sent - received : 0;
 }
@@ -330,8 +328,7 @@ static void source_of_others(const struct admission *admission, uint64_t key, st
 	uint32_t count, trying;
 
 	*others = (struct others) { 0 };
-	FOR_EACH_PROCESS(shared, g, i, process)
-	{
+	FOR_EACH_PROCESS(shared, g, i, process) {
 		if (!is_own(admission, g, i) && table_of(&table, &shared->groups[g], process, i) &&
 		    source_read(shared, process, &table, key, &count, &trying))
 			others_add(others, count, trying, shared->groups[g].capacity,
@@ -458,7 +455,7 @@ static void wake_waiting(const struct admission_shared *shared)
 	bool waiting = false;
 
 	FOR_EACH_PROCESS(shared, g, i, process)
-	waiting |= atomic_load(&process->waiting) > 0;
+		waiting |= atomic_load(&process->waiting) > 0;
 	if (waiting && write(shared->slot_fd, &one, sizeof one) < 0)
 		return; /* EAGAIN: already readable */
 }
