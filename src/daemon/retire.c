@@ -19,17 +19,15 @@
  * configuration. Those for which it has no space are kept in memory, while descriptors suffice. */
 static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
 {
-	struct admission_shared *admission = &scoreboard_shared(supervisor->context.scoreboard)->admission;
 	const struct worker self = supervisor_worker(supervisor, conf);
 
-	admission_queue_begin(admission);
+	admission_queue_begin(&scoreboard_shared(supervisor->context.scoreboard)->admission);
 	supervisor->unsettled = true;
 	for (size_t i = 0; i < set->count; i++) {
 		handover_backlog(&set->items[i], &self);
-		for (unsigned n = 0; n < QUEUE_ROUNDS && supervisor_queue_full(supervisor); n++) {
-			restore_take(&supervisor->restore, supervisor->context.inbox,
-			             supervisor->context.outbox);
-			if (supervisor_queue_full(supervisor))
+		for (unsigned n = 0; n < QUEUE_ROUNDS && !handover_has_space(self.outbox_fd); n++) {
+			restore_take(&supervisor->restore, supervisor->context.inbox, self.outbox_fd);
+			if (!handover_has_space(self.outbox_fd))
 				break;
 			handover_backlog(&set->items[i], &self);
 		}

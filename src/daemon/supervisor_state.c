@@ -3,8 +3,6 @@
 
 #include "daemon/supervisor_state.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include "base/notify.h"
@@ -164,20 +162,14 @@ struct worker supervisor_worker(const struct supervisor *supervisor, const struc
 	};
 }
 
-bool supervisor_queue_full(const struct supervisor *supervisor)
-{
-	struct pollfd queue = { .fd = supervisor->context.outbox, .events = POLLOUT };
-
-	return poll(&queue, 1, 0) == 0;
-}
-
 void supervisor_relieve_queue(struct supervisor *supervisor, int64_t now)
 {
 	bool stopping = supervisor_any_stopping(supervisor);
 
 	supervisor->overflow_at = stopping ? now + OVERFLOW_INTERVAL : INT64_MAX;
 	/* at the end take what came last, so that the order is kept */
-	if (stopping ? supervisor_queue_full(supervisor) : !list_empty(&supervisor->restore.overflow.packs))
+	if (stopping ? !handover_has_space(supervisor->context.outbox)
+	             : !list_empty(&supervisor->restore.overflow.packs))
 		restore_take(&supervisor->restore, supervisor->context.inbox, supervisor->context.outbox);
 }
 

@@ -121,9 +121,6 @@ void supervisor_stop_crew(struct supervisor *supervisor, struct crew *crew, enum
  * that, or after a process was killed in the middle, the count may be too high. */
 void supervisor_settle_queue(struct supervisor *supervisor);
 
-/* Whether the queue has no space for one more connection. */
-bool supervisor_queue_full(const struct supervisor *supervisor);
-
 /* A reload to a model that serves few connections at a time leaves the others in the queue. While it is full
  * and an old crew hands over, keep connections in memory. */
 void supervisor_relieve_queue(struct supervisor *supervisor, int64_t now);

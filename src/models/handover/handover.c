@@ -297,6 +297,13 @@ int handover_receive(int inbox, struct worker *worker, struct new_conn *new_conn
 	return 0;
 }
 
+bool handover_has_space(int outbox)
+{
+	struct pollfd queue = { .fd = outbox, .events = POLLOUT };
+
+	return poll(&queue, 1, 0) == 1;
+}
+
 unsigned handover_waiting(int inbox)
 {
 	char first;
@@ -325,13 +332,6 @@ static void enqueue(const struct worker *sender, const struct new_conn *new_conn
 	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
 }
 
-static bool has_space(int outbox)
-{
-	struct pollfd queue = { .fd = outbox, .events = POLLOUT };
-
-	return poll(&queue, 1, 0) == 1;
-}
-
 void handover_backlog(const struct listener *listener, const struct worker *sender)
 {
 	enum admission_verdict verdict;
@@ -340,7 +340,7 @@ void handover_backlog(const struct listener *listener, const struct worker *send
 
 	/* at most the maximum length of a backlog, so that clients that go on connecting do not block the
 	 * caller */
-	for (unsigned i = 0; i <= BACKLOG_MAX && has_space(sender->outbox_fd); i++) {
+	for (unsigned i = 0; i <= BACKLOG_MAX && handover_has_space(sender->outbox_fd); i++) {
 		int fd;
 
 		addr.len = sizeof addr.un;

@@ -47,6 +47,10 @@ int handover_read(const void *state, size_t size, int fd, int file, int64_t at, 
  * (-errno). */
 void handover_log_damaged(unsigned count, int error);
 
+/* Whether a message can be sent to `outbox`: the queue becomes writable only when most of it is free
+ * (unix(7)). */
+bool handover_has_space(int outbox);
+
 /* The number of connections in `inbox`; an estimate where another version wrote messages of another size. */
 unsigned handover_waiting(int inbox);
 
