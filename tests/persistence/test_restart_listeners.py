@@ -8,28 +8,17 @@ import pytest
 
 import peer
 from machine import EVENTS, SERVICE, echo, until
+from multipath import IPPROTO_MPTCP, is_multipath, why_not
 from test_restart import available
 
-IPPROTO_MPTCP = 262
-SOL_MPTCP, MPTCP_INFO = 284, 1
 NAME = "echod-test"
 CONF = 'model = "%s"\nmptcp = %s\nlisten = {"127.0.0.1", "unix:@' + NAME + '"}\n'
 
 
 def require_multipath():
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
-    except OSError as error:
-        pytest.skip(f"no Multipath TCP here: {error}")
-
-
-def is_multipath(sock):
-    """Whether both ends speak Multipath TCP: MPTCP_INFO fails once the connection has fallen back to plain TCP."""
-    try:
-        sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)
-    except OSError:
-        return False
-    return True
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
 
 
 def multipath(machine):

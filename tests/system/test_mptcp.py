@@ -13,20 +13,9 @@ import metrics
 import netns
 import peer
 import proc
+from multipath import IPPROTO_MPTCP, is_multipath, why_not
 
-IPPROTO_MPTCP = 262
-SOL_MPTCP, MPTCP_INFO = 284, 1
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a network namespace")
-
-
-def why_not():
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
-    except OSError as error:
-        return f"no Multipath TCP here: {error}"
-    return None
-
-
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 ADDRESSES = ["127.0.0.1", *(["::1"] if echod.have_ipv6() else [])]
@@ -41,15 +30,6 @@ def connect(address, protocol=IPPROTO_MPTCP, timeout=peer.PATIENCE):
         sock.close()
         raise
     return sock
-
-
-def is_multipath(sock):
-    """Whether the peer speaks Multipath TCP: MPTCP_INFO fails once the connection has fallen back to plain TCP."""
-    try:
-        sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("host", ADDRESSES)
