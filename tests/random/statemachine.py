@@ -123,6 +123,7 @@ class Peer(reference.Client):
 class Machine(RuleBasedStateMachine):
     model = "epoll"      # of the start; subclasses below
     until = float("inf")  # no example begins later than this
+    failure = None        # the first one
 
     def __init__(self):
         super().__init__()
@@ -542,25 +543,41 @@ class Machine(RuleBasedStateMachine):
     # The end
 
     def teardown(self):
-        error = sys.exc_info()[1]
-        failed = isinstance(error, Exception)
+        """Each failure counts, even where hypothesis does not see it: an error of close() after the end of a program, or a failure
+        that does not happen again when hypothesis repeats the program."""
+        pending = sys.exc_info()[1]  # of a rule; not an Exception where hypothesis ends the program
+        failure = pending if isinstance(pending, Exception) else None
         try:
-            if self.daemon and not error:
+            if self.daemon and not pending:
                 self.finish()
-        except Exception:
-            failed = True
+        except Exception as error:
+            failure = error
             raise
         finally:
-            if failed and self.until != float("inf"):
-                type(self).until = float("inf")  # time to shorten the program
-                print(f"First failure, of {type(self).__name__}: {sys.exc_info()[1] or error}", *self.program, sep="\n    ")
-            for client in self.clients:
-                client.sock.close()
             try:
-                if self.daemon:
-                    self.daemon.close()
+                self.close_all()
+            except Exception as error:
+                failure = failure or error
+                raise
             finally:
-                shutil.rmtree(self.directory, ignore_errors=True)
+                if failure:
+                    self.report(failure)
+
+    def close_all(self):
+        for client in self.clients:
+            client.sock.close()
+        try:
+            if self.daemon:
+                self.daemon.close()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def report(self, failure):
+        """The first one ends the search; hypothesis gets time to shorten the program."""
+        machine = type(self)
+        if not machine.failure:
+            machine.failure, machine.until = failure, float("inf")
+            print(f"First failure, of {machine.__name__}, after {steps[self.model]} steps: {failure}", *self.program, sep="\n    ")
 
     def all_leave(self):
         for client in self.clients:

@@ -18,7 +18,6 @@ hypothesis = pytest.importorskip("hypothesis", reason="python3-hypothesis is not
 import hypothesis.internal.conjecture.engine as engine
 from hypothesis.stateful import run_state_machine_as_test
 
-import echod
 import statemachine
 
 SECONDS = float(os.environ.get("RANDOM_TIME") or 20)
@@ -31,18 +30,18 @@ SHRINKING = 600  # seconds that hypothesis may take in order to find a shorter p
 engine.clamp = lambda *limits: -1
 
 
-def share():
-    """Seconds for one model, so that all of them together take RANDOM_TIME."""
-    rounds = -(-len(echod.MODELS) // PARALLEL)
-    return SECONDS / rounds
+def share(count):
+    """Seconds for each of `count` models, so that all of them together take RANDOM_TIME."""
+    return SECONDS / -(-count // PARALLEL)
 
 
 @pytest.mark.timeout(SECONDS + SHRINKING + 120)
-def test_random(model, record_property):
+def test_random(model, request, record_property):
+    seconds = share(len(request.session.items))
     seed = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"repeat with RANDOM_SEED={seed}")
     tested = hypothesis.seed(seed)(statemachine.MACHINES[model])
-    tested.until = time.monotonic() + share()
+    tested.until = time.monotonic() + seconds
     settings = hypothesis.settings(max_examples=1000000, stateful_step_count=STEPS, deadline=None, database=None,
                                    suppress_health_check=list(hypothesis.HealthCheck), print_blob=False,
                                    phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink))
@@ -50,8 +49,12 @@ def test_random(model, record_property):
     try:
         run_state_machine_as_test(tested, settings=settings)
     except (statemachine.TimeOver, hypothesis.errors.Flaky) as end:
+        if tested.failure:  # it did not happen again when the program was repeated: a failure all the same
+            raise tested.failure
         if not isinstance(end.__context__ or end, statemachine.TimeOver):
             raise
+    if tested.failure:
+        raise tested.failure
     assert statemachine.steps[model] > 0, "no step was made"
     record_property(f"{model}, random steps",
-                    f"{statemachine.steps[model]} in {share():.0f} s, seed {seed}, without a disagreement")
+                    f"{statemachine.steps[model]} in {seconds:.0f} s, seed {seed}, without a disagreement")
