@@ -14,7 +14,7 @@ LIMIT = 30.0  # seconds: what has not happened by then on a busy machine is take
 def until(condition, what, timeout=LIMIT):
     """Poll `condition` until it holds; its value is returned. The deadline is a failure."""
     deadline = time.monotonic() + timeout
-    pause = 0.002
+    pause = 0.0005
     while True:
         value = condition()
         if value:
