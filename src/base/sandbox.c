@@ -92,13 +92,6 @@ struct call {
 #define CALL_IF(call, needed, text, ...) \
 	{ .name = (call), .uses = (needed), .note = (text), .only = { __VA_ARGS__ } }
 
-/* On s390 the flags of clone(2) are its second argument. */
-#if defined __s390__ || defined __s390x__
-#define CLONE_ARGUMENT 1
-#else
-#define CLONE_ARGUMENT 0
-#endif
-
 #define EQUALS(argument, value) { argument, SCMP_CMP_EQ, (scmp_datum_t) (value), 0 }
 #define MASKED(argument, mask, value) \
 	{ argument, SCMP_CMP_MASKED_EQ, (scmp_datum_t) (mask), (scmp_datum_t) (value) }
@@ -139,7 +132,7 @@ static const struct call calls[] = {
 	CALL("gettid", SANDBOX_ANY),
 	CALL("gettimeofday", SANDBOX_ANY),
 	CALL("madvise", SANDBOX_ANY),
-	CALL_IF("mmap", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
+	CALL_IF("mmap", SANDBOX_ANY, "without PROT_EXEC but on s390x, not on i386", MASKED(2, PROT_EXEC, 0)),
 	CALL_IF("mmap2", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
 	CALL_IF("mprotect", SANDBOX_ANY, "without PROT_EXEC", MASKED(2, PROT_EXEC, 0)),
 	CALL("munmap", SANDBOX_ANY),
@@ -209,8 +202,8 @@ static const struct call calls[] = {
 
 	/* threads and processes; clone3(2), whose flags no filter can see, is answered ENOSYS, and libc falls
 	 * back to clone(2) */
-	CALL_IF("clone", SANDBOX_THREADS, "for a thread", MASKED(CLONE_ARGUMENT, THREAD_FLAGS, THREAD_FLAGS)),
-	CALL_IF("clone", SANDBOX_FORK, "for a child process", MASKED(CLONE_ARGUMENT, FORK_FLAGS, 0)),
+	CALL_IF("clone", SANDBOX_THREADS, "for a thread", MASKED(0, THREAD_FLAGS, THREAD_FLAGS)),
+	CALL_IF("clone", SANDBOX_FORK, "for a child process", MASKED(0, FORK_FLAGS, 0)),
 	CALL("eventfd2", SANDBOX_THREADS),
 	CALL("rseq", SANDBOX_THREADS | SANDBOX_FORK),
 	CALL("set_robust_list", SANDBOX_THREADS | SANDBOX_FORK),
@@ -293,18 +286,50 @@ static bool is_multiplexed(const char *name, uint32_t architecture)
 	return number <= -101 && number >= -120;
 }
 
+static bool is_s390(uint32_t architecture)
+{
+	return architecture == SCMP_ARCH_S390X || architecture == SCMP_ARCH_S390;
+}
+
+/* Whether the system call's arguments are in memory, where no filter sees them. mmap(2) of i386 and s390 has
+ * a pointer to its arguments; its other registers have any values. */
+static bool has_hidden_arguments(const char *name, uint32_t architecture)
+{
+	return is_multiplexed(name, architecture) ||
+	       (strcmp(name, "mmap") == 0 && (is_s390(architecture) || architecture == SCMP_ARCH_X86));
+}
+
+/* Whether no C library makes the call on this architecture: on i386 they call mmap2(2). */
+static bool is_obsolete(const char *name, uint32_t architecture)
+{
+	return strcmp(name, "mmap") == 0 && architecture == SCMP_ARCH_X86;
+}
+
+/* A condition of the table. On s390 the flags of clone(2) are its second argument. */
+static struct scmp_arg_cmp condition_for(const struct call *call, unsigned i, uint32_t architecture)
+{
+	struct scmp_arg_cmp condition = call->only[i];
+
+	if (strcmp(call->name, "clone") == 0 && is_s390(architecture))
+		condition.arg = 1;
+	return condition;
+}
+
 /* Permit one call, under each of its conditions; a system call that the architecture does not have is
  * ignored. */
 static int rule_add(scmp_filter_ctx context, const struct call *call, uint32_t architecture)
 {
 	int number = seccomp_syscall_resolve_name(call->name), r = 0;
 
-	if (number == __NR_SCMP_ERROR)
+	if (number == __NR_SCMP_ERROR || is_obsolete(call->name, architecture))
 		return 0;
-	if (!call->note || is_multiplexed(call->name, architecture))
+	if (!call->note || has_hidden_arguments(call->name, architecture))
 		return seccomp_rule_add(context, SCMP_ACT_ALLOW, number, 0);
-	for (unsigned i = 0; i < CONDITIONS_MAX && call->only[i].op && r == 0; i++)
-		r = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, number, 1, &call->only[i]);
+	for (unsigned i = 0; i < CONDITIONS_MAX && call->only[i].op && r == 0; i++) {
+		struct scmp_arg_cmp condition = condition_for(call, i, architecture);
+
+		r = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, number, 1, &condition);
+	}
 	return r;
 }
 
@@ -494,10 +519,12 @@ static unsigned try_arguments(unsigned uses)
 	void *memory;
 	long r;
 
-	memory = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	refused += was_refused(memory == MAP_FAILED ? -1 : 0, "mmap with PROT_EXEC");
-	if (memory != MAP_FAILED)
-		munmap(memory, 4096);
+	if (!is_s390(seccomp_arch_native())) {
+		memory = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		refused += was_refused(memory == MAP_FAILED ? -1 : 0, "mmap with PROT_EXEC");
+		if (memory != MAP_FAILED)
+			munmap(memory, 4096);
+	}
 	memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	refused += was_refused(mprotect(memory, 4096, PROT_READ | PROT_EXEC), "mprotect with PROT_EXEC");
 	munmap(memory, 4096);
@@ -510,7 +537,7 @@ static unsigned try_arguments(unsigned uses)
 		refused += was_refused(fcntl(0, F_SETOWN, getpid()), "fcntl with F_SETOWN");
 	if (!(uses & (SANDBOX_THREADS | SANDBOX_FORK)))
 		return refused;
-#if CLONE_ARGUMENT == 0
+#if !defined __s390__ && !defined __s390x__ /* another order of arguments */
 	r = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
 	if (r == 0)
 		_exit(0);
