@@ -108,6 +108,7 @@ EXTRA_DIST += \
 	tests/lib \
 	tests/limits \
 	tests/manual.test \
+	tests/mutants.txt \
 	tests/persistence \
 	tests/random \
 	tests/random.test \
@@ -231,6 +232,7 @@ mcdc-report:
 	ECHOD_SRCDIR='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/run-mcdc $(srcdir) '$(MCDC_LLVM)' $(unit_tests) $(fuzzers)
 mutants:
 	ECHOD_SRCDIR='$(abs_top_srcdir)' $(PYTHON) $(srcdir)/tests/run-mutants $(srcdir) $(MUTANTSFLAGS)
+# -n COUNT, 0: all (200); -s SEED; -j JOBS; files
 MUTANTSFLAGS =
 .PHONY: mcdc mcdc-report mutants
 

@@ -69,16 +69,13 @@ int cidr_parse(struct cidr *network, const char *text, const char **why)
 		return refuse(why, why_prefix);
 	prefix += 128 - width;
 
-	for (int i = 0; i < 16; i++) {
-		int kept = prefix - 8 * i, host_bits = 0;
+	memcpy(network->last, network->first, 16);
+	for (int bit = prefix; bit < 128; bit++) {
+		uint8_t mask = (uint8_t) (0x80 >> bit % 8);
 
-		if (kept <= 0)
-			host_bits = 0xff;
-		else if (kept < 8)
-			host_bits = 0xff >> kept;
-		if (network->first[i] & host_bits)
+		if (network->first[bit / 8] & mask)
 			return refuse(why, why_bits);
-		network->last[i] = (uint8_t) (network->first[i] | host_bits);
+		network->last[bit / 8] |= mask;
 	}
 	return 0;
 }

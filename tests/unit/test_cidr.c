@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 
 #include "net/addr.h"
 #include "net/cidr.h"
@@ -72,6 +73,9 @@ static void reads_networks(void **state)
 	assert_true(
 		covers("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
 	assert_true(covers("fe80::/10", "fe80::1%1"));
+	/* the longest text of an address */
+	assert_true(covers("1111:2222:3333:4444:5555:6666:255.255.255.255",
+	                   "1111:2222:3333:4444:5555:6666:ffff:ffff"));
 }
 
 /* IPv4 is numbered inside IPv6, but neither family's networks reach into the other. */
@@ -98,6 +102,29 @@ static void keeps_the_families_apart(void **state)
 	assert_true(covers("192.0.2.0/24", "::ffff:192.0.2.9"));
 }
 
+/* A network that ends where the IPv4 block does is one range, beside other networks too. */
+static void matches_each_of_several_networks(void **state)
+{
+	struct cidr networks[] = { cidr_of("::fffe:0:0/95"), cidr_of("2001:db8::/32"), cidr_of("192.0.2.0/24") };
+	static const struct {
+		const char *text;
+		bool matched;
+	} cases[] = { { "::fffe:0:1", true }, { "2001:db8::1", true }, { "192.0.2.1", true }, { "192.0.3.0", false },
+		      { "0.0.0.0", false },   { "2001:db9::", false } };
+	struct cidr_set set;
+
+	(void) state;
+	assert_int_equal(cidr_set_make(&set, networks, 3), 0);
+	assert_int_equal(set.count, 3);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct addr addr = addr_of(cases[i].text);
+
+		if (cidr_set_match(&set, &addr) != cases[i].matched)
+			fail_msg("%s", cases[i].text);
+	}
+	cidr_set_clear(&set);
+}
+
 static void matches_mapped_addresses_unchanged(void **state)
 {
 	struct addr mapped = { .in6 = { .sin6_family = AF_INET6 }, .len = sizeof(mapped.in6) };
@@ -115,37 +142,43 @@ static void matches_mapped_addresses_unchanged(void **state)
 
 static void refuses_the_rest(void **state)
 {
-	static const char *const wrong[] = {
-		"",
-		"/",
-		"/8",
-		"10",
-		"10.0.0",
-		"10.0.0.0/",
-		"10.0.0.0/33",
-		"10.0.0.0/08",
-		"10.0.0.0/-1",
-		"10.0.0.0/+8",
-		"10.0.0.0/8 ",
-		" 10.0.0.0/8",
-		"10.0.0.0/8/8",
-		"10.0.0.0/99999999999999999999",
-		"10.0.0.0/255.0.0.0",
-		"010.0.0.0/8",
-		"10.0.0.0:7",
-		"*",
-		"localhost",
-		"2001:db8::/129",
-		"2001:db8::/x",
-		"[::1]",
-		"fe80::1%1",
-		"192.0.2.1/24",
-		"192.0.2.128/24",
-		"2001:db8::1/32",
-		"128.0.0.0/0",
-		"::1/127",
-		"unix:/x",
-		"1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa",
+	static const char form[] = "a network is written", prefix[] = "the number after", bits[] = "bits are set";
+	static const struct {
+		const char *text, *why;
+	} wrong[] = {
+		{ "", form },
+		{ "/", form },
+		{ "/8", form },
+		{ "10", form },
+		{ "10.0.0", form },
+		{ "10.0.0.0/", prefix },
+		{ "10.0.0.0/33", prefix },
+		{ "10.0.0.0/08", prefix },
+		{ "10.0.0.0/-1", prefix },
+		{ "10.0.0.0/+8", prefix },
+		{ "10.0.0.0/8 ", prefix },
+		{ " 10.0.0.0/8", form },
+		{ "10.0.0.0/8/8", prefix },
+		{ "10.0.0.0/99999999999999999999", prefix },
+		{ "10.0.0.0/255.0.0.0", prefix },
+		{ "010.0.0.0/8", form },
+		{ "10.0.0.0:7", form },
+		{ "*", form },
+		{ "localhost", form },
+		{ "2001:db8::/129", prefix },
+		{ "2001:db8::/x", prefix },
+		{ "[::1]", form },
+		{ "fe80::1%1", form },
+		{ "192.0.2.1/24", bits },
+		{ "192.0.2.128/24", bits },
+		{ "2001:db8::1/32", bits },
+		{ "128.0.0.0/0", bits },
+		{ "8000::/0", bits },
+		{ "::1/127", bits },
+		{ "unix:/x", form },
+		{ "1111:2222:3333:4444:5555:6666:777:255.255.255.255", form },
+		/* one byte longer than any address */
+		{ "1111:2222:3333:4444:5555:6666:7255.255.255.255", form },
 	};
 
 	(void) state;
@@ -153,9 +186,10 @@ static void refuses_the_rest(void **state)
 		struct cidr network;
 		const char *why = NULL;
 
-		if (cidr_parse(&network, wrong[i], &why) == 0)
-			fail_msg("\"%s\" was taken for a network", wrong[i]);
-		assert_non_null(why);
+		if (cidr_parse(&network, wrong[i].text, &why) != -EINVAL)
+			fail_msg("\"%s\" was taken for a network", wrong[i].text);
+		if (!why || strncmp(why, wrong[i].why, strlen(wrong[i].why)) != 0)
+			fail_msg("\"%s\": %s", wrong[i].text, why);
 	}
 }
 
@@ -295,6 +329,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_networks),
 		cmocka_unit_test(keeps_the_families_apart),
+		cmocka_unit_test(matches_each_of_several_networks),
 		cmocka_unit_test(matches_mapped_addresses_unchanged),
 		cmocka_unit_test(refuses_the_rest),
 		cmocka_unit_test(matches_nothing_when_empty),
