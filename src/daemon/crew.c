@@ -413,6 +413,7 @@ static int scoreboard_reserve(struct crew *crew)
 		.children = crew->model->crew == MODEL_SPAWN ? crew->limits.workers : 0,
 		.child_processes = crew->model->child_processes,
 		.capacity = process_capacity(crew),
+		.max_connections = crew->limits.max_connections,
 		.worker_capacity = crew->model->zero == MODEL_ZERO_PROCESSORS ? crew->limits.capacity : 1,
 		.sources = crew->conf->max_per_source > 0,
 	};

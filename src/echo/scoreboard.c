@@ -530,6 +530,7 @@ int scoreboard_crew_open(struct scoreboard *scoreboard, const struct scoreboard_
 	atomic_store(&scoreboard->shared->stop_request[crew].stop, STOP_NONE);
 	atomic_init(&group.processes, layout->processes);
 	group.capacity = layout->capacity;
+	group.max_connections = layout->max_connections;
 	group.stride = file->process_size;
 	group.first = file->readable + file->admission_at;
 	group.generations = scoreboard->view->generations[crew];

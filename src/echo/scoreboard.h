@@ -75,6 +75,7 @@ struct scoreboard_layout {
 	unsigned children;        /* maximum number of workers that the first process creates itself */
 	bool child_processes;     /* children are processes, else threads of the first process */
 	uint32_t capacity; /* maximum number of connections of one process, including those of its children */
+	uint32_t max_connections; /* of the crew; 0: no limit */
 	uint32_t worker_capacity; /* maximum number of connections of one worker; a child has one */
 	bool sources;             /* connections are counted by source */
 };

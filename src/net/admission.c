@@ -408,11 +408,16 @@ static bool claim_take(const struct claim *claim)
 
 /* --- connection slots ------------------------------------------------------------------- */
 
+uint32_t admission_limit(const struct admission *admission)
+{
+	return (uint32_t) lesser(admission->max_connections, atomic_load(&admission->shared->max_connections));
+}
+
 /* Whether the number of connections can exceed the limit. Where it cannot, the capacity of each process is
  * the only bound. */
 static bool is_reachable(const struct admission *admission)
 {
-	return atomic_load(&admission->shared->capacity) > admission->max_connections ||
+	return atomic_load(&admission->shared->capacity) > admission_limit(admission) ||
 	       atomic_load(&admission->shared->queue_in_use) ||
 	       atomic_load(&admission->shared->supervisor.connections) > 0;
 }
@@ -427,19 +432,19 @@ static bool is_alone(const struct admission *admission)
 
 bool admission_slot_acquire(const struct admission *admission)
 {
-	const struct claim claim = { .admission = admission, .max = admission->max_connections };
+	const struct claim claim = { .admission = admission, .max = admission_limit(admission) };
 	uint32_t own;
 
 	if (!admission->own)
 		return true;
 	/* add first: a process that starts meanwhile sees this count, or is seen */
 	own = atomic_fetch_add(&admission->own->connections, 1) + 1;
-	if (own <= admission->max_connections &&
+	if (own <= claim.max &&
 	    (is_alone(admission) ||
 	     (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
 		return true;
 	atomic_fetch_sub(&admission->own->connections, 1);
-	return own <= admission->max_connections && claim_take(&claim);
+	return own <= claim.max && claim_take(&claim);
 }
 
 void admission_slot_force(const struct admission *admission)
@@ -448,16 +453,29 @@ void admission_slot_force(const struct admission *admission)
 		atomic_fetch_add(&admission->own->connections, 1);
 }
 
-/* Wake workers that wait for a slot. */
-static void wake_waiting(const struct admission_shared *shared)
+static bool any_waiting(const struct admission_shared *shared)
 {
-	uint64_t one = 1;
 	bool waiting = false;
 
 	FOR_EACH_PROCESS(shared, g, i, process)
 		waiting |= atomic_load(&process->waiting) > 0;
-	if (waiting && write(shared->slot_fd, &one, sizeof one) < 0)
+	return waiting;
+}
+
+/* Wake workers that wait for a slot. */
+static void wake_waiting(const struct admission_shared *shared)
+{
+	uint64_t one = 1;
+
+	if (any_waiting(shared) && write(shared->slot_fd, &one, sizeof one) < 0)
 		return; /* EAGAIN: already readable */
+}
+
+/* As wake_waiting(), if a slot is free. */
+static void wake_if_free(const struct admission_shared *shared)
+{
+	if (any_waiting(shared) && admission_slots_taken(shared) < atomic_load(&shared->max_connections))
+		wake_waiting(shared);
 }
 
 void admission_slot_release(const struct admission *admission)
@@ -498,9 +516,8 @@ void admission_wait_done(const struct admission *admission)
 	if (!admission->own)
 		return;
 	atomic_fetch_sub(&admission->own->waiting, 1);
-	/* several slots may have become free with one event: pass it on */
-	if (admission_slots_taken(admission->shared) < admission->max_connections)
-		wake_waiting(admission->shared);
+	/* several slots may have become free with one event, and a worker that stops may have consumed it */
+	wake_if_free(admission->shared);
 }
 
 uint32_t admission_slots_taken(const struct admission_shared *shared)
@@ -541,6 +558,7 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 		admission_leave(admission, peer);
 	atomic_fetch_add(&admission->own->sent, 1);
 	atomic_fetch_sub(&admission->own->connections, 1);
+	wake_if_free(admission->shared);
 }
 
 void admission_enqueue_undo(const struct admission *admission, const struct peer *peer)
@@ -551,6 +569,7 @@ void admission_enqueue_undo(const struct admission *admission, const struct peer
 		admission_add_source(admission, peer);
 	atomic_fetch_add(&admission->own->connections, 1);
 	atomic_fetch_sub(&admission->own->sent, 1);
+	wake_if_free(admission->shared);
 }
 
 void admission_dequeue(const struct admission *admission, const struct peer *peer)
@@ -560,6 +579,7 @@ void admission_dequeue(const struct admission *admission, const struct peer *pee
 	if (peer)
 		admission_add_source(admission, peer);
 	atomic_fetch_add(&admission->own->received, 1);
+	wake_if_free(admission->shared);
 }
 
 /* --- peers ------------------------------------------------------------------------------ */
@@ -623,6 +643,7 @@ int admission_open(struct admission_shared *shared)
 	int r = siphash_key_make(&shared->hash_key);
 
 	shared->slot_fd = -1;
+	atomic_init(&shared->max_connections, UINT32_MAX);
 	if (r < 0)
 		return r;
 	shared->slot_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -646,6 +667,21 @@ static void change_end(struct admission_shared *shared)
 	atomic_fetch_add(&shared->changes, 1);
 }
 
+/* Compute the limit that all groups share. */
+static void limit_update(struct admission_shared *shared)
+{
+	uint32_t limit = UINT32_MAX;
+
+	for (uint32_t g = 0; g < ADMISSION_GROUPS; g++) {
+		const struct admission_group *group = &shared->groups[g];
+
+		if (atomic_load(&group->processes) > 0 && !atomic_load(&group->sending) &&
+		    group->max_connections > 0)
+			limit = (uint32_t) lesser(limit, group->max_connections);
+	}
+	atomic_store(&shared->max_connections, limit);
+}
+
 void admission_group_open(struct admission_shared *shared, uint32_t group,
                           const struct admission_group *layout)
 {
@@ -654,11 +690,13 @@ void admission_group_open(struct admission_shared *shared, uint32_t group,
 	change_begin(shared);
 	is->sending = false;
 	is->capacity = layout->capacity;
+	is->max_connections = layout->max_connections;
 	is->sources = layout->sources;
 	is->stride = layout->stride;
 	is->first = layout->first;
 	is->generations = layout->generations;
 	atomic_store(&is->processes, atomic_load(&layout->processes));
+	limit_update(shared);
 	change_end(shared);
 }
 
@@ -671,6 +709,8 @@ void admission_group_stopping(struct admission_shared *shared, uint32_t group)
 {
 	admission_queue_begin(shared);
 	atomic_store(&shared->groups[group].sending, true);
+	limit_update(shared);
+	wake_waiting(shared);
 }
 
 void admission_group_close(struct admission_shared *shared, uint32_t group)
@@ -678,7 +718,9 @@ void admission_group_close(struct admission_shared *shared, uint32_t group)
 	change_begin(shared);
 	atomic_store(&shared->groups[group].processes, 0);
 	atomic_store(&shared->groups[group].sending, false);
+	limit_update(shared);
 	change_end(shared);
+	wake_waiting(shared);
 }
 
 void admission_process_start(struct admission_shared *shared, uint32_t group,

@@ -54,6 +54,7 @@ struct admission_group {
 	_Atomic uint32_t processes;  /* 0: the group is not in use */
 	_Atomic bool sending;        /* its processes may put connections into the queue */
 	uint32_t capacity;           /* maximum number of connections of one process */
+	uint32_t max_connections; /* of the crew; 0: no limit */
 	uint32_t sources; /* entries of a table: a power of two, and a limit of sources; 0: no table */
 	size_t stride;               /* bytes from one process to the next */
 	const char *first;           /* the first process; the same address in every process, read-only */
@@ -67,6 +68,7 @@ struct admission_shared {
 	_Atomic uint32_t changes;     /* changes of the fields below; odd: in progress */
 	_Atomic uint32_t processes;   /* running processes of all groups */
 	_Atomic uint64_t capacity;    /* sum of their capacities */
+	_Atomic uint32_t max_connections; /* the least of all groups that accept, see admission_limit() */
 	_Atomic bool queue_in_use;
 	struct admission_process supervisor; /* its own counts, and counts kept of processes that have
 	                                      * ended */
@@ -80,7 +82,7 @@ struct admission {
 	                                * is counted here */
 	uint32_t group, index;         /* of this process; the group of the supervisor is ADMISSION_GROUPS */
 	const struct cidr_set *allow, *deny;
-	uint32_t max_connections; /* never 0; UINT32_MAX: no limit */
+	uint32_t max_connections; /* of this crew, never 0; UINT32_MAX: no limit. See admission_limit(). */
 	uint32_t max_per_source;  /* 0: no limit */
 };
 
@@ -88,7 +90,12 @@ enum admission_verdict { ADMISSION_OK, ADMISSION_DENIED, ADMISSION_SOURCE };
 
 /* --- workers; any thread ---------------------------------------------------------------- */
 
-/* Take a connection slot. Returns false where all max-connections slots are taken. */
+/* The present limit of connections. During a reload the old and the new crew accept at the same time, and the
+ * lower of their limits holds for both until the old one is asked to stop. With two limits at once a worker
+ * could consume the event of a free slot that only the other crew may take. */
+uint32_t admission_limit(const struct admission *admission);
+
+/* Take a connection slot. Returns false where all admission_limit() slots are taken. */
 bool admission_slot_acquire(const struct admission *admission);
 
 /* Take a slot beyond any limit: for a connection that was accepted before a slot could be taken. */
@@ -105,7 +112,8 @@ void admission_slot_release(const struct admission *admission);
 void admission_add_source(const struct admission *admission, const struct peer *peer);
 
 /* Before a connection from `peer` is sent to the queue: pass its slot to the queue and uncount its source.
- * `peer` NULL: its source is not counted. */
+ * `peer` NULL: its source is not counted. A connection that moves counts twice for a moment, so this and the
+ * two functions below wake workers that wait for a slot, which may have been refused one in that moment. */
 void admission_enqueue(const struct admission *admission, const struct peer *peer);
 
 /* The connection could not be sent: take slot and source back. */
@@ -124,8 +132,8 @@ bool admission_queue_pending(const struct admission *admission);
  * time. */
 int admission_slot_fd(const struct admission_shared *shared);
 
-/* Begin or end to wait for a slot. Between admission_wait() and sleeping, a worker must try once more to take
- * a slot. */
+/* Begin or end to wait for a slot. Between admission_wait(), which consumes an earlier event, and sleeping, a
+ * worker must try once more to take a slot. A worker that ends to wait wakes others if a slot is free. */
 void admission_wait(const struct admission *admission);
 void admission_wait_done(const struct admission *admission);
 
@@ -157,7 +165,8 @@ void admission_group_open(struct admission_shared *shared, uint32_t group,
 /* From now on the supervisor puts connections into the queue itself. */
 void admission_queue_begin(struct admission_shared *shared);
 
-/* From now on the processes of the group put connections into the queue, because they stop. */
+/* From now on the processes of the group put connections into the queue, because they stop. Its
+ * max-connections no longer limits other groups. */
 void admission_group_stopping(struct admission_shared *shared, uint32_t group);
 
 /* Deactivate the group, of which no process runs. */

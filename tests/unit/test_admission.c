@@ -64,7 +64,8 @@ static void process_end(struct shared *shared, uint32_t index)
 }
 
 /* Open a group of which processes 1 to 7 run. */
-static void group_open(struct shared *shared, uint32_t index, uint32_t capacity, uint32_t sources)
+static void group_open_limited(struct shared *shared, uint32_t index, uint32_t capacity, uint32_t sources,
+                               uint32_t max_connections)
 {
 	size_t page = (size_t) sysconf(_SC_PAGESIZE);
 	struct admission_group group;
@@ -76,6 +77,7 @@ static void group_open(struct shared *shared, uint32_t index, uint32_t capacity,
 	assert_true(shared->groups[index].memory != MAP_FAILED);
 	atomic_init(&group.processes, PROCESSES);
 	group.capacity = capacity;
+	group.max_connections = max_connections;
 	group.sources = sources;
 	group.stride = shared->stride;
 	group.first = shared->groups[index].memory;
@@ -84,6 +86,11 @@ static void group_open(struct shared *shared, uint32_t index, uint32_t capacity,
 	for (uint32_t i = 1; i < PROCESSES; i++)
 		admission_process_start(&shared->admission, index, process_in(shared, index, i),
 		                        &shared->groups[index].generations[i]);
+}
+
+static void group_open(struct shared *shared, uint32_t index, uint32_t capacity, uint32_t sources)
+{
+	group_open_limited(shared, index, capacity, sources, 0);
 }
 
 /* With one group. */
@@ -898,6 +905,7 @@ static void a_woken_worker_wakes_the_next_one(void **state)
 	struct shared *shared = *state;
 	struct admission one = make(shared, 1, 1, 0), two = make(shared, 2, 1, 0);
 
+	group_open_limited(shared, 1, CAPACITY, SOURCES, 1);
 	admission_wait(&one);
 	admission_wait(&two);
 	admission_wait_done(&one); /* the slot is still free */
@@ -944,6 +952,110 @@ static void the_supervisor_wakes_waiting_workers(void **state)
 	assert_false(wakes(shared));
 	admission_queue_settle(&shared->admission, 0);
 	assert_true(wakes(shared));
+}
+
+static struct admission in_second_group(struct shared *shared, uint32_t index, uint32_t slots)
+{
+	struct admission admission = make(shared, index, slots, 0);
+
+	admission.group = 1;
+	admission.own = process_in(shared, 1, index);
+	return admission;
+}
+
+/* Both crews of a reload accept for a moment. */
+static void the_lowest_limit_holds_until_its_group_stops(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old, new;
+
+	shared->admission.groups[0].max_connections = 1;
+	group_open_limited(shared, 1, CAPACITY, SOURCES, 2);
+	old = make(shared, 1, 1, 0);
+	new = in_second_group(shared, 1, 2);
+	assert_int_equal(admission_limit(&new), 1);
+	assert_true(admission_slot_acquire(&old));
+	assert_false(admission_slot_acquire(&new));
+	admission_wait(&new);
+	assert_false(wakes(shared));
+	admission_group_stopping(&shared->admission, 0);
+	assert_true(wakes(shared));
+	assert_int_equal(admission_limit(&new), 2);
+	/* a worker that stops does not go beyond its own */
+	assert_int_equal(admission_limit(&old), 1);
+	assert_true(admission_slot_acquire(&new));
+	assert_false(admission_slot_acquire(&new));
+	admission_wait(&new);
+	assert_false(wakes(shared));
+	admission_group_close(&shared->admission, 1);
+	assert_int_equal(atomic_load(&shared->admission.max_connections), UINT32_MAX);
+}
+
+/* A reload that fails. */
+static void a_closed_group_limits_no_other(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old = make(shared, 1, 2, 0);
+
+	shared->admission.groups[0].max_connections = 2;
+	group_open_limited(shared, 1, CAPACITY, SOURCES, 1);
+	assert_true(admission_slot_acquire(&old));
+	assert_false(admission_slot_acquire(&old));
+	admission_wait(&old);
+	admission_group_close(&shared->admission, 1);
+	assert_true(wakes(shared));
+	assert_true(admission_slot_acquire(&old));
+	assert_false(admission_slot_acquire(&old));
+}
+
+/* The event of a free slot is for the other group: its own limit is lower. */
+static void a_worker_that_stops_passes_the_event_on(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old = make(shared, 1, 1, 0), new;
+
+	shared->admission.groups[0].max_connections = 1;
+	group_open_limited(shared, 1, CAPACITY, SOURCES, 2);
+	new = in_second_group(shared, 1, 2);
+	assert_true(admission_slot_acquire(&old));
+	admission_wait(&new);
+	admission_group_stopping(&shared->admission, 0);
+	assert_true(wakes(shared));
+	admission_wait(&old); /* it has not seen its stop request yet */
+	assert_false(admission_slot_acquire(&old));
+	assert_false(wakes(shared));
+	admission_wait_done(&old);
+	assert_true(wakes(shared));
+}
+
+/* A connection that moves counts twice for a moment, in which a worker may be refused a slot. */
+static void a_moved_connection_wakes_a_waiting_worker(void **state)
+{
+	struct shared *shared = *state;
+	struct admission old = make(shared, 1, 2, 0), new, third;
+
+	shared->admission.groups[0].max_connections = 2;
+	group_open_limited(shared, 1, CAPACITY, SOURCES, 2);
+	new = in_second_group(shared, 1, 2);
+	third = in_second_group(shared, 2, 2);
+	assert_true(admission_slot_acquire(&old));
+	admission_group_stopping(&shared->admission, 0);
+	admission_wait(&third);
+	assert_false(wakes(shared));
+	admission_enqueue(&old, NULL);
+	assert_true(wakes(shared));
+	assert_true(admission_slot_acquire_capped(&new, CAPACITY));
+	assert_false(admission_slot_acquire(&third));
+	admission_wait(&third);
+	assert_false(wakes(shared));
+	admission_dequeue(&new, NULL);
+	assert_true(wakes(shared));
+	assert_true(admission_slot_acquire(&third));
+	/* no slot is free */
+	admission_wait(&third);
+	admission_enqueue(&new, NULL);
+	admission_enqueue_undo(&new, NULL);
+	assert_false(wakes(shared));
 }
 
 /* --- lists ------------------------------------------------------------------------------------- */
@@ -1154,6 +1266,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_woken_worker_wakes_the_next_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_process_wakes_its_own_workers, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_supervisor_wakes_waiting_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_lowest_limit_holds_until_its_group_stops, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(a_closed_group_limits_no_other, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_worker_that_stops_passes_the_event_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_moved_connection_wakes_a_waiting_worker, setup, teardown),
 		cmocka_unit_test_setup_teardown(lists_apply_to_ip_addresses_only, setup, teardown),
 		cmocka_unit_test(limits_hold_among_processes),
 		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),

@@ -85,6 +85,7 @@ void accept_set_scope(struct accept_state *accept, enum accept_scope scope)
 void accept_stop(struct accept_state *accept)
 {
 	accept->stopped = true;
+	accept_close(accept);
 	update(accept);
 }
 
@@ -97,7 +98,7 @@ void accept_limit_reached(struct accept_state *accept)
 		log_event(LOG_NOTICE, EVENT_LIMIT_REACHED,
 		          "Reached max-connections, %u: new clients wait in the backlog until a connection "
 		          "ends",
-		          worker->admission.max_connections);
+		          admission_limit(&worker->admission));
 }
 
 bool accept_take_slot(struct accept_state *accept)

@@ -79,7 +79,7 @@ void accept_retry(struct accept_state *accept);
 /* Set from where the body has capacity to take connections; ACCEPT_ANY at first. */
 void accept_set_scope(struct accept_state *accept, enum accept_scope scope);
 
-/* Take no more connections, because the worker stops. */
+/* Take no more connections, because the worker stops, and wait no longer for a slot. */
 void accept_stop(struct accept_state *accept);
 
 /* Take one of max-connections slots, while not `waiting`. Returns false, and sets `waiting`, where all are

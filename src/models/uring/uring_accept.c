@@ -108,7 +108,7 @@ static bool may_multishot(const struct uring *uring)
 	                              2 * (uint64_t) worker->conf->backlog * worker->listener_count);
 
 	return worker->workers == 1 &&
-	       admission_slots_taken(worker->admission.shared) + spare < worker->admission.max_connections;
+	       admission_slots_taken(worker->admission.shared) + spare < admission_limit(&worker->admission);
 }
 
 static void listener_arm(struct uring *uring, struct uring_listener *listener)
