@@ -274,6 +274,7 @@ REPLACE(int, epoll_create1, int flags)
 {
 	if (!sim.running)
 		return __real_epoll_create1(flags);
+	sim_call();
 	return open_file(file_make(FILE_EPOLL));
 }
 
@@ -479,6 +480,7 @@ REPLACE(int, getsockopt, int fd, int level, int option, void *value, socklen_t *
 
 	if (!sim.running)
 		return __real_getsockopt(fd, level, option, value, size);
+	sim_call();
 	file = file_of(fd);
 	if (level != SOL_SOCKET || file->kind != FILE_STREAM || *size < sizeof *number)
 		return fail(ENOPROTOOPT);
@@ -495,6 +497,7 @@ REPLACE(int, setsockopt, int fd, int level, int option, const void *value, sockl
 {
 	if (!sim.running)
 		return __real_setsockopt(fd, level, option, value, size);
+	sim_call();
 	(void) file_of(fd);
 	return 0;
 }
@@ -539,6 +542,7 @@ int __wrap_fcntl(int fd, int command, ...)
 	va_end(ap);
 	if (!sim.running)
 		return __real_fcntl(fd, command, argument);
+	sim_call();
 	file = file_of(fd);
 	if (command != F_SETPIPE_SZ)
 		return 0;
@@ -671,6 +675,7 @@ REPLACE(int, eventfd, unsigned value, int flags)
 {
 	if (!sim.running)
 		return __real_eventfd(value, flags);
+	sim_call();
 	return open_file(file_make(FILE_EVENT));
 }
 
@@ -751,6 +756,7 @@ REPLACE(int, memfd_create, const char *name, unsigned flags)
 {
 	if (!sim.running)
 		return __real_memfd_create(name, flags);
+	sim_call();
 	if (sim_fault(FAULT_MEMFILE))
 		return fail(EMFILE);
 	return open_file(file_make(FILE_MEMORY));
@@ -763,6 +769,7 @@ REPLACE(ssize_t, pwrite, int fd, const void *data, size_t size, off_t at)
 
 	if (!sim.running)
 		return __real_pwrite(fd, data, size, at);
+	sim_call();
 	file = file_of_kind(fd, FILE_MEMORY);
 	if (end > file->memory.size) {
 		file->memory.data = realloc(file->memory.data, end);
@@ -779,6 +786,7 @@ REPLACE(ssize_t, pread, int fd, void *data, size_t size, off_t at)
 
 	if (!sim.running)
 		return __real_pread(fd, data, size, at);
+	sim_call();
 	file = file_of_kind(fd, FILE_MEMORY);
 	if ((size_t) at >= file->memory.size)
 		return 0;

@@ -278,6 +278,7 @@ struct stream {
 	bool end_sent, end_delivered, end_seen; /* of the daemon: shutdown(2) or close(2) */
 	bool reset, broken, vanished, client_closed, accepted;
 	bool blocked; /* the client waits for room to send */
+	bool crowded; /* see note_source() */
 	int error;    /* pending error of the socket */
 	bool up_pending, down_pending, read_pending, audited;
 	int64_t since, active, taken; /* accepted, last byte moved by the daemon, got by `crew` */
@@ -333,6 +334,7 @@ void streams_finish(void);
 /* Decide why the daemon may close this connection, which is neither complete nor broken; fails where there
  * is no reason. */
 enum stream_reason check_close(struct stream *stream);
+void note_source(const struct stream *stream);
 void check_idle(struct stream *stream);
 /* Before the clock moves on: every fiber waits. */
 void check_quiet(int64_t next);

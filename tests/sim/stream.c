@@ -426,6 +426,7 @@ void stream_closed(struct stream *stream)
 {
 	bool unread = stream->delivered > stream->read;
 
+	note_source(stream);
 	stream->file = NULL;
 	truth.live--;
 	if (stream->fin_seen && stream->echoed == stream->sent)

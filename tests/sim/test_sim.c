@@ -11,6 +11,7 @@
 #include "sim.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,6 +44,10 @@
 
 #define HEARTBEAT (500 * MSEC)
 
+/* Most time from the moment at which all workers of a crew are ready to the stop of its predecessor: until then
+ * both crews accept. */
+#define OVERLAP (100 * MSEC)
+
 /* A worker that has not ended by then after drain-timeout is killed (daemon/crew.c). */
 #define GRACE (2 * SEC)
 
@@ -60,7 +65,7 @@ struct crew {
 	unsigned ready, running; /* workers that are ready; fibers that have not ended */
 	unsigned serving;        /* connections */
 	bool stopping;
-	int64_t drain_until;
+	int64_t stopped_at, drain_until;
 	struct process *processes[WORKERS_MAX];
 	int inherited[WORKERS_MAX]; /* descriptors of each process that the supervisor opened */
 	unsigned process_count;
@@ -76,6 +81,7 @@ static struct {
 	struct scoreboard *scoreboard;
 	int slot_fd; /* its number, the same in all processes */
 	struct file *slot, *wakeup, *inbox, *outbox, *listeners[LISTENERS];
+	struct process *supervisor;
 	struct list crews;
 	const char *const *models; /* that a reload may choose */
 	unsigned model_count;
@@ -83,6 +89,7 @@ static struct {
 	unsigned sources, max_per_source, idle_timeout, drain_timeout;
 	int64_t pace;
 	bool large; /* more connections than a back-end reports at once */
+	bool often; /* reloads follow each other, and max-connections is low */
 	unsigned reloads;
 	bool finishing, stopped, restarting;
 	int64_t until, finish_by; /* no new clients; no clients */
@@ -110,6 +117,7 @@ static struct scoreboard_layout layout_of(const struct crew *crew)
 		.capacity = processes ? 1
 		          : spawns    ? crew->workers + 1
 		                      : crew->capacity,
+		.max_connections = crew->max_connections,
 		.worker_capacity = crew->model->zero == MODEL_ZERO_PROCESSORS ? crew->capacity : 1,
 		.sources = all.max_per_source > 0,
 	};
@@ -218,7 +226,7 @@ void thread_ended(struct crew *crew)
 static void crew_limits(struct crew *crew)
 {
 	crew->pipes = (unsigned) sim_below(4);
-	crew->max_connections = all.large ? 700 : (unsigned) sim_spread(1, 60);
+	crew->max_connections = all.large ? 700 : (unsigned) sim_spread(1, all.often ? 6 : 60);
 	if (crew->model->zero == MODEL_ZERO_PROCESSORS)
 		crew->workers = 1 + (unsigned) sim_below(4);
 	else if (crew->model->zero == MODEL_ZERO_ONE)
@@ -230,35 +238,47 @@ static void crew_limits(struct crew *crew)
 		crew->capacity = 1;
 }
 
-static void token_make(struct crew *crew)
-{
-	struct fiber *self = fiber_self(), saved = *self;
+/* What the present fiber was before it made calls of another process. */
+struct identity {
+	struct process *process;
+	bool steady, preempting;
+};
 
-	if (crew->model->zero != MODEL_ZERO_PROCESSORS || crew->workers == 1)
-		return;
-	self->process = crew->processes[0];
-	self->steady = false;
-	if (accept_token_make(&crew->token, crew->workers) < 0)
-		abort();
-	*self = saved;
-	for (unsigned i = 0; i < crew->workers; i++)
-		crew->worker[i].token = crew->token;
+/* Make calls with the descriptors of `process`, on any fiber: no other fiber runs, and none of them fails. */
+static struct identity identity_change(struct process *process)
+{
+	struct fiber *self = fiber_self();
+	struct identity before = { self->process, self->steady, sim.preempting };
+
+	self->process = process;
+	self->steady = sim.preempting = false;
+	return before;
 }
 
-/* Calls of the supervisor are not simulated. */
-static bool supervisor_begin(void)
+static void identity_restore(struct identity before)
 {
-	bool running = sim.running;
+	fiber_self()->process = before.process;
+	fiber_self()->steady = before.steady;
+	sim.preempting = before.preempting;
+}
 
-	sim.running = false;
-	return running;
+static void token_make(struct crew *crew)
+{
+	struct identity before = identity_change(crew->processes[0]);
+
+	if (crew->model->zero == MODEL_ZERO_PROCESSORS && crew->workers > 1 &&
+	    accept_token_make(&crew->token, crew->workers) < 0)
+		abort();
+	identity_restore(before);
+	for (unsigned i = 0; i < crew->workers; i++)
+		crew->worker[i].token = crew->token;
 }
 
 static void crew_start(void)
 {
 	struct crew *crew = calloc(1, sizeof *crew);
 	struct scoreboard_layout layout;
-	bool running;
+	struct identity before;
 
 	if (!crew)
 		abort();
@@ -275,13 +295,13 @@ static void crew_start(void)
 	crew->ready_file = file_make(FILE_READY);
 	crew->ready_file->crew = crew;
 	crew->worker = calloc(crew->workers, sizeof *crew->worker);
-	running = supervisor_begin();
+	before = identity_change(all.supervisor);
 	crew->number = scoreboard_crew_open(all.scoreboard, &layout);
 	if (!crew->worker || crew->number < 0)
 		abort();
 	for (unsigned i = 0; i < crew->process_count; i++)
 		scoreboard_process_start(all.scoreboard, (unsigned) crew->number, i);
-	sim.running = running;
+	identity_restore(before);
 	for (unsigned i = 0; i < crew->workers; i++)
 		if (i == 0 || crew->model->crew != MODEL_SPAWN)
 			worker_prepare(crew, i);
@@ -322,14 +342,17 @@ static void crew_stop(struct crew *crew, enum stats_stop how)
 {
 	struct scoreboard_shared *shared = scoreboard_shared(all.scoreboard);
 	struct stop_request *request = &shared->stop_request[crew->number];
+	struct identity before = identity_change(all.supervisor);
 
 	sim_note("stop of crew", crew->number, (int64_t) how);
 	crew->stopping = true;
+	crew->stopped_at = sim.now;
 	crew->drain_until = sim.now + (int64_t) all.drain_timeout * SEC;
 	atomic_store(&request->hand_until, crew->drain_until);
 	atomic_store(&request->drain_until, crew->drain_until);
 	admission_group_stopping(&shared->admission, (unsigned) crew->number);
 	atomic_store(&request->stop, how);
+	identity_restore(before);
 	for (struct list *at = streams.next; at != &streams; at = at->next) {
 		struct stream *stream = LIST_ENTRY(at, struct stream, link);
 
@@ -351,22 +374,15 @@ static void check_equal(const char *what, uint64_t daemon, uint64_t is)
 static void crew_free(struct crew *crew)
 {
 	unsigned number = (unsigned) crew->number;
-	struct fiber *self = fiber_self(), saved = *self;
-	bool running;
+	struct identity before = identity_change(crew->processes[0]);
 
-	if (crew->token) {
-		/* its descriptors are those of the process; an event may run on any fiber */
-		self->process = crew->processes[0];
-		sim.preempting = false;
-		accept_token_free(crew->token);
-		sim.preempting = true;
-		*self = saved;
-	}
+	accept_token_free(crew->token);
+	identity_restore(before);
 	for (unsigned i = 0; i < crew->process_count; i++)
 		if (crew->processes[i]->used != crew->inherited[i])
 			sim_fail("a process of model %s ends with %d descriptors too many", crew->model->name,
 			         crew->processes[i]->used - crew->inherited[i]);
-	running = supervisor_begin();
+	before = identity_change(all.supervisor);
 	for (unsigned i = 0; i < crew->process_count; i++) {
 		const struct admission_process *own = scoreboard_admission(all.scoreboard, number, i);
 
@@ -382,7 +398,7 @@ static void crew_free(struct crew *crew)
 		process_free(crew->processes[i]);
 	}
 	scoreboard_crew_close(all.scoreboard, number);
-	sim.running = running;
+	identity_restore(before);
 	sim_note("end of crew", crew->number, 0);
 	file_unref(crew->stop);
 	file_unref(crew->ready_file);
@@ -445,13 +461,27 @@ static unsigned connections_of_source(const struct stream *stream)
 	return count;
 }
 
+/* A connection of a source is about to be closed. Where the source has more than max-per-source, the daemon may
+ * have refused any of them, and may close that one when others have ended. */
+void note_source(const struct stream *stream)
+{
+	if (all.max_per_source == 0 || connections_of_source(stream) <= all.max_per_source)
+		return;
+	for (struct list *at = streams.next; at != &streams; at = at->next) {
+		struct stream *other = LIST_ENTRY(at, struct stream, link);
+
+		other->crowded |= other->source == stream->source && other->family == stream->family;
+	}
+}
+
 static void check_drained(const struct stream *stream)
 {
 	if (stream->read - stream->discarded < stream->due)
 		stream_fail(stream, "it was drained, but bytes that had arrived were not read");
 	if (stream->echoed < stream->read - stream->discarded)
 		stream_fail(stream, "it was drained, but bytes that were read were not echoed");
-	if (stream->family != AF_UNIX && stream->acked < stream->echoed && !stream->fin_seen)
+	if (stream->family != AF_UNIX && stream->acked < stream->echoed && !stream->fin_seen &&
+	    !stream->reset)
 		stream_fail(stream, "it was drained and closed before its peer had acknowledged all");
 }
 
@@ -462,11 +492,11 @@ enum stream_reason check_close(struct stream *stream)
 
 	if (crew && crew->stopping && sim.now + 2 * sim.tick >= crew->drain_until)
 		return REASON_CUT;
-	if (crew && idle && !crew->stopping) {
+	/* a worker may end a connection as idle before it sees the stop request */
+	if (crew && idle && (!crew->stopping || sim.now < crew->stopped_at + SLACK))
 		return REASON_IDLE;
-	}
-	if (crew && all.max_per_source > 0 && stream->read == 0 && sim.now - stream->since < SLACK &&
-	    connections_of_source(stream) >= all.max_per_source && stream->family != AF_UNIX)
+	if (crew && stream->crowded && stream->read == 0 && sim.now - stream->since < SLACK &&
+	    stream->family != AF_UNIX)
 		return REASON_REFUSED;
 	if (sim.excuses > 0) {
 		sim.excuses--;
@@ -501,13 +531,27 @@ static void check_streams(void)
 			stream_fail(LIST_ENTRY(at, struct stream, link), "nothing is done for it");
 }
 
+/* max-connections: while several crews accept, the least of theirs. */
+static unsigned max_connections(void)
+{
+	unsigned max = UINT_MAX;
+
+	for (struct list *at = all.crews.next; at != &all.crews; at = at->next) {
+		const struct crew *crew = LIST_ENTRY(at, const struct crew, link);
+
+		if (!crew->stopping && crew->max_connections < max)
+			max = crew->max_connections;
+	}
+	return max;
+}
+
 /* Whether the crew could take a connection from a backlog now. */
 static bool has_capacity(const struct crew *crew)
 {
 	note_full(crew);
 	if (crew->stopping || crew->ready == 0 || sim.now <= sim.failed_at + PAUSE + sim.tick + 10 * MSEC)
 		return false;
-	if (truth.live >= crew->max_connections)
+	if (truth.live >= max_connections())
 		return false;
 	return !is_pool(crew) || crew->serving < crew->workers;
 }
@@ -530,7 +574,7 @@ void check_quiet(int64_t next)
 				sim_fail("%u clients wait in a backlog, and model %s serves %u with %u "
 				         "workers, of at most %u; all together %" PRIu32,
 				         all.listeners[i]->listener.waiting, crew->model->name, crew->serving,
-				         crew->workers, crew->max_connections, truth.live);
+				         crew->workers, max_connections(), truth.live);
 	}
 }
 
@@ -595,8 +639,13 @@ void ready_written(struct crew *crew)
 	crew->ready++;
 	if (!crew_is_ready(crew))
 		return;
+	sim_at(sim.now + (int64_t) sim_spread(0, OVERLAP), EVENT_OPERATOR, crew, crew->id);
+}
+
+/* All workers of the crew are ready: the reload is complete, and its predecessor stops. */
+static void reload_done(const struct crew *crew)
+{
 	all.starting = false;
-	/* the reload is complete: the predecessors stop */
 	for (struct list *at = all.crews.next; at != &all.crews; at = at->next) {
 		struct crew *other = LIST_ENTRY(at, struct crew, link);
 
@@ -696,8 +745,9 @@ static void operate(void)
 			replace_crew();
 	}
 	if (!all.stopped)
-		sim_at(sim.now + (all.finishing ? SEC : (int64_t) sim_spread(1000, 20 * SEC)), EVENT_OPERATOR,
-		       NULL, 0);
+		sim_at(sim.now + (all.finishing ? SEC
+		                                : (int64_t) sim_spread(1000, all.often ? SEC / 10 : 20 * SEC)),
+		       EVENT_OPERATOR, NULL, 0);
 }
 
 static void crew_ended(struct crew *crew)
@@ -721,6 +771,8 @@ void operator_event(enum event_kind kind, void *object, uint32_t generation)
 		arrive();
 	else if (kind == EVENT_HEARTBEAT && crew)
 		check_heartbeats(crew);
+	else if (kind == EVENT_OPERATOR && crew && crew->running > 0)
+		reload_done(crew);
 	else if (kind == EVENT_OPERATOR && crew)
 		crew_ended(crew);
 	else if (kind == EVENT_OPERATOR && !object)
@@ -734,6 +786,9 @@ static void files_make(void)
 	static const unsigned families[LISTENERS] = { AF_INET, AF_UNIX };
 
 	all.slot = file_make(FILE_EVENT);
+	all.supervisor = process_make(NULL, all.slot_fd + 1);
+	process_open_at(all.supervisor, all.slot_fd, all.slot);
+	file_ref(all.slot);
 	all.wakeup = file_make(FILE_EVENT);
 	all.inbox = file_make(FILE_QUEUE);
 	all.outbox = file_make(FILE_QUEUE);
@@ -759,6 +814,7 @@ static void files_free(void)
 	file_unref(all.outbox);
 	file_unref(all.wakeup);
 	file_unref(all.slot);
+	process_free(all.supervisor);
 }
 
 static void choose_faults(void)
@@ -790,12 +846,13 @@ static void episode(uint64_t seed)
 	all.large = sim_below(20) == 0;
 	if (all.large)
 		all.clients = all.clients_left = 300 + (unsigned) sim_below(500);
+	all.often = !all.large && sim_below(4) == 0;
 	all.sources = (unsigned) sim_spread(1, 50);
 	all.max_per_source = sim_below(3) == 0 ? (unsigned) sim_spread(1, 20) : 0;
 	all.idle_timeout = sim_below(4) == 0 ? 0 : (unsigned) sim_spread(1, 600);
 	all.drain_timeout = (unsigned) sim_spread(1, 30);
 	all.pace = (int64_t) sim_spread(10, 10 * SEC);
-	all.reloads = sim_below(2) ? (unsigned) sim_spread(1, CREWS_MAX) : 0;
+	all.reloads = all.often ? 40 : sim_below(2) ? (unsigned) sim_spread(1, CREWS_MAX) : 0;
 	all.finishing = all.stopped = false;
 	all.starting = true;
 	all.until = sim.now + (int64_t) sim_spread(1000, 2000 * SEC);
