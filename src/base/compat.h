@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* compat.h - system calls that an older libc or kernel lacks
  *
- * echod works with glibc 2.31 and Linux 5.10. Each function here says what it replaces there. Any thread.
+ * echod works with glibc 2.31 and Linux 5.9. Each function here says what it replaces there. Any thread.
  */
 #ifndef ECHOD_BASE_COMPAT_H
 #define ECHOD_BASE_COMPAT_H

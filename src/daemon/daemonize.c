@@ -3,10 +3,12 @@
 
 #include "daemon/daemonize.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,6 +29,36 @@ static int compare_fds(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+/* Close the open descriptors from `first` to `last` one by one: those that /proc lists, else all that the limit
+ * permits. */
+static void close_each(unsigned first, unsigned last)
+{
+	DIR *directory = opendir("/proc/self/fd");
+	long most = sysconf(_SC_OPEN_MAX);
+	const struct dirent *entry;
+
+	if (!directory) {
+		for (unsigned fd = first; fd <= last && (most < 0 || (long) fd < most); fd++)
+			close((int) fd);
+		return;
+	}
+	while ((entry = readdir(directory)) != NULL) {
+		unsigned fd;
+
+		if (sscanf(entry->d_name, "%u", &fd) == 1 && fd >= first && fd <= last &&
+		    (int) fd != dirfd(directory))
+			close((int) fd);
+	}
+	closedir(directory);
+}
+
+static void close_from_to(unsigned first, unsigned last)
+{
+	/* kernels before Linux 5.9 lack it, and containers whose filter is older refuse it */
+	if (compat_close_range(first, last) < 0)
+		close_each(first, last);
+}
+
 void daemonize_close_others(int keep[], unsigned count)
 {
 	unsigned next = STDERR_FILENO + 1;
@@ -36,10 +68,10 @@ void daemonize_close_others(int keep[], unsigned count)
 		if (keep[i] < (int) next)
 			continue;
 		if ((unsigned) keep[i] > next)
-			compat_close_range(next, (unsigned) keep[i] - 1);
+			close_from_to(next, (unsigned) keep[i] - 1);
 		next = (unsigned) keep[i] + 1;
 	}
-	compat_close_range(next, UINT_MAX);
+	close_from_to(next, UINT_MAX);
 }
 
 /* The original process: wait for the report of the daemon and exit with it. Signals end it as any other

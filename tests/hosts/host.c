@@ -2,12 +2,20 @@
 /* host.c - another host for the process that preloads this (LD_PRELOAD): what it is told of the kernel and
  * its files
  *
- *   HOST_NOFILE=N        the hard RLIMIT_NOFILE is N and the soft one 1024; both are only numbers, the real
- * limit stays HOST_WMEM_MAX=N      net.core.wmem_max is N, and the caller has no CAP_NET_ADMIN to exceed it
- *   HOST_PROCESSORS=N    the affinity mask has N processors
- *   HOST_NO_IPV6=1       the kernel has no IPv6
- *   HOST_FILES=DIR       a file that exists in DIR (DIR/proc/self/cgroup) is read instead of the one of that
- * path
+ * These variables of the environment describe the host:
+ *
+ * - HOST_NOFILE=N: the hard RLIMIT_NOFILE is N and the soft one 1024; the real limit stays.
+ *
+ * - HOST_WMEM_MAX=N: net.core.wmem_max is N, and the caller has no CAP_NET_ADMIN to exceed it.
+ *
+ * - HOST_PROCESSORS=N: the affinity mask has N processors.
+ *
+ * - HOST_NO_IPV6=1: the kernel has no IPv6.
+ *
+ * - HOST_LAST_CALL=N: the kernel has no system call with a number greater than N. From 424 on, which is Linux
+ *   5.1, all architectures have the same numbers.
+ *
+ * - HOST_FILES=DIR: a file that exists in DIR (DIR/proc/self/cgroup) is read instead of the one of that path.
  *
  * Any thread; each function is as its manual page says.
  */
@@ -17,11 +25,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -139,6 +151,29 @@ int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 	for (size_t i = 0; i < strtoul(given, NULL, 10) && i < size * CHAR_BIT; i++)
 		CPU_SET_S(i, size, set);
 	return 0;
+}
+
+/* --- system calls ------------------------------------------------------------------------ */
+
+/* By a filter, which children inherit. */
+__attribute__((constructor)) static void limit_system_calls(void)
+{
+	const char *last = getenv("HOST_LAST_CALL");
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, last ? (unsigned) atoi(last) : UINT_MAX, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = sizeof filter / sizeof filter[0], .filter = filter };
+
+	/* without the privilege to install a filter */
+	if (last && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0 &&
+	    (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0)) {
+		perror("HOST_LAST_CALL");
+		abort();
+	}
 }
 
 /* --- files ------------------------------------------------------------------------------- */

@@ -3,11 +3,16 @@
 and users as they are elsewhere, made by LD_PRELOAD (host.c), namespaces and real limits."""
 
 import contextlib
+import fcntl
 import os
+import pwd
+import resource
 import secrets
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
@@ -22,6 +27,10 @@ import peer
 import proc
 
 STOCK_WMEM_MAX = 212992  # net.core.wmem_max where nobody changed it
+LAST_CALL = 439          # faccessat2, the newest of Linux 5.9, the oldest kernel that README names
+LAST_CALL_BEFORE_CLOSE_RANGE = 435
+TICKS_WRAP = 1 << 47     # microseconds of the monotonic clock: the ticks of sessions are stored modulo 2^29 (session.h)
+PIPE_USER = 9            # the number of a system user whose pipe memory is used up; tests beside this one have 1 to 8
 MEMORY = 48 << 20        # most of the daemon without connections; tables that follow from a limit must not make it larger
 
 TCP, UDP, UNIX = "tcp", "udp", "unix"
@@ -39,6 +48,7 @@ class Host:
     transports: tuple = (TCP, UDP, UNIX)
     processors: Optional[int] = None             # the event loops that `workers = 0` must give
     connections: int = 1                         # that live over the reload
+    forked: bool = False                         # echod is a child of `wrap`
     first_process: bool = False                  # echod is PID 1 of its namespace
 
 
@@ -199,7 +209,7 @@ def two_uplinks(directory, stack):
 
 def first_process(directory, stack):
     needs_root()
-    return Host(wrap=["unshare", "--mount-proc", "--pid", "--fork", "--kill-child"], first_process=True)
+    return Host(wrap=["unshare", "--mount-proc", "--pid", "--fork", "--kill-child"], forked=True, first_process=True)
 
 
 def unprivileged(directory, stack):
@@ -223,6 +233,50 @@ def no_bus(directory, stack):
                 env={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={directory}/no-bus"})
 
 
+def pipe_memory_used_up(directory, stack):
+    """Other programs of the user have more pipes than fs.pipe-user-pages-soft has room for: a new pipe has two pages, and no
+    pipe may grow (pipe(7))."""
+    needs_root()
+    soft = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    pipe, other = os.pipe()
+    pages = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) // resource.getpagesize()
+    os.close(pipe)
+    os.close(other)
+    count = soft // pages + 1
+    if soft == 0 or 2 * count + 100 > proc.hard_nofile():
+        pytest.skip(f"{count} pipes cannot be made here: fs.pipe-user-pages-soft is {soft}")
+    user = pwd.getpwuid(PIPE_USER)
+    holder = subprocess.Popen([sys.executable, "-c", PIPES, str(count), str(user.pw_uid)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
+    stack.callback(holder.wait)
+    stack.callback(holder.stdin.close)
+    assert int(holder.stdout.readline()) <= 2 * resource.getpagesize()
+    return Host(keys={"user": user.pw_name})
+
+
+# Make $1 pipes as the user $2, print the size of the last, and keep them until standard input ends.
+PIPES = """
+import fcntl, os, resource, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+os.setuid(int(sys.argv[2]))
+pipes = [os.pipe() for _ in range(int(sys.argv[1]) + 1)]
+print(fcntl.fcntl(pipes[-1][0], fcntl.F_GETPIPE_SZ), flush=True)
+sys.stdin.read()
+"""
+
+
+def uptime(seconds):
+    """The monotonic clock shows `seconds` when the daemon starts."""
+    def make(directory, stack):
+        needs_root()
+        if not Path("/proc/self/ns/time").exists():
+            pytest.skip("the kernel has no time namespaces (CONFIG_TIME_NS)")
+        offset = str(int(seconds - time.monotonic()))
+        return Host(wrap=["unshare", "--time", "--monotonic", offset, "--boottime", offset, "--fork", "--kill-child"], forked=True)
+    return make
+
+
 HOSTS = {
     "plain": lambda directory, stack: Host(),
     **{f"{number}-descriptors": lambda directory, stack, number=number: limited(number)
@@ -244,6 +298,11 @@ HOSTS = {
     "read-only-root": read_only,
     "pid-1": first_process,
     "two-uplinks": two_uplinks,
+    "linux-5.9": lambda directory, stack: Host(env=preload(last_call=LAST_CALL)),
+    "no-close_range": lambda directory, stack: Host(env=preload(last_call=LAST_CALL_BEFORE_CLOSE_RANGE)),
+    "just-booted": uptime(2),
+    "up-for-fifty-years": uptime(50 * 365 * 86400),
+    "pipe-memory-used-up": pipe_memory_used_up,
     "root": root,
     "unprivileged": unprivileged,
 }
@@ -304,8 +363,9 @@ def test_host(launch, model, host, tmpdir):
             "protocols": ["tcp", "udp"], "idle_timeout": 100, "pidfile": "", **host.keys}
     daemon = launch(model, wrap=host.wrap, env=host.env, program=host.program, notify_file=True, **keys)
     daemon.wait_ready()
-    if host.first_process:
+    if host.forked:
         daemon.pid = daemon.notify.all("READY")[0].pid
+    if host.first_process:
         assert Path(f"/proc/{daemon.pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1] == "1"
     assert command(host, daemon, "-t") is not None
     dumps_consistently(host, daemon, directory)
@@ -333,3 +393,22 @@ def test_host(launch, model, host, tmpdir):
     assert counts.get("connections", 0) == 0 or proc.until(lambda: metrics.line(daemon).get("connections", 0) == 0, "no connection")
     assert not [name for name in counts if name.startswith(("connections_damaged", "resource_exhaustions"))], counts
     daemon.stop()
+    assert "killed by signal" not in daemon.log(), daemon.log()  # every worker ends when it is asked to
+
+
+def test_idle_timeout_when_ticks_wrap(launch, model, tmpdir):
+    """After four and a half years of uptime the ticks of the last activity begin at 0 again: a connection from before lives
+    its idle-timeout, not less and not for ever."""
+    with contextlib.ExitStack() as stack:
+        host = uptime(TICKS_WRAP // 1000000 - 1)(Path(tmpdir), stack)
+        started = time.monotonic()
+        daemon = launch(model, wrap=host.wrap, idle_timeout=3, pidfile="").wait_ready()
+        daemon.pid = daemon.notify.all("READY")[0].pid
+        with daemon.connect() as sock:
+            peer.echo(sock, b"before")
+            last = time.monotonic()
+            assert sock.recv(1) == b""
+            assert time.monotonic() - last >= 3
+            assert time.monotonic() - started > 2  # after the wrap
+            daemon.connection_line("%s:%d" % sock.getsockname(), "idle")
+        daemon.stop()
