@@ -299,7 +299,7 @@ static void switch_to(struct fiber *fiber)
 /* Run a ready fiber, chosen at random. Returns when it is this one's turn. */
 static void run_ready(void)
 {
-	size_t i = sim_below(all.ready_count);
+	size_t i = (size_t) sim_below(all.ready_count);
 	struct fiber *fiber = all.ready[i];
 
 	all.ready[i] = all.ready[--all.ready_count];

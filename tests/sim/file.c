@@ -244,7 +244,7 @@ static void wake_exclusive(struct file *file, unsigned events)
 			items[count++] = item;
 	}
 	while (count > 0) {
-		size_t i = sim_below(count);
+		size_t i = (size_t) sim_below(count);
 		struct item *item = items[i];
 
 		items[i] = items[--count];

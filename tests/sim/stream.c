@@ -680,7 +680,7 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size)
 	ssize_t n = 0;
 
 	while (done < size && pipe->pipe.count < pipe->pipe.slots) {
-		size_t most = size - done < 32768 ? size - done : 1 + sim_below(32768);
+		size_t most = size - done < 32768 ? size - done : 1 + (size_t) sim_below(32768);
 
 		if (stream->urgent > 0 && stream->urgent - 1 >= stream->read &&
 		    stream->urgent - 1 < stream->read + most)

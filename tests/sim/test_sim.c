@@ -287,7 +287,7 @@ static void crew_start(void)
 	crew_limits(crew);
 	crew->conf = (struct conf) { .idle_timeout = all.idle_timeout,
 		                     .drain_timeout = all.drain_timeout,
-		                     .buffer_size = sim_spread(512, 1 << 18),
+		                     .buffer_size = (unsigned) sim_spread(512, 1 << 18),
 		                     .max_per_source = all.max_per_source };
 	layout = layout_of(crew);
 	crew->process_count = layout.processes;
