@@ -65,6 +65,7 @@ int sandbox_enter(const struct sock_fprog *filter)
 #ifdef HAVE_LIBSECCOMP
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -418,6 +419,9 @@ int sandbox_filter_make_for(struct sock_fprog **filter, unsigned uses, uint32_t 
 	if (fd >= 0)
 		close(fd);
 	seccomp_release(context);
+	/* the memory that libseccomp has freed would be memory of each worker process, and fork(2) would be
+	 * slower */
+	malloc_trim(0);
 	return r;
 }
 
