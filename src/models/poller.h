@@ -68,4 +68,8 @@ struct poller_ops {
 
 extern const struct poller_ops poller_select, poller_poll, poller_epoll;
 
+/* Close the descriptor of a poller of poller_epoll in a forked process, where the parent goes on to use it.
+ * Its memory is left, because each page of it that is written to would be copied. */
+void poller_epoll_close_forked(struct poller *poller);
+
 #endif

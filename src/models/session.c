@@ -86,14 +86,12 @@ void session_open(struct session *session, const struct new_conn *new_conn)
 static struct log_budget lines = { .share = LINES_SHARE, .all = LINES_ALL, .interval = LINES_INTERVAL };
 static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Whether a line of `level` about a connection of `peer` may be written; suppressed ones are counted. */
-static bool line_allowed(const struct worker *worker, const struct peer *peer, int level)
+/* Take one line about a connection of `peer` from the budget. Returns false where there is none left. */
+static bool line_take(const struct peer *peer)
 {
 	size_t size = 0;
 	bool allowed;
 
-	if (!worker->conf->log_connections || !log_wants(level))
-		return false;
 	if (peer->family == AF_INET || peer->family == AF_VSOCK)
 		size = 4;
 	else if (peer->family == AF_INET6)
@@ -101,9 +99,23 @@ static bool line_allowed(const struct worker *worker, const struct peer *peer, i
 	pthread_mutex_lock(&lines_lock);
 	allowed = log_budget_take(&lines, peer->address, size, clock_coarse_usec());
 	pthread_mutex_unlock(&lines_lock);
-	if (!allowed)
-		stats_add(worker->slot, STAT_LOG_SUPPRESSED, 1);
 	return allowed;
+}
+
+void session_charge_line(const struct peer *peer)
+{
+	(void) line_take(peer);
+}
+
+/* Whether a line of `level` about a connection of `peer` may be written; suppressed ones are counted. */
+static bool line_allowed(const struct worker *worker, const struct peer *peer, int level)
+{
+	if (!worker->conf->log_connections || !log_wants(level))
+		return false;
+	if (line_take(peer))
+		return true;
+	stats_add(worker->slot, STAT_LOG_SUPPRESSED, 1);
+	return false;
 }
 
 /* The address of the peer of a unix socket, which most peers have not (unnamed, unix(7)). */

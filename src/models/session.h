@@ -113,6 +113,10 @@ void session_header(struct session *session, const struct worker *worker);
  * a child of model `process`, max-per-source is not checked: that is for a session that is drained. */
 void session_admit(struct session *session, const struct worker *worker);
 
+/* A child process, which began with a copy of this process's budget of lines about connections, has written a
+ * line about a connection of `peer`: charge it here. */
+void session_charge_line(const struct peer *peer);
+
 /* Log and count a connection that was refused after accept(2). */
 void session_refused(const struct worker *worker, const struct new_conn *new_conn,
                      enum admission_verdict verdict);

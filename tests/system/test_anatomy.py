@@ -6,6 +6,7 @@ With one client the numbers are exact. With more, how many messages a wait finds
 
 import contextlib
 import os
+import time
 
 import pytest
 
@@ -28,7 +29,7 @@ def traced(start, tmpdir):
     """traced(model): a daemon without activity of its own, and the recording of its calls."""
     def begin(model, **keys):
         path = os.path.join(tmpdir, "trace")
-        daemon = start(model, wrap=calls.wrap(path), stats_interval=0, log_connections=False, protocols=["tcp"], **keys)
+        daemon = start(model, **{"wrap": calls.wrap(path), "stats_interval": 0, "log_connections": False, "protocols": ["tcp"], **keys})
         return daemon, calls.Recording(daemon.pid, path)
     return begin
 
@@ -67,11 +68,15 @@ CONNECTION = {"iterative": 8, "process": 17, "prefork": 8, "thread": 8, "prethre
 CONNECTION_LIBC = {"process": 10, "thread": 12}
 
 
+def own_calls(names):
+    return [name for name in names if name not in calls.OF_LIBC]
+
+
 def test_connection(traced, model):
     daemon, recording = traced(model, workers=workers(model))
     calls.visit(daemon.address)
     found = [recording.during(lambda: calls.visit(daemon.address)) for _ in range(REPEAT)]
-    own = [[name for name in each if name not in calls.OF_LIBC] for each in found]
+    own = [own_calls(each) for each in found]
     if model == "io_uring":
         assert max(map(len, own)) <= CONNECTION[model] + 2, own
     else:
@@ -79,6 +84,25 @@ def test_connection(traced, model):
         assert min(map(len, own)) == CONNECTION[model], own
         assert max(map(len, own)) <= CONNECTION[model] + (model in echod.LOOPS), own
     assert max(len(each) - len(mine) for each, mine in zip(found, own)) <= CONNECTION_LIBC.get(model, 0), found
+
+
+# A source may cause so many lines about connections in so many seconds (src/models/session.c).
+LINES, INTERVAL = 250, 10
+
+
+def test_connection_without_a_line(traced, model):
+    """Once its source has caused as many lines as it may, a connection costs no more than where none is written."""
+    # each process of a pool has lines of its own
+    daemon, recording = traced(model, workers=1 if model == "prefork" else workers(model), log_connections=True)
+    for _ in range(6):
+        began = time.monotonic() // INTERVAL
+        for _ in range(LINES + 1):
+            calls.visit(daemon.address)
+        found = own_calls(recording.during(lambda: calls.visit(daemon.address)))
+        if time.monotonic() // INTERVAL == began:
+            assert len(found) <= CONNECTION[model] + {"io_uring": 2}.get(model, model in echod.LOOPS), found
+            return
+    pytest.skip(f"{LINES} connections take longer than {INTERVAL} s here")
 
 
 @pytest.mark.models(*echod.LOOPS)

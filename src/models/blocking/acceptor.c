@@ -50,6 +50,11 @@ void acceptor_close(struct acceptor *acceptor)
 		worker_wake_other(acceptor->accept.worker);
 }
 
+void acceptor_close_forked(struct acceptor *acceptor)
+{
+	poller_epoll_close_forked(acceptor->poller);
+}
+
 void acceptor_set_scope(struct acceptor *acceptor, enum accept_scope scope)
 {
 	accept_set_scope(&acceptor->accept, scope);

@@ -31,6 +31,9 @@ int acceptor_open(struct acceptor *acceptor, struct worker *worker, int other);
 /* Stop waiting. A worker that stops wakes another one of its crew or the next one. */
 void acceptor_close(struct acceptor *acceptor);
 
+/* Close the descriptors in a forked process, where the parent goes on to use them. */
+void acceptor_close_forked(struct acceptor *acceptor);
+
 /* Wait for the next connection. Returns 1 with `*new_conn` filled in; 0 where another event ended the wait:
  * stop request (`stopping`), heartbeat, `other`, a refused connection; or -errno. */
 int acceptor_wait(struct acceptor *acceptor, struct new_conn *new_conn);

@@ -76,6 +76,9 @@ struct spawner {
 	bool full;          /* `workers` children run, including those of a killed predecessor */
 	bool pending;       /* `new_conn` is not served yet */
 	struct new_conn new_conn;
+	/* for connections that this process serves itself; for processes: each child begins with a copy, and
+	 * needs no memory of its own */
+	struct session_io io;
 	pthread_attr_t attr;                   /* for threads */
 	struct thread_ends ends;               /* for threads */
 	struct child *children;                /* for processes: `workers` entries */
@@ -143,8 +146,8 @@ static void live_move(struct stats_slot *from, struct stats_slot *to)
 	atomic_fetch_add(&to->live, 1);
 }
 
-/* Make a copy of the acceptor's worker for the reserved slot. Must run in the acceptor's thread, which writes
- * to the original. */
+/* Make a copy of the acceptor's worker for the reserved slot; `derived` may be the original in a child
+ * process. Must run in the acceptor's thread, which writes to the original. */
 static void worker_derive(struct worker *derived, const struct spawner *spawner)
 {
 	const struct worker *worker = spawner->worker;
@@ -156,24 +159,14 @@ static void worker_derive(struct worker *derived, const struct spawner *spawner)
 }
 
 /* Run a derived worker in its own process or thread. Returns whether its connection was handed over. */
-static bool serve_derived(struct worker *worker, const struct new_conn *new_conn)
+static bool serve_derived(struct worker *worker, struct session_io *io, const struct new_conn *new_conn)
 {
-	struct session_io io;
 	bool handed_over;
 
 	log_identify(worker->model->name, (int) worker->index);
 	stats_slot_ready(worker->slot);
 	worker_trace(worker, "started");
-	if (serve_io_open(&io, worker) < 0) {
-		struct session session;
-
-		session_open(&session, new_conn);
-		conn_error(&session.conn, ENOMEM);
-		session_close(&session, worker);
-		return false;
-	}
-	handed_over = serve(worker, &io, new_conn);
-	session_io_close(&io);
+	handed_over = serve(worker, io, new_conn);
 	worker_trace(worker, "ended");
 	return handed_over;
 }
@@ -186,12 +179,28 @@ struct thread_start {
 	struct thread_ends *ends;
 };
 
+/* The memory that a thread needs is missing: end its connection. */
+static void thread_failed(struct thread_start *start)
+{
+	struct session session;
+
+	session_open(&session, &start->new_conn);
+	conn_error(&session.conn, ENOMEM);
+	session_close(&session, &start->worker);
+}
+
 static void *thread_main(void *argument)
 {
 	struct thread_start *start = argument;
+	struct session_io io;
 	uint64_t one = 1;
 
-	(void) serve_derived(&start->worker, &start->new_conn);
+	if (serve_io_open(&io, &start->worker) < 0) {
+		thread_failed(start);
+	} else {
+		(void) serve_derived(&start->worker, &io, &start->new_conn);
+		session_io_close(&io);
+	}
 	stats_slot_free(start->worker.slot);
 	/* without ENDS_WAKE, this is the last access to `ends`; with it, the acceptor waits for the write */
 	if (atomic_fetch_add(&start->ends->count, 1) & ENDS_WAKE &&
@@ -252,23 +261,25 @@ static void process_register(const struct spawner *spawner, bool orphan)
 		_exit(0);
 }
 
+/* The child writes to as little memory as possible, and frees none: each page is copied at the first write,
+ * which costs more than most system calls. */
 static void __attribute__((noreturn)) process_main(struct spawner *spawner, bool orphan)
 {
-	struct worker *acceptor = spawner->worker, worker;
+	struct worker *worker = spawner->worker;
 
 	process_register(spawner, orphan);
 	/* the parent counts for this process */
-	acceptor->admission.own = NULL;
+	worker->admission.own = NULL;
 	/* open descriptors would keep listeners and the acceptor's descriptors in use */
-	acceptor_close(&spawner->acceptor);
+	acceptor_close_forked(&spawner->acceptor);
 	close(spawner->ended);
-	close(acceptor->ready_fd);
-	for (size_t i = 0; i < acceptor->listener_count; i++)
-		close(acceptor->listeners[i].fd);
-	worker_derive(&worker, spawner);
-	scoreboard_enter_child(worker.scoreboard, worker.crew, (unsigned) spawner->slot);
-	log_count_lost(&worker.slot->counters[STAT_LOG_LOST]);
-	_exit(serve_derived(&worker, &spawner->new_conn) ? WORKER_HANDED_OVER : 0);
+	close(worker->ready_fd);
+	for (size_t i = 0; i < worker->listener_count; i++)
+		close(worker->listeners[i].fd);
+	worker_derive(worker, spawner);
+	scoreboard_enter_child(worker->scoreboard, worker->crew, (unsigned) spawner->slot);
+	log_count_lost(&worker->slot->counters[STAT_LOG_LOST]);
+	_exit(serve_derived(worker, &spawner->io, &spawner->new_conn) ? WORKER_HANDED_OVER : 0);
 }
 
 static int process_start(struct spawner *spawner)
@@ -312,6 +323,14 @@ static void check_counters(const struct spawner *spawner, struct child *child, s
 	}
 }
 
+/* Whether an ended child has written a line about its connection, as far as its slot shows: there is none at
+ * level info where no byte was received. */
+static bool has_logged(const struct child *child, const struct stats_slot *slot)
+{
+	return log_wants(LOG_DEBUG) ||
+	       atomic_load(&slot->counters[STAT_RECEIVED]) != child->counters[STAT_RECEIVED];
+}
+
 static void process_ended(struct spawner *spawner, pid_t pid, int status)
 {
 	struct worker *worker = spawner->worker;
@@ -327,6 +346,8 @@ static void process_ended(struct spawner *spawner, pid_t pid, int status)
 	child = &spawner->children[number];
 	slot = child_slot(worker, number);
 	lost = atomic_load(&slot->live) > 0;
+	if (child->counted && has_logged(child, slot))
+		session_charge_line(&child->peer);
 	check_counters(spawner, &spawner->children[number], slot);
 	stats_slot_free(slot);
 	if (!worker_exit_is_clean(status))
@@ -530,7 +551,7 @@ static void spawner_finish(struct spawner *spawner)
 	struct worker *worker = spawner->worker;
 
 	if (spawner->pending)
-		(void) serve_derived(worker, &spawner->new_conn);
+		(void) serve_derived(worker, &spawner->io, &spawner->new_conn);
 	spawner->collect(spawner, false, true);
 	while (spawner->running > 0 || spawner->ends.unwritten > 0) {
 		int64_t now = clock_coarse_usec();
@@ -547,7 +568,9 @@ static int spawner_run(struct spawner *spawner)
 
 	if (spawner->ended < 0)
 		return -errno;
-	r = acceptor_open(&spawner->acceptor, spawner->worker, spawner->ended);
+	r = serve_io_open(&spawner->io, spawner->worker);
+	if (r == 0)
+		r = acceptor_open(&spawner->acceptor, spawner->worker, spawner->ended);
 	spawner->acceptor.accept.collect = spawner->collect_source;
 	if (r == 0)
 		worker_ready(spawner->worker);
@@ -555,6 +578,7 @@ static int spawner_run(struct spawner *spawner)
 		r = spawner_iterate(spawner);
 	acceptor_close(&spawner->acceptor);
 	spawner_finish(spawner);
+	session_io_close(&spawner->io);
 	close(spawner->ended);
 	return r;
 }

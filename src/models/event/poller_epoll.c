@@ -42,6 +42,11 @@ static void poller_epoll_close(struct poller *self)
 	free(self);
 }
 
+void poller_epoll_close_forked(struct poller *self)
+{
+	close(self->fd);
+}
+
 static uint32_t to_epoll(unsigned interest)
 {
 	return (interest & WATCH_READ ? (uint32_t) EPOLLIN : 0) |
