@@ -64,21 +64,20 @@ static int parse_unix(struct addr *addr, const char *path, const char **why)
 	if (abstract ? !is_abstract_name(path + 1) : path[0] != '/' || length >= sizeof(addr->un.sun_path))
 		return refuse(why, why_path);
 	addr->un.sun_family = AF_UNIX;
+	memcpy(addr->un.sun_path, path, length);
 	/* the length of an abstract address ends its name; the byte before the name is NUL */
 	if (abstract)
-		memcpy(addr->un.sun_path + 1, path + 1, length - 1);
-	else
-		memcpy(addr->un.sun_path, path, length);
+		addr->un.sun_path[0] = '\0';
 	addr->len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + length + (abstract ? 0 : 1));
 	return 0;
 }
 
-/* Whether `text` can be the name of an interface. */
+/* Whether `text` can be the name of an interface: neither a number nor empty. */
 static bool is_interface_name(const char *text)
 {
 	size_t length = strlen(text);
 
-	return length > 0 && length < IF_NAMESIZE && strcmp(text, ".") != 0 && strcmp(text, "..") != 0 &&
+	return length < IF_NAMESIZE && strcmp(text, ".") != 0 && strcmp(text, "..") != 0 &&
 	       length == strcspn(text, " \t\n\v\f\r/:%") && length != strspn(text, "0123456789");
 }
 
@@ -127,7 +126,7 @@ static int parse_in6(struct addr *addr, char *host, uint16_t port, const char **
 
 int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **why)
 {
-	char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE];
+	char host[INET6_ADDRSTRLEN + IF_NAMESIZE]; /* both have space for one NUL: here "%" and NUL */
 	const char *first_colon = strchr(text, ':'), *colon = strrchr(text, ':');
 	size_t length = strlen(text);
 	bool bracket = text[0] == '[';
@@ -151,7 +150,7 @@ int addr_parse(struct addr *addr, const char *text, uint16_t port, const char **
 	} else {
 		colon = NULL;
 	}
-	if (length == 0 || length >= sizeof(host))
+	if (length >= sizeof(host))
 		return refuse(why, why_form);
 	memcpy(host, text, length);
 	host[length] = '\0';
@@ -176,9 +175,9 @@ static char *print_unix(const struct sockaddr_un *un, socklen_t len, char *text)
 		return text;
 	}
 	text += snprintf(text, ADDR_TEXT_MAX, "unix:");
+	text[length] = '\0';
 	for (size_t i = 0; i < length; i++)
 		text[i] = un->sun_path[i] == '\0' ? '@' : un->sun_path[i];
-	text[length] = '\0';
 	return text - strlen("unix:");
 }
 
@@ -189,18 +188,17 @@ void addr_use_socket(int fd)
 	names_socket = fd;
 }
 
-/* The name of an interface. if_indextoname(3) would make a socket for each call. */
-static bool interface_name(uint32_t index, char name[static IF_NAMESIZE])
+/* Print the name of an interface, or its number where it has none. if_indextoname(3) would make a socket for
+ * each call. */
+static void print_interface(uint32_t index, char name[static IF_NAMESIZE])
 {
 	struct ifreq request = { .ifr_ifindex = (int) index };
 
-	if (names_socket < 0)
-		return if_indextoname(index, name) != NULL;
-	if (ioctl(names_socket, SIOCGIFNAME, &request) < 0)
-		return false;
-	memcpy(name, request.ifr_name, IF_NAMESIZE);
-	name[IF_NAMESIZE - 1] = '\0';
-	return true;
+	if (names_socket < 0 ? if_indextoname(index, request.ifr_name) != NULL
+	                     : ioctl(names_socket, SIOCGIFNAME, &request) == 0)
+		memcpy(name, request.ifr_name, IF_NAMESIZE);
+	else
+		snprintf(name, IF_NAMESIZE, "%u", index);
 }
 
 char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX])
@@ -218,8 +216,7 @@ char *addr_print(const struct addr *addr, char text[static ADDR_TEXT_MAX])
 		inet_ntop(AF_INET6, &plain.in6.sin6_addr, host, sizeof(host));
 		if (plain.in6.sin6_scope_id != 0) {
 			scope[0] = '%';
-			if (!interface_name(plain.in6.sin6_scope_id, scope + 1))
-				snprintf(scope + 1, sizeof(scope) - 1, "%u", plain.in6.sin6_scope_id);
+			print_interface(plain.in6.sin6_scope_id, scope + 1);
 		}
 		snprintf(text, ADDR_TEXT_MAX, "[%s%s]:%u", host, scope, addr_port(&plain));
 		return text;
@@ -239,7 +236,6 @@ void addr_unmap(struct addr *addr)
 		return;
 	in.sin_port = addr->in6.sin6_port;
 	memcpy(&in.sin_addr, addr->in6.sin6_addr.s6_addr + 12, sizeof(in.sin_addr));
-	memset(addr, 0, sizeof(*addr));
 	addr->in = in;
 	addr->len = sizeof(addr->in);
 }

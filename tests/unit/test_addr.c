@@ -59,6 +59,10 @@ static void reads_and_prints(void **state)
 		assert_int_equal(addr_parse(&again, text, 1, &why), 0);
 		assert_true(addr_equal(&addr, &again));
 		assert_int_equal(addr.len, again.len);
+		/* a path has its NUL, an abstract name has none (unix(7)) */
+		if (addr.sa.sa_family == AF_UNIX)
+			assert_int_equal(addr.len, offsetof(struct sockaddr_un, sun_path) + strlen(text) - 5 +
+			                                   (text[5] == '/'));
 	}
 }
 
@@ -102,6 +106,7 @@ static void refuses_the_rest(void **state)
 		"::1%.",
 		"::1%..",
 		"fe80::1%sixteen-letters-",
+		"[1111:2222:3333:4444:5555:6666:255.255.255.255%sixteen-letters-]",
 		"fe80::1",
 		"[fe80::1]:7",
 		"fe80::1%0",
@@ -130,8 +135,11 @@ static void refuses_the_rest(void **state)
 
 static void knows_that_an_interface_is_missing(void **state)
 {
-	static const char *const texts[] = { "fe80::1%no-such-one", "[fe80::1%no-such-one]:9",
-		                             "2001:db8::1%no-such-one" };
+	static const char *const texts[] = {
+		"fe80::1%no-such-one", "[fe80::1%no-such-one]:9", "2001:db8::1%no-such-one", "fe80::1%x",
+		/* the longest text before a port */
+		"[1111:2222:3333:4444:5555:6666:255.255.255.255%fifteen-letters]"
+	};
 
 	(void) state;
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -147,7 +155,7 @@ static void knows_that_an_interface_is_missing(void **state)
 
 static void says_that_names_are_not_accepted(void **state)
 {
-	static const char *const names[] = { "eth0",          "localhost",       "localhost:7",
+	static const char *const names[] = { "eth0",          "localhost",       "localhost:7", "a",
 		                             "[localhost]:7", "www.example.org", "wlp3s0" };
 	struct addr addr;
 	const char *why;
@@ -250,6 +258,10 @@ static void prints_what_the_kernel_reports(void **state)
 	assert_string_equal(addr_print(&addr, text), "unix:");
 	assert_false(addr_is_abstract(&addr));
 
+	addr.len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 1);
+	assert_string_equal(addr_print(&addr, text), "unix:@");
+	assert_true(addr_is_abstract(&addr));
+
 	memcpy(addr.un.sun_path, "\0name", 5);
 	addr.len = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 5);
 	assert_string_equal(addr_print(&addr, text), "unix:@name");
@@ -272,6 +284,32 @@ static void prints_what_the_kernel_reports(void **state)
 	assert_int_equal(inet_pton(AF_INET6, "fe80::1", &addr.in6.sin6_addr), 1);
 	addr.in6.sin6_scope_id = 4000000000U; /* no such interface: its number is shown */
 	assert_string_equal(addr_print(&addr, text), "[fe80::1%4000000000]:9");
+}
+
+/* The names of interfaces are asked of the given socket; the number is printed where it gives none. */
+static void asks_a_socket_for_interfaces(void **state)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), input = dup(0), pair[2];
+	char text[ADDR_TEXT_MAX];
+	struct addr addr;
+	const char *why;
+
+	(void) state;
+	assert_int_equal(addr_parse(&addr, "fe80::1%lo", 7, &why), 0);
+	addr_use_socket(fd);
+	assert_string_equal(addr_print(&addr, text), "[fe80::1%lo]:7");
+	assert_int_equal(pipe(pair), 0);
+	/* 0 is a descriptor like any other, for a daemon that was started without standard input */
+	assert_int_equal(dup2(pair[0], 0), 0);
+	addr_use_socket(0);
+	assert_string_equal(addr_print(&addr, text), "[fe80::1%1]:7");
+	addr_use_socket(-1);
+	dup2(input, 0);
+	close(input);
+	assert_string_equal(addr_print(&addr, text), "[fe80::1%lo]:7");
+	close(fd);
+	close(pair[0]);
+	close(pair[1]);
 }
 
 static void unmaps(void **state)
@@ -330,6 +368,7 @@ int main(void)
 		cmocka_unit_test(binds_an_abstract_name),
 		cmocka_unit_test(prints_and_compares_vsock),
 		cmocka_unit_test(prints_what_the_kernel_reports),
+		cmocka_unit_test(asks_a_socket_for_interfaces),
 		cmocka_unit_test(unmaps),
 		cmocka_unit_test(tells_addresses_apart),
 	};
