@@ -219,6 +219,8 @@ class Anatomy:
 
 
 def number(value):
+    if abs(value) < 0.005:
+        return "0.00"  # also where slightly too much was taken off for connections: not "-0.00"
     return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 
 

@@ -3,7 +3,8 @@
 """make bench-curves: how the cost of each model grows with connections, idle connections, message sizes and offered load;
 memory of a connection with that of the kernel; fairness under overload; balance over workers.
 
-Every point has the median and the spread of all rounds. A point that cannot be measured is left out, with the reason.
+Every point has the median and the spread of at least three rounds. A point that cannot be measured is left out, with the
+reason.
 """
 import contextlib
 import json
@@ -27,9 +28,12 @@ from load import Scenario, Timing
 from servers import Unfit
 
 LONG, SHORT = Timing(3, 0.5, 0.15), Timing(3, 0.15, 0.05)
-MORE_ROUNDS = 1             # where the spreads of two neighbours overlap, in the long mode
+MORE_ROUNDS = 1             # where the spreads of two neighbours overlap, in the long mode,
+MORE_SECONDS = 120          # while these rounds have taken less than this in all
 BUSY = 20                   # connections that send, among idle ones and in the curve of sizes
-LOADS, LOADS_SHORT = (0.2, 0.5, 0.8, 0.9, 1.0, 1.2), (0.5, 0.9, 1.2)  # of the capacity
+LOADS, LOADS_SHORT = (0.2, 0.5, 0.8, 0.95, 1.2), (0.5, 0.9, 1.2)  # of the capacity
+LOAD_SECONDS = 1.5          # of a round of these and of the capacity, as a multiple of Timing.seconds
+LOOPS = ("select", "poll", "epoll", "io_uring")
 WORKERS, EACH = 4, 100      # balance: loops, and connections of each
 OVERLOAD, OVERLOAD_DEPTH = 50, 16
 
@@ -51,17 +55,17 @@ CURVES = [
     Curve("connections", "Work over connections", "connections", "echoes per CPU second", "per_cpu_second",
           (1, 10, 100, 900, 4000, 16000), (1, 50, 400)),
     Curve("idle", f"Cost over idle connections, {BUSY} busy ones", "idle connections", "CPU µs per echo", "cost_us",
-          (0, 100, 900, 3000, 8000, 16000), (0, 4000), False, ("thread", "select", "poll", "epoll", "io_uring")),
+          (0, 100, 900, 3000, 8000, 16000), (0, 900, 4000), False, ("thread", "select", "poll", "epoll", "io_uring")),
     Curve("sizes", f"Work over message sizes, {BUSY} connections", "bytes", "echoes per CPU second", "per_cpu_second",
-          (1, 64, 1024, 16384, 65536, 1048576), (64, 65536)),
-    Curve("connects", "Connections per second", "connections at once", "connections/s", "rate", (1, 16, 128), (16,)),
+          (1, 256, 4096, 65536, 1048576), (64, 65536)),
+    Curve("connects", "Connections per second", "connections at once", "connections/s", "rate", (1, 16, 128), (1, 16)),
 ]
 MOST_THREADS, MOST_PROCESSES = 4000, 900
 
 
 def scenario(curve, x):
     if curve.key == "connections":
-        return Scenario(f"n{x}", f"{x} connections", "", x)
+        return Scenario(f"n{x}", f"{x} connection{'' if x == 1 else 's'}", "", x)
     if curve.key == "idle":
         return Scenario(f"idle{x}", f"{BUSY} among {x} idle", "", BUSY, idle=x)
     if curve.key == "sizes":
@@ -113,6 +117,7 @@ class Curves:
         os.sched_setaffinity(0, {self.cpus[1]})
         self.models = [each for each in servers.models(options.echod) if not options.only or each.name in options.only]
         self.unfit = {each.name: each.absent() for each in self.models if each.absent()}
+        self.more_seconds = 0 if options.short else MORE_SECONDS
         self.models = [each for each in self.models if not each.absent()]
 
     def wanted(self, key):
@@ -145,14 +150,20 @@ class Curves:
                 else:
                     taking.append(model)
             rounds = 0
-            while rounds < self.timing.rounds or (not self.options.short and rounds < self.timing.rounds + MORE_ROUNDS
+            while rounds < self.timing.rounds or (rounds < self.timing.rounds + MORE_ROUNDS and self.more_seconds > 0
                                                   and self.close(found, x)):
-                for model in taking[rounds % len(taking):] + taking[:rounds % len(taking)] if taking else []:
+                begin = time.monotonic()
+                first = rounds % len(taking) if taking else 0
+                for model in taking[first:] + taking[:first]:
                     try:
                         value = self.measure(model, each)[curve.field]
                         found.setdefault(model.name, {}).setdefault(x, []).append(value)
                     except Unfit as why:
                         left_out[f"{model.name}, {each.title}"] = str(why)
+                        found.get(model.name, {}).pop(x, None)
+                        taking = [other for other in taking if other is not model]
+                if rounds >= self.timing.rounds:
+                    self.more_seconds -= time.monotonic() - begin
                 rounds += 1
         return {"values": found, "left_out": left_out}
 
@@ -161,6 +172,28 @@ class Curves:
         """Whether two neighbours in the order of this point overlap."""
         summaries = sorted((stats.summarize(each[x]) for each in found.values() if x in each), key=lambda each: each.median)
         return any(one.overlaps(other) for one, other in zip(summaries, summaries[1:]))
+
+    def each_round(self, scenario, measure):
+        """(model → the results of measure(model) in all rounds, model → why it was not measured). The order changes with each
+        round. A model that fails in a round is left out."""
+        found, left_out = {}, {}
+        taking = []
+        for model in self.models:
+            why = self.cannot(model, scenario)
+            if why:
+                left_out[model.name] = why
+            else:
+                taking.append(model)
+        for number in range(self.timing.rounds):
+            first = number % len(taking) if taking else 0
+            for model in taking[first:] + taking[:first]:
+                if model.name in left_out:
+                    continue
+                try:
+                    found.setdefault(model.name, []).append(measure(model))
+                except (Unfit, OSError) as why:
+                    left_out[model.name] = str(why)
+        return {model.name: found[model.name] for model in taking if model.name not in left_out}, left_out
 
     # Latency over offered load
 
@@ -171,62 +204,69 @@ class Curves:
             raise Unfit(done.stderr.strip())
         return json.loads(done.stdout)
 
-    def loads(self):
-        """model → [{share, offered, rate, p50, p99, p999}]: requests are due at fixed times, and late ones wait (open loop)."""
+    def load(self):
+        """model → [{share, and the values of all rounds: offered, rate, unserved, p50, p99, p999}]: requests are due at fixed
+        times, and late ones wait (open loop)."""
+        each = Scenario("load", "open loop", "", OVERLOAD)
+        rounds, left_out = self.each_round(each, lambda model: self.load_of(model, each))
+        return {"models": {name: merge(found) for name, found in rounds.items()}, "left_out": left_out}
+
+    def load_of(self, model, each):
+        """One round: share → what was found."""
         found = {}
-        seconds = self.timing.seconds * 2
-        for model in self.models:
-            each = Scenario("load", "open loop", "", OVERLOAD)
-            if model.unfit(each):
-                continue
-            with contextlib.suppress(Unfit), model.start(each, self.cpus[0], self.directory) as server:
-                capacity = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup)["echoes_per_second"]
-                for share in LOADS_SHORT if self.options.short else LOADS:
-                    report = self.echoc(server, "-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup, "--rate",
-                                        max(1, int(capacity * share)))
-                    latency = report["latency_us"]
-                    found.setdefault(model.name, []).append(
-                        {"share": share, "offered": capacity * share, "rate": report["echoes_per_second"],
-                         "unserved": report["unserved"], **{key: latency[key] for key in ("p50", "p99", "p999")}})
+        arguments = ["-n", OVERLOAD, "-d", self.timing.seconds * LOAD_SECONDS, "--warmup", self.timing.warmup]
+        with model.start(each, self.cpus[0], self.directory) as server:
+            capacity = self.echoc(server, *arguments)["echoes_per_second"]
+            for share in LOADS_SHORT if self.options.short else LOADS:
+                report = self.echoc(server, *arguments, "--rate", max(1, int(capacity * share)))
+                latency = report["latency_us"]
+                if latency["p99"] is None:
+                    raise Unfit(f"nothing came back while {share:.0%} of the capacity was offered")
+                found[share] = {"offered": capacity * share, "rate": report["echoes_per_second"],
+                                "unserved": report["unserved"], **{key: latency[key] for key in ("p50", "p99", "p999")}}
         return found
 
     # Fairness: the bytes of each connection, as the daemon logs them
 
     def fairness(self):
-        """model → Jain's index, and the share of the least and of the most served connection of the mean."""
-        found = {}
-        for model in self.models:
-            each = Scenario("fair", "overload", "", OVERLOAD, depth=OVERLOAD_DEPTH)
-            if model.unfit(each):
-                continue
-            with contextlib.suppress(Unfit):
-                with model.start(each, self.cpus[0], self.directory) as server:
-                    self.echoc(server, "-n", OVERLOAD, "-P", OVERLOAD_DEPTH, "-d", self.timing.seconds * 2)
-                    server.process.send_signal(signal.SIGTERM)
-                    server.ended(10)
-                    with open(server.errors, encoding="utf-8", errors="replace") as file:
-                        counts = [int(word) for word in re.findall(r", (\d+) bytes echoed", file.read()) if int(word)]
-                if len(counts) == OVERLOAD:
-                    mean = sum(counts) / len(counts)
-                    found[model.name] = {"jain": sum(counts) ** 2 / (len(counts) * sum(each * each for each in counts)),
-                                         "least": min(counts) / mean, "most": max(counts) / mean}
-        return found
+        """model → the values of all rounds: Jain's index, and the share of the least and of the most served connection of the
+        mean."""
+        each = Scenario("fair", "overload", "", OVERLOAD, depth=OVERLOAD_DEPTH)
+        rounds, left_out = self.each_round(each, lambda model: self.fairness_of(model, each))
+        return {"models": {name: {key: [one[key] for one in found] for key in found[0]} for name, found in rounds.items()},
+                "left_out": left_out}
+
+    def fairness_of(self, model, each):
+        with model.start(each, self.cpus[0], self.directory) as server:
+            self.echoc(server, "-n", OVERLOAD, "-P", OVERLOAD_DEPTH, "-d", self.timing.seconds * 2)
+            server.process.send_signal(signal.SIGTERM)
+            server.ended(10)
+            with open(server.errors, encoding="utf-8", errors="replace") as file:
+                counts = [int(word) for word in re.findall(r", (\d+) bytes echoed", file.read()) if int(word)]
+        if len(counts) != OVERLOAD:
+            raise Unfit(f"the log has {len(counts)} connections instead of {OVERLOAD}")
+        mean = sum(counts) / len(counts)
+        return {"jain": sum(counts) ** 2 / (len(counts) * sum(each * each for each in counts)),
+                "least": min(counts) / mean, "most": max(counts) / mean}
 
     # Memory with that of the kernel
 
     def memory(self):
-        """model → bytes of an idle connection, of the processes and of the kernel, and how the latter was found."""
+        """model → bytes of an idle connection, of the processes and of the kernel, in all rounds; and how the latter was
+        found."""
         group = control_group()
-        found = {"bytes": {}, "method": f"control group {group}" if group else
+        found = {"models": {}, "left_out": {}, "method": f"control group {group}" if group else
                  "growth of slab, kernel stacks and page tables of the machine, with the client's end of the connection"}
         try:
             for model in self.models:
                 held = load.held_for(model.name, True)
-                if model.unfit(held):
-                    continue
-                with contextlib.suppress(Unfit, OSError):
-                    values = [self.memory_of(model, held, group) for _ in range(self.timing.rounds)]
-                    found["bytes"][model.name] = stats.summarize(values).median
+                why = self.cannot(model, held)
+                try:
+                    if why:
+                        raise Unfit(why)
+                    found["models"][model.name] = [self.memory_of(model, held, group) for _ in range(self.timing.rounds)]
+                except (Unfit, OSError) as reason:
+                    found["left_out"][model.name] = str(reason)
         finally:
             if group:
                 os.rmdir(group)
@@ -282,16 +322,18 @@ class Curves:
     # Balance over workers, as the metrics file has it
 
     def balance(self):
-        """model → connections of each of WORKERS loops, after WORKERS * EACH clients connected one by one, and at once."""
-        found = {}
+        """model → way → the connections of each of WORKERS loops in all rounds, after WORKERS * EACH clients connected one by
+        one, and at once."""
+        found, left_out = {}, {}
         for model in self.models:
-            if model.name not in ("select", "poll", "epoll", "io_uring"):
+            if model.name not in LOOPS:
                 continue
             for way in ("one by one", "at once"):
-                counts = self.balance_of(model, way)
-                if counts:
-                    found.setdefault(model.name, {})[way] = counts
-        return found
+                try:
+                    found.setdefault(model.name, {})[way] = [self.balance_of(model, way) for _ in range(self.timing.rounds)]
+                except (Unfit, OSError) as why:
+                    left_out[f"{model.name}, {way}"] = str(why)
+        return {"models": found, "left_out": left_out}
 
     def balance_of(self, model, way):
         metrics = os.path.join(self.directory, "metrics")
@@ -317,7 +359,9 @@ class Curves:
                 with contextlib.suppress(OSError), open(metrics, encoding="ascii") as text:
                     counts = [int(float(number)) for number in
                               re.findall(r'^echod_worker_connections\{[^}]*\} (\S+)$', text.read(), re.M)]
-            return sorted(counts + [0] * (WORKERS - len(counts))) if sum(counts) == len(sockets) else None
+            if sum(counts) != len(sockets):
+                raise Unfit(f"the metrics file has {sum(counts)} connections instead of {len(sockets)}")
+            return sorted(counts + [0] * (WORKERS - len(counts)))
         finally:
             for each in sockets:
                 each.close()
@@ -335,7 +379,7 @@ class Curves:
         for key in ("load", "fairness", "memory", "balance"):
             if self.wanted(key):
                 self.say(key, begin)
-                data[key] = getattr(self, "loads" if key == "load" else key)()
+                data[key] = getattr(self, key)()
         data["took_seconds"] = round(time.monotonic() - begin, 1)
         return data
 
@@ -344,38 +388,65 @@ class Curves:
         print(f"{time.monotonic() - begin:6.0f} s  {what}", file=sys.stderr)
 
 
+def merge(rounds):
+    """Rounds of share → field → value, as a list of {share, and field → the values of all rounds}."""
+    return [{"share": share, **{field: [each[share][field] for each in rounds] for field in rounds[0][share]}}
+            for share in rounds[0]]
+
+
+def spread(values):
+    return stats.spread_text(stats.summarize(values))
+
+
+def extremes(counts, pick):
+    """The share of the least (`pick` is min) or the most loaded loop of the mean, in each round."""
+    return [pick(each) * len(each) / sum(each) for each in counts]
+
+
+def left_out_lines(part):
+    for what, why in part["left_out"].items():
+        yield f"    {what}: not measured, {why}"
+
+
 def lines(data):
+    rounds = data["rounds"]
+    yield f"Medians of at least {rounds} rounds; in brackets: {stats.spread_name(rounds)}."
     for curve in CURVES:
         if curve.key not in data["curves"]:
             continue
         yield ""
         yield f"{curve.title}: {curve.y_title}"
         for model, values in data["curves"][curve.key]["values"].items():
-            yield f"  {model:10s} " + "  ".join(f"{x}: {stats.spread_text(stats.summarize(found))}" for x, found in values.items())
-        for what, why in data["curves"][curve.key]["left_out"].items():
-            yield f"    {what}: not measured, {why}"
+            yield f"  {model:10s} " + "  ".join(f"{x}: {spread(found)}" for x, found in values.items())
+        yield from left_out_lines(data["curves"][curve.key])
     if data.get("load"):
         yield ""
-        yield "Latency over offered load (open loop): p99 µs at shares of the capacity"
-        for model, points in data["load"].items():
-            yield f"  {model:10s} " + "  ".join(f"{each['share']:.0%}: {stats.number(each['p99'] or 0)}" for each in points)
+        yield "Latency over offered load (open loop): p99 in µs at shares of the capacity"
+        for model, points in data["load"]["models"].items():
+            yield f"  {model:10s} " + "  ".join(f"{each['share']:.0%}: {spread(each['p99'])}" for each in points)
+        yield from left_out_lines(data["load"])
     if data.get("fairness"):
         yield ""
-        yield f"Fairness, {OVERLOAD} connections with {OVERLOAD_DEPTH} messages in flight: least and most served one, of the mean"
-        for model, each in data["fairness"].items():
-            yield f"  {model:10s} {each['least']:.2f}  {each['most']:.2f}  Jain's index {each['jain']:.3f}"
+        yield (f"Fairness, {OVERLOAD} connections with {OVERLOAD_DEPTH} messages in flight: bytes of the least and of the most "
+               "served connection, as a share of the mean")
+        for model, each in data["fairness"]["models"].items():
+            yield (f"  {model:10s} least {spread(each['least'])}  most {spread(each['most'])}  Jain's index "
+                   f"{stats.summarize(each['jain']).median:.3f}")
+        yield from left_out_lines(data["fairness"])
     if data.get("memory"):
         yield ""
-        yield "Memory of an idle connection, with that of the kernel"
-        for model, size in data["memory"]["bytes"].items():
-            yield f"  {model:10s} {size / 1024:8.1f} KiB"
+        yield "Memory of an idle connection in KiB, with that of the kernel"
+        for model, sizes in data["memory"]["models"].items():
+            yield f"  {model:10s} {spread([size / 1024 for size in sizes])}"
+        yield from left_out_lines(data["memory"])
         yield f"    method: {data['memory']['method']}"
     if data.get("balance"):
         yield ""
-        yield f"Connections of each of {WORKERS} loops"
-        for model, ways in data["balance"].items():
+        yield f"Connections of the least and of the most loaded of {WORKERS} loops, as a share of the mean"
+        for model, ways in data["balance"]["models"].items():
             for way, counts in ways.items():
-                yield f"  {model:10s} {way:10s} {counts}"
+                yield f"  {model:10s} {way:10s} least {spread(extremes(counts, min))}  most {spread(extremes(counts, max))}"
+        yield from left_out_lines(data["balance"])
 
 
 def main():

@@ -13,7 +13,7 @@ class Results:
         self.scenarios = [each for each in data["scenarios"] if self.of(each["key"])]
 
     def of(self, key):
-        """name → rounds of one scenario, for all who were measured in it."""
+        """name → rounds of one scenario, of all servers that were measured in it."""
         return {name: rounds for name, rounds in self.data["rounds"].get(key, {}).items() if rounds}
 
     def summaries(self, key, field, kinds=None):
@@ -57,12 +57,25 @@ def join(names):
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
-# More connections than this are not for select(2), as the manual says. It serves no client beyond some 950.
-SELECT_MOST = 500
+# The most connections for which echod(8) recommends a model ("When to choose which"). prefork and prethread serve as many clients
+# as they have workers, 64 by default; process is for few, long connections.
+MOST_CONNECTIONS = {"iterative": 0, "process": 100, "prefork": 64, "prethread": 64, "select": 900, "poll": 900, "thread": 5000}
+DEFAULT = "epoll"
 
 
 def held(scenario):
     return scenario["idle"] + (1 if scenario["mode"] == "connect" else scenario["connections"])
+
+
+def excluded(connections, mode="rr"):
+    """The models that echod(8) does not recommend for this number of connections."""
+    return ({name for name, most in MOST_CONNECTIONS.items() if connections > most}
+            | ({"process"} if mode == "connect" else set()))
+
+
+def from_to(values):
+    low, high = stats.number(min(values)), stats.number(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def advice(results):
@@ -70,29 +83,40 @@ def advice(results):
     found = []
     for scenario in results.scenarios:
         key = scenario["key"]
-        excluded = {"iterative"} | ({"select"} if held(scenario) > SELECT_MOST else set())
-        cost = {name: each for name, each in results.summaries(key, "cost_us", {MODEL}).items() if name not in excluded}
+        without = excluded(held(scenario), scenario["mode"])
+        cost = {name: each for name, each in results.summaries(key, "cost_us", {MODEL}).items() if name not in without}
         if not cost:
             continue
-        cheapest, fastest = (results.first(key, field, least_is_best, excluded)
+        cheapest, fastest = (results.first(key, field, least_is_best, without)
                              for field, least_is_best in (("cost_us", True), ("rate", False)))
-        why = f"{stats.number(cost[cheapest[0]].median)} µs of a processor per {scenario['unit']}"
+        why = f"{from_to([cost[name].median for name in cheapest])} µs of processor time for each {scenario['unit']}"
         if len(cheapest) > 1:
-            why += "; their spreads overlap, so this run cannot tell them apart"
+            why += "; their spreads overlap, so they are not ranked"
         others = sorted((each.median, name) for name, each in cost.items() if name not in cheapest)
-        if others:
-            why += f"; next {others[0][1]} with {stats.number(others[0][0])} µs"
+        if others and others[0][0] > max(cost[name].median for name in cheapest):
+            why += f"; next is {others[0][1]} with {stats.number(others[0][0])} µs"
         if set(fastest) - set(cheapest):
-            why += f". Most {scenario['units']}/s here: {join(fastest)}"
-        found.append((scenario["use"], cheapest if others or len(cheapest) == 1 else ["any"], why))
-    # select(2) has a limit of its own, and is not for many connections.
-    models = {name: value for name, value in results.memory().items() if results.kind(name) == MODEL and name != "select"}
+            why += f". Most {scenario['units']} per second: {join(fastest)}"
+        found.append((scenario["use"], ["any"] if not others and without == {"iterative"} and len(cost) > 1 else cheapest, why + "."))
+    models = {name: value for name, value in results.memory().items()
+              if results.kind(name) == MODEL and name not in excluded(max(MOST_CONNECTIONS.values()) + 1)}
     if models:
         order = sorted(models, key=models.get)
         near = [name for name in order if models[name] <= models[order[0]] + 64]
-        found.append(("as many held open as possible", near,
-                      "about " + bytes_text(max(0, models[near[-1]])) + " of the server's memory for each"))
+        found.append(("as many open connections as possible", near,
+                      f"{bytes_text(max(0, models[near[-1]]))} of memory of the server's processes for each, and no limit but "
+                      "descriptors and memory."))
     return found
+
+
+def answer(rows):
+    """The answer in sentences, from the rows of advice(): the default, and the loads for which other models take less."""
+    others = [f"{join(names)} for {use}" for use, names, _ in rows if DEFAULT not in names and names != ["any"]]
+    yield f"Use {DEFAULT}, the default: it is available on every Linux host, and descriptors and memory alone limit its connections."
+    if others:
+        yield f"Only where one of these loads is the main one, another model costs less here: {'; '.join(others)}."
+    elif rows:
+        yield "No other model costs less here under any of the loads that were measured."
 
 
 def columns(rows, right):
@@ -154,7 +178,10 @@ def lines(results):
         yield from memory_lines(results)
     yield ""
     yield "Which model should I use here?"
-    for use, names, why in advice(results):
+    rows = advice(results)
+    for sentence in answer(rows):
+        yield f"  {sentence}"
+    for use, names, why in rows:
         yield f"  {use}: {join(names)}"
         yield f"      {why}"
     yield ""
