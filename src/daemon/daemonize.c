@@ -29,8 +29,8 @@ static int compare_fds(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-/* Close the open descriptors from `first` to `last` one by one: those that /proc lists, else all that the limit
- * permits. */
+/* Close the open descriptors from `first` to `last` one by one: those that /proc lists, else all that the
+ * limit permits. */
 static void close_each(unsigned first, unsigned last)
 {
 	DIR *directory = opendir("/proc/self/fd");

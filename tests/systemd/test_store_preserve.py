@@ -52,8 +52,9 @@ def connect(machine):
 @contextlib.contextmanager
 def without_bus(machine):
     units = "dbus.socket", "dbus.service", "dbus-broker.service"
-    machine.systemctl("stop", *units, check=False)
-    assert all(machine.active(unit) == "inactive" for unit in units)
+    for unit in units:  # one by one: systemd 262 stops none of several units of which one is missing
+        machine.systemctl("stop", unit, check=False)
+    assert [machine.active(unit) for unit in units] == ["inactive"] * len(units)
     try:
         yield
     finally:
@@ -121,8 +122,9 @@ def receive_rest(client):
     return received
 
 
-def test_store_that_is_dropped(machine):
-    """The drop-in alone, for a unit to which no other one refers: clients get what is owed before their connections end."""
+def test_store_of_a_unit_that_nothing_refers_to(machine):
+    """With the drop-in alone systemd 257 drops the store after the stop, and systemd 262 keeps it. Clients get what is owed
+    before their connections end."""
     require(machine)
     machine.drop_in(SERVICE, Path(BUILDDIR, "systemd/keep-over-stop.conf").read_text())
     machine.configure((CONF % "epoll").replace("drain-timeout = 1", "drain-timeout = 60"))
@@ -132,7 +134,11 @@ def test_store_that_is_dropped(machine):
     since = machine.cursor()
     machine.systemctl("stop", "--no-block", "echod")
     with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
-        for data, received in zip(sent, pool.map(receive_rest, clients)):
+        rest = [pool.submit(receive_rest, client) for client in clients]
+        until(lambda: machine.active() == "inactive", "the stop", seconds=60)
+        machine.systemctl("clean", "--what=fdstore", "echod", check=False)  # fails where the store was dropped
+        for data, future in zip(sent, rest):
+            received = future.result()
             assert len(received) > 0 and data.startswith(received)
     statistics = machine.wait_event("STATISTICS", since)["MESSAGE"]
     received, echoed = (int(re.search(rf"{name}_bytes (\d+)", statistics)[1]) for name in ("received", "echoed"))

@@ -579,10 +579,10 @@ static void a_layout_that_does_not_fit_is_refused(void **state)
 	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
 	/* the largest number of children that fits: all of them have memory */
 	layout = forks;
-	layout.children = CONF_WORKERS_MAX;
+	layout.children = SCOREBOARD_WORKERS_MAX;
 	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
 	scoreboard_process_start(scoreboard, 0, 0);
-	stats_add(scoreboard_slot(scoreboard, 0, CONF_WORKERS_MAX), STAT_ACCEPTED, 1);
+	stats_add(scoreboard_slot(scoreboard, 0, SCOREBOARD_WORKERS_MAX), STAT_ACCEPTED, 1);
 	scoreboard_crew_close(scoreboard, 0);
 }
 
