@@ -79,6 +79,7 @@ def test_connection(traced, model):
     own = [own_calls(each) for each in found]
     if model == "io_uring":
         assert max(map(len, own)) <= CONNECTION[model] + 2, own
+        assert all([name for name in each if name != "io_uring_enter"] == ["getpeername", "close"] for each in own), own
     else:
         # After some iterations that found a connection a loop asks for two: see accept_adapt().
         assert min(map(len, own)) == CONNECTION[model], own

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: ISC
 """echod-models(7): each model is described in the same form, and the exercises have the results that the page prints."""
 
+import collections
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 import build
+import calls
 import echod
 
 PAGE = build.SRCDIR / "man/echod-models.7"
@@ -41,8 +43,50 @@ def test_form():
     for name, text in sections().items():
         assert re.findall(r"^\.It Em (.*)$", text, re.M) == ITEMS, name
         assert len(blocks(text)) == 2, f"{name}: a drawing and an exercise"
+        assert commands(blocks(text)[1]) and results(blocks(text)[1]), f"{name}: an exercise with a command and its result"
         for path in re.search(r"^\.Pa (.*)$", text, re.M)[1].split(" , "):
             assert (build.SRCDIR / path).is_file(), path
+
+
+def named_calls(model, item):
+    """The system calls that an item of the page names, in their order; those of all processes and threads."""
+    text = re.search(rf"^\.It Em {item}\n(.*?)^\.It ", sections()[model], re.M | re.S)[1]
+    return re.sub(r"in the (child|thread):", " ", text.replace(";", " ")).split()
+
+
+def same_cycle(one, other):
+    """Whether two lists are equal but for where they begin."""
+    return len(one) == len(other) and any(one[i:] + one[:i] == other for i in range(len(one)))
+
+
+@pytest.mark.skipif(calls.cannot_trace() is not None, reason=str(calls.cannot_trace()))
+@pytest.mark.skipif(echod.SANITIZED, reason="sanitizers make system calls of their own")
+def test_named_calls(start, tmpdir, model):
+    """The calls that the page names are those that the daemon makes. Those of libc differ between its versions."""
+    path = os.path.join(tmpdir, "trace")
+    daemon = start(model, wrap=calls.wrap(path), stats_interval=0, log_connections=False, protocols=["tcp"],
+                   workers=1 if model in echod.LOOPS else echod.default_workers(model))
+    recording = calls.Recording(daemon.pid, path)
+
+    def own(names):
+        # an strace(1) that does not know mseal(2) prints its number
+        return ["mseal" if name == "syscall_0x1ce" else name for name in names if name not in calls.OF_LIBC]
+
+    named = own(named_calls(model, "Calls of a connection with an echo"))
+    calls.visit(daemon.address)
+    # After some iterations that found a connection a loop asks for two: see accept_adapt().
+    found = [own(recording.during(lambda: calls.visit(daemon.address))) for _ in range(3)]
+    if model in echod.SPAWN:
+        assert any(collections.Counter(each) == collections.Counter(named) for each in found), found
+    elif model == "io_uring":
+        # how often the ring is entered depends on the kernel
+        assert any(set(each) == set(named) for each in found), found
+    else:
+        assert any(same_cycle(each, named) for each in found), found
+    with daemon.connect() as sock:
+        calls.exchange([sock])
+        found = recording.during(lambda: calls.exchange([sock]))
+    assert same_cycle(found, named_calls(model, "Calls of an echo")), found
 
 
 @pytest.mark.timeout(120)
