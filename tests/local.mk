@@ -55,7 +55,9 @@ client_test_libs = libechoc.a libechod.a $(CMOCKA_LIBS) $(LIBURING_LIBS) -lm
 sim_replaced = accept4 calloc clock_gettime close epoll_create1 epoll_ctl epoll_wait eventfd _exit fcntl fcntl64 \
 	getsockopt ioctl log_event log_wants malloc memfd_create memfile_size mmap nanosleep pipe2 poll __poll_chk \
 	pread pread64 pthread_create pwrite pwrite64 read __read_chk realloc recv __recv_chk recvmsg select send \
-	sendmsg setsockopt shutdown splice write
+	sendmsg setsockopt shutdown splice write \
+	__clock_gettime64 __fcntl_time64 __getsockopt64 __ioctl_time64 mmap64 __nanosleep64 __recvmsg64 __select64 \
+	__sendmsg64 __setsockopt64
 tests_sim_test_sim_SOURCES = \
 	tests/sim/calls.c \
 	tests/sim/fiber.c \

@@ -530,7 +530,9 @@ REPLACE(int, ioctl, int fd, unsigned long request, ...)
 
 int __real_fcntl(int fd, int command, ...);
 int __wrap_fcntl(int fd, int command, ...);
+#ifndef SIM_TIME64_NAMES
 int __wrap_fcntl64(int fd, int command, ...) __attribute__((alias("__wrap_fcntl")));
+#endif
 int __wrap_fcntl(int fd, int command, ...)
 {
 	struct file *file;
@@ -778,7 +780,9 @@ REPLACE(ssize_t, pwrite, int fd, const void *data, size_t size, off_t at)
 	memcpy(file->memory.data + at, data, size);
 	return (ssize_t) size;
 }
+#ifndef SIM_TIME64_NAMES
 SAME(ssize_t, pwrite64, pwrite, int fd, const void *data, size_t size, off_t at)
+#endif
 
 REPLACE(ssize_t, pread, int fd, void *data, size_t size, off_t at)
 {
@@ -795,7 +799,9 @@ REPLACE(ssize_t, pread, int fd, void *data, size_t size, off_t at)
 	memcpy(data, file->memory.data + at, size);
 	return (ssize_t) size;
 }
+#ifndef SIM_TIME64_NAMES
 SAME(ssize_t, pread64, pread, int fd, void *data, size_t size, off_t at)
+#endif
 
 /* base/memfile.h; fstat(2) has other names in older C libraries. */
 REPLACE(int64_t, memfile_size, int fd)

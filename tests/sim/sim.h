@@ -349,4 +349,33 @@ void thread_ended(struct crew *crew);
 void crew_serves(struct crew *crew, struct stream *stream);
 int64_t idle_usec(void); /* 0: never */
 
+/* The names by which a program with 64-bit times and offsets calls the C library on 32-bit architectures. */
+#if __SIZEOF_LONG__ == 4 && defined _TIME_BITS && _TIME_BITS == 64
+#define SIM_TIME64_NAMES 1
+#define __real_clock_gettime __real___clock_gettime64
+#define __wrap_clock_gettime __wrap___clock_gettime64
+#define __real_fcntl __real___fcntl_time64
+#define __wrap_fcntl __wrap___fcntl_time64
+#define __real_getsockopt __real___getsockopt64
+#define __wrap_getsockopt __wrap___getsockopt64
+#define __real_ioctl __real___ioctl_time64
+#define __wrap_ioctl __wrap___ioctl_time64
+#define __real_mmap __real_mmap64
+#define __wrap_mmap __wrap_mmap64
+#define __real_nanosleep __real___nanosleep64
+#define __wrap_nanosleep __wrap___nanosleep64
+#define __real_pread __real_pread64
+#define __wrap_pread __wrap_pread64
+#define __real_pwrite __real_pwrite64
+#define __wrap_pwrite __wrap_pwrite64
+#define __real_recvmsg __real___recvmsg64
+#define __wrap_recvmsg __wrap___recvmsg64
+#define __real_select __real___select64
+#define __wrap_select __wrap___select64
+#define __real_sendmsg __real___sendmsg64
+#define __wrap_sendmsg __wrap___sendmsg64
+#define __real_setsockopt __real___setsockopt64
+#define __wrap_setsockopt __wrap___setsockopt64
+#endif
+
 #endif
