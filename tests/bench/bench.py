@@ -145,7 +145,7 @@ class Bench:
                 self.rounds[scenario.key][contestant.name] = []
         failures = dict.fromkeys(self.rounds[scenario.key], 0)
         for number in range(self.timing.rounds):
-            # Each round begins with another one, so that nobody is always first.
+            # Each round begins with another server, so that none is always the first one.
             first = number % len(taking) if taking else 0
             for contestant in taking[first:] + taking[:first]:
                 if failures[contestant.name] > 1:
@@ -177,7 +177,7 @@ class Bench:
             for scenario in self.scenarios:
                 self.run_scenario(scenario)
             if not self.options.scenarios:
-                self.say("who notices a crash")
+                self.say("clients that notice a crash, that wait, and that select and epoll serve at once")
                 self.lesson = lesson.measure([each for each in self.taking if each.kind == "model"], self.directory, self.cpus[0])
         finally:
             self.clear()

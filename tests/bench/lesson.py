@@ -23,7 +23,7 @@ FD_SETSIZE = 1024
 OWN_DESCRIPTORS = 100     # that this program needs besides its connections
 QUIET_SECONDS = 1         # without an answer: all clients that are served were answered
 LEAVE_SECONDS = 30        # for the other ones to be answered
-HOLDS, FAILS, OPEN, UNKNOWN = "holds", "does not hold", "cannot be told apart", "not measured"
+HOLDS, FAILS, OPEN, UNKNOWN = "holds", "does not hold", "undecided: spreads overlap", "not measured"
 SCAN_GROWTH = 2.0  # from this ratio on a cost counts as growing with idle connections
 
 

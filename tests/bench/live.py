@@ -17,7 +17,7 @@ import time
 import command
 
 CLIENTS = 16
-EACH, EACH_SHORT = 4.0, 1.5   # seconds in each model
+EACH, EACH_SHORT = 4.0, 1.0   # seconds in each model
 INTERVAL = 0.25               # of the reports of the client
 READY_WITHIN = 30
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: ISC
 # Benchmarks; nothing here is installed, and "make check" runs none of it. They need python3, and gnuplot for plots.
 #
-#   make bench                    all models, and the other servers that are installed; about half an hour
-#   make bench BENCH_SHORT=1      the same in short rounds; under five minutes
+#   make bench                    all models, and the other servers that are installed; less than half an hour
+#   make bench BENCH_SHORT=1      the models alone, in short rounds and with fewer points; under five minutes
 #   make anatomy                  system calls, context switches, page faults and wake-ups, counted; two minutes
-#   make bench-live               one load, while the daemon is switched through all models; under a minute
+#   make bench-live               one load, while the daemon is switched through all models; under a minute, part of make bench
 #   make bench-curves             cost over connections, idle connections, sizes and load; memory, fairness, balance
 #   make bench-goals              io_uring and epoll against the yardstick; some minutes
 #   make bench-workers            event loops with one and two workers, and their balance; part of make bench
@@ -14,7 +14,7 @@
 #   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
-# The results go to bench/: index.html, its first plot overview.svg, bench.json, goals.json, workers.json and datagrams.json.
+# The results go to bench/: index.html, its plots live.svg and overview.svg, and a JSON file with all rounds of each program.
 
 bench_programs = tests/bench/load_udp tests/bench/plain_epoll tests/bench/plain_udp
 EXTRA_PROGRAMS += $(bench_programs)
@@ -60,11 +60,16 @@ run_echod = --echod '$(abs_builddir)/echod' --echoc '$(abs_builddir)/echoc' --ou
 	`test -z '$(BENCH_SHORT)' || echo --short`
 run_anatomy = $(PYTHON3) -B $(srcdir)/tests/bench/anatomy.py $(run_echod)
 run_curves = $(PYTHON3) -B $(srcdir)/tests/bench/curves.py $(run_echod)
+run_live = $(PYTHON3) -B $(srcdir)/tests/bench/live.py $(run_echod)
 
 bench: echod echoc tests/bench/plain_epoll
 	@$(run_bench) $(BENCH_FLAGS)
 	@$(run_workers)
-	@test -n '$(BENCH_FLAGS)' || { $(run_anatomy) && $(run_curves) && $(run_bench) --redraw; }
+	@test -n '$(BENCH_FLAGS)' || { status=0; \
+	$(run_anatomy) || test $$? -eq 77 || status=1; \
+	$(run_curves) || status=1; \
+	$(run_live) || status=1; \
+	$(run_bench) --redraw && exit $$status; }
 
 bench-workers: echod echoc
 	@$(run_workers) $(BENCH_FLAGS)
@@ -73,7 +78,7 @@ anatomy: echod echoc
 	@$(run_anatomy) $(ANATOMY_FLAGS)
 
 bench-live: echod echoc
-	@$(PYTHON3) -B $(srcdir)/tests/bench/live.py $(run_echod)
+	@$(run_live)
 
 bench-curves: echod echoc
 	@$(run_curves) $(CURVES_FLAGS)

@@ -33,7 +33,7 @@ border-bottom: 1px solid #ddd; vertical-align: top } .advice td:nth-child(2) { f
 font-weight: 400; line-height: 1.2 } .heat th:first-child { position: sticky; left: 0; background: #fff } .none { color: #555 }
 figure { margin: 1rem 0; overflow-x: auto } svg { max-width: 100%; height: auto } .warn { background: #fff3cd; padding: .6rem 1rem }
 pre { overflow-x: auto; font-size: 13px; line-height: 1.35 } .scroll { overflow-x: auto }
-.claims td:last-child { white-space: nowrap; font-weight: 600 } .narrow { display: none }
+.claims td:last-child { min-width: 6rem; font-weight: 600 } .narrow { display: none }
 details { margin: .5rem 0 } code { background: #f3f3f3; padding: .1rem .3rem; overflow-wrap: anywhere }
 @media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .7rem } h1 { font-size: 1.5rem } figure svg { min-width: 40rem }
 .stack, .stack tbody, .stack tr, .stack td { display: block } .stack tr:first-child { display: none }
@@ -335,7 +335,7 @@ def parts(results, directory):
     if results.worst_others() > 0.1:
         yield "<p class=warn>Other programs were running during the measurement. Measure again while the machine is quiet.</p>"
     yield from advice_table(rows)
-    yield ("<p>“Any” means that no two models can be told apart. Models that echod(8) does not recommend for that number of "
+    yield ("<p>“Any”: the spreads of all models overlap. Models that echod(8) does not recommend for that number of "
            "connections are left out.</p>")
     yield (f"<p class=sub>echod {escape(data['version'])} on {escape(data['machine'])}; {escape(data['date'][:16].replace('T', ' '))}."
            f"{'' if shutil.which('gnuplot') else ' The plots are missing because gnuplot is not installed.'}</p>")

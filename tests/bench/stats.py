@@ -31,8 +31,8 @@ def spread_name(rounds):
 
 
 def ranks(summaries, least_is_best=True):
-    """name → (best rank it can have, worst rank it can have). Two places are told apart only by spreads that do not
-    overlap; whoever overlaps with others shares their places."""
+    """name → (best rank it can have, worst rank it can have). Summaries whose spreads overlap are not
+    ranked against each other and have the same ranks."""
     def beats(one, other):
         return one.high < other.low if least_is_best else one.low > other.high
 

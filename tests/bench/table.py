@@ -27,7 +27,7 @@ class Results:
         return self.data["unfit"].get(key, {})
 
     def first(self, key, field="cost_us", least_is_best=True, excluded=()):
-        """The models that none is known to beat, the best median first; without those that are excluded."""
+        """The models than which no other one is better beyond the spreads, the best median first; without `excluded`."""
         summaries = {name: each for name, each in self.summaries(key, field, {MODEL}).items() if name not in excluded}
         ranks = stats.ranks(summaries, least_is_best)
         sign = 1 if least_is_best else -1
@@ -160,7 +160,7 @@ def caveats(results):
     data = results.data
     yield (f"{data['rounds_wanted']} rounds of {data['seconds']:g} s, interleaved; medians, in brackets "
            f"{stats.spread_name(data['rounds_wanted'])}. Ranks are by processor time; servers whose spreads overlap are "
-           "not told apart and share their places.")
+           "not ranked against each other.")
     if any(results.limited(each["key"], name) for each in results.scenarios for name in results.of(each["key"])):
         yield ("client-bound: the client's processor was full, so the rate is a lower bound; the processor time of the "
                "server for each echo holds.")
