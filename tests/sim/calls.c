@@ -337,9 +337,13 @@ REPLACE(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int fla
 		return __real_accept4(fd, address, size, flags);
 	sim_call();
 	listener = file_of_kind(fd, FILE_LISTENER);
+	if (sim.now < fiber_self()->paused_until)
+		sim_fail("accept4(2) is called although accepting pauses for %d ms after a failure",
+		         (int) (PAUSE / MSEC));
 	if (is_full(fiber_self()->process) || sim_fault(FAULT_ACCEPT)) {
 		sim.failed_at = sim.now;
 		sim_note("accept4 fails", fd, 0);
+		fiber_self()->paused_until = sim.now + PAUSE;
 		return fail(is_full(fiber_self()->process) ? EMFILE : exhausted[sim_below(4)]);
 	}
 	if (list_empty(&listener->listener.backlog))
@@ -349,6 +353,7 @@ REPLACE(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int fla
 	file = stream_accept(listener);
 	stream = file->stream;
 	crew_serves(fiber_self()->process->crew, stream);
+	check_limit(fiber_self()->process->crew);
 	fiber_progress(fiber_self());
 	check_batch(fiber_self()->process->crew, ++fiber_self()->accepted);
 	if (stream->family == AF_UNIX) {
@@ -357,7 +362,7 @@ REPLACE(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int fla
 	} else {
 		*to.in = (struct sockaddr_in) { .sin_family = AF_INET,
 			                        .sin_port = htons((uint16_t) (1024 + stream->id % 60000)),
-			                        .sin_addr.s_addr = htonl(0x0a000001 + stream->source) };
+			                        .sin_addr.s_addr = htonl(0x0a000001 + stream->proxy) };
 		*size = sizeof *to.in;
 	}
 	fd = open_file(file);
@@ -572,10 +577,14 @@ REPLACE(ssize_t, sendmsg, int fd, const struct msghdr *from, int flags)
 	peer = file_of_kind(fd, FILE_QUEUE)->queue.peer;
 	if (!peer)
 		return fail(EPIPE);
-	if (sim_fault(FAULT_SEND_FD))
+	if (sim_fault(FAULT_SEND_FD)) {
+		sim.queue_full_at = sim.now;
 		return fail(errors[sim_below(4)]);
-	if (peer->queue.count >= peer->queue.limit)
+	}
+	if (peer->queue.count >= peer->queue.limit) {
+		sim.queue_full_at = sim.now;
 		return fail(EAGAIN);
+	}
 	header = CMSG_FIRSTHDR(from);
 	message = calloc(1, sizeof *message);
 	if (!message || !header || from->msg_iovlen != 1 || from->msg_iov->iov_len > sizeof message->data)

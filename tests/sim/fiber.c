@@ -143,7 +143,8 @@ void sim_fail(const char *format, ...)
 	va_start(ap, format);
 	vprintf(format, ap);
 	va_end(ap);
-	printf("\n# repeat with SIM_SEED=%" PRIu64 " SIM_EVENTS=1\n", sim.seed);
+	printf("\n# after %" PRIu64 " events; repeat with SIM_SEED=%" PRIu64 " SIM_EVENTS=1\n", sim.events,
+	       sim.seed);
 	fflush(stdout);
 	_Exit(1);
 }
@@ -405,7 +406,7 @@ void sim_begin(uint64_t seed)
 	sim.seed = seed;
 	sim.state = seed * UINT64_C(0xd1342543de82ef95) + 1;
 	sim.now = SEC * 1000 + (int64_t) sim_below((uint64_t) SEC);
-	sim.failed_at = INT64_MIN / 2;
+	sim.failed_at = sim.queue_full_at = INT64_MIN / 2;
 	sim.excuses = 0;
 	all.count = 0;
 	all.order = 0;

@@ -84,6 +84,7 @@ struct sim {
 	unsigned fault[FAULTS];  /* probability, per million */
 	uint64_t faults[FAULTS]; /* number of injected faults */
 	int64_t failed_at;       /* last failure of a call that makes accepting pause */
+	int64_t queue_full_at;   /* last time at which the queue had no space */
 	uint64_t excuses;        /* injected failures of which each may end one connection */
 	/* totals of all episodes: what clients, network and operator did; waits that timed out; system calls;
 	 * changes of the running fiber */
@@ -124,6 +125,7 @@ struct fiber {
 	unsigned idle;          /* waits in a row that ended at once, though nothing had changed */
 	unsigned number;
 	unsigned accepted;       /* connections since its last wait */
+	int64_t paused_until;    /* it must not accept before: a call has found no descriptor or memory */
 	bool steady;             /* its calls may fail: it has reported that it is ready */
 	struct machine *machine; /* stack and registers */
 	void (*main)(struct fiber *fiber);
@@ -253,10 +255,13 @@ enum stream_reason {
 	REASON_BROKEN,
 	REASON_IDLE,
 	REASON_REFUSED,
+	REASON_PROXY,
 	REASON_DRAIN,
 	REASON_CUT,
 	REASON_EXCUSED,
 };
+
+#define HEADER_MAX 512
 
 struct stream {
 	struct list link;    /* in the list of all, or of free ones */
@@ -271,13 +276,18 @@ struct stream {
 
 	/* to the daemon: sent by the client, delivered to the socket, read by the daemon */
 	uint64_t sent, delivered, read, discarded;
-	/* to the client: sent by the daemon, acknowledged, read by the client */
+	/* to the client, payload only: sent by the daemon, acknowledged, read by the client */
 	uint64_t echoed, acked, got;
 	uint64_t urgent;                        /* position of an urgent byte plus 1; 0: none */
 	bool fin_sent, fin_delivered, fin_seen; /* of the client */
 	bool end_sent, end_delivered, end_seen; /* of the daemon: shutdown(2) or close(2) */
 	bool reset, broken, vanished, client_closed, accepted;
 	bool blocked; /* the client waits for room to send */
+	bool proxied; /* from a proxy: a PROXY protocol header comes first */
+	bool bad;     /* the header is none of either version */
+	uint8_t header[HEADER_MAX];
+	uint32_t header_size; /* of it, before the payload; 0: none. Positions below count its bytes */
+	unsigned proxy;       /* the source as accept(2) returns it; `source` is the one that the header names */
 	bool crowded; /* see note_source() */
 	int error;    /* pending error of the socket */
 	bool up_pending, down_pending, read_pending, audited;
@@ -287,7 +297,7 @@ struct stream {
 	enum stream_reason reason;    /* once closed by the daemon */
 
 	uint64_t target; /* bytes to send */
-	uint32_t chunk;  /* most bytes of one action */
+	uint32_t chunk, header_chunk; /* most bytes of one action: of payload; while the header is sent */
 	int64_t pause;   /* most time between actions */
 	int64_t latency; /* most time of the network */
 	enum client_reads reads;
@@ -310,6 +320,10 @@ void streams_end(void);
 /* A client of one of `sources` connects, with at most `pace` between its actions. Returns NULL where the
  * backlog is full. */
 struct stream *stream_connect(struct file *listener, unsigned sources, int64_t pace);
+/* Whether the daemon has read the whole header, or there is none. */
+bool stream_has_header(const struct stream *stream);
+/* Number of bytes of payload among the first `n` bytes from the client. */
+uint64_t stream_payload(const struct stream *stream, uint64_t n);
 /* A call has failed with an error of the connection. */
 void stream_break(struct stream *stream);
 struct file *stream_accept(struct file *listener);
@@ -331,6 +345,9 @@ void streams_finish(void);
 
 /* --- test_sim.c ------------------------------------------------------------------------- */
 
+/* accept.c pauses for so long after a failure. */
+#define PAUSE (100 * MSEC)
+
 /* Decide why the daemon may close this connection, which is neither complete nor broken; fails where there
  * is no reason. */
 enum stream_reason check_close(struct stream *stream);
@@ -338,6 +355,8 @@ void note_source(const struct stream *stream);
 void check_idle(struct stream *stream);
 /* Before the clock moves on: every fiber waits. */
 void check_quiet(int64_t next);
+/* A worker of the crew has accepted a client. */
+void check_limit(const struct crew *crew);
 /* A worker has accepted `accepted` connections since its last wait. */
 void check_batch(const struct crew *crew, unsigned accepted);
 void operator_event(enum event_kind kind, void *object, uint32_t generation);
@@ -348,6 +367,8 @@ void thread_ended(struct crew *crew);
 /* `crew` has the connection now. */
 void crew_serves(struct crew *crew, struct stream *stream);
 int64_t idle_usec(void); /* 0: never */
+/* The first connections from so many sources are those of proxies. */
+unsigned proxies(void);
 
 /* The names by which a program with 64-bit times and offsets calls the C library on 32-bit architectures. */
 #if __SIZEOF_LONG__ == 4 && defined _TIME_BITS && _TIME_BITS == 64

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -39,6 +40,11 @@ static void pattern_make(void)
 
 static const uint8_t *bytes_at(const struct stream *stream, uint64_t at, size_t *size)
 {
+	if (at < stream->header_size) {
+		if (*size > stream->header_size - at)
+			*size = stream->header_size - at;
+		return &stream->header[at];
+	}
 	if (*size > PERIOD)
 		*size = PERIOD;
 	return &pattern[(stream->key + at) % PERIOD];
@@ -66,6 +72,16 @@ static void bytes_check(const struct stream *stream, uint64_t at, const uint8_t 
 			sim_fail("connection %u: other bytes than the client sent, near position %llu",
 			         stream->id, (unsigned long long) at);
 	}
+}
+
+bool stream_has_header(const struct stream *stream)
+{
+	return stream->read >= stream->header_size && !stream->bad;
+}
+
+uint64_t stream_payload(const struct stream *stream, uint64_t n)
+{
+	return n > stream->header_size ? n - stream->header_size : 0;
 }
 
 /* --- the network ------------------------------------------------------------------------ */
@@ -236,9 +252,10 @@ static void client_reset(struct stream *stream)
 static void client_saw_end(struct stream *stream)
 {
 	stream->end_seen = true;
-	if (stream->reason == REASON_EOF && stream->got != stream->sent)
+	if (stream->reason == REASON_EOF && stream->got != stream_payload(stream, stream->sent))
 		sim_fail("connection %u: the client got %llu of %llu bytes", stream->id,
-		         (unsigned long long) stream->got, (unsigned long long) stream->sent);
+		         (unsigned long long) stream->got,
+		         (unsigned long long) stream_payload(stream, stream->sent));
 	client_close(stream);
 }
 
@@ -261,14 +278,15 @@ static void client_read(struct stream *stream)
 		read_soon(stream, (int64_t) sim_below((uint64_t) stream->pause + 1));
 	else if (stream->end_delivered)
 		client_saw_end(stream);
-	else if (stream->end == END_CLOSE && stream->got == stream->target)
+	else if (stream->end == END_CLOSE && stream->got == stream_payload(stream, stream->target) &&
+	         stream->sent == stream->target)
 		client_close(stream);
 }
 
 static void client_send(struct stream *stream)
 {
 	uint64_t room = stream->client_send_max - (stream->sent - stream->delivered);
-	uint64_t n = 1 + sim_below(stream->chunk);
+	uint64_t n = 1 + sim_below(stream->sent < stream->header_size ? stream->header_chunk : stream->chunk);
 
 	if (room == 0) {
 		stream->blocked = true; /* until up() has made room */
@@ -341,6 +359,60 @@ static void plan(struct stream *stream, int64_t pace)
 	                        : END_VANISH;
 }
 
+/* Version 1 of the PROXY protocol, a line of text. */
+static void header_v1(struct stream *stream, unsigned source)
+{
+	char *line = (char *) stream->header;
+	int n = sim_below(5) == 0 ? snprintf(line, HEADER_MAX, "PROXY UNKNOWN\r\n")
+	                          : snprintf(line, HEADER_MAX, "PROXY TCP4 10.0.%u.%u 192.0.2.1 %u 7\r\n",
+	                                     (source + 1) / 256, (source + 1) % 256,
+	                                     1024 + stream->id % 60000);
+
+	stream->header_size = (uint32_t) n;
+	if (line[6] == 'T')
+		stream->source = source;
+}
+
+/* Version 2, binary, perhaps with extensions. */
+static void header_v2(struct stream *stream, unsigned source)
+{
+	static const uint8_t start[12] = "\r\n\r\n\0\r\nQUIT\n";
+	size_t extensions = sim_below(2) ? sim_below(HEADER_MAX - 28) : 0, length = 12 + extensions;
+	uint8_t *header = stream->header;
+
+	memset(header, 0x21, HEADER_MAX);
+	memcpy(header, start, sizeof start);
+	header[12] = sim_below(5) == 0 ? 0x20 : 0x21; /* LOCAL, PROXY */
+	header[13] = 0x11;                            /* TCP over IPv4 */
+	header[14] = (uint8_t) (length >> 8);
+	header[15] = (uint8_t) length;
+	memcpy(header + 16, (uint8_t[]) { 10, 0, (uint8_t) ((source + 1) / 256), (uint8_t) (source + 1) }, 4);
+	stream->header_size = (uint32_t) (16 + length);
+	if (header[12] == 0x21)
+		stream->source = source;
+}
+
+/* The connection of a proxy for a client of `source`. The header may be wrong, or end early. */
+static void header_plan(struct stream *stream, unsigned source)
+{
+	unsigned kind = (unsigned) sim_below(16);
+
+	stream->proxied = true;
+	if (kind < 8)
+		header_v1(stream, source);
+	else
+		header_v2(stream, source);
+	if (kind == 0 || kind == 8) {
+		stream->bad = true;
+		/* a byte that every header has in this place */
+		stream->header[sim_below(kind == 0 ? 6 : 12)] ^= 0x80;
+	}
+	stream->target += stream->header_size;
+	if (kind == 1 || kind == 9)
+		stream->target = sim_below(stream->header_size);
+	stream->header_chunk = (uint32_t) sim_spread(1, 2 * stream->header_size);
+}
+
 /* --- connections ------------------------------------------------------------------------ */
 
 void streams_begin(void)
@@ -393,6 +465,9 @@ struct stream *stream_connect(struct file *listener, unsigned sources, int64_t p
 	stream = stream_make(listener);
 	stream->source = (unsigned) sim_below(sources);
 	plan(stream, pace);
+	stream->proxy = stream->source;
+	if (stream->family != AF_UNIX && stream->source < proxies())
+		header_plan(stream, proxies() + (unsigned) sim_below(sources));
 	list_append(&streams, &stream->link);
 	list_append(&listener->listener.backlog, &stream->backlog);
 	listener->listener.waiting++;
@@ -429,7 +504,8 @@ void stream_closed(struct stream *stream)
 	note_source(stream);
 	stream->file = NULL;
 	truth.live--;
-	if (stream->fin_seen && stream->echoed == stream->sent)
+	if (stream->fin_seen && stream_has_header(stream) &&
+	    stream->echoed == stream_payload(stream, stream->sent))
 		stream->reason = REASON_EOF;
 	else if (stream->broken)
 		stream->reason = REASON_BROKEN;
@@ -644,7 +720,7 @@ static ssize_t find_room(struct stream *stream, size_t size)
 static void sent(struct stream *stream, size_t n)
 {
 	stream->echoed += n;
-	if (stream->echoed > stream->read - stream->discarded)
+	if (stream->echoed > stream_payload(stream, stream->read - stream->discarded))
 		sim_fail("connection %u: more bytes were sent than received", stream->id);
 	truth.echoed += n;
 	moved(stream);
@@ -657,7 +733,7 @@ ssize_t stream_send(struct stream *stream, const void *data, size_t size)
 
 	if (n <= 0)
 		return n;
-	bytes_check(stream, stream->echoed, data, (size_t) n);
+	bytes_check(stream, stream->header_size + stream->echoed, data, (size_t) n);
 	sent(stream, (size_t) n);
 	return n;
 }
@@ -728,7 +804,7 @@ ssize_t stream_from_pipe(struct stream *stream, struct file *pipe, size_t size)
 		size_t most = segment->size < size - done ? segment->size : size - done;
 		ssize_t n;
 
-		if (segment->stream != stream || segment->at != stream->echoed)
+		if (segment->stream != stream || segment->at != stream->header_size + stream->echoed)
 			sim_fail("connection %u: bytes %llu of connection %u are sent instead of %llu",
 			         stream->id, (unsigned long long) segment->at, segment->stream->id,
 			         (unsigned long long) stream->echoed);
