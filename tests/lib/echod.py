@@ -484,4 +484,4 @@ os.execv(sys.argv[3], sys.argv[3:])
 def activated(sockets, names=""):
     """`wrap` and `pass_fds` for Daemon, to start it with these sockets (or descriptors) as systemd would."""
     fds = [sock if isinstance(sock, int) else sock.fileno() for sock in sockets]
-    return {"wrap": [sys.executable, "-I", "-c", ACTIVATE, ",".join(map(str, fds)), names], "pass_fds": fds}
+    return {"wrap": [sys.executable, "-I", "-S", "-c", ACTIVATE, ",".join(map(str, fds)), names], "pass_fds": fds}

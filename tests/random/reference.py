@@ -31,6 +31,9 @@ class Conf:
         self.listen = frozenset(listen)
         self.max_connections = max_connections or ANY
 
+    def changed(self, model, workers):
+        return Conf(model, workers, self.max_connections % ANY, self.max_per_source, self.deny, self.listen)
+
     def at_once(self):
         """How many connections are served at the same time, whatever max-connections is."""
         if self.model in SERIAL:
@@ -49,6 +52,8 @@ class Client:
         self.sent_before = self.received_before = 0  # the last restart
         self.reading = True      # it takes what comes back
         self.half_closed = False
+        self.at_risk = False     # a process is killed in this step, and may have this client
+        self.early = False       # it came during the reload of this step
 
     def is_served(self):
         """Got all that is due to it: the echo of what it sent and, after a half-close, the end."""
@@ -74,7 +79,8 @@ class Reference:
     def _count_from(self, restored):
         self.counters = collections.Counter()  # exact
         self.unsure = []                       # ends for one of several reasons, which depend on what was in flight
-        self.maybe_accepted = 0                # of the abandoned ones: how many the daemon has noticed
+        self.maybe_accepted = 0                # of clients that were abandoned or at risk
+        self.maybe_ended = []                  # reasons of ends that a killed process may have left uncounted
         self.bytes_least = self.bytes_most = 0  # of clients that are gone
         self.restored = restored
 
@@ -82,7 +88,7 @@ class Reference:
         """A new step begins."""
         self.before = collections.Counter(client.source for client in self.admitted)
         self.admitted_before = len(self.admitted)
-        self.left, self.refused_now, self.passed = collections.Counter(), [], []
+        self.left, self.refused_now, self.passed, self.moved_before = collections.Counter(), [], [], []
         self.most = self.conf.capacity()
 
     # Events
@@ -92,11 +98,18 @@ class Reference:
 
     def reload(self, conf):
         """New workers may accept connections of their own before they take those of their predecessors; those from the backlogs
-        of removed listeners come on top."""
-        self.conf = conf
+        of removed listeners come on top. Such a client that still waits in the queue at the next reload may be taken out of it
+        before the connections that old workers have, which count for their sources when the new ones get them."""
+        self.conf, self.moved_before = conf, self.moved()
         for client in self.waiting:
             client.moved |= client.listener not in conf.listen
         self.most = max(min(conf.max_connections, conf.at_once() + len(self.admitted)), len(self.admitted)) + len(self.moved())
+
+    def reload_among_clients(self, conf):
+        """Old workers may have accepted clients that connected in this step."""
+        old = self.conf.capacity()
+        self.reload(conf)
+        self.most = max(self.most, min(conf.max_connections, conf.at_once() + max(old, len(self.admitted))))
 
     def restart(self, conf):
         self.reload(conf)
@@ -114,8 +127,19 @@ class Reference:
         self.admitted.append(client)
         self.passed.append(client)
         client.state = "admitted"
-        self.counters["connections_accepted"] += 1
+        if client.at_risk:
+            self.maybe_accepted += 1
+        else:
+            self.counters["connections_accepted"] += 1
         assert client.source not in self.conf.deny, f"client {client.number} is served, although {client.source} is denied"
+
+    def accepted_undo(self, client):
+        """It was accepted, but refused then."""
+        self.admitted.remove(client)
+        self.passed.remove(client)
+        self.waiting.append(client)
+        client.state = "waiting"
+        self.counters["connections_accepted"] -= 1
 
     def vanished(self, client):
         """It has left without having been served."""
@@ -143,6 +167,18 @@ class Reference:
         else:
             self.unsure.append(reasons)
         self.bytes_least += client.bytes_least()
+        self.bytes_most += client.bytes_most()
+
+    def lost(self, client):
+        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not."""
+        if client.state == "waiting":
+            self.maybe_accepted += 1
+            self.waiting.remove(client)
+        else:
+            self.admitted.remove(client)
+        client.state = "gone"
+        self.left[client.source] += 1
+        self.maybe_ended.append(("error", "limit", "denied"))
         self.bytes_most += client.bytes_most()
 
     # Questions
@@ -175,7 +211,8 @@ class Reference:
             f"{len(self.admitted)} clients are admitted, {self.most} may be"
         for source, count in collections.Counter(client.source for client in self.admitted).items():
             most = conf.max_per_source if conf.max_per_source and source != "unix" else ANY
-            assert count <= max(most, self.before[source]), f"{count} connections from {source}, {most} may be"
+            more = sum(client.source == source and client.state == "admitted" for client in self.moved_before)
+            assert count <= max(most, self.before[source]) + more, f"{count} connections from {source}, {most} may be"
         for client in self.refused_now:
             sources = [other.source for other in self.admitted + self.abandoned + self.old_abandoned]
             admitted = sources.count(client.source) + self.left[client.source]
@@ -203,7 +240,7 @@ class Reference:
         least = {**self.counters, "connections": len(self.admitted) - queue}
         most = {**least, "connections": len(self.admitted), "connections_damaged": 0, "connections_cut_off": 0}
         most["connections_accepted"] = self.counters["connections_accepted"] + self.maybe_accepted + abandoned
-        unsure = self.unsure + [("eof", "reset", "limit", "denied")] * abandoned
+        unsure = self.unsure + self.maybe_ended + [("eof", "reset", "limit", "denied")] * abandoned
         for reason in REASONS:
             name = "connections_ended " + reason
             most[name] = self.counters[name] + sum(reason in reasons for reasons in unsure)
@@ -218,8 +255,9 @@ class Reference:
                 found.append((f"{name} is {line.get(name, 0)} instead of {least.get(name, 0)} to {limit}", final))
         ends = sum(line.get("connections_ended " + reason, 0) for reason in REASONS)
         right = sum(self.counters["connections_ended " + reason] for reason in REASONS) + len(self.unsure)
-        if not right <= ends <= right + abandoned:
-            found.append((f"{ends} connections ended instead of {right}", ends > right + abandoned))
+        more = abandoned + len(self.maybe_ended)
+        if not right <= ends <= right + more:
+            found.append((f"{ends} connections ended instead of {right} to {right + more}", ends > right + more))
         passed = self.restored + line.get("connections_handed_over", 0) - line.get("connections_taken_over", 0)
         if self.hand_overs_known and passed != queue:
             found.append((f"{passed} connections were handed over and not taken over, instead of {queue}", False))

@@ -40,8 +40,12 @@ SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "::1", "unix")
 PROXY = "127.0.0.9"  # its connections begin with a PROXY protocol header
 LISTENERS = ("IPv4", "IPv6", "unix", "IPv4 again", "abstract")
 DATA = random.Random(1).randbytes(1 << 19) * 2
+SHRINKING = 100  # seconds to find a shorter program
+KILLS = 3       # of workers of one configuration: the daemon waits longer before each restart
 BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 
+crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
+inet_crowds = st.lists(st.sampled_from(SOURCES[:-1]), min_size=2, max_size=6)
 numbers = st.integers(0, MOST_CLIENTS - 1)
 limits = st.sampled_from((0, 1, 2, 3, 5))
 denied = st.sampled_from(((), (), ("127.0.0.3",), ("127.0.0.2", "::1")))
@@ -63,7 +67,7 @@ def step(condition, **strategies):
         @functools.wraps(function)
         def run(self, **arguments):
             if not condition or condition(self):
-                self.program.append(f"{function.__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
+                self.program.append(f"state.{function.__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
                 function(self, **arguments)
         return rule(**strategies)(run)
     return decorate
@@ -123,7 +127,7 @@ class Peer(reference.Client):
 class Machine(RuleBasedStateMachine):
     model = "epoll"      # of the start; subclasses below
     until = float("inf")  # no example begins later than this
-    failure = None        # the first one
+    failure, failed_program = None, []  # of the shortest program that failed
 
     def __init__(self):
         super().__init__()
@@ -131,10 +135,9 @@ class Machine(RuleBasedStateMachine):
             raise TimeOver
         self.directory = tempfile.mkdtemp(prefix="echod-random-")
         os.chmod(self.directory, 0o755)
-        self.program = []
+        self.program = [f"state = {type(self).__name__}()"]
         self.clients, self.made, self.finishing = [], 0, False
-        self.kills = 3         # that are still allowed: the daemon waits longer before each restart
-        self.orphans = []      # processes of clients whose acceptor was killed
+        self.kills = KILLS
         self.may_lose = False  # what fails may cost connections, not bytes of them
         self.path, self.port = f"{self.directory}/socket", 0
         self.calls = f"{self.directory}/calls"
@@ -150,6 +153,7 @@ class Machine(RuleBasedStateMachine):
         """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large.
 
         A port that is free now may be taken before the daemon has it, by a test beside this one: then another one is."""
+        self.program.append(f"state.start(queue={queue})")
         self.env = {**preloaded(self.calls), "FAILING_QUEUE": str(queue), **STORE}
         while True:
             self.port, self.second = echod.free_port(), echod.free_port()
@@ -183,6 +187,14 @@ class Machine(RuleBasedStateMachine):
 
     # Waiting for what is due
 
+    def settle_after_reload(self, old):
+        """An old worker may have answered a client before it handed the connection over: so wait until the `old` processes have
+        ended, then find out which clients are served now."""
+        proc.until(lambda: not any(map(proc.alive, old)), lambda: f"the end of the old processes {old}" + self.log(), PATIENCE)
+        if self.reference.waiting:
+            self.settle()
+        self.settle()
+
     def settle(self):
         """Wait until daemon and model agree."""
         model = self.reference
@@ -192,7 +204,7 @@ class Machine(RuleBasedStateMachine):
                 if client.is_served() and client.reading:
                     client.send(1)
         self.connections = [client for client in self.clients if client.ends]
-        deadline = time.monotonic() + PATIENCE
+        deadline, pause = time.monotonic() + PATIENCE, 0.0005
         poll, by_fd = select.poll(), {}
         for client in self.clients:
             if client.reading and client.state != "gone":
@@ -207,29 +219,44 @@ class Machine(RuleBasedStateMachine):
                 assert time.monotonic() < deadline, model.due() + self.log()
                 continue
             # in this order: when a process has ended, its connections have ended, and are counted
+            self.look_for_accepted()
             wrong = self.wrong_processes() + self.wrong_sockets() + model.disagreements(metrics.line(self.daemon))
             if not wrong:
                 break
-            final = any(final for _, final in wrong) and not self.may_lose
+            # a client in the queue or in a backlog may have been served since it was looked at
+            final = any(final for _, final in wrong) and not (self.may_lose or model.unserved() or model.waiting)
             assert not final and time.monotonic() < deadline, "; ".join(text for text, _ in wrong) + self.log()
-            time.sleep(0.002)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
         self.clients = [client for client in self.clients if client.state != "gone"]
+        for client in self.clients:
+            client.at_risk = client.early = False
         try:
             model.check()
         except AssertionError as error:
             raise AssertionError(f"{error}" + self.log()) from None
         model.begin()
 
+    def look_for_accepted(self):
+        """Clients that old workers have accepted, and handed over before they answered."""
+        for client in list(self.reference.waiting):
+            if client.early and client.source not in self.reference.conf.deny and sockdiag.inode(client.sock.family, *client.ends):
+                self.reference.accepted(client)
+
     def hear(self, client):
         """A client's socket is readable. Returns whether this was its end."""
         more = client.receive()
         if more is None:
             return False
+        if client.early and not more and client.received == 0 and client.state == "admitted":
+            self.reference.accepted_undo(client)
         if client.state == "waiting" and (more or client.half_closed and client.received == client.sent == 0):
             self.reference.accepted(client)
         if more:
             return False
-        if client.state == "waiting":
+        if client.at_risk:
+            self.reference.lost(client)
+        elif client.state == "waiting":
             self.reference.refused(client)
         else:
             least = client.asked if self.may_lose else client.sent  # what arrives while a connection is ended is lost
@@ -279,7 +306,7 @@ class Machine(RuleBasedStateMachine):
         fitting = [name for name in LISTENERS if name in self.reference.conf.listen and
                    (name == "abstract" if family == "unix" and name == "abstract" else name.startswith(family))]
         if not fitting:
-            return
+            return None
         listener = fitting[self.made % len(fitting)]
         if family == "unix":
             sock = socket.socket(socket.AF_UNIX)
@@ -303,6 +330,7 @@ class Machine(RuleBasedStateMachine):
             self.reference.header_bytes += len(text) + size
         sock.setblocking(False)
         client.send(size)
+        return client
 
     @step(lambda self: self.reference.waiting, which=numbers)
     def vanish(self, which):
@@ -401,15 +429,42 @@ class Machine(RuleBasedStateMachine):
         workers = 1 if model == "iterative" else workers
         changes = dict(model=model, workers=workers, max_connections=max_connections, max_per_source=max_per_source, deny=deny,
                        listen=listen)
+        old = self.victims()
         self.daemon.reload(**self.keys(changes))
         self.reference.reload(reference.Conf(**changes))
-        self.settle()
+        self.kills = KILLS
+        self.settle_after_reload(old)
+
+    @step(lambda self: self.can_reload() and self.has_room(), model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4),
+          sources=inet_crowds, size=sizes)
+    def connect_while_reloading(self, model, workers, sources, size):
+        """Clients that connect meanwhile are served by the old or the new workers, under the same limits."""
+        if echod.REFUSALS[model]:
+            return
+        old, half = self.victims(), len(sources) // 2
+        changes = dict(model=model, workers=1 if model == "iterative" else workers)
+        self.connect_early(sources[:half], size)
+        since = self.daemon.notify.mark()
+        self.daemon.configure(**changes)
+        self.daemon.signal(signal.SIGHUP)
+        self.connect_early(sources[half:], size)
+        self.daemon.notify.wait("RELOADING=1", since=since, timeout=PATIENCE)
+        self.daemon.notify.wait("READY=1", since=since, timeout=PATIENCE)
+        self.reference.reload_among_clients(self.reference.conf.changed(**changes))
+        self.kills = KILLS
+        self.settle_after_reload(old)
+
+    def connect_early(self, sources, size):
+        for source in sources:
+            client = self.arrive(source, size)
+            if client:
+                client.early = True
 
     @step(can_reload, level=st.sampled_from(("info", "debug")), connections=st.booleans(), size=st.sampled_from((512, 4096, 65536)))
     def reload_without_consequences(self, level, connections, size):
         """What is logged and buffered changes nothing. The metrics file, written at the end of a reload, agrees with the log."""
         path = f"{self.directory}/metrics"
-        before = metrics.line(self.daemon)
+        before, old = metrics.line(self.daemon), self.victims()
         self.daemon.reload(log_level=level, log_connections=connections, buffer_size=size, metrics_file=path)
         self.reference.reload(self.reference.conf)
         after = metrics.line(self.daemon)
@@ -419,7 +474,7 @@ class Machine(RuleBasedStateMachine):
         for name, reason, count in found:
             name = f"{name} {reason}" if reason else name
             assert before.get(name, 0) <= int(count) <= after.get(name, 0), f"metrics file: {name} is {count}: {before} {after}"
-        self.settle()
+        self.settle_after_reload(old)
 
     @step(can_restart, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits,
           max_per_source=limits, deny=denied)
@@ -441,7 +496,7 @@ class Machine(RuleBasedStateMachine):
         for _, fd in kept:
             os.close(fd)
         old.close()
-        self.orphans = []
+        self.kills = KILLS
         self.reference.restart(reference.Conf(**changes, listen=self.reference.conf.listen))
         self.settle()
 
@@ -457,8 +512,7 @@ class Machine(RuleBasedStateMachine):
 
     def victims(self):
         """Processes that may be killed: those that accept, and those of single connections."""
-        found = descendants(self.daemon.pid)[1:]
-        return [pid for pid in found + [pid for pid in self.orphans if pid not in found] if proc.alive(pid)]
+        return [pid for pid in descendants(self.daemon.pid)[1:] if proc.alive(pid)]
 
     def can_kill(self):
         """Whether it is certain which connections a process has."""
@@ -469,24 +523,40 @@ class Machine(RuleBasedStateMachine):
     @step(can_kill, which=numbers)
     def kill(self, which):
         """It takes its own connections with it, and nothing else."""
-        model, victims = self.reference.conf.model, self.victims()
-        pid = self.pick(which, victims)
+        self.kill_among_clients(which, (), 1)
+
+    @step(lambda self: self.can_kill() and self.has_room(), which=numbers, sources=crowds, size=sizes)
+    def connect_while_killing(self, which, sources, size):
+        """Clients that connect meanwhile are lost with the process, or served."""
+        self.kill_among_clients(which, sources, size)
+
+    def kill_among_clients(self, which, sources, size):
+        model, pid = self.reference.conf.model, self.pick(which, self.victims())
         if model in echod.PROCESSES:
-            inodes = {link for link in proc.descriptors(pid).values()}
+            own = set(proc.descriptors(pid).values())  # after fork(2), an acceptor may still have the connection of a child
+            others = {link for other in self.victims() if other != pid for link in proc.descriptors(other).values()}
             lost = [client for client in self.reference.admitted
-                    if f"socket:[{sockdiag.inode(client.sock.family, *client.ends)}]" in inodes]
+                    if f"socket:[{sockdiag.inode(client.sock.family, *client.ends)}]" in own - others]
         else:
             lost = list(self.reference.admitted)
-        if model == "process" and pid == victims[0]:
-            self.orphans += descendants(pid)[1:]
+        accepts = model != "process" or not lost
         self.daemon.crash_expected = True
         self.reference.hand_overs_known = False
         self.kills -= 1
+        half = len(sources) // 2
+        self.connect_at_risk(sources[:half], size, accepts)
         os.kill(pid, signal.SIGKILL)
+        self.connect_at_risk(sources[half:], size, accepts)
         proc.until(lambda: not proc.alive(pid), "the end of the process", PATIENCE)
         for client in lost:
             self.reference.ended(client, "error")
         self.settle()
+
+    def connect_at_risk(self, sources, size, at_risk):
+        for source in sources:
+            client = self.arrive(source, size)
+            if client:
+                client.at_risk = at_risk
 
     @step(has_room, which=numbers, source=st.sampled_from(SOURCES), size=sizes)
     def stop_and_continue(self, which, source, size):
@@ -505,7 +575,7 @@ class Machine(RuleBasedStateMachine):
             file.seek(8 * list(CALLS).index(call))
             file.write(struct.pack("=ii", count, CALLS[call]))
 
-    @step(has_room, call=st.sampled_from(("accept4", "fork", "pthread_create")), count=st.integers(1, 3),
+    @step(has_room, call=st.sampled_from(("accept4", "fork", "pthread_create")), count=st.integers(1, 2),
           source=st.sampled_from(SOURCES), size=sizes)
     def connect_while_failing(self, call, count, source, size):
         """A client waits until the daemon can accept it."""
@@ -521,7 +591,7 @@ class Machine(RuleBasedStateMachine):
         """It succeeds, or everything stays as it was; connections may end, but in good order."""
         if echod.REFUSALS[model]:
             return
-        since, conf = len(self.daemon.log()), self.reference.conf
+        since, conf, old = len(self.daemon.log()), self.reference.conf, self.victims()
         changes = dict(model=model, workers=1 if model == "iterative" else workers, max_connections=conf.max_connections % reference.ANY,
                        max_per_source=conf.max_per_source, deny=sorted(conf.deny),
                        listen=[name for name in LISTENERS if name in conf.listen])
@@ -536,7 +606,8 @@ class Machine(RuleBasedStateMachine):
             self.reference.reload(reference.Conf(**changes))
         else:
             self.daemon.configure(model=conf.model, workers=conf.workers)
-        self.settle()
+            old = ()
+        self.settle_after_reload(old)
         self.fail(call, 0)
         self.may_lose = False
 
@@ -573,11 +644,13 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def report(self, failure):
-        """The first one ends the search; hypothesis gets time to shorten the program."""
+        """The first failure ends the search; after it there is time to find a shorter program."""
         machine = type(self)
         if not machine.failure:
-            machine.failure, machine.until = failure, float("inf")
+            machine.until = time.monotonic() + SHRINKING
             print(f"First failure, of {machine.__name__}, after {steps[self.model]} steps: {failure}", *self.program, sep="\n    ")
+        if not machine.failure or len(self.program) < len(machine.failed_program):
+            machine.failure, machine.failed_program = failure, self.program
 
     def all_leave(self):
         for client in self.clients:

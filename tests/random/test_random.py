@@ -21,9 +21,9 @@ from hypothesis.stateful import run_state_machine_as_test
 import statemachine
 
 SECONDS = float(os.environ.get("RANDOM_TIME") or 20)
-STEPS = int(os.environ.get("RANDOM_STEPS") or 40)  # of one life of a daemon
+STEPS = int(os.environ.get("RANDOM_STEPS") or 80)  # of one life of a daemon
 PARALLEL = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
-SHRINKING = 600  # seconds that hypothesis may take in order to find a shorter program
+REPORTING = 4 * statemachine.PATIENCE + 120  # for the last programs, of which each may wait for what does not happen
 
 
 # hypothesis begins with up to 50 programs of few steps, which would be all that there is time for.
@@ -35,7 +35,7 @@ def share(count):
     return SECONDS / -(-count // PARALLEL)
 
 
-@pytest.mark.timeout(SECONDS + SHRINKING + 120)
+@pytest.mark.timeout(SECONDS + statemachine.SHRINKING + REPORTING)
 def test_random(model, request, record_property):
     seconds = share(len(request.session.items))
     seed = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(1 << 32))
@@ -49,11 +49,12 @@ def test_random(model, request, record_property):
     try:
         run_state_machine_as_test(tested, settings=settings)
     except (statemachine.TimeOver, hypothesis.errors.Flaky) as end:
-        if tested.failure:  # it did not happen again when the program was repeated: a failure all the same
-            raise tested.failure
-        if not isinstance(end.__context__ or end, statemachine.TimeOver):
+        if not tested.failure and not isinstance(end.__context__ or end, statemachine.TimeOver):
             raise
-    if tested.failure:
+    finally:
+        if tested.failure:
+            print("The shortest program that failed:", *tested.failed_program, "state.teardown()", sep="\n    ")
+    if tested.failure:  # it need not have happened again when the program was repeated, or no time was left to shorten that
         raise tested.failure
     assert statemachine.steps[model] > 0, "no step was made"
     record_property(f"{model}, random steps",
