@@ -32,7 +32,7 @@ MORE_ROUNDS = 1             # where the spreads of two neighbours overlap, in th
 MORE_SECONDS = 120          # while these rounds have taken less than this in all
 BUSY = 20                   # connections that send, among idle ones and in the curve of sizes
 LOADS, LOADS_SHORT = (0.2, 0.5, 0.8, 0.95, 1.2), (0.5, 0.9, 1.2)  # of the capacity
-LOAD_SECONDS = 1.5          # of a round of these and of the capacity, as a multiple of Timing.seconds
+LOAD_SECONDS, LOAD_SECONDS_SHORT = 0.75, 0.15  # of a round of these and of the capacity
 LOOPS = ("select", "poll", "epoll", "io_uring")
 WORKERS, EACH = 4, 100      # balance: loops, and connections of each
 OVERLOAD, OVERLOAD_DEPTH = 50, 16
@@ -214,7 +214,8 @@ class Curves:
     def load_of(self, model, each):
         """One round: share → what was found."""
         found = {}
-        arguments = ["-n", OVERLOAD, "-d", self.timing.seconds * LOAD_SECONDS, "--warmup", self.timing.warmup]
+        seconds = LOAD_SECONDS_SHORT if self.options.short else LOAD_SECONDS
+        arguments = ["-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup]
         with model.start(each, self.cpus[0], self.directory) as server:
             capacity = self.echoc(server, *arguments)["echoes_per_second"]
             for share in LOADS_SHORT if self.options.short else LOADS:
