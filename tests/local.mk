@@ -32,7 +32,9 @@ unit_tests = \
 	tests/unit/test_session_io \
 	tests/unit/test_udp_ratelimit
 
-# Its allocations are those of the test.
+# Their allocations are those of the test.
+tests_unit_test_conn_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=realloc
+tests_unit_test_scoreboard_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=aligned_alloc
 tests_unit_test_conf_memory_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray,--wrap=strdup,--wrap=vasprintf,--wrap=open_memstream
 

@@ -78,6 +78,8 @@ static int map_unsealed(char **writable, const char **readable, size_t size)
 	/* a second mapping of the same pages: mremap(2), old_size 0 */
 	twin = mremap(memory, 0, size, MREMAP_MAYMOVE);
 	if (twin == MAP_FAILED || mprotect(twin, size, PROT_READ) < 0) {
+		if (twin != MAP_FAILED)
+			munmap(twin, size);
 		munmap(memory, size);
 		return -ENOMEM;
 	}
@@ -181,6 +183,7 @@ int scoreboard_make(struct scoreboard **result, uint32_t capacity)
 		return r;
 	scoreboard->shared = (struct scoreboard_shared *) (void *) shared;
 	scoreboard->view = (const struct scoreboard_shared *) (const void *) view;
+	scoreboard->shared->admission.slot_fd = -1; /* until it is opened */
 	/* as many as fit: RLIMIT_AS */
 	while (scoreboard->count < FILES_MAX) {
 		struct file *file = &scoreboard->files[scoreboard->count];
@@ -271,7 +274,7 @@ static bool file_divide(const struct scoreboard *scoreboard, struct file *file, 
 		return false;
 	file->readers_at = file->process_size * layout->processes;
 	file->children_at = file->readers_at + file->reader_size * layout->readers;
-	return file->children_at < scoreboard->size &&
+	return file->children_at <= scoreboard->size &&
 	       (!layout->child_processes ||
 	        (scoreboard->size - file->children_at) / file->reader_size >= layout->children);
 }
@@ -334,7 +337,7 @@ static unsigned workers_used(const struct file *file)
 /* Read from the slot of the children's parent how many child slots it has used. */
 static void update_children(struct file *file)
 {
-	uint32_t children = file->layout.children > 0 ? atomic_load(&slot_at(file, 0)->children) : 0;
+	uint32_t children = atomic_load(&slot_at(file, 0)->children);
 
 	if (children > file->children && children <= file->layout.children)
 		file->children = children;
@@ -580,7 +583,7 @@ void scoreboard_process_start(struct scoreboard *scoreboard, unsigned crew, unsi
 		if (!file->seen[i].begun)
 			memset(slot, 0, sizeof *slot);
 		file->seen[i].begun = true;
-		atomic_store(&slot->children, i == 0 ? file->children : 0);
+		atomic_store(&slot->children, file->children);
 		atomic_store(&slot->state, SLOT_STARTING);
 	}
 	if (process < file->layout.processes)
@@ -681,10 +684,10 @@ bool scoreboard_crew_alive(struct scoreboard *scoreboard, unsigned crew)
 
 /* --- worker processes ------------------------------------------------------------------- */
 
+/* Fails without an effect where there is nothing between them. */
 static void unmap(char *from, char *to)
 {
-	if (to > from)
-		munmap(from, (size_t) (to - from));
+	(void) munmap(from, (size_t) (to - from));
 }
 
 /* Seal the mapping where the kernel can: then it can be neither moved, grown nor removed. */

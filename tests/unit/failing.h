@@ -4,11 +4,14 @@
 #define ECHOD_TESTS_UNIT_FAILING_H
 
 #include <endian.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -63,6 +66,29 @@ static inline int in_child(int (*check)(void))
 	if (pid == 0)
 		_exit(check());
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Number of mappings of this process whose line in /proc/self/maps contains `name`. */
+static inline unsigned count_mappings(const char *name)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned count = 0;
+	char line[512];
+
+	while (file && fgets(line, sizeof line, file))
+		count += strstr(line, name) != NULL;
+	if (file)
+		fclose(file);
+	return count;
+}
+
+/* The lowest free descriptor: the same before and after a call that leaves none open. */
+static inline int next_descriptor(void)
+{
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	close(fd);
+	return fd;
 }
 
 #endif

@@ -18,6 +18,24 @@
 
 #define LIMIT 4096
 
+/* The linker (--wrap) sends the allocations of the connection to these functions. */
+static bool no_memory;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+	return no_memory ? NULL : __real_malloc(size);
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+	return no_memory ? NULL : __real_realloc(memory, size);
+}
+
 static uint8_t scratch_bytes[LIMIT];
 static const struct span scratch = { scratch_bytes, sizeof scratch_bytes };
 
@@ -388,6 +406,42 @@ static void drain_counts_what_may_still_be_received(void **state)
 	conn_clear(&conn);
 }
 
+static void without_memory_connections_end_or_wait(void **state)
+{
+	struct conn conn;
+	struct span span;
+
+	(void) state;
+	/* memory that cannot grow takes no more, and keeps what it has */
+	conn_init(&conn, 0);
+	receive(&conn, 512, LIMIT);
+	no_memory = true;
+	assert_int_equal(conn_recv_buf(&conn, scratch, LIMIT).size, 0);
+	no_memory = false;
+	assert_int_equal(conn.owed, 512);
+	assert_int_equal(conn.reason, CONN_OPEN);
+	span = conn_recv_buf(&conn, scratch, LIMIT);
+	assert_int_equal(span.size, 512);
+	conn_clear(&conn);
+	/* borrowed bytes cannot be kept */
+	conn_init(&conn, 0);
+	conn_received(&conn, scratch_bytes, 10);
+	no_memory = true;
+	assert_int_equal(conn_own_data(&conn), -ENOMEM);
+	assert_null(conn_restore(&conn, 10));
+	no_memory = false;
+	assert_int_equal(conn.reason, CONN_ERROR);
+	assert_int_equal(conn.error, ENOMEM);
+	conn_clear(&conn);
+	conn_init(&conn, 0);
+	conn_pipe_received(&conn, 10);
+	no_memory = true;
+	assert_null(conn_restore_piped(&conn));
+	no_memory = false;
+	assert_int_equal(conn.piped, 10);
+	conn_clear(&conn);
+}
+
 static void reasons_have_names(void **state)
 {
 	(void) state;
@@ -494,6 +548,7 @@ int main(void)
 		cmocka_unit_test(a_connection_that_has_ended_wants_nothing),
 		cmocka_unit_test(headers_are_not_sent),
 		cmocka_unit_test(drain_counts_what_may_still_be_received),
+		cmocka_unit_test(without_memory_connections_end_or_wait),
 		cmocka_unit_test(reasons_have_names),
 		cmocka_unit_test(any_schedule_echoes_in_order),
 	};

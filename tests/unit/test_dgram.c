@@ -201,6 +201,11 @@ static void answers_no_unnamed_unix_socket(void **state)
 
 	(void) state;
 	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	/* recvmsg(2) leaves an earlier address in place where there is none */
+	dgram.source = addr_of("198.51.100.1");
+	dgram.source.len = 0;
+	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_NOT_UNICAST);
+	dgram.source = (struct addr) { 0 };
 	dgram.source.sa.sa_family = AF_UNIX;
 	dgram.source.len = sizeof(sa_family_t);
 	assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_NOT_UNICAST);
@@ -238,6 +243,9 @@ static void answers_one_to_one_only(void **state)
 	        { .source = "223.255.255.255", .expected = OK }, { .source = "240.0.0.1", .expected = OK },
 	        { .source = "255.255.255.255", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "255.255.255.254", .expected = OK },
+	        { .source = "255.255.254.255", .expected = OK },
+	        { .source = "255.254.255.255", .expected = OK },
+	        { .source = "254.255.255.255", .expected = OK },
 	        { .source = "0.0.0.0", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "0.1.2.3", .expected = STAT_UDP_NOT_UNICAST },
 	        { .source = "1.0.0.0", .expected = OK },
@@ -297,6 +305,18 @@ static void ends_what_goes_round(void **state)
 				try(&last);
 		}
 	}
+}
+
+static void drops_datagrams_without_hops_left(void **state)
+{
+	struct cidr_set none = { 0 };
+	struct dgram_rules rules = { &none, &none, &none, NULL, 0 };
+	struct dgram dgram = { .source = addr_of("198.51.100.1") };
+
+	(void) state;
+	for (dgram.hops = 0; dgram.hops <= DGRAM_HOPS_STEP; dgram.hops++)
+		assert_int_equal(dgram_filter(&rules, &dgram), STAT_UDP_LOOP);
+	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
 }
 
 /* What leaves with 64, 128 or 255 hops, as all common systems send, is answered far away. */
@@ -558,6 +578,7 @@ int main(void)
 		cmocka_unit_test(never_answers_port_0),
 		cmocka_unit_test(knows_its_own),
 		cmocka_unit_test(answers_no_unnamed_unix_socket),
+		cmocka_unit_test(drops_datagrams_without_hops_left),
 		cmocka_unit_test(answers_one_to_one_only),
 		cmocka_unit_test(keeps_loopback_inside),
 		cmocka_unit_test(obeys_the_lists),

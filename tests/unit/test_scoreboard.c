@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +23,8 @@
 #include "base/clock.h"
 #include "echo/scoreboard.h"
 #include "failing.h"
+
+#define SYS_mseal_NUMBER 462
 
 static const struct scoreboard_layout pool = { .processes = 4,
 	                                       .threads = 1,
@@ -39,6 +42,32 @@ static const struct scoreboard_layout forks = { .processes = 1,
 	                                        .child_processes = true,
 	                                        .capacity = 11,
 	                                        .worker_capacity = 1 };
+
+/* All kinds of workers at once, which no model has. */
+static const struct scoreboard_layout mixed = { .processes = 2,
+	                                        .threads = 2,
+	                                        .readers = 2,
+	                                        .children = 3,
+	                                        .capacity = 100,
+	                                        .worker_capacity = 100 };
+static const struct scoreboard_layout mixed_forks = { .processes = 1,
+	                                              .threads = 1,
+	                                              .readers = 2,
+	                                              .children = 3,
+	                                              .child_processes = true,
+	                                              .capacity = 4,
+	                                              .worker_capacity = 4 };
+
+/* The linker (--wrap) sends the allocation of the scoreboard to this function. */
+static bool no_memory;
+
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+	return no_memory ? NULL : __real_aligned_alloc(alignment, size);
+}
 
 static int setup(void **state)
 {
@@ -272,12 +301,21 @@ static int check_process(const struct scoreboard *scoreboard, unsigned process, 
 	int wrong = 0;
 
 	wrong |= can_write(scoreboard_view(scoreboard)) ? 1 : 0;
+	wrong |= can_write(scoreboard_shared((struct scoreboard *) (uintptr_t) scoreboard)) ? 1 : 0;
 	wrong |= can_write(&scoreboard_view(scoreboard)->stop_request[0]) ? 1 : 0;
 	wrong |= can_write(scoreboard_view(scoreboard)->admission.groups[0].first) ? 2 : 0;
 	for (unsigned i = 0; i < workers; i++)
 		wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == process) ? 0 : 4;
 	wrong |= can_write(scoreboard_slot(scoreboard, 1, 0)) ? 8 : 0;
-	wrong |= can_write(scoreboard_admission(scoreboard, 0, process)) ? 0 : 16;
+	if (process < pool.processes)
+		wrong |= can_write(scoreboard_admission(scoreboard, 0, process)) ? 0 : 16;
+	/* the segment stays (Linux 6.10) */
+	if (syscall(SYS_mseal_NUMBER, NULL, 0UL, 0UL) == 0)
+		wrong |= munmap((void *) ((uintptr_t) scoreboard_slot(scoreboard, 0, process) &
+		                          ~((uintptr_t) sysconf(_SC_PAGESIZE) - 1)),
+		                1) == 0
+		                 ? 32
+		                 : 0;
 	return wrong;
 }
 
@@ -287,7 +325,7 @@ static void a_process_writes_its_own_segment_only(void **state)
 
 	assert_int_equal(scoreboard_crew_open(scoreboard, &pool), 0);
 	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 1);
-	for (unsigned i = 0; i < pool.processes; i++) {
+	for (unsigned i = 0; i < pool.processes + pool.readers; i++) {
 		pid_t pid;
 		int status;
 
@@ -302,6 +340,58 @@ static void a_process_writes_its_own_segment_only(void **state)
 		assert_true(WIFEXITED(status));
 		assert_int_equal(WEXITSTATUS(status), 0);
 	}
+}
+
+static void a_process_of_another_crew_writes_its_own_segment_only(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	pid_t pid;
+	int status;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &pool), 0);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 1);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		scoreboard_enter(scoreboard, 1, 0);
+		_exit((can_write(scoreboard_slot(scoreboard, 0, 0)) ? 1 : 0) |
+		      (can_write(scoreboard_slot(scoreboard, 1, 2)) ? 0 : 2));
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Neither the slots of readers, nor the memory behind the last child. */
+static void a_parent_writes_its_own_slot_and_those_of_children_only(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	unsigned last = 3 + mixed_forks.children - 1;
+	pid_t pid;
+	int status;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &mixed_forks), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		int wrong = 0;
+
+		scoreboard_enter(scoreboard, 0, 0);
+		for (unsigned i = 0; i <= last + 1; i++)
+			wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) ==
+			                         (i == 0 || (i >= 3 && i <= last))
+			                 ? 0
+			                 : 1;
+		scoreboard_enter_child(scoreboard, 0, 1);
+		for (unsigned i = 0; i <= last + 1; i++)
+			wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == 4) ? 0 : 2;
+		if (syscall(SYS_mseal_NUMBER, NULL, 0UL, 0UL) == 0)
+			wrong |= munmap(scoreboard_slot(scoreboard, 0, 4), 1) == 0 ? 4 : 0;
+		_exit(wrong);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void a_child_writes_its_own_slot_only(void **state)
@@ -449,6 +539,194 @@ static void children_continue_after_their_parent_was_replaced(void **state)
 	assert_int_equal(total.live, 1);
 }
 
+/* --- which slots are used ----------------------------------------------------------------- */
+
+/* A slot behind the last one in use, with values that must not be read. */
+static void fill_unused(struct stats_slot *slot)
+{
+	stats_add(slot, STAT_ACCEPTED, 50);
+	atomic_store(&slot->live, 1);
+	atomic_store(&slot->unsent, 9);
+	atomic_store(&slot->pid, 4711);
+	atomic_store(&slot->state, SLOT_READY);
+}
+
+static void unused_slots_do_not_count(void **state)
+{
+	static const struct scoreboard_layout *const layouts[] = { &mixed, &mixed_forks };
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+	uint64_t connections;
+	unsigned end;
+
+	assert_false(scoreboard_worker_connections(scoreboard, 0, &connections, &end));
+	assert_int_equal(end, 0);
+	assert_int_equal(connections, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned workers = layouts[i]->processes * layouts[i]->threads + layouts[i]->readers,
+			 asked = 0;
+		unsigned processes = layouts[i]->processes + layouts[i]->readers;
+		struct stats_slot *parent;
+
+		assert_int_equal(scoreboard_crew_open(scoreboard, layouts[i]), 0);
+		for (unsigned process = 0; process < processes; process++)
+			scoreboard_process_start(scoreboard, 0, process);
+		parent = scoreboard_slot(scoreboard, 0, 0);
+		/* two children, of which the first has a connection */
+		atomic_store(&parent->children, 2);
+		atomic_store(&scoreboard_slot(scoreboard, 0, workers)->live, 1);
+		atomic_store(&scoreboard_slot(scoreboard, 0, workers)->pid, 1);
+		atomic_store(&scoreboard_slot(scoreboard, 0, workers)->state, SLOT_READY);
+		fill_unused(scoreboard_slot(scoreboard, 0, workers + 2));
+		scoreboard_total(scoreboard, &total);
+		assert_int_equal(total.live, 1);
+		assert_int_equal(total.unsent, 0);
+		assert_int_equal(total.counters[STAT_ACCEPTED], 0);
+		assert_int_equal(scoreboard_sample(scoreboard), workers + 2);
+		assert_true(scoreboard_worker_connections(scoreboard, workers, &connections, &end));
+		assert_int_equal(connections, 1);
+		assert_int_equal(end, workers + 2);
+		assert_false(scoreboard_worker_connections(scoreboard, workers + 2, &connections, &end));
+		/* a reader is no worker with connections */
+		assert_false(scoreboard_worker_connections(scoreboard, workers - 1, &connections, &end));
+		/* the number of children never becomes smaller */
+		atomic_store(&parent->children, 1);
+		assert_int_equal(scoreboard_sample(scoreboard), workers + 2);
+		assert_int_equal(scoreboard_process_end(scoreboard, 0, 0), i == 0 ? 1 : 0);
+		assert_int_equal(scoreboard_find_orphans(scoreboard, 0, is_any_child, &asked), 0);
+		assert_int_equal(asked, i == 0 ? 0 : 1);
+		if (i == 1)
+			assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, SCOREBOARD_CLOSED), 1);
+		for (unsigned process = 1; process < processes; process++)
+			assert_int_equal(scoreboard_process_end(scoreboard, 0, process), 0);
+		scoreboard_crew_close(scoreboard, 0);
+		scoreboard_total(scoreboard, &total);
+		assert_int_equal(total.counters[STAT_ACCEPTED], 0);
+		assert_int_equal(scoreboard_sample(scoreboard), 0);
+		assert_false(scoreboard_worker_connections(scoreboard, 0, &connections, &end));
+		assert_int_equal(end, 0);
+	}
+}
+
+/* Only serving processes are in admission; each process starts and ends its own workers. */
+static void processes_start_and_end_their_own_workers(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	const struct admission_shared *admission = &scoreboard_view(scoreboard)->admission;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &mixed), 0);
+	for (unsigned process = 0; process < 4; process++) {
+		unsigned workers = process < 2 ? 2 * (process + 1) : process + 3;
+
+		scoreboard_process_start(scoreboard, 0, process);
+		for (unsigned i = 0; i < 9; i++)
+			assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, i)->state),
+			                 i < workers ? SLOT_STARTING : SLOT_FREE);
+		assert_int_equal(atomic_load(&admission->processes), process < 2 ? process + 1 : 2);
+	}
+	for (unsigned i = 0; i < 6; i++) {
+		atomic_store(&scoreboard_slot(scoreboard, 0, i)->pid, 5);
+		atomic_store(&scoreboard_slot(scoreboard, 0, i)->unsent, 6);
+	}
+	(void) scoreboard_process_end(scoreboard, 0, 2);
+	assert_int_equal(atomic_load(&admission->processes), 2);
+	for (unsigned i = 0; i < 6; i++) {
+		assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, i)->state),
+		                 i == 4 ? SLOT_FREE : SLOT_STARTING);
+		assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, i)->pid), i == 4 ? 0 : 5);
+		assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, i)->unsent), i == 4 ? 0 : 6);
+	}
+	(void) scoreboard_process_end(scoreboard, 0, 0);
+	(void) scoreboard_process_end(scoreboard, 0, 1);
+	assert_int_equal(atomic_load(&admission->processes), 0);
+	assert_int_equal(atomic_load(&admission->groups[0].processes), 2);
+	scoreboard_crew_close(scoreboard, 0);
+	assert_int_equal(atomic_load(&admission->groups[0].processes), 0);
+}
+
+/* A child that was started and does no more. */
+static void children_must_have_heartbeats(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
+	stats_slot_ready(scoreboard_slot(scoreboard, 0, 1));
+	fill_unused(scoreboard_slot(scoreboard, 0, 2));
+	(void) scoreboard_crew_alive(scoreboard, 0);
+	assert_false(scoreboard_crew_alive(scoreboard, 0));
+	stats_heartbeat(scoreboard_slot(scoreboard, 0, 1));
+	assert_true(scoreboard_crew_alive(scoreboard, 0));
+}
+
+/* What was never read before is read when the crew ends; the memory then is as new. */
+static void closed_crews_keep_their_counters_only(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	atomic_store(&scoreboard_shared(scoreboard)->stop_request[0].stop, STOP_DRAIN);
+	stats_add(scoreboard_slot(scoreboard, 0, 0), STAT_ACCEPTED, 7);
+	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
+	stats_add(scoreboard_slot(scoreboard, 0, 1), STAT_ACCEPTED, 3);
+	scoreboard_crew_close(scoreboard, 0);
+	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 0)->counters[STAT_ACCEPTED]), 0);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.counters[STAT_ACCEPTED], 10);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &forks), 0);
+	assert_int_equal(atomic_load(&scoreboard_view(scoreboard)->stop_request[0].stop), STOP_NONE);
+	/* a total never becomes smaller */
+	stats_add(scoreboard_own_slot(scoreboard), STAT_ACCEPTED, 5);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.counters[STAT_ACCEPTED], 15);
+	atomic_store(&scoreboard_own_slot(scoreboard)->counters[STAT_ACCEPTED], 1);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.counters[STAT_ACCEPTED], 15);
+}
+
+/* Size of the address space in pages. */
+static unsigned long address_space(void)
+{
+	FILE *file = fopen("/proc/self/statm", "re");
+	unsigned long pages = 0;
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%lu", &pages), 1);
+	fclose(file);
+	return pages;
+}
+
+static void closed_crews_return_their_memory(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct scoreboard_layout layout = forks;
+	unsigned long before = address_space(), one;
+
+	layout.children = SCOREBOARD_WORKERS_MAX;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	one = address_space() - before;
+	/* a private copy of the counters for each worker */
+	assert_in_range(one * (unsigned long) sysconf(_SC_PAGESIZE),
+	                layout.children * STATS_COUNT * sizeof(uint64_t),
+	                2 * layout.children * STATS_COUNT * sizeof(uint64_t));
+	scoreboard_crew_close(scoreboard, 0);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+		scoreboard_crew_close(scoreboard, 0);
+	}
+	assert_true(address_space() < before + 5 * one);
+	/* also where the scoreboard is freed with an open crew */
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(scoreboard_make(&scoreboard, 1000), 0);
+		assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+		scoreboard_free(scoreboard);
+	}
+	assert_true(address_space() < before + 5 * one);
+}
+
 /* --- plausible values --------------------------------------------------------------------- */
 
 /* 10 million events and 1 TB in each second that has begun. */
@@ -476,6 +754,14 @@ static void counters_have_a_maximum_rate(void **state)
 		assert_true(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
 		atomic_store(&slot.counters[i], 2 * most + 1);
 		assert_false(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
+		/* the last time at which the maximum is a number of 64 bits */
+		if (is_bytes) {
+			int64_t last = (int64_t) (UINT64_MAX / bytes - 1) * USEC_PER_SEC;
+
+			atomic_store(&slot.counters[i], UINT64_MAX / bytes * bytes + 1);
+			assert_false(scoreboard_is_plausible(&slot, 0, last));
+			assert_true(scoreboard_is_plausible(&slot, 0, last + USEC_PER_SEC));
+		}
 		/* after so long a time nothing is impossible */
 		atomic_store(&slot.counters[i], UINT64_MAX);
 		assert_int_equal(scoreboard_is_plausible(&slot, 0, INT64_MAX), true);
@@ -515,6 +801,31 @@ static void connections_of_a_worker_with_impossible_counters_are_estimated(void 
 	atomic_store(&slot->counters[STAT_LIMITED], UINT64_MAX);
 	scoreboard_total(scoreboard, &total);
 	assert_int_equal(total.live, 0);
+}
+
+/* A child has one connection, also where its counters are impossible. The highest possible ones are
+ * believed, and those of before stay. */
+static void impossible_counters_of_a_child_mean_one_connection(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	struct stats_total total;
+	struct stats_slot *slot;
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &mixed_forks), 0);
+	scoreboard_process_start(scoreboard, 0, 0);
+	slot = scoreboard_slot(scoreboard, 0, 0);
+	atomic_store(&slot->children, 1);
+	atomic_store(&slot->counters[STAT_LIMITED], UINT64_C(10000000));
+	(void) scoreboard_sample(scoreboard);
+	atomic_store(&slot->counters[STAT_LIMITED], UINT64_MAX);
+	slot = scoreboard_slot(scoreboard, 0, 3);
+	atomic_store(&slot->live, 3);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 1);
+	assert_int_equal(total.counters[STAT_LIMITED], 10000000);
+	atomic_store(&slot->counters[STAT_LIMITED], UINT64_MAX);
+	scoreboard_total(scoreboard, &total);
+	assert_int_equal(total.live, 1);
 }
 
 static void unsent_bytes_are_added_up(void **state)
@@ -567,6 +878,108 @@ static void a_table_of_sources_that_is_too_large_is_made_smaller(void **state)
 	         groups[0].sources * sizeof(struct admission_source) - 1] = 1;
 }
 
+static size_t page_size(void)
+{
+	return (size_t) sysconf(_SC_PAGESIZE);
+}
+
+static size_t distance(struct scoreboard *scoreboard, unsigned a, unsigned b)
+{
+	return (size_t) ((char *) scoreboard_slot(scoreboard, 0, b) -
+	                 (char *) scoreboard_slot(scoreboard, 0, a));
+}
+
+/* Each process and reader begins at a page, the slots of threads are adjacent. */
+static void slots_are_where_their_process_can_write(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	const struct admission_group *group = &scoreboard_view(scoreboard)->admission.groups[0];
+	size_t slot = sizeof(struct stats_slot), page = page_size(), reader = (slot + page - 1) / page * page;
+
+	/* two processes of two threads, two readers, three threads that the first process creates */
+	assert_int_equal(scoreboard_crew_open(scoreboard, &mixed), 0);
+	assert_int_equal((char *) scoreboard_admission(scoreboard, 0, 0) -
+	                         (char *) scoreboard_slot(scoreboard, 0, 0),
+	                 5 * slot);
+	assert_int_equal(group->stride % page, 0);
+	assert_in_range(group->stride, 5 * slot + sizeof(struct admission_process),
+	                5 * slot + sizeof(struct admission_process) + page - 1);
+	assert_int_equal(distance(scoreboard, 0, 1), slot);
+	assert_int_equal(distance(scoreboard, 0, 2), group->stride);
+	assert_int_equal(distance(scoreboard, 2, 3), slot);
+	assert_int_equal(distance(scoreboard, 0, 4), 2 * group->stride);
+	assert_int_equal(distance(scoreboard, 4, 5), reader);
+	for (unsigned child = 0; child < 3; child++)
+		assert_int_equal(distance(scoreboard, 0, 6 + child), (2 + child) * slot);
+	scoreboard_crew_close(scoreboard, 0);
+
+	/* one process, two readers, three child processes */
+	assert_int_equal(scoreboard_crew_open(scoreboard, &mixed_forks), 0);
+	assert_int_equal((char *) scoreboard_admission(scoreboard, 0, 0) -
+	                         (char *) scoreboard_slot(scoreboard, 0, 0),
+	                 slot);
+	for (unsigned i = 1; i < 6; i++)
+		assert_int_equal(distance(scoreboard, 0, i), group->stride + (i - 1) * reader);
+}
+
+/* Number of pages of the file of a crew: of the mapping that has slot 0. */
+static size_t file_pages(struct scoreboard *scoreboard)
+{
+	uintptr_t slot = (uintptr_t) scoreboard_slot(scoreboard, 0, 0);
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned long from = 0, to = 0;
+	char line[512];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof line, file) && sscanf(line, "%lx-%lx", &from, &to) == 2 && to <= slot)
+		;
+	fclose(file);
+	assert_in_range(slot, from, to - 1);
+	return (to - slot) / page_size();
+}
+
+/* The largest layouts that fit are accepted, and no larger ones. */
+static void layouts_may_fill_the_file(void **state)
+{
+	struct scoreboard *scoreboard = *state;
+	const struct admission_group *group = &scoreboard_view(scoreboard)->admission.groups[0];
+	struct scoreboard_layout layout = { .processes = 1, .threads = 1, .capacity = 1 };
+	size_t pages, stride, slot_pages = (sizeof(struct stats_slot) + page_size() - 1) / page_size();
+
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	pages = file_pages(scoreboard);
+	stride = group->stride / page_size();
+	scoreboard_crew_close(scoreboard, 0);
+	/* processes alone, then with readers and with children in the rest */
+	for (unsigned rest = 0; rest < 3; rest++) {
+		layout = (struct scoreboard_layout) { .processes = 1, .threads = 1, .capacity = 1 };
+		layout.child_processes = rest == 2;
+		if (rest == 0)
+			layout.processes = (unsigned) (pages / stride);
+		else
+			*(rest == 1 ? &layout.readers : &layout.children) =
+				(unsigned) ((pages - stride) / slot_pages);
+		assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+		assert_int_equal(group->stride, stride * page_size());
+		scoreboard_crew_close(scoreboard, 0);
+		*(rest == 0 ? &layout.processes : rest == 1 ? &layout.readers : &layout.children) += 1;
+		assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
+	}
+	/* a table of sources has 1024 entries or more, or as many as the connections need */
+	layout = pool;
+	layout.readers = 0;
+	layout.capacity = 4096;
+	stride = (sizeof(struct stats_slot) + sizeof(struct admission_process) +
+	          1024 * sizeof(struct admission_source) + page_size() - 1) /
+	         page_size();
+	layout.processes = (unsigned) (pages / stride);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_int_equal(group->sources, 1024);
+	scoreboard_crew_close(scoreboard, 0);
+	layout.processes = (unsigned) (pages / (stride - 1));
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
+}
+
 static void a_layout_that_does_not_fit_is_refused(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -591,21 +1004,86 @@ static void a_layout_that_does_not_fit_is_refused(void **state)
 #define FILE_MAPPING (MAP_SHARED | MAP_NORESERVE)
 #define NO_FILTERS 77
 
-/* 0: a scoreboard was made, its two mappings show the same memory, and a crew can be opened. */
+/* A crew counts and ends, twice in the same memory. */
+static int crews_work(struct scoreboard *scoreboard)
+{
+	uint64_t one = 1;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct stats_total total;
+
+		if (scoreboard_crew_open(scoreboard, &loops) != 0)
+			return 1;
+		scoreboard_process_start(scoreboard, 0, 0);
+		if (scoreboard_view(scoreboard)->generations[0][0] == 0)
+			return 2;
+		stats_add(scoreboard_slot(scoreboard, 0, 0), STAT_ACCEPTED, 1);
+		(void) scoreboard_process_end(scoreboard, 0, 0);
+		scoreboard_crew_close(scoreboard, 0);
+		scoreboard_total(scoreboard, &total);
+		if (total.counters[STAT_ACCEPTED] != i + 1)
+			return 3;
+	}
+	return write(admission_slot_fd(&scoreboard_view(scoreboard)->admission), &one, sizeof one) ==
+	                       sizeof one
+	               ? 0
+	               : 4;
+}
+
+/* 0: a scoreboard was made, its two mappings show the same memory, crews can be opened, and all is returned. */
 static int scoreboard_works(void)
 {
 	struct scoreboard *scoreboard = NULL;
-	int r = scoreboard_make(&scoreboard, 1000);
+	int next = next_descriptor(), r = scoreboard_make(&scoreboard, 1000), wrong = 0;
 
-	if (r == 0 && scoreboard_crew_open(scoreboard, &loops) != 0)
-		r = -1;
-	if (r == 0) {
-		scoreboard_process_start(scoreboard, 0, 0);
-		r = scoreboard_view(scoreboard)->generations[0][0] != 0 ? 0 : -1;
-		scoreboard_crew_close(scoreboard, 0);
-	}
+	if (r == 0)
+		wrong = crews_work(scoreboard);
 	scoreboard_free(scoreboard);
-	return r == 0 ? 0 : r == -ENOMEM ? ENOMEM : 1;
+	if (count_mappings("echod-scoreboard") + count_mappings("/dev/zero") > 0)
+		wrong = 5;
+	if (next_descriptor() != next)
+		wrong = 6;
+	return wrong != 0 ? wrong : r == 0 ? 0 : r == -ENOMEM ? ENOMEM : 7;
+}
+
+/* As in a daemon that was started without standard input. */
+static int works_with_descriptor_0(void)
+{
+	struct scoreboard *scoreboard;
+
+	close(0);
+	if (scoreboard_works() != 0 || scoreboard_make(&scoreboard, 1000) < 0 ||
+	    scoreboard_crew_open(scoreboard, &loops) != 0)
+		return 1;
+	if (count_mappings("echod-scoreboard") < 2 * 3)
+		return 2;
+	stats_add(scoreboard_slot(scoreboard, 0, 0), STAT_ACCEPTED, 1);
+	scoreboard_crew_close(scoreboard, 0);
+	return atomic_load(&scoreboard_slot(scoreboard, 0, 0)->counters[STAT_ACCEPTED]) == 0 ? 0 : 3;
+}
+
+static int works_with_descriptor_0_and_a_limit_of_file_sizes(void)
+{
+	return call_fails(CALL_FTRUNCATE, 0, 0, 0, EFBIG) ? works_with_descriptor_0() : NO_FILTERS;
+}
+
+static int works_without_the_scoreboard_itself(void)
+{
+	no_memory = true;
+	return scoreboard_works();
+}
+
+/* The memory of all crews, but not what they share. */
+static int works_without_memory_of_crews(void)
+{
+	struct scoreboard *scoreboard;
+	size_t size;
+
+	if (scoreboard_make(&scoreboard, 1000) < 0 || scoreboard_crew_open(scoreboard, &loops) != 0)
+		return 1;
+	size = file_pages(scoreboard) * page_size();
+	scoreboard_free(scoreboard);
+	return call_fails(CALL_MMAP, 1, UINT32_MAX, (uint32_t) size, ENOMEM) ? scoreboard_works() : NO_FILTERS;
 }
 
 static int works_without_memory_files(void)
@@ -652,7 +1130,7 @@ static int works_without_the_seal_of_writes(void)
 static int works_without_memory_for_copies(void)
 {
 	return call_fails(CALL_MMAP, 3, UINT32_MAX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ENOMEM)
-	               ? scoreboard_works() == 1 ? 0 : 1
+	               ? scoreboard_works() == 1 ? 0 : 9
 	               : NO_FILTERS;
 }
 
@@ -687,6 +1165,8 @@ static void missing_kernel_features_are_replaced(void **state)
 	expect_of_child(works_without_memory_files, 0);
 	expect_of_child(works_without_the_seal_of_writes, 0);
 	expect_of_child(works_without_proc, 0);
+	expect_of_child(works_with_descriptor_0, 0);
+	expect_of_child(works_with_descriptor_0_and_a_limit_of_file_sizes, 2);
 }
 
 static void missing_memory_is_an_error(void **state)
@@ -698,6 +1178,8 @@ static void missing_memory_is_an_error(void **state)
 	expect_of_child(works_without_mappings, ENOMEM);
 	expect_of_child(works_without_read_only_mappings, ENOMEM);
 	expect_of_child(works_without_memory_for_copies, 0);
+	expect_of_child(works_without_the_scoreboard_itself, ENOMEM);
+	expect_of_child(works_without_memory_of_crews, ENOMEM);
 }
 
 int main(void)
@@ -724,6 +1206,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_table_of_sources_that_is_too_large_is_made_smaller, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(a_layout_that_does_not_fit_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_process_of_another_crew_writes_its_own_segment_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_parent_writes_its_own_slot_and_those_of_children_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(unused_slots_do_not_count, setup, teardown),
+		cmocka_unit_test_setup_teardown(processes_start_and_end_their_own_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(children_must_have_heartbeats, setup, teardown),
+		cmocka_unit_test_setup_teardown(closed_crews_keep_their_counters_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(closed_crews_return_their_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(impossible_counters_of_a_child_mean_one_connection, setup, teardown),
+		cmocka_unit_test_setup_teardown(slots_are_where_their_process_can_write, setup, teardown),
+		cmocka_unit_test_setup_teardown(layouts_may_fill_the_file, setup, teardown),
 		cmocka_unit_test(missing_kernel_features_are_replaced),
 		cmocka_unit_test(missing_memory_is_an_error),
 	};

@@ -94,6 +94,25 @@ static int map_without_random_numbers(void)
 	return udp_ratelimit_map(&table, fd) == -ENOSYS && !table ? 0 : 1;
 }
 
+/* Descriptor 0, for a daemon that was started without it; an old value of errno does not matter. */
+static int make_as_descriptor_0(void)
+{
+	int next = next_descriptor();
+
+	close(0);
+	errno = EINVAL;
+	if (udp_ratelimit_make() != 0)
+		return 1;
+	return next_descriptor() == next ? 0 : 2;
+}
+
+static int map_without_random_numbers_leaves_nothing(void)
+{
+	int r = map_without_random_numbers();
+
+	return r == 0 && count_mappings("udp-rate") > 0 ? 1 : r;
+}
+
 static void expect_of_child(int (*check)(void))
 {
 	int r = in_child(check);
@@ -119,7 +138,8 @@ static void errors_are_returned(void **state)
 	expect_of_child(make_without_descriptors);
 	expect_of_child(make_without_space);
 	expect_of_child(make_without_seals);
-	expect_of_child(map_without_random_numbers);
+	expect_of_child(map_without_random_numbers_leaves_nothing);
+	expect_of_child(make_as_descriptor_0);
 	assert_int_equal(udp_ratelimit_map(&table, -1), -EBADF);
 	assert_null(table);
 	udp_ratelimit_unmap(NULL);
@@ -143,7 +163,9 @@ static void only_a_key_of_zeros_is_replaced(void **state)
 		assert_memory_equal(&again->key, &keys[i], sizeof keys[i]);
 		udp_ratelimit_unmap(again);
 	}
+	assert_int_equal(count_mappings("udp-rate"), 1);
 	udp_ratelimit_unmap(table);
+	assert_int_equal(count_mappings("udp-rate"), 0);
 	close(fd);
 }
 
