@@ -294,31 +294,32 @@ static void stuck_remember(const struct admission_process *process, uint32_t cha
 	stuck[at].changes = changes;
 }
 
-/* Read an entry of another process's table, which may change meanwhile. Returns false where it changed during
- * each of READ_TRIES attempts. */
-static bool source_read(const struct admission_shared *shared, const struct admission_process *process,
+/* Read an entry of another process's table, which may change meanwhile. The counts are 0 where it changed
+ * during each of READ_TRIES attempts. */
+static void source_read(const struct admission_shared *shared, const struct admission_process *process,
                         const struct table *table, uint64_t key, uint32_t *count, uint32_t *trying)
 {
 	uint32_t before = 0;
 
 	for (unsigned i = 0; i < READ_TRIES; i++) {
 		const struct admission_source *source;
-		bool found;
 
+		*count = *trying = 0;
 		before = atomic_load(&process->changes);
 		if (is_stuck(process, before))
-			return false;
+			return;
 		source = before % 2 == 0 ? source_find(shared, table, key) : NULL;
-		found = source && !is_free(table, source);
-		*count = found ? atomic_load(&source->count) : 0;
-		*trying = found ? atomic_load(&source->trying) : 0;
+		if (source && !is_free(table, source)) {
+			*count = atomic_load(&source->count);
+			*trying = atomic_load(&source->trying);
+		}
 		if (before % 2 == 0 && atomic_load(&process->changes) == before)
-			return true;
+			return;
 		if (before % 2 == 1)
 			sched_yield();
 	}
+	*count = *trying = 0;
 	stuck_remember(process, before);
-	return false;
 }
 
 static void source_of_others(const struct admission *admission, uint64_t key, struct others *others)
@@ -329,10 +330,10 @@ static void source_of_others(const struct admission *admission, uint64_t key, st
 
 	*others = (struct others) { 0 };
 	FOR_EACH_PROCESS(shared, g, i, process) {
-		if (!is_own(admission, g, i) && table_of(&table, &shared->groups[g], process, i) &&
-		    source_read(shared, process, &table, key, &count, &trying))
-			others_add(others, count, trying, shared->groups[g].capacity,
-			           comes_before(admission, g, i));
+		if (is_own(admission, g, i) || !table_of(&table, &shared->groups[g], process, i))
+			continue;
+		source_read(shared, process, &table, key, &count, &trying);
+		others_add(others, count, trying, shared->groups[g].capacity, comes_before(admission, g, i));
 	}
 }
 

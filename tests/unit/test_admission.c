@@ -376,6 +376,69 @@ static void the_limit_may_change_while_one_is_in_the_queue(void **state)
 	assert_int_equal(admission_source_count(&with, &peer), 1);
 }
 
+static void the_first_process_counts_too(void **state)
+{
+	struct admission first = make(*state, 0, 1, 0), second = make(*state, 1, 1, 0);
+
+	process_start(*state, 0);
+	assert_true(admission_slot_acquire(&first));
+	assert_false(admission_slot_acquire(&second));
+	/* accepted before a slot could be taken */
+	admission_slot_force(&second);
+	assert_int_equal(taken(*state), 2);
+	assert_false(admission_queue_pending(&first));
+}
+
+/* A child of model `process` sends its connection back to its parent, which has the same counts. */
+static void what_a_process_sends_to_itself_does_not_count(void **state)
+{
+	struct shared *shared = *state;
+	struct admission_process *one = process_of(shared, 1);
+
+	admission_queue_begin(&shared->admission);
+	atomic_store(&shared->admission.supervisor.sent, 1);
+	atomic_store(&one->sent, 3);
+	atomic_store(&one->received, 3);
+	assert_int_equal(taken(shared), 1);
+	/* one more, of the supervisor */
+	atomic_store(&one->received, 4);
+	assert_int_equal(taken(shared), 0);
+	process_end(shared, 1);
+	assert_int_equal(taken(shared), 0);
+}
+
+static void families_are_different_sources(void **state)
+{
+	struct peer v4 = peer_of("192.0.2.1:1"), v6 = peer_of("[c000:201::1]:1");
+	struct peer vm = { .family = AF_VSOCK, .address = { 192, 0, 2, 1 } };
+
+	(void) state;
+	assert_false(admission_same_source(&v4, &v6));
+	assert_false(admission_same_source(&v4, &vm));
+	assert_false(admission_same_source(&v6, &vm));
+}
+
+/* The entries of an earlier process in the same memory are free, with whatever they contain. */
+static void new_entries_begin_with_nothing(void **state)
+{
+	struct admission one = make(*state, 1, 100, 3);
+	struct admission_process *process = process_of(*state, 1);
+	struct admission_source *sources = (struct admission_source *) (void *) (process + 1);
+	struct peer peer = peer_of("192.0.2.1:1");
+	unsigned found = 0;
+
+	memset((void *) sources, 0x5a, SOURCES * sizeof *sources);
+	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
+	for (unsigned i = 0; i < SOURCES; i++) {
+		if (atomic_load(&sources[i].count) == UINT32_C(0x5a5a5a5a))
+			continue;
+		found++;
+		assert_int_equal(atomic_load(&sources[i].count), 1);
+		assert_int_equal(atomic_load(&sources[i].trying), 0);
+	}
+	assert_int_equal(found, 1);
+}
+
 /* Whatever a process writes into its own counts, others lose no more than what it can hold. */
 static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 {
@@ -1238,6 +1301,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_sent_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup,
 		                                teardown),
+		cmocka_unit_test_setup_teardown(the_first_process_counts_too, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_a_process_sends_to_itself_does_not_count, setup,
+		                                teardown),
+		cmocka_unit_test(families_are_different_sources),
+		cmocka_unit_test_setup_teardown(new_entries_begin_with_nothing, setup, teardown),
 		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
 		cmocka_unit_test_setup_teardown(the_first_in_order_waits_for_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_others_withdraw_and_try_again, setup, teardown),
