@@ -101,7 +101,7 @@ static int make_as_descriptor_0(void)
 
 	close(0);
 	errno = EINVAL;
-	if (udp_ratelimit_make() != 0)
+	if (udp_ratelimit_make() != 0 || lseek(0, 0, SEEK_END) != sizeof(struct udp_ratelimit))
 		return 1;
 	return next_descriptor() == next ? 0 : 2;
 }
