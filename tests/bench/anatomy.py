@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 
 import command
 
@@ -241,7 +242,8 @@ def lines(data):
         yield ""
         yield f"System calls of one {'echo' if unit == 'echo' else 'connection with an echo'}, 1 client, in their order"
         for model, found in data["sequences"].items():
-            yield f"  {model:10s} {len(found[unit]):2d}  {' '.join(found[unit])}"
+            yield from textwrap.wrap(" ".join(found[unit]), 100, initial_indent=f"  {model:10s} {len(found[unit]):2d}  ",
+                                     subsequent_indent=16 * " ")
     for name, why in data["missing"].items():
         yield f"{name}: {why}"
 

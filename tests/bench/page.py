@@ -28,7 +28,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; m
 h1 { margin-bottom: .5rem } h2 { margin-top: 2.5rem } .sub { color: #555; font-size: 14px } .answer { font-size: 1.15rem }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px } th, td { padding: .3rem .6rem; text-align: left;
 border-bottom: 1px solid #ddd; vertical-align: top } .advice td:nth-child(2) { font-weight: 600 }
-.heat td { text-align: right; font-variant-numeric: tabular-nums } .heat tr:first-child th { vertical-align: bottom }
+.heat td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } .heat tr:first-child th { vertical-align: bottom }
 .heat tr:first-child th:not(:first-child) span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 11rem;
 font-weight: 400; line-height: 1.2 } .heat th:first-child { position: sticky; left: 0; background: #fff } .none { color: #555 }
 figure { margin: 1rem 0; overflow-x: auto } svg { max-width: 100%; height: auto } .warn { background: #fff3cd; padding: .6rem 1rem }
@@ -70,7 +70,7 @@ def gnuplot(script):
 def head(title, height):
     return (f"set encoding utf8\nset terminal svg size 960,{height} dynamic font 'sans-serif,13' name {quoted(title)}\n"
             "set style fill solid 0.85 noborder\nset grid y lc rgb '#dddddd'\nset border 3 lc rgb '#444444'\n"
-            "set tics nomirror out\nset xtics rotate by -35 noenhanced\nunset key\n")
+            "set tics nomirror out\nset xtics rotate by 90 right noenhanced\nset format y '%.10g'\nunset key\n")
 
 
 def bars(results, key, field, title, kinds):
@@ -84,7 +84,7 @@ def bars(results, key, field, title, kinds):
     scale = "set logscale y\nset yrange [*:*]\n" if highest > 30 * lowest else "unset logscale y\nset yrange [0:*]\n"
     return (f"$D << EOD\n{data}EOD\nset title {quoted(title)}\n{scale}set xrange [-0.6:{len(order) - 0.4}]\n"
             "plot $D using 1:2:(0.7):5:xtic(6) with boxes lc rgb variable, "
-            "$D using 1:2:3:4 with yerrorbars lc rgb '#222222' lw 1.2 pt -1\n")
+            "$D using 1:3:(0):($4-$3) with vectors heads size screen 0.004,90 lc rgb '#222222' lw 1.2\n")
 
 
 def latency(results, key, kinds):
@@ -92,7 +92,7 @@ def latency(results, key, kinds):
     order = sorted(p50, key=lambda name: p50[name].median)
     data = "".join(f'{i} {max(p50[name].median, .01):.6g} {max(p99[name].median, .01):.6g} '
                    f'{int(COLOURS[kinds[name]][1:], 16)} "{name}"\n' for i, name in enumerate(order))
-    return (f"$L << EOD\n{data}EOD\nset title 'latency in µs: from p50 (dot) to p99 (bar)'\nset logscale y\n"
+    return (f"$L << EOD\n{data}EOD\nset title 'µs, from p50 (dot) to p99 (bar)'\nset logscale y\n"
             f"set yrange [*:*]\nset xrange [-0.6:{len(order) - 0.4}]\n"
             "plot $L using 1:2:2:3:4:xtic(5) with yerrorbars lc rgb variable lw 2 pt 7 ps 0.7\n")
 
@@ -120,7 +120,7 @@ def overview_plot(results, kinds):
             f"{summaries[name].median / best * 100:.4g}" if name in summaries else "NaN" for name in names))
     plots = ", ".join(f"$D using {i + 2}{':xtic(1)' if i == 0 else ''} title {quoted(name)} fs pattern {i % 7 + 1}" for i, name in enumerate(names))
     return gnuplot(head("overview", 460) + colours + "$D << EOD\n" + "\n".join(rows) + "\nEOD\nset datafile missing 'NaN'\n"
-                   "set style data histogram\nset style histogram clustered gap 1.5\nset xtics norotate font ',11'\n"
+                   "set style data histogram\nset style histogram clustered gap 1.5\nset xtics norotate center font ',11'\n"
                    "set bmargin 6\nset key outside top center horizontal\nset yrange [0:105]\n"
                    "set ylabel 'work per processor second, % of the best model'\n"
                    f"plot {plots}\n")
@@ -147,7 +147,7 @@ def line_plot(key, x_title, y_title, axes, series):
         blocks += "EOD\n"
         plots.append(f"$M{number} using 1:2:3:4 with yerrorlines lc rgb '{colour_of(name)}' pt {MODEL_POINTS[name]} ps 0.9 lw 1.5 "
                      f"dt {number % 4 + 1} title {quoted(name)}")
-    return gnuplot(head(key, 420) + blocks + f"set xtics norotate\nset key outside right top\n{axes}\n"
+    return gnuplot(head(key, 420) + blocks + f"set xtics norotate center\nset key outside right top\n{axes}\n"
                    f"set xlabel {quoted(x_title)}\nset ylabel {quoted(y_title)}\nplot {', '.join(plots)}\n") if plots else None
 
 
@@ -181,8 +181,8 @@ def pairs_plot(key, y_title, series, columns):
         blocks += "EOD\n"
         plots.append(f"$P{number} using 1:2:3:4 with yerrorbars lc rgb '{'#2a6f97' if number % 2 else '#bc6c25'}' pt {point} ps 1 lw 1.5 "
                      f"title {quoted(title)}")
-    names = ", ".join(f"{quoted(name)} {i}" for i, name in enumerate(series))
-    return gnuplot(head(key, 340) + blocks + f"set xtics norotate ({names})\nset key outside top center horizontal\n"
+    names = ", ".join(f"'{name}' {i}" for i, name in enumerate(series))  # the labels of this axis are "noenhanced"
+    return gnuplot(head(key, 340) + blocks + f"set xtics norotate center ({names})\nset key outside top center horizontal\n"
                    f"set xrange [-0.6:{len(series) - 0.4}]\nset yrange [0:*]\nset ylabel {quoted(y_title)}\nplot {', '.join(plots)}\n")
 
 
@@ -207,7 +207,7 @@ def kernel_memory_plot(models):
     return gnuplot(head("kernelmemory", 340) + f"$D << EOD\n{data}EOD\nset logscale y\nset yrange [1:*]\n"
                    f"set xrange [-0.6:{len(order) - 0.4}]\nset ylabel 'KiB for each connection'\n"
                    f"plot $D using 1:2:(0.7):xtic(5) with boxes lc rgb '{COLOURS['model']}', "
-                   "$D using 1:2:3:4 with yerrorbars lc rgb '#222222' lw 1.2 pt -1\n") if order else None
+                   "$D using 1:3:(0):($4-$3) with vectors heads size screen 0.004,90 lc rgb '#222222' lw 1.2\n") if order else None
 
 
 def stored(directory, name):

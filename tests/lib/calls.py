@@ -22,6 +22,9 @@ ENTRY = re.compile(rb"^(?P<pid>\d+) +(?P<name>\w+)\(", re.M)
 OF_LIBC = {"arch_prctl", "brk", "clone", "clone3", "exit", "exit_group", "futex", "getpid", "gettid", "madvise", "mmap", "mprotect",
            "munmap", "restart_syscall", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
 
+# Calls that an older strace(1) does not know, by the number that it prints.
+NAMES = {"syscall_0x1ce": "mseal"}
+
 SLEEPING = "SDI"
 
 
@@ -87,7 +90,8 @@ class Recording:
         with open(self.path, "rb") as file:
             record = file.read()
         # A call whose line the first mark cut was entered before it: its rest does not match.
-        return [match["name"].decode() for match in ENTRY.finditer(record, begin, end) if int(match["pid"]) not in without]
+        names = [match["name"].decode() for match in ENTRY.finditer(record, begin, end) if int(match["pid"]) not in without]
+        return [NAMES.get(name, name) for name in names]
 
     def during(self, action, without=()):
         begin = self.mark()

@@ -69,8 +69,7 @@ def test_named_calls(start, tmpdir, model):
     recording = calls.Recording(daemon.pid, path)
 
     def own(names):
-        # an strace(1) that does not know mseal(2) prints its number
-        return ["mseal" if name == "syscall_0x1ce" else name for name in names if name not in calls.OF_LIBC]
+        return [name for name in names if name not in calls.OF_LIBC]
 
     named = own(named_calls(model, "Calls of a connection with an echo"))
     calls.visit(daemon.address)

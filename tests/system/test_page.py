@@ -211,9 +211,12 @@ onload = function () {
 			const box = each.getBoundingClientRect(), text = each.textContent.trim();
 			if (!text)
 				return;
+			if (text.includes("\\\\"))
+				found.push("escaped: " + text);
 			if (box.left < outer.left - 1 || box.right > outer.right + 1 || box.top < outer.top - 1 || box.bottom > outer.bottom + 1)
 				found.push("outside the plot: " + text);
-			if (each.closest("[transform*=rotate]"))
+			const slanted = each.closest("[transform*=rotate]");
+			if (slanted && !/rotate\\(-?90(\\.0*)?\\)/.test(slanted.getAttribute("transform")))
 				return;
 			before.filter(other => overlap(box, other.box)).forEach(other => found.push("overlap: " + text + ", " + other.text));
 			before.push({box: box, text: text});
