@@ -201,8 +201,9 @@ def balance_plot(models):
 
 
 def kernel_memory_plot(models):
+    # Other programs may have freed memory meanwhile: a negative value is drawn at the lower end of the logarithmic axis.
     order = sorted(models, key=lambda name: stats.summarize(models[name]).median)
-    data = "".join("{} {:.6g} {:.6g} {:.6g} \"{}\"\n".format(i, *(value / 1024 for value in (each.median, each.low, each.high)), name)
+    data = "".join("{} {:.6g} {:.6g} {:.6g} \"{}\"\n".format(i, *(max(value / 1024, .01) for value in (each.median, each.low, each.high)), name)
                    for i, name in enumerate(order) for each in (stats.summarize(models[name]),))
     return gnuplot(head("kernelmemory", 340) + f"$D << EOD\n{data}EOD\nset logscale y\nset yrange [1:*]\n"
                    f"set xrange [-0.6:{len(order) - 0.4}]\nset ylabel 'KiB for each connection'\n"
