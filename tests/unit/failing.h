@@ -82,13 +82,14 @@ static inline unsigned count_mappings(const char *name)
 	return count;
 }
 
-/* The lowest free descriptor: the same before and after a call that leaves none open. */
-static inline int next_descriptor(void)
+/* Number of open descriptors of this process. */
+static inline int count_descriptors(void)
 {
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int count = 0;
 
-	close(fd);
-	return fd;
+	for (int fd = 0; fd < 1024; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
 }
 
 #endif

@@ -1201,15 +1201,16 @@ static void *contend(void *argument)
 	return NULL;
 }
 
-/* `contenders` processes at once; never more than two are inside, and two are never refused. */
-static void contest(bool by_source, uint32_t contenders)
+/* `contenders` processes, or threads of one, at once; never more than two are inside, and two are never
+ * refused. */
+static void contest(bool by_source, uint32_t contenders, bool threads)
 {
 	struct contest contest = { .shared = shared_make(CAPACITY), .by_source = by_source,
 	                           .rounds = contenders > 2 ? ROUNDS / 40 : ROUNDS };
 	struct contender all[PROCESSES];
 
 	for (uint32_t i = 0; i < contenders; i++) {
-		all[i] = (struct contender) { .contest = &contest, .index = 1 + i };
+		all[i] = (struct contender) { .contest = &contest, .index = threads ? 1 : 1 + i };
 		assert_int_equal(pthread_create(&all[i].thread, NULL, contend, &all[i]), 0);
 	}
 	for (uint32_t i = 0; i < contenders; i++)
@@ -1224,10 +1225,18 @@ static void contest(bool by_source, uint32_t contenders)
 static void limits_hold_among_processes(void **state)
 {
 	(void) state;
-	contest(false, 2);
-	contest(true, 2);
-	contest(false, 5);
-	contest(true, 5);
+	contest(false, 2, false);
+	contest(true, 2, false);
+	contest(false, 5, false);
+	contest(true, 5, false);
+}
+
+static void limits_hold_among_threads(void **state)
+{
+	(void) state;
+	contest(false, 2, true);
+	contest(true, 2, true);
+	contest(true, 5, true);
 }
 
 /* A process that is killed in the middle, with its table half changed, breaks nobody else's counts. */
@@ -1341,6 +1350,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_moved_connection_wakes_a_waiting_worker, setup, teardown),
 		cmocka_unit_test_setup_teardown(lists_apply_to_ip_addresses_only, setup, teardown),
 		cmocka_unit_test(limits_hold_among_processes),
+		cmocka_unit_test(limits_hold_among_threads),
 		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),
 	};
 

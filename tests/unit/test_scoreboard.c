@@ -1034,14 +1034,14 @@ static int crews_work(struct scoreboard *scoreboard)
 static int scoreboard_works(void)
 {
 	struct scoreboard *scoreboard = NULL;
-	int next = next_descriptor(), r = scoreboard_make(&scoreboard, 1000), wrong = 0;
+	int open = count_descriptors(), r = scoreboard_make(&scoreboard, 1000), wrong = 0;
 
 	if (r == 0)
 		wrong = crews_work(scoreboard);
 	scoreboard_free(scoreboard);
 	if (count_mappings("echod-scoreboard") + count_mappings("/dev/zero") > 0)
 		wrong = 5;
-	if (next_descriptor() != next)
+	if (count_descriptors() != open)
 		wrong = 6;
 	return wrong != 0 ? wrong : r == 0 ? 0 : r == -ENOMEM ? ENOMEM : 7;
 }
