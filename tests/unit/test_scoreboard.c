@@ -24,7 +24,7 @@
 #include "echo/scoreboard.h"
 #include "failing.h"
 
-#define SYS_mseal_NUMBER 462
+#define NR_MSEAL 462 /* the same on every architecture; Linux 6.10 */
 
 static const struct scoreboard_layout pool = { .processes = 4,
 	                                       .threads = 1,
@@ -43,6 +43,13 @@ static const struct scoreboard_layout forks = { .processes = 1,
 	                                        .capacity = 11,
 	                                        .worker_capacity = 1 };
 
+/* The segments of processes are larger than those of readers. */
+static const struct scoreboard_layout tables = { .processes = 3,
+	                                         .threads = 1,
+	                                         .readers = 2,
+	                                         .capacity = 200,
+	                                         .worker_capacity = 200,
+	                                         .sources = true };
 /* All kinds of workers at once, which no model has. */
 static const struct scoreboard_layout mixed = { .processes = 2,
 	                                        .threads = 2,
@@ -307,10 +314,10 @@ static int check_process(const struct scoreboard *scoreboard, unsigned process, 
 	for (unsigned i = 0; i < workers; i++)
 		wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == process) ? 0 : 4;
 	wrong |= can_write(scoreboard_slot(scoreboard, 1, 0)) ? 8 : 0;
-	if (process < pool.processes)
+	if (process < tables.processes)
 		wrong |= can_write(scoreboard_admission(scoreboard, 0, process)) ? 0 : 16;
 	/* the segment stays (Linux 6.10) */
-	if (syscall(SYS_mseal_NUMBER, NULL, 0UL, 0UL) == 0)
+	if (syscall(NR_MSEAL, NULL, 0UL, 0UL) == 0)
 		wrong |= munmap((void *) ((uintptr_t) scoreboard_slot(scoreboard, 0, process) &
 		                          ~((uintptr_t) sysconf(_SC_PAGESIZE) - 1)),
 		                1) == 0
@@ -323,9 +330,9 @@ static void a_process_writes_its_own_segment_only(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 
-	assert_int_equal(scoreboard_crew_open(scoreboard, &pool), 0);
+	assert_int_equal(scoreboard_crew_open(scoreboard, &tables), 0);
 	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 1);
-	for (unsigned i = 0; i < pool.processes + pool.readers; i++) {
+	for (unsigned i = 0; i < tables.processes + tables.readers; i++) {
 		pid_t pid;
 		int status;
 
@@ -334,7 +341,7 @@ static void a_process_writes_its_own_segment_only(void **state)
 		assert_true(pid >= 0);
 		if (pid == 0) {
 			scoreboard_enter(scoreboard, 0, i);
-			_exit(check_process(scoreboard, i, pool.processes + pool.readers));
+			_exit(check_process(scoreboard, i, tables.processes + tables.readers));
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_true(WIFEXITED(status));
@@ -385,7 +392,7 @@ static void a_parent_writes_its_own_slot_and_those_of_children_only(void **state
 		scoreboard_enter_child(scoreboard, 0, 1);
 		for (unsigned i = 0; i <= last + 1; i++)
 			wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == 4) ? 0 : 2;
-		if (syscall(SYS_mseal_NUMBER, NULL, 0UL, 0UL) == 0)
+		if (syscall(NR_MSEAL, NULL, 0UL, 0UL) == 0)
 			wrong |= munmap(scoreboard_slot(scoreboard, 0, 4), 1) == 0 ? 4 : 0;
 		_exit(wrong);
 	}
