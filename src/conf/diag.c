@@ -93,9 +93,9 @@ static int compare(const void *a, const void *b)
 {
 	const struct diagnostic *left = a, *right = b;
 
-	if (left->line != right->line)
-		return left->line > right->line ? 1 : -1;
-	return left->number > right->number ? 1 : -1;
+	/* both are far below INT_MAX: the size of a file is limited */
+	return left->line != right->line ? (int) left->line - (int) right->line
+	                                 : (int) left->number - (int) right->number;
 }
 
 void diag_sort(struct diagnostics *diag, size_t first, const char *name)
