@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -1275,6 +1276,108 @@ static int finds_nothing(const struct conf *conf, struct diagnostics *diag)
 	return 0;
 }
 
+static void reads_every_model_name(void **state)
+{
+	(void) state;
+	for (size_t i = 0; model_names[i]; i++) {
+		char text[64];
+		struct conf *conf;
+
+		snprintf(text, sizeof text, "model = %s", model_names[i]);
+		conf = good(text);
+		assert_string_equal(conf->model, model_names[i]);
+		conf_free(conf);
+	}
+}
+
+/* PATH_MAX includes the NUL. */
+static void knows_the_longest_path(void **state)
+{
+	char text[PATH_MAX + 64];
+	struct conf *conf;
+
+	(void) state;
+	for (size_t length = PATH_MAX - 1; length <= PATH_MAX; length++) {
+		size_t at = (size_t) sprintf(text, "pidfile = \"/");
+
+		memset(text + at, 'x', length - 1);
+		strcpy(text + at + length - 1, "\"");
+		if (length == PATH_MAX) {
+			bad(text, "F:1: pidfile: \"/xxx...");
+			break;
+		}
+		conf = good(text);
+		assert_int_equal(strlen(conf->pidfile), length);
+		conf_free(conf);
+	}
+}
+
+static void knows_the_longest_wildcard(void **state)
+{
+	struct conf *conf = good("listen = {\"*:65535\"}");
+
+	(void) state;
+	assert_int_equal(addr_port(&conf->listen[0].addr), 65535);
+	assert_true(conf->listen[0].wildcard);
+	conf_free(conf);
+	bad("listen = {\"*:655350\"}", "F:1: listen: \"*:655350\": ...");
+	bad("listen = {\"*:6553500\"}", "F:1: listen: \"*:6553500\": ...");
+}
+
+/* Each invalid entry of a list is one error. */
+static void reports_each_entry_once(void **state)
+{
+	(void) state;
+	bad("listen = {\"unix:/a\\nb\", \"unix:/a\\nb\", \"x\", \"x\", \"*\"}",
+	    "F:1: listen: \"unix:/a\\x0Ab\": has...\nF:1: listen: \"unix:/a\\x0Ab\": has...\n"
+	    "F:1: listen: \"x\": ...\nF:1: listen: \"x\": ...");
+	bad("deny = {\"10.0.0.0/8\\t\", \"x\", \"10.0.0.0/8\"}",
+	    "F:1: deny: \"10.0.0.0/8\\x09\": has...\nF:1: deny: \"x\": a network...");
+}
+
+/* Messages may consist of characters that are escaped, or of nothing. */
+static void escapes_messages(void **state)
+{
+	struct diagnostics diag = { 0 };
+
+	(void) state;
+	diag_add(&diag, "%s", "\x01\x02");
+	diag_add(&diag, "%s", "");
+	diag_add_at(&diag, "F", 0, "%s", "");
+	diag_add_at(&diag, "F", 1, "%s", "");
+	assert_false(diag.oom);
+	assert_int_equal(diag.count, 4);
+	assert_string_equal(diag.items[0].text, "\\x01\\x02");
+	assert_int_equal(diag.items[0].line, 0);
+	assert_string_equal(diag.items[1].text, "");
+	assert_string_equal(diag.items[2].text, "F: ");
+	assert_string_equal(diag.items[3].text, "F:1: ");
+	diag_clear(&diag);
+}
+
+/* By line, then in the order in which they were added; the first thousand. */
+static void sorts_messages(void **state)
+{
+	struct diagnostics diag = { 0 };
+
+	(void) state;
+	diag_add_at(&diag, "F", 9, "not sorted");
+	for (unsigned i = 0; i < 1000; i++)
+		diag_add_at(&diag, "F", 10 - i / 100, "%u", i);
+	diag_sort(&diag, 1, "F");
+	assert_int_equal(diag.count, 1001);
+	assert_int_equal(diag.items[0].number, 0);
+	for (size_t i = 2; i < diag.count; i++)
+		assert_true(diag.items[i - 1].line < diag.items[i].line ||
+		            (diag.items[i - 1].line == diag.items[i].line &&
+		             diag.items[i - 1].number < diag.items[i].number));
+	diag_add_at(&diag, "F", 11, "one more");
+	diag_sort(&diag, 1, "F");
+	assert_int_equal(diag.count, 1002);
+	assert_string_equal(diag.items[1001].text, "F: and 1 more; is it an echod.conf?");
+	diag_clear(&diag);
+}
+
 static void a_check_that_finds_nothing_changes_nothing(void **state)
 {
 	struct diagnostics errors = { 0 };
@@ -1295,6 +1398,12 @@ int main(void)
 		cmocka_unit_test(zero_may_be_outside_the_range),
 		cmocka_unit_test(only_some_keys_need_a_restart),
 		cmocka_unit_test(a_check_that_finds_nothing_changes_nothing),
+		cmocka_unit_test(reads_every_model_name),
+		cmocka_unit_test(knows_the_longest_path),
+		cmocka_unit_test(knows_the_longest_wildcard),
+		cmocka_unit_test(reports_each_entry_once),
+		cmocka_unit_test(escapes_messages),
+		cmocka_unit_test(sorts_messages),
 		cmocka_unit_test(takes_an_empty_file),
 		cmocka_unit_test(reads_every_key),
 		cmocka_unit_test(reads_libconfuse_syntax),

@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "conf/options.h"
 
@@ -185,6 +187,44 @@ static void refuses_what_it_does_not_know(void **state)
 	bad("7007 -n --nonsense", "option \"--nonsense\"\n");
 }
 
+static void knows_the_first_of_each_list(void **state)
+{
+	char *argv[] = { (char[]) { "echod" }, (char[]) { "- " }, NULL }, *message;
+	struct options options;
+	size_t length;
+	FILE *err = open_memstream(&message, &length);
+
+	(void) state;
+	bad("--foregroud", "did you mean \"--foreground\"?");
+	assert_string_equal(good("-m iterative").overrides.model, "iterative");
+	assert_string_equal(good("-l err").overrides.log_level, "err");
+	/* an option that cannot be printed */
+	assert_non_null(err);
+	assert_int_equal(options_parse(&options, 2, argv, models, err), -EINVAL);
+	fclose(err);
+	assert_non_null(strstr(message, "unknown option -?\n"));
+	free(message);
+}
+
+/* Neither the rest of an earlier command line is read, nor does getopt_long(3) print messages of its own. */
+static void parses_each_command_line_alone(void **state)
+{
+	int saved = dup(2), ends[2];
+	char text[16];
+
+	(void) state;
+	assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+	assert_int_equal(dup2(ends[1], 2), 2);
+	bad("-xn", "unknown option -x\n");
+	dup2(saved, 2);
+	close(saved);
+	assert_int_equal(read(ends[0], text, sizeof text), -1);
+	close(ends[0]);
+	close(ends[1]);
+	assert_false(good("").foreground);
+	assert_false(good("-p 7").foreground);
+}
+
 static void helps_on_one_screen(void **state)
 {
 	static const char *const options[] = { "-c, --config",  "-n, --foreground", "-t, --test",
@@ -224,6 +264,8 @@ int main(void)
 		cmocka_unit_test(reads_what_to_do),
 		cmocka_unit_test(checks_values),
 		cmocka_unit_test(refuses_what_it_does_not_know),
+		cmocka_unit_test(knows_the_first_of_each_list),
+		cmocka_unit_test(parses_each_command_line_alone),
 		cmocka_unit_test(helps_on_one_screen),
 	};
 
