@@ -47,6 +47,7 @@ BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
 inet_crowds = st.lists(st.sampled_from(SOURCES[:-1]), min_size=2, max_size=6)
 numbers = st.integers(0, MOST_CLIENTS - 1)
+models = st.sampled_from((None,) * len(echod.MODELS) + echod.MODELS)  # None: that of the start
 limits = st.sampled_from((0, 1, 2, 3, 5))
 denied = st.sampled_from(((), (), ("127.0.0.3",), ("127.0.0.2", "::1")))
 sizes = st.sampled_from((1, 100, 5000, 70000))
@@ -127,6 +128,7 @@ class Peer(reference.Client):
 class Machine(RuleBasedStateMachine):
     model = "epoll"      # of the start; subclasses below
     until = float("inf")  # no example begins later than this
+    began = time.monotonic()
     failure, failed_program = None, []  # of the shortest program that failed
 
     def __init__(self):
@@ -421,28 +423,31 @@ class Machine(RuleBasedStateMachine):
         return self.can_reload() and ("ECHOD_FAULT_RESTART" in STORE or not self.reference.moved() and
                                       all(client.reading for client in self.clients))
 
-    @step(can_reload, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits, max_per_source=limits,
+    def crew(self, model, workers):
+        """Keys for a model; none where it cannot run here."""
+        model = model or self.model
+        return {} if echod.REFUSALS[model] else dict(model=model, workers=1 if model == "iterative" else workers)
+
+    @step(can_reload, model=models, workers=st.integers(1, 4), max_connections=limits, max_per_source=limits,
           deny=denied, listen=listeners)
     def reload(self, model, workers, max_connections, max_per_source, deny, listen):
-        if echod.REFUSALS[model]:
+        changes = self.crew(model, workers)
+        if not changes:
             return
-        workers = 1 if model == "iterative" else workers
-        changes = dict(model=model, workers=workers, max_connections=max_connections, max_per_source=max_per_source, deny=deny,
-                       listen=listen)
+        changes.update(max_connections=max_connections, max_per_source=max_per_source, deny=deny, listen=listen)
         old = self.victims()
         self.daemon.reload(**self.keys(changes))
         self.reference.reload(reference.Conf(**changes))
         self.kills = KILLS
         self.settle_after_reload(old)
 
-    @step(lambda self: self.can_reload() and self.has_room(), model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4),
+    @step(lambda self: self.can_reload() and self.has_room(), model=models, workers=st.integers(1, 4),
           sources=inet_crowds, size=sizes)
     def connect_while_reloading(self, model, workers, sources, size):
         """Clients that connect meanwhile are served by the old or the new workers, under the same limits."""
-        if echod.REFUSALS[model]:
+        old, half, changes = self.victims(), len(sources) // 2, self.crew(model, workers)
+        if not changes:
             return
-        old, half = self.victims(), len(sources) // 2
-        changes = dict(model=model, workers=1 if model == "iterative" else workers)
         self.connect_early(sources[:half], size)
         since = self.daemon.notify.mark()
         self.daemon.configure(**changes)
@@ -476,14 +481,14 @@ class Machine(RuleBasedStateMachine):
             assert before.get(name, 0) <= int(count) <= after.get(name, 0), f"metrics file: {name} is {count}: {before} {after}"
         self.settle_after_reload(old)
 
-    @step(can_restart, model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4), max_connections=limits,
+    @step(can_restart, model=models, workers=st.integers(1, 4), max_connections=limits,
           max_per_source=limits, deny=denied)
     def restart(self, model, workers, max_connections, max_per_source, deny):
         """With the descriptor store: no client notices."""
-        if echod.REFUSALS[model]:
+        changes = self.crew(model, workers)
+        if not changes:
             return
-        changes = dict(model=model, workers=1 if model == "iterative" else workers, max_connections=max_connections,
-                       max_per_source=max_per_source, deny=deny)
+        changes.update(max_connections=max_connections, max_per_source=max_per_source, deny=deny)
         old = self.daemon
         old.term()
         assert old.wait_exit(PATIENCE) == old.expect, self.log()
@@ -575,10 +580,10 @@ class Machine(RuleBasedStateMachine):
             file.seek(8 * list(CALLS).index(call))
             file.write(struct.pack("=ii", count, CALLS[call]))
 
-    @step(has_room, call=st.sampled_from(("accept4", "fork", "pthread_create")), count=st.integers(1, 2),
-          source=st.sampled_from(SOURCES), size=sizes)
-    def connect_while_failing(self, call, count, source, size):
-        """A client waits until the daemon can accept it."""
+    @step(has_room, start=st.booleans(), count=st.integers(1, 2), source=st.sampled_from(SOURCES), size=sizes)
+    def connect_while_failing(self, start, count, source, size):
+        """A client waits until the daemon can accept it, or start a process or thread for it."""
+        call = {"process": "fork", "thread": "pthread_create"}.get(self.reference.conf.model, "accept4") if start else "accept4"
         self.fail(call, count)
         self.arrive(source, size)
         self.settle()
@@ -586,15 +591,15 @@ class Machine(RuleBasedStateMachine):
 
     # connections of other clients are cut off after drain-timeout
     @step(lambda self: self.can_reload() and all(client.reading for client in self.clients),
-          call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5), model=st.sampled_from(echod.MODELS), workers=st.integers(1, 4))
+          call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5), model=models, workers=st.integers(1, 4))
     def reload_while_failing(self, call, count, model, workers):
         """It succeeds, or everything stays as it was; connections may end, but in good order."""
-        if echod.REFUSALS[model]:
-            return
         since, conf, old = len(self.daemon.log()), self.reference.conf, self.victims()
-        changes = dict(model=model, workers=1 if model == "iterative" else workers, max_connections=conf.max_connections % reference.ANY,
-                       max_per_source=conf.max_per_source, deny=sorted(conf.deny),
-                       listen=[name for name in LISTENERS if name in conf.listen])
+        changes = self.crew(model, workers)
+        if not changes:
+            return
+        changes.update(max_connections=conf.max_connections % reference.ANY, max_per_source=conf.max_per_source,
+                       deny=sorted(conf.deny), listen=[name for name in LISTENERS if name in conf.listen])
         self.may_lose, self.reference.hand_overs_known = True, False
         for client in self.clients:
             client.asked = client.sent
@@ -648,7 +653,8 @@ class Machine(RuleBasedStateMachine):
         machine = type(self)
         if not machine.failure:
             machine.until = time.monotonic() + SHRINKING
-            print(f"First failure, of {machine.__name__}, after {steps[self.model]} steps: {failure}", *self.program, sep="\n    ")
+            print(f"First failure, of {machine.__name__}, after {steps[self.model]} steps and {time.monotonic() - self.began:.0f} s: "
+                  f"{failure}", *self.program, sep="\n    ", flush=True)
         if not machine.failure or len(self.program) < len(machine.failed_program):
             machine.failure, machine.failed_program = failure, self.program
 

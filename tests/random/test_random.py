@@ -41,7 +41,8 @@ def test_random(model, request, record_property):
     seed = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"repeat with RANDOM_SEED={seed}")
     tested = hypothesis.seed(seed)(statemachine.MACHINES[model])
-    tested.until = time.monotonic() + seconds
+    tested.began = time.monotonic()
+    tested.until = tested.began + seconds
     settings = hypothesis.settings(max_examples=1000000, stateful_step_count=STEPS, deadline=None, database=None,
                                    suppress_health_check=list(hypothesis.HealthCheck), print_blob=False,
                                    phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink))
