@@ -12,15 +12,16 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "failing.h"
 #include "models/model.h"
 
 static const struct conf_overrides no_overrides = CONF_OVERRIDES_NONE;
@@ -471,21 +472,9 @@ static void is_not_misled_by_a_stale_errno(void **state)
 	conf_free(conf);
 }
 
-static size_t count_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
 static void refuses_include(void **state)
 {
-	size_t before = count_descriptors();
+	int before = count_descriptors();
 
 	(void) state;
 	/* Often, because libconfuse leaks a descriptor each time, and is at its end after ten. */
@@ -858,7 +847,7 @@ static void tells_what_cannot_be_opened(void **state)
 
 static void reads_special_files(void **state)
 {
-	size_t before = count_descriptors();
+	int before = count_descriptors();
 	char *told;
 
 	(void) state;
@@ -1276,6 +1265,76 @@ static int finds_nothing(const struct conf *conf, struct diagnostics *diag)
 	return 0;
 }
 
+/* A file of `length` blanks. */
+static int read_blank_file(size_t length)
+{
+	struct diagnostics errors = { 0 };
+	int fd = memfd_create("conf", MFD_CLOEXEC), r;
+	char *text = malloc(length), path[64];
+	struct conf *conf;
+
+	assert_non_null(text);
+	memset(text, ' ', length);
+	assert_int_equal(write(fd, text, length), length);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	r = conf_read(&conf, path, &no_overrides, model_names, NULL, &errors);
+	conf_free(conf);
+	diag_clear(&errors);
+	free(text);
+	close(fd);
+	return r;
+}
+
+static void files_have_a_maximum_size(void **state)
+{
+	int open = count_descriptors();
+
+	(void) state;
+	assert_int_equal(read_blank_file(1024 * 1024), 0);
+	assert_int_equal(read_blank_file(1024 * 1024 + 1), -EINVAL);
+	assert_int_equal(count_descriptors(), open);
+}
+
+static int reads_as_descriptor_0(void)
+{
+	struct diagnostics errors = { 0 };
+	struct conf *conf;
+
+	close(0);
+	return conf_read(&conf, "/dev/null", &no_overrides, model_names, NULL, &errors) == 0 ? 0 : 1;
+}
+
+/* As in a daemon that was started without standard input. */
+static void files_may_be_descriptor_0(void **state)
+{
+	(void) state;
+	assert_int_equal(in_child(reads_as_descriptor_0), 0);
+}
+
+static void zero_workers_of_the_command_line_win(void **state)
+{
+	struct conf_overrides overrides = no_overrides;
+	struct diagnostics errors = { 0 };
+	struct conf *conf;
+
+	(void) state;
+	overrides.workers = 0;
+	assert_int_equal(conf_read_text(&conf, "F", "workers = 3", 11, &overrides, model_names, NULL,
+	                                &errors),
+	                 0);
+	assert_int_equal(conf->workers, 0);
+	conf_free(conf);
+	diag_clear(&errors);
+}
+
+static void a_byte_order_mark_alone_is_named(void **state)
+{
+	(void) state;
+	bad("\xef\xbb\xbf", "F:1: begins with a byte-order mark...");
+	bad("\xff\xfe", "F:1: begins with the byte-order mark of UTF-16...");
+	bad("\xfe\xff", "F:1: begins with the byte-order mark of UTF-16...");
+}
+
 static void reads_every_model_name(void **state)
 {
 	(void) state;
@@ -1398,6 +1457,10 @@ int main(void)
 		cmocka_unit_test(zero_may_be_outside_the_range),
 		cmocka_unit_test(only_some_keys_need_a_restart),
 		cmocka_unit_test(a_check_that_finds_nothing_changes_nothing),
+		cmocka_unit_test(files_have_a_maximum_size),
+		cmocka_unit_test(files_may_be_descriptor_0),
+		cmocka_unit_test(zero_workers_of_the_command_line_win),
+		cmocka_unit_test(a_byte_order_mark_alone_is_named),
 		cmocka_unit_test(reads_every_model_name),
 		cmocka_unit_test(knows_the_longest_path),
 		cmocka_unit_test(knows_the_longest_wildcard),
