@@ -1327,6 +1327,18 @@ static void zero_workers_of_the_command_line_win(void **state)
 	diag_clear(&errors);
 }
 
+/* Nothing is lost of the text that follows a comment at once. */
+static void comments_need_no_blank_after_them(void **state)
+{
+	struct conf *conf = good("port =/*c*/9\nallow={/*c*/\"::1\"/*c*/}/*c*/workers=/*c*/3#c");
+
+	(void) state;
+	assert_int_equal(conf->port, 9);
+	assert_int_equal(conf->workers, 3);
+	assert_int_equal(conf->text[CONF_ALLOW].count, 1);
+	conf_free(conf);
+}
+
 static void a_byte_order_mark_alone_is_named(void **state)
 {
 	(void) state;
@@ -1460,6 +1472,7 @@ int main(void)
 		cmocka_unit_test(files_have_a_maximum_size),
 		cmocka_unit_test(files_may_be_descriptor_0),
 		cmocka_unit_test(zero_workers_of_the_command_line_win),
+		cmocka_unit_test(comments_need_no_blank_after_them),
 		cmocka_unit_test(a_byte_order_mark_alone_is_named),
 		cmocka_unit_test(reads_every_model_name),
 		cmocka_unit_test(knows_the_longest_path),
