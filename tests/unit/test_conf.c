@@ -1330,7 +1330,7 @@ static void zero_workers_of_the_command_line_win(void **state)
 /* Nothing is lost of the text that follows a comment at once. */
 static void comments_need_no_blank_after_them(void **state)
 {
-	struct conf *conf = good("port =/*c*/9\nallow={/*c*/\"::1\"/*c*/}/*c*/workers=/*c*/3#c");
+	struct conf *conf = good("port =/*c*/9\nallow={/*c*/\"::1\"/*c*/}/*c*/workers=/*c*/3");
 
 	(void) state;
 	assert_int_equal(conf->port, 9);
