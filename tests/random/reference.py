@@ -90,11 +90,17 @@ class Reference:
         self.admitted_before = len(self.admitted)
         self.left, self.refused_now, self.passed, self.moved_before = collections.Counter(), [], [], []
         self.most = self.conf.capacity()
+        self.sources_in_queue = False  # clients may be accepted while others of the same source are in the queue
 
     # Events
 
-    def begin(self):
+    def begin(self, line):
+        """Daemon and model agree. `line` says how the ends were counted that could be counted in several ways."""
         self._step()
+        if not self.abandoned + self.old_abandoned:
+            for name in ["connections_accepted"] + ["connections_ended " + reason for reason in REASONS]:
+                self.counters[name] = line.get(name, 0)
+            self.maybe_accepted, self.maybe_ended, self.unsure = 0, [], []
 
     def reload(self, conf):
         """New workers may accept connections of their own before they take those of their predecessors; those from the backlogs
@@ -110,6 +116,7 @@ class Reference:
         old = self.conf.capacity()
         self.reload(conf)
         self.most = max(self.most, min(conf.max_connections, conf.at_once() + max(old, len(self.admitted))))
+        self.sources_in_queue = True
 
     def restart(self, conf):
         self.reload(conf)
@@ -212,6 +219,7 @@ class Reference:
         for source, count in collections.Counter(client.source for client in self.admitted).items():
             most = conf.max_per_source if conf.max_per_source and source != "unix" else ANY
             more = sum(client.source == source and client.state == "admitted" for client in self.moved_before)
+            more += most if self.sources_in_queue else 0  # a connection in the queue is counted for its source when it is received
             assert count <= max(most, self.before[source]) + more, f"{count} connections from {source}, {most} may be"
         for client in self.refused_now:
             sources = [other.source for other in self.admitted + self.abandoned + self.old_abandoned]

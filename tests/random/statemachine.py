@@ -193,18 +193,29 @@ class Machine(RuleBasedStateMachine):
         """An old worker may have answered a client before it handed the connection over: so wait until the `old` processes have
         ended, then find out which clients are served now."""
         proc.until(lambda: not any(map(proc.alive, old)), lambda: f"the end of the old processes {old}" + self.log(), PATIENCE)
-        if self.reference.waiting:
-            self.settle()
+        self.agree()
         self.settle()
 
     def settle(self):
-        """Wait until daemon and model agree."""
-        model = self.reference
+        """Wait until daemon and model agree at the end of a step."""
         steps[self.model] += not self.finishing
-        if model.in_queue():  # any one may be served now: it answers
-            for client in model.admitted:
+        if self.reference.in_queue():  # any one may be served now: it answers
+            for client in self.reference.admitted:
                 if client.is_served() and client.reading:
                     client.send(1)
+        line = self.agree()
+        self.clients = [client for client in self.clients if client.state != "gone"]
+        for client in self.clients:
+            client.at_risk = client.early = False
+        try:
+            self.reference.check()
+        except AssertionError as error:
+            raise AssertionError(f"{error}" + self.log()) from None
+        self.reference.begin(line)
+
+    def agree(self):
+        """Wait until everything that is due has happened, and daemon and model agree. Returns the statistics."""
+        model = self.reference
         self.connections = [client for client in self.clients if client.ends]
         deadline, pause = time.monotonic() + PATIENCE, 0.0005
         poll, by_fd = select.poll(), {}
@@ -222,22 +233,17 @@ class Machine(RuleBasedStateMachine):
                 continue
             # in this order: when a process has ended, its connections have ended, and are counted
             self.look_for_accepted()
-            wrong = self.wrong_processes() + self.wrong_sockets() + model.disagreements(metrics.line(self.daemon))
+            wrong = self.wrong_processes() + self.wrong_sockets()
             if not wrong:
-                break
+                line = metrics.line(self.daemon)
+                wrong = model.disagreements(line)
+            if not wrong:
+                return line
             # a client in the queue or in a backlog may have been served since it was looked at
             final = any(final for _, final in wrong) and not (self.may_lose or model.unserved() or model.waiting)
             assert not final and time.monotonic() < deadline, "; ".join(text for text, _ in wrong) + self.log()
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
-        self.clients = [client for client in self.clients if client.state != "gone"]
-        for client in self.clients:
-            client.at_risk = client.early = False
-        try:
-            model.check()
-        except AssertionError as error:
-            raise AssertionError(f"{error}" + self.log()) from None
-        model.begin()
 
     def look_for_accepted(self):
         """Clients that old workers have accepted, and handed over before they answered."""
@@ -503,7 +509,7 @@ class Machine(RuleBasedStateMachine):
         old.close()
         self.kills = KILLS
         self.reference.restart(reference.Conf(**changes, listen=self.reference.conf.listen))
-        self.settle()
+        self.settle_after_reload(())
 
     @step(None, text=st.sampled_from(("workers = many\n", "no-such-key = 1\n", "listen = {}\n", "/* no end",
                                       'model = "iterative"\nworkers = 4\n')))
@@ -538,10 +544,7 @@ class Machine(RuleBasedStateMachine):
     def kill_among_clients(self, which, sources, size):
         model, pid = self.reference.conf.model, self.pick(which, self.victims())
         if model in echod.PROCESSES:
-            own = set(proc.descriptors(pid).values())  # after fork(2), an acceptor may still have the connection of a child
-            others = {link for other in self.victims() if other != pid for link in proc.descriptors(other).values()}
-            lost = [client for client in self.reference.admitted
-                    if f"socket:[{sockdiag.inode(client.sock.family, *client.ends)}]" in own - others]
+            lost = [client for client in self.reference.admitted if self.owner(client) == pid]
         else:
             lost = list(self.reference.admitted)
         accepts = model != "process" or not lost
@@ -556,6 +559,14 @@ class Machine(RuleBasedStateMachine):
         for client in lost:
             self.reference.ended(client, "error")
         self.settle()
+
+    def owner(self, client):
+        """The process that has the connection. An acceptor closes that of a child right after fork(2)."""
+        def owners():
+            inode = f"socket:[{sockdiag.inode(client.sock.family, *client.ends)}]"
+            found = [pid for pid in self.victims() if inode in proc.descriptors(pid).values()]
+            return found if len(found) == 1 else None
+        return proc.until(owners, f"one process has client {client.number}", PATIENCE)[0]
 
     def connect_at_risk(self, sources, size, at_risk):
         for source in sources:
@@ -600,6 +611,7 @@ class Machine(RuleBasedStateMachine):
             return
         changes.update(max_connections=conf.max_connections % reference.ANY, max_per_source=conf.max_per_source,
                        deny=sorted(conf.deny), listen=[name for name in LISTENERS if name in conf.listen])
+        self.reference.sources_in_queue = call == "recvmsg"
         self.may_lose, self.reference.hand_overs_known = True, False
         for client in self.clients:
             client.asked = client.sent
