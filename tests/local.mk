@@ -61,6 +61,7 @@ sim_replaced = accept4 calloc clock_gettime close epoll_create1 epoll_ctl epoll_
 	__clock_gettime64 __fcntl_time64 __getsockopt64 __ioctl_time64 mmap64 __nanosleep64 __recvmsg64 __select64 \
 	__sendmsg64 __setsockopt64
 tests_sim_test_sim_SOURCES = \
+	tests/sim/admission.c \
 	tests/sim/calls.c \
 	tests/sim/fiber.c \
 	tests/sim/file.c \

@@ -380,12 +380,29 @@ void sim_call(void)
 
 		event_run(&event);
 	}
-	if (all.ready_count > 0 && sim_below(2) == 0) {
-		all.self->waiting = true;
-		all.self->deadline = sim.now;
-		fiber_wake(all.self);
-		run_ready();
-	}
+	if (sim_below(2) == 0)
+		sim_yield();
+}
+
+void sim_yield(void)
+{
+	if (!sim.running || !sim.preempting || sim.locked || all.ready_count == 0)
+		return;
+	all.self->waiting = true;
+	all.self->deadline = sim.now;
+	fiber_wake(all.self);
+	run_ready();
+}
+
+void sim_access(void)
+{
+	if (sim_chance(sim.access))
+		sim_yield();
+}
+
+void sim_lock(bool locked)
+{
+	sim.locked = locked;
 }
 
 void fiber_check_spin(void)

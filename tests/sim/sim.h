@@ -10,6 +10,7 @@
  *   file.c     open files, descriptor tables, readiness, epoll sets
  *   stream.c   connections: the socket of the daemon, the network, and the client
  *   calls.c    the replaced functions
+ *   admission.c net/admission.c with shared counts that change meanwhile
  *   test_sim.c crews of workers, operator, what must hold
  */
 #ifndef ECHOD_TESTS_SIM_H
@@ -79,7 +80,9 @@ struct sim {
 	unsigned call_usec;      /* most that one call takes */
 	unsigned preempt;        /* probability, per million, that another fiber runs at a call */
 	unsigned late;           /* probability, per million, that an event comes before a ready fiber runs */
+	unsigned access;         /* the same at an access to a count that workers share */
 	bool preempting;         /* another fiber may run at a call */
+	bool locked;             /* no other fiber may run */
 	bool running;            /* calls of libechod.a are simulated */
 	unsigned fault[FAULTS];  /* probability, per million */
 	uint64_t faults[FAULTS]; /* number of injected faults */
@@ -139,6 +142,11 @@ bool fiber_wait(int64_t deadline);
 void fiber_wake(struct fiber *fiber);
 /* A call has begun: time passes, and other fibers may run. */
 void sim_call(void);
+/* A count that workers share is read or written next: other fibers may run before. */
+void sim_access(void);
+void sim_lock(bool locked);
+/* Let another fiber run that is ready. */
+void sim_yield(void);
 /* A waiting call returns at once. Fails where the fiber does that again and again and changes nothing. */
 void fiber_check_spin(void);
 static inline void fiber_progress(struct fiber *fiber)
@@ -340,6 +348,8 @@ unsigned stream_ready(const struct stream *stream);
 unsigned stream_unread(const struct stream *stream);
 unsigned stream_unacknowledged(const struct stream *stream);
 void stream_event(enum event_kind kind, struct stream *stream, uint32_t generation);
+/* Have the client reset its connection soon. */
+void stream_hurry(struct stream *stream);
 /* Have every client end its connection, so that the episode can end. */
 void streams_finish(void);
 

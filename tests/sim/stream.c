@@ -308,9 +308,9 @@ static void client_send(struct stream *stream)
 
 static void client_act(struct stream *stream)
 {
-	if (stream->client_closed || stream->vanished || stream->fin_sent)
+	if (stream->client_closed || stream->vanished || (stream->fin_sent && stream->end != END_RESET))
 		return;
-	if (stream->end == END_RESET && sim_below(4) == 0) {
+	if (stream->end == END_RESET && (stream->fin_sent || sim_below(4) == 0)) {
 		client_reset(stream);
 	} else if (stream->end == END_VANISH && sim_below(4) == 0 && !finishing) {
 		sim_note("client vanishes, connection", stream->id, 0);
@@ -534,6 +534,14 @@ void stream_break(struct stream *stream)
 	stream->broken = true;
 	if (sim_below(2) == 0)
 		reset(stream, 0);
+}
+
+void stream_hurry(struct stream *stream)
+{
+	if (stream->vanished)
+		return;
+	stream->end = END_RESET;
+	sim_at(sim.now + (int64_t) sim_spread(1, 50 * MSEC), EVENT_CLIENT, stream, stream->generation);
 }
 
 void streams_finish(void)
@@ -762,7 +770,8 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size)
 		    stream->urgent - 1 < stream->read + most)
 			most = (size_t) (stream->urgent - 1 - stream->read);
 		if (most == 0 && stream->delivered > stream->read) {
-			n = fail(EAGAIN); /* splice(2) does not pass an urgent byte */
+			/* splice(2) does not pass an urgent byte, and finds the end there after a FIN */
+			n = stream->fin_delivered ? 0 : fail(EAGAIN);
 			break;
 		}
 		n = done > 0 && stream->delivered == stream->read ? 0 : find(stream, most > 0 ? most : 1);

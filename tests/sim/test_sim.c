@@ -48,6 +48,11 @@
 #define DRAIN_TICK (10 * MSEC)
 #define SPACE_TICK (50 * MSEC)
 
+/* A worker gets at least the UNEVEN_MAXth part of its share of the connections, of which there are ACCEPTED_MIN or
+ * more for each worker. */
+#define UNEVEN_MAX 8
+#define ACCEPTED_MIN 32
+
 #define HEARTBEAT (500 * MSEC)
 
 /* Most time from the moment at which all workers of a crew are ready to the stop of its predecessor: until then
@@ -241,7 +246,7 @@ static void crew_limits(struct crew *crew)
 		crew->workers = 1;
 	else
 		crew->workers = (unsigned) sim_spread(1, WORKERS_MAX);
-	crew->capacity = crew->max_connections + (unsigned) sim_below(20);
+	crew->capacity = crew->max_connections + (sim_below(2) ? (unsigned) sim_below(20) : 0);
 	if (crew->model->crew == MODEL_PROCESSES)
 		crew->capacity = 1;
 }
@@ -369,6 +374,9 @@ static void crew_stop(struct crew *crew, enum stats_stop how)
 		if (stream->crew == crew && stream->file) {
 			stream->stopping = true;
 			stream->due = stream->delivered;
+			/* some clients end their connections while it is drained or handed over */
+			if (sim_below(8) == 0)
+				stream_hurry(stream);
 		}
 	}
 	crew->stop->stop = true;
@@ -381,6 +389,24 @@ static void check_equal(const char *what, uint64_t daemon, uint64_t is)
 		sim_fail("%s: the daemon counts %" PRIu64 ", the simulation %" PRIu64, what, daemon, is);
 }
 
+/* Clients are spread evenly over the event loops of a process. */
+static void check_balance(const struct crew *crew)
+{
+	uint64_t total = 0;
+
+	for (unsigned i = 0; i < crew->workers; i++)
+		total += atomic_load(&crew->worker[i].slot->counters[STAT_ACCEPTED]);
+	if (total < ACCEPTED_MIN * crew->workers)
+		return;
+	for (unsigned i = 0; i < crew->workers; i++) {
+		uint64_t of_one = atomic_load(&crew->worker[i].slot->counters[STAT_ACCEPTED]);
+
+		if (of_one * crew->workers * UNEVEN_MAX < total)
+			sim_fail("worker %u of model %s accepted %" PRIu64 " of %" PRIu64 " connections", i,
+			         crew->model->name, of_one, total);
+	}
+}
+
 static void crew_free(struct crew *crew)
 {
 	unsigned number = (unsigned) crew->number;
@@ -388,6 +414,8 @@ static void crew_free(struct crew *crew)
 
 	accept_token_free(crew->token);
 	identity_restore(before);
+	if (crew->token)
+		check_balance(crew);
 	for (unsigned i = 0; i < crew->process_count; i++)
 		if (crew->processes[i]->used != crew->inherited[i])
 			sim_fail("a process of model %s ends with %d descriptors too many", crew->model->name,
@@ -603,7 +631,7 @@ static void check_drain(const struct crew *crew)
 void check_quiet(int64_t next)
 {
 	(void) next;
-	if (sim_below(16) == 0)
+	if (sim_below(4) == 0)
 		check_streams();
 	for (struct list *at = all.crews.next; at != &all.crews; at = at->next) {
 		const struct crew *crew = LIST_ENTRY(at, const struct crew, link);
@@ -902,6 +930,7 @@ static void episode(uint64_t seed)
 	sim.tick = (int64_t) (1 << sim_below(4)) * MSEC;
 	sim.call_usec = (unsigned) sim_below(4);
 	sim.preempt = (unsigned) sim_spread(100, 300000);
+	sim.access = sim_below(2) ? 0 : (unsigned) sim_spread(100, 100000);
 	sim.late = sim_below(3) == 0 ? 0 : (unsigned) sim_spread(1, 500000);
 	choose_faults();
 	streams_begin();
