@@ -22,8 +22,9 @@ ENTRY = re.compile(rb"^(?P<pid>\d+) +(?P<name>\w+)\(", re.M)
 OF_LIBC = {"arch_prctl", "brk", "clone", "clone3", "exit", "exit_group", "futex", "getpid", "gettid", "madvise", "mmap", "mprotect",
            "munmap", "restart_syscall", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
 
-# Calls that an older strace(1) does not know, by the number that it prints.
-NAMES = {"syscall_0x1ce": "mseal"}
+# What strace(1) prints: an older one the number of a call that it does not know; on i386, where glibc makes some calls with
+# socketcall(2), the function.
+NAMES = {"syscall_0x1ce": "mseal", "recv": "recvfrom", "send": "sendto"}
 
 SLEEPING = "SDI"
 
