@@ -431,29 +431,6 @@ static bool is_alone(const struct admission *admission)
 	       atomic_load(&admission->shared->supervisor.connections) == 0;
 }
 
-bool admission_slot_acquire(const struct admission *admission)
-{
-	const struct claim claim = { .admission = admission, .max = admission_limit(admission) };
-	uint32_t own;
-
-	if (!admission->own)
-		return true;
-	/* add first: a process that starts meanwhile sees this count, or is seen */
-	own = atomic_fetch_add(&admission->own->connections, 1) + 1;
-	if (own <= claim.max &&
-	    (is_alone(admission) ||
-	     (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
-		return true;
-	atomic_fetch_sub(&admission->own->connections, 1);
-	return own <= claim.max && claim_take(&claim);
-}
-
-void admission_slot_force(const struct admission *admission)
-{
-	if (admission->own)
-		atomic_fetch_add(&admission->own->connections, 1);
-}
-
 static bool any_waiting(const struct admission_shared *shared)
 {
 	bool waiting = false;
@@ -477,6 +454,34 @@ static void wake_if_free(const struct admission_shared *shared)
 {
 	if (any_waiting(shared) && admission_slots_taken(shared) < atomic_load(&shared->max_connections))
 		wake_waiting(shared);
+}
+
+bool admission_slot_acquire(const struct admission *admission)
+{
+	const struct claim claim = { .admission = admission, .max = admission_limit(admission) };
+	uint32_t own;
+
+	if (!admission->own)
+		return true;
+	/* add first: a process that starts meanwhile sees this count, or is seen */
+	own = atomic_fetch_add(&admission->own->connections, 1) + 1;
+	if (own <= claim.max &&
+	    (is_alone(admission) ||
+	     (!is_reachable(admission) && own <= admission->shared->groups[admission->group].capacity)))
+		return true;
+	atomic_fetch_sub(&admission->own->connections, 1);
+	if (own <= claim.max && claim_take(&claim))
+		return true;
+	/* workers that try at once may all be refused because of each other: the last one to withdraw finds
+	 * that a slot is free */
+	wake_if_free(admission->shared);
+	return false;
+}
+
+void admission_slot_force(const struct admission *admission)
+{
+	if (admission->own)
+		atomic_fetch_add(&admission->own->connections, 1);
 }
 
 void admission_slot_release(const struct admission *admission)
