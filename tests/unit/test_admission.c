@@ -2,9 +2,10 @@
 /* test_admission.c - connection slots and sources, over several processes, and what a lost process held */
 #include <config.h>
 
-#include <setjmp.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -20,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "failing.h"
 #include "net/admission.h"
 
 #define PROCESSES 8
@@ -437,6 +439,196 @@ static void new_entries_begin_with_nothing(void **state)
 		assert_int_equal(atomic_load(&sources[i].trying), 0);
 	}
 	assert_int_equal(found, 1);
+}
+
+/* The entry of the only source in the table of process 1. */
+static struct admission_source *only_source(struct shared *shared)
+{
+	struct admission_source *sources = (struct admission_source *) (void *) (process_of(shared, 1) + 1);
+	struct admission_source *found = NULL;
+
+	for (unsigned i = 0; i < SOURCES; i++) {
+		if (atomic_load(&sources[i].count) > 0) {
+			assert_null(found);
+			found = &sources[i];
+		}
+	}
+	assert_non_null(found);
+	return found;
+}
+
+/* As each other number; without a limit nothing is counted, nor is what was counted before. */
+static void one_connection_of_a_source_is_a_limit(void **state)
+{
+	struct admission one = make(*state, 1, 100, 1), unlimited = make(*state, 1, 100, 0);
+	struct peer peer = peer_of("192.0.2.1:1");
+
+	admission_add_source(&one, &peer);
+	admission_add_source(&one, &peer);
+	assert_int_equal(admission_source_count(&one, &peer), 2);
+	assert_int_equal(atomic_load(&only_source(*state)->trying), 0);
+	assert_int_equal(admission_admit(&one, &peer), ADMISSION_SOURCE);
+	admission_leave(&unlimited, &peer);
+	assert_int_equal(admission_source_count(&one, &peer), 2);
+	admission_leave(&one, &peer);
+	assert_int_equal(admission_source_count(&one, &peer), 1);
+	assert_int_equal(atomic_load(&only_source(*state)->trying), 0);
+	admission_leave(&one, &peer);
+	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
+	assert_int_equal(atomic_load(&only_source(*state)->trying), 0);
+}
+
+/* --- the supervisor -------------------------------------------------------------------------- */
+
+/* Readers see that a change begins and that it ends. */
+static void each_change_of_the_supervisor_is_announced(void **state)
+{
+	struct shared *shared = *state;
+	uint32_t changes = atomic_load(&shared->admission.changes);
+
+	assert_int_equal(changes % 2, 0);
+	process_end(shared, 1);
+	assert_int_equal(atomic_load(&shared->admission.changes), changes + 2);
+	process_start(shared, 1);
+	assert_int_equal(atomic_load(&shared->admission.changes), changes + 4);
+	admission_queue_settle(&shared->admission, 0);
+	assert_int_equal(atomic_load(&shared->admission.changes), changes + 6);
+	admission_group_close(&shared->admission, 0);
+	assert_int_equal(atomic_load(&shared->admission.changes), changes + 8);
+	group_open(shared, 1, CAPACITY, SOURCES);
+	assert_int_equal(atomic_load(&shared->admission.changes), changes + 8 + 2 + 2 * (PROCESSES - 1));
+}
+
+static void running_processes_are_counted(void **state)
+{
+	struct shared *shared = *state;
+
+	assert_int_equal(atomic_load(&shared->admission.processes), PROCESSES - 1);
+	assert_int_equal(atomic_load(&shared->admission.capacity), (PROCESSES - 1) * CAPACITY);
+	process_end(shared, 1);
+	assert_int_equal(atomic_load(&shared->admission.processes), PROCESSES - 2);
+	assert_int_equal(atomic_load(&shared->admission.capacity), (PROCESSES - 2) * CAPACITY);
+}
+
+/* Of a process that ends, what it has sent to itself is not in the queue. */
+static void an_ended_process_leaves_what_it_sent_to_others(void **state)
+{
+	struct shared *shared = *state;
+	struct admission_process *one = process_of(shared, 1), *two = process_of(shared, 2);
+
+	admission_queue_begin(&shared->admission);
+	atomic_store(&shared->admission.supervisor.sent, 10);
+	atomic_store(&one->sent, 3);
+	atomic_store(&one->received, 4);
+	assert_int_equal(taken(shared), 9);
+	process_end(shared, 1);
+	assert_int_equal(taken(shared), 9);
+	admission_group_stopping(&shared->admission, 0);
+	atomic_store(&two->sent, 5);
+	atomic_store(&two->received, 3);
+	assert_int_equal(taken(shared), 11);
+	process_end(shared, 2);
+	assert_int_equal(taken(shared), 11);
+}
+
+/* `count` connections are in the queue, whatever the counts were before. */
+static void the_queue_is_corrected(void **state)
+{
+	struct shared *shared = *state;
+	struct admission_process *supervisor = &shared->admission.supervisor;
+
+	for (int i = 0; i < 2; i++) {
+		admission_queue_settle(&shared->admission, 1);
+		assert_int_equal(atomic_load(&supervisor->sent), 1);
+		assert_int_equal(atomic_load(&supervisor->received), 0);
+		assert_int_equal(taken(shared), 1);
+	}
+	admission_queue_settle(&shared->admission, 0);
+	assert_int_equal(atomic_load(&supervisor->sent), 0);
+	assert_false(atomic_load(&shared->admission.queue_in_use));
+	/* two of three are lost */
+	admission_group_stopping(&shared->admission, 0);
+	atomic_store(&process_of(shared, 1)->sent, 3);
+	for (int i = 0; i < 2; i++) {
+		admission_queue_settle(&shared->admission, 1);
+		assert_int_equal(atomic_load(&supervisor->sent), 0);
+		assert_int_equal(atomic_load(&supervisor->received), 2);
+		assert_int_equal(taken(shared), 1);
+	}
+	/* as long as a group stops, the queue is in use */
+	admission_queue_settle(&shared->admission, 0);
+	assert_true(atomic_load(&shared->admission.queue_in_use));
+	assert_int_equal(taken(shared), 0);
+}
+
+/* A group of one process limits connections and uses the queue as each other group. */
+static void a_group_may_have_one_process(void **state)
+{
+	struct shared *shared = *state;
+	struct admission_group group = { .capacity = CAPACITY, .max_connections = 1 };
+
+	admission_group_close(&shared->admission, 0);
+	group.stride = shared->stride;
+	group.first = shared->groups[0].memory;
+	group.generations = shared->groups[0].generations;
+	atomic_init(&group.processes, 1);
+	admission_group_open(&shared->admission, 0, &group);
+	assert_int_equal(atomic_load(&shared->admission.max_connections), 1);
+	admission_group_stopping(&shared->admission, 0);
+	assert_int_equal(atomic_load(&shared->admission.max_connections), UINT32_MAX);
+	admission_queue_settle(&shared->admission, 0);
+	assert_true(atomic_load(&shared->admission.queue_in_use));
+}
+
+static struct admission_shared fresh;
+
+static int opens_as_descriptor_0(void)
+{
+	int open = count_descriptors();
+
+	close(0);
+	if (admission_open(&fresh) != 0 || fresh.slot_fd != 0)
+		return 1;
+	if (atomic_load(&fresh.max_connections) != UINT32_MAX)
+		return 2;
+	admission_close(&fresh);
+	return fresh.slot_fd == -1 && count_descriptors() == open - 1 ? 0 : 3;
+}
+
+static int opens_without_events(void)
+{
+	if (!call_fails(SYS_eventfd2, 0, 0, 0, EMFILE))
+		return 77;
+	return admission_open(&fresh) == -EMFILE && fresh.slot_fd < 0 ? 0 : 1;
+}
+
+static int opens_without_random_numbers(void)
+{
+	int open = count_descriptors();
+
+	if (!call_fails(SYS_getrandom, 0, 0, 0, ENOSYS))
+		return 77;
+	if (admission_open(&fresh) != -ENOSYS)
+		return 1;
+	admission_close(&fresh);
+	return count_descriptors() == open ? 0 : 2;
+}
+
+static void errors_of_opening_are_returned(void **state)
+{
+	static int (*const checks[])(void) = { opens_as_descriptor_0, opens_without_events,
+		                               opens_without_random_numbers };
+
+	(void) state;
+	for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+		int r = in_child(checks[i]);
+
+		if (r == 77) {
+			print_message("no system call filters\n");
+			skip();
+		}
+		assert_int_equal(r, 0);
+	}
 }
 
 /* Whatever a process writes into its own counts, others lose no more than what it can hold. */
@@ -1118,6 +1310,14 @@ static void a_moved_connection_wakes_a_waiting_worker(void **state)
 	admission_dequeue(&new, NULL);
 	assert_true(wakes(shared));
 	assert_true(admission_slot_acquire(&third));
+	/* the same where it cannot be sent */
+	admission_slot_release(&third);
+	admission_enqueue(&new, NULL);
+	admission_wait(&third);
+	assert_false(wakes(shared));
+	admission_enqueue_undo(&new, NULL);
+	assert_true(wakes(shared));
+	assert_true(admission_slot_acquire(&third));
 	/* no slot is free */
 	admission_wait(&third);
 	admission_enqueue(&new, NULL);
@@ -1319,6 +1519,14 @@ int main(void)
 		                                teardown),
 		cmocka_unit_test(families_are_different_sources),
 		cmocka_unit_test_setup_teardown(new_entries_begin_with_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_connection_of_a_source_is_a_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(each_change_of_the_supervisor_is_announced, setup, teardown),
+		cmocka_unit_test_setup_teardown(running_processes_are_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_ended_process_leaves_what_it_sent_to_others, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(the_queue_is_corrected, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_group_may_have_one_process, setup, teardown),
+		cmocka_unit_test(errors_of_opening_are_returned),
 		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
 		cmocka_unit_test_setup_teardown(the_first_in_order_waits_for_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_others_withdraw_and_try_again, setup, teardown),

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "conf/conf.h"
+#include "conf/syntax.h"
 #include "failing.h"
 #include "models/model.h"
 
@@ -1339,6 +1340,60 @@ static void comments_need_no_blank_after_them(void **state)
 	conf_free(conf);
 }
 
+/* Each syntax error is one message, and none follows from it. */
+static void reports_each_syntax_error_once(void **state)
+{
+	static const struct {
+		const char *text, *told;
+	} cases[] = {
+		{ "allow = {\"::1\"\nport += 9",
+		  "F:1: allow: the list is never closed...\nF:2: port: \"+=\"..." },
+		{ "allow = {\"::1\"\ninclude(\"x\")",
+		  "F:1: allow: the list is never closed...\nF:2: \"include\" is a call..." },
+		{ "a {\nport 9\n}", "F:1: \"a\" is a section...\nF:2: port: no \"=\" after it..." },
+		{ "a {\nport 9 8\n}\n}", "F:1: \"a\" is a section...\nF:2: port: no \"=\" after it...\nF:4: "
+		                         "\"}\" does not belong..." },
+		{ "port 9 }", "F:1: port: no \"=\" after it..." },
+		{ "allow = {{\"::1\"}}", "F:1: allow: a list holds values alone..." },
+		{ "allow = {{{\"::1\"}}}", "F:1: allow: a list holds values alone..." },
+		/* values of a rejected statement are not read */
+		{ "port = 9\nport = x", "F:2: port: given twice, first in line 1..." },
+		{ "another(1)",
+		  "F:1: \"another\" is a call, and echod.conf has none; a setting is written..." },
+		/* the first key of all */
+		{ "model 9", "F:1: model: no \"=\" after it..." },
+		{ "model {\n}", "F:1: model: no \"=\" after it..." },
+		/* the key of a statement without "=" was given */
+		{ "port\nport = 9",
+		  "F:1: port: no \"=\" after it...\nF:2: port: given twice, first in line 1..." },
+		{ "port = 9\nport\nport = 8",
+		  "F:2: port: no \"=\" after it...\nF:3: port: given twice, first in line 1..." },
+		/* and its value is unknown: whether the addresses are the same depends on it */
+		{ "port\nlisten = {\"*\", \"*:7\"}", "F:1: port: no \"=\" after it..." },
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		bad(cases[i].text, cases[i].told);
+}
+
+static void the_syntax_check_fills_in_all_keys(void **state)
+{
+	struct diagnostics diag = { 0 };
+	struct syntax_key keys[CONF_KEYS];
+	char text[] = "\nport = 9";
+
+	(void) state;
+	memset(keys, 0x5a, sizeof keys);
+	syntax_check(text, strlen(text), keys, "F", &diag);
+	for (enum conf_key key = 0; key < CONF_KEYS; key++) {
+		assert_int_equal(keys[key].line, key == CONF_PORT ? 2 : 0);
+		assert_false(keys[key].invalid);
+		assert_string_equal(keys[key].empty_variable, "");
+	}
+	assert_int_equal(diag.count, 0);
+}
+
 static void a_byte_order_mark_alone_is_named(void **state)
 {
 	(void) state;
@@ -1473,6 +1528,8 @@ int main(void)
 		cmocka_unit_test(files_may_be_descriptor_0),
 		cmocka_unit_test(zero_workers_of_the_command_line_win),
 		cmocka_unit_test(comments_need_no_blank_after_them),
+		cmocka_unit_test(reports_each_syntax_error_once),
+		cmocka_unit_test(the_syntax_check_fills_in_all_keys),
 		cmocka_unit_test(a_byte_order_mark_alone_is_named),
 		cmocka_unit_test(reads_every_model_name),
 		cmocka_unit_test(knows_the_longest_path),

@@ -433,6 +433,7 @@ static void a_limit_of_file_sizes_does_not_matter(void **state)
 {
 	struct rlimit before, small = { 4096, 4096 };
 	struct scoreboard *scoreboard;
+	int open = count_descriptors();
 
 	(void) state;
 	signal(SIGXFSZ, SIG_IGN);
@@ -446,6 +447,7 @@ static void a_limit_of_file_sizes_does_not_matter(void **state)
 	assert_int_equal(scoreboard_view(scoreboard)->generations[0][0],
 	                 scoreboard_shared(scoreboard)->generations[0][0]);
 	scoreboard_free(scoreboard);
+	assert_int_equal(count_descriptors(), open);
 }
 
 /* --- orphans and children --------------------------------------------------------------- */
