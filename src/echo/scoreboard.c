@@ -684,10 +684,10 @@ bool scoreboard_crew_alive(struct scoreboard *scoreboard, unsigned crew)
 
 /* --- worker processes ------------------------------------------------------------------- */
 
-/* Fails without an effect where there is nothing between them. */
 static void unmap(char *from, char *to)
 {
-	(void) munmap(from, (size_t) (to - from));
+	if (to > from)
+		munmap(from, (size_t) (to - from));
 }
 
 /* Seal the mapping where the kernel can: then it can be neither moved, grown nor removed. */
