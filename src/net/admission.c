@@ -411,7 +411,8 @@ static bool claim_take(const struct claim *claim)
 
 uint32_t admission_limit(const struct admission *admission)
 {
-	return (uint32_t) lesser(admission->max_connections, atomic_load(&admission->shared->max_connections));
+	return (uint32_t) lesser(admission->max_connections,
+	                         atomic_load(&admission->shared->max_connections));
 }
 
 /* Whether the number of connections can exceed the limit. Where it cannot, the capacity of each process is

@@ -17,8 +17,7 @@
 #undef atomic_fetch_add
 #undef atomic_fetch_sub
 #define atomic_load(object) (sim_access(), atomic_load_explicit(object, memory_order_seq_cst))
-#define atomic_store(object, value) \
-	(sim_access(), atomic_store_explicit(object, value, memory_order_seq_cst))
+#define atomic_store(object, value) (sim_access(), atomic_store_explicit(object, value, memory_order_seq_cst))
 #define atomic_fetch_add(object, value) \
 	(sim_access(), atomic_fetch_add_explicit(object, value, memory_order_seq_cst))
 #define atomic_fetch_sub(object, value) \

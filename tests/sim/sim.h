@@ -295,19 +295,19 @@ struct stream {
 	bool bad;     /* the header is none of either version */
 	uint8_t header[HEADER_MAX];
 	uint32_t header_size; /* of it, before the payload; 0: none. Positions below count its bytes */
-	unsigned proxy;       /* the source as accept(2) returns it; `source` is the one that the header names */
-	bool crowded; /* see note_source() */
-	int error;    /* pending error of the socket */
+	unsigned proxy; /* the source as accept(2) returns it; `source` is the one that the header names */
+	bool crowded;   /* see note_source() */
+	int error;      /* pending error of the socket */
 	bool up_pending, down_pending, read_pending, audited;
 	int64_t since, active, taken; /* accepted, last byte moved by the daemon, got by `crew` */
 	uint64_t due;                 /* bytes that had been delivered when its worker was asked to stop */
 	bool stopping;                /* `due` is set */
 	enum stream_reason reason;    /* once closed by the daemon */
 
-	uint64_t target; /* bytes to send */
+	uint64_t target;              /* bytes to send */
 	uint32_t chunk, header_chunk; /* most bytes of one action: of payload; while the header is sent */
-	int64_t pause;   /* most time between actions */
-	int64_t latency; /* most time of the network */
+	int64_t pause;                /* most time between actions */
+	int64_t latency;              /* most time of the network */
 	enum client_reads reads;
 	enum client_end end;
 };

@@ -363,10 +363,10 @@ static void plan(struct stream *stream, int64_t pace)
 static void header_v1(struct stream *stream, unsigned source)
 {
 	char *line = (char *) stream->header;
-	int n = sim_below(5) == 0 ? snprintf(line, HEADER_MAX, "PROXY UNKNOWN\r\n")
-	                          : snprintf(line, HEADER_MAX, "PROXY TCP4 10.0.%u.%u 192.0.2.1 %u 7\r\n",
-	                                     (source + 1) / 256, (source + 1) % 256,
-	                                     1024 + stream->id % 60000);
+	int n = sim_below(5) == 0
+	              ? snprintf(line, HEADER_MAX, "PROXY UNKNOWN\r\n")
+	              : snprintf(line, HEADER_MAX, "PROXY TCP4 10.0.%u.%u 192.0.2.1 %u 7\r\n",
+	                         (source + 1) / 256, (source + 1) % 256, 1024 + stream->id % 60000);
 
 	stream->header_size = (uint32_t) n;
 	if (line[6] == 'T')

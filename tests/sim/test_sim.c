@@ -2,9 +2,9 @@
 /* test_sim.c - the bodies of the models against a simulated kernel
  *
  * See sim.h. An episode is one daemon: a crew of workers, clients that come and go, some of them through
- * proxies, reloads and restarts with another model, failing calls, and a stop. All its choices follow from its
- * seed. The environment variables SIM_SEED and SIM_EVENTS set the first seed and the number of events of each
- * test; SIM_TEST selects one test.
+ * proxies, reloads and restarts with another model, failing calls, and a stop. All its choices follow from
+ * its seed. The environment variables SIM_SEED and SIM_EVENTS set the first seed and the number of events of
+ * each test; SIM_TEST selects one test.
  */
 #include <config.h>
 
@@ -36,8 +36,8 @@
 /* The longest time that the coarse clock, a batch of events and the scheduling of fibers delay a step. */
 #define SLACK (150 * MSEC)
 
-/* A step at a given time is later by a tick of the coarse clock, and by this: time-outs of whole milliseconds,
- * two failed calls that are tried again after 10 ms, and other workers that run first. */
+/* A step at a given time is later by a tick of the coarse clock, and by this: time-outs of whole
+ * milliseconds, two failed calls that are tried again after 10 ms, and other workers that run first. */
 #define LATE (25 * MSEC)
 
 /* Resolution of the time of the last activity (models/session.h). */
@@ -48,15 +48,15 @@
 #define DRAIN_TICK (10 * MSEC)
 #define SPACE_TICK (50 * MSEC)
 
-/* A worker gets at least the UNEVEN_MAXth part of its share of the connections, of which there are ACCEPTED_MIN or
- * more for each worker. */
+/* A worker gets at least the UNEVEN_MAXth part of its share of the connections, of which there are
+ * ACCEPTED_MIN or more for each worker. */
 #define UNEVEN_MAX 8
 #define ACCEPTED_MIN 32
 
 #define HEARTBEAT (500 * MSEC)
 
-/* Most time from the moment at which all workers of a crew are ready to the stop of its predecessor: until then
- * both crews accept. */
+/* Most time from the moment at which all workers of a crew are ready to the stop of its predecessor: until
+ * then both crews accept. */
 #define OVERLAP (100 * MSEC)
 
 /* A worker that has not ended by then after drain-timeout is killed (daemon/crew.c). */
@@ -507,8 +507,8 @@ static unsigned connections_of_source(const struct stream *stream)
 	return count;
 }
 
-/* A connection of a source is about to be closed. Where the source has more than max-per-source, the daemon may
- * have refused any of them, and may close that one when others have ended. */
+/* A connection of a source is about to be closed. Where the source has more than max-per-source, the daemon
+ * may have refused any of them, and may close that one when others have ended. */
 void note_source(const struct stream *stream)
 {
 	if (all.max_per_source == 0 || connections_of_source(stream) <= all.max_per_source)
@@ -624,8 +624,8 @@ static void check_drain(const struct crew *crew)
 	if (sim.queue_full_at > crew->drain_until - SPACE_TICK)
 		limit += SPACE_TICK;
 	if (crew->stopping && crew->serving > 0 && sim.now > limit)
-		sim_fail("model %s serves %u connections %" PRId64 " us after drain-timeout", crew->model->name,
-		         crew->serving, sim.now - crew->drain_until);
+		sim_fail("model %s serves %u connections %" PRId64 " us after drain-timeout",
+		         crew->model->name, crew->serving, sim.now - crew->drain_until);
 }
 
 void check_quiet(int64_t next)
@@ -688,11 +688,12 @@ static void check_counters(void)
 	refused = c[STAT_ENDED_LIMIT] + c[STAT_ENDED_DENIED];
 	ended = c[STAT_ENDED_EOF] + c[STAT_ENDED_RESET] + c[STAT_ENDED_IDLE] + c[STAT_ENDED_DRAIN] +
 	        c[STAT_ENDED_ERROR] + c[STAT_ENDED_PROXY];
-	/* a connection without a complete PROXY header is counted as handed over and as accepted only later, so
-	 * not at all where it is lost in the queue */
+	/* a connection without a complete PROXY header is counted as handed over and as accepted only later,
+	 * so not at all where it is lost in the queue */
 	uncounted = c[STAT_TAKEN_OVER] + c[STAT_DAMAGED] - c[STAT_HANDED_OVER];
 	if (uncounted > (all.proxies > 0 ? c[STAT_DAMAGED] : 0))
-		sim_fail("%" PRIu64 " connections were handed over, %" PRIu64 " taken over, %" PRIu64 " damaged",
+		sim_fail("%" PRIu64 " connections were handed over, %" PRIu64 " taken over, %" PRIu64
+		         " damaged",
 		         c[STAT_HANDED_OVER], c[STAT_TAKEN_OVER], c[STAT_DAMAGED]);
 	check_equal("accepted", c[STAT_ACCEPTED] + refused + uncounted, truth.accepted);
 	check_equal("ended", ended + refused + c[STAT_DAMAGED], truth.accepted);
@@ -823,8 +824,9 @@ static void operate(void)
 			replace_crew();
 	}
 	if (!all.stopped)
-		sim_at(sim.now + (all.finishing ? SEC
-		                                : (int64_t) sim_spread(1000, all.often ? SEC / 10 : 20 * SEC)),
+		sim_at(sim.now + (all.finishing
+		                          ? SEC
+		                          : (int64_t) sim_spread(1000, all.often ? SEC / 10 : 20 * SEC)),
 		       EVENT_OPERATOR, NULL, 0);
 }
 

@@ -105,12 +105,13 @@ static void keeps_the_families_apart(void **state)
 /* A network that ends where the IPv4 block does is one range, beside other networks too. */
 static void matches_each_of_several_networks(void **state)
 {
-	struct cidr networks[] = { cidr_of("::fffe:0:0/95"), cidr_of("2001:db8::/32"), cidr_of("192.0.2.0/24") };
+	struct cidr networks[] = { cidr_of("::fffe:0:0/95"), cidr_of("2001:db8::/32"),
+		                   cidr_of("192.0.2.0/24") };
 	static const struct {
 		const char *text;
 		bool matched;
-	} cases[] = { { "::fffe:0:1", true }, { "2001:db8::1", true }, { "192.0.2.1", true }, { "192.0.3.0", false },
-		      { "0.0.0.0", false },   { "2001:db9::", false } };
+	} cases[] = { { "::fffe:0:1", true }, { "2001:db8::1", true }, { "192.0.2.1", true },
+		      { "192.0.3.0", false }, { "0.0.0.0", false },    { "2001:db9::", false } };
 	struct cidr_set set;
 
 	(void) state;
@@ -142,7 +143,8 @@ static void matches_mapped_addresses_unchanged(void **state)
 
 static void refuses_the_rest(void **state)
 {
-	static const char form[] = "a network is written", prefix[] = "the number after", bits[] = "bits are set";
+	static const char form[] = "a network is written", prefix[] = "the number after",
+			  bits[] = "bits are set";
 	static const struct {
 		const char *text, *why;
 	} wrong[] = {

@@ -321,8 +321,8 @@ static int check_process(const struct scoreboard *scoreboard, unsigned process, 
 		wrong |= munmap((void *) ((uintptr_t) scoreboard_slot(scoreboard, 0, process) &
 		                          ~((uintptr_t) sysconf(_SC_PAGESIZE) - 1)),
 		                1) == 0
-		                 ? 32
-		                 : 0;
+		               ? 32
+		               : 0;
 	return wrong;
 }
 
@@ -387,8 +387,8 @@ static void a_parent_writes_its_own_slot_and_those_of_children_only(void **state
 		for (unsigned i = 0; i <= last + 1; i++)
 			wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) ==
 			                         (i == 0 || (i >= 3 && i <= last))
-			                 ? 0
-			                 : 1;
+			               ? 0
+			               : 1;
 		scoreboard_enter_child(scoreboard, 0, 1);
 		for (unsigned i = 0; i <= last + 1; i++)
 			wrong |= can_write(scoreboard_slot(scoreboard, 0, i)) == (i == 4) ? 0 : 2;
@@ -882,9 +882,10 @@ static void a_table_of_sources_that_is_too_large_is_made_smaller(void **state)
 	assert_true(groups[0].sources >= 1024 && (groups[0].sources & (groups[0].sources - 1)) == 0);
 	/* all of it is memory: the last byte of the last process */
 	scoreboard_process_start(scoreboard, 0, 3);
-	((volatile char *) scoreboard_admission(scoreboard, 0, 3))
-		[sizeof(struct admission_process) +
-	         groups[0].sources * sizeof(struct admission_source) - 1] = 1;
+	((volatile char *)
+	         scoreboard_admission(scoreboard, 0,
+	                              3))[sizeof(struct admission_process) +
+	                                  groups[0].sources * sizeof(struct admission_source) - 1] = 1;
 }
 
 static size_t page_size(void)
@@ -966,8 +967,8 @@ static void layouts_may_fill_the_file(void **state)
 		if (rest == 0)
 			layout.processes = (unsigned) (pages / stride);
 		else
-			*(rest == 1 ? &layout.readers : &layout.children) =
-				(unsigned) ((pages - stride) / slot_pages);
+			*(rest == 1 ? &layout.readers
+			            : &layout.children) = (unsigned) ((pages - stride) / slot_pages);
 		assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
 		assert_int_equal(group->stride, stride * page_size());
 		scoreboard_crew_close(scoreboard, 0);
@@ -1035,11 +1036,12 @@ static int crews_work(struct scoreboard *scoreboard)
 	}
 	return write(admission_slot_fd(&scoreboard_view(scoreboard)->admission), &one, sizeof one) ==
 	                       sizeof one
-	               ? 0
-	               : 4;
+	             ? 0
+	             : 4;
 }
 
-/* 0: a scoreboard was made, its two mappings show the same memory, crews can be opened, and all is returned. */
+/* 0: a scoreboard was made, its two mappings show the same memory, crews can be opened, and all is returned.
+ */
 static int scoreboard_works(void)
 {
 	struct scoreboard *scoreboard = NULL;
@@ -1092,7 +1094,8 @@ static int works_without_memory_of_crews(void)
 		return 1;
 	size = file_pages(scoreboard) * page_size();
 	scoreboard_free(scoreboard);
-	return call_fails(CALL_MMAP, 1, UINT32_MAX, (uint32_t) size, ENOMEM) ? scoreboard_works() : NO_FILTERS;
+	return call_fails(CALL_MMAP, 1, UINT32_MAX, (uint32_t) size, ENOMEM) ? scoreboard_works()
+	                                                                     : NO_FILTERS;
 }
 
 static int works_without_memory_files(void)
@@ -1103,8 +1106,8 @@ static int works_without_memory_files(void)
 static int works_without_memory_files_and_anonymous_memory(void)
 {
 	return call_fails(CALL_MMAP, 3, MAP_SHARED | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS, ENOMEM)
-	               ? works_without_memory_files()
-	               : NO_FILTERS;
+	             ? works_without_memory_files()
+	             : NO_FILTERS;
 }
 
 static int works_without_memory_files_and_second_mapping(void)
@@ -1132,15 +1135,15 @@ static int works_without_read_only_mappings(void)
 static int works_without_the_seal_of_writes(void)
 {
 	return call_fails(CALL_FCNTL, 2, F_SEAL_FUTURE_WRITE, F_SEAL_FUTURE_WRITE, EINVAL)
-	               ? scoreboard_works()
-	               : NO_FILTERS;
+	             ? scoreboard_works()
+	             : NO_FILTERS;
 }
 
 static int works_without_memory_for_copies(void)
 {
 	return call_fails(CALL_MMAP, 3, UINT32_MAX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ENOMEM)
-	               ? scoreboard_works() == 1 ? 0 : 9
-	               : NO_FILTERS;
+	             ? scoreboard_works() == 1 ? 0 : 9
+	             : NO_FILTERS;
 }
 
 /* As where /proc is not mounted: the seal then protects the readable mapping. */
@@ -1215,14 +1218,17 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_table_of_sources_that_is_too_large_is_made_smaller, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(a_layout_that_does_not_fit_is_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_process_of_another_crew_writes_its_own_segment_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_parent_writes_its_own_slot_and_those_of_children_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_process_of_another_crew_writes_its_own_segment_only, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(a_parent_writes_its_own_slot_and_those_of_children_only,
+		                                setup, teardown),
 		cmocka_unit_test_setup_teardown(unused_slots_do_not_count, setup, teardown),
 		cmocka_unit_test_setup_teardown(processes_start_and_end_their_own_workers, setup, teardown),
 		cmocka_unit_test_setup_teardown(children_must_have_heartbeats, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_crews_keep_their_counters_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_crews_return_their_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(impossible_counters_of_a_child_mean_one_connection, setup, teardown),
+		cmocka_unit_test_setup_teardown(impossible_counters_of_a_child_mean_one_connection, setup,
+		                                teardown),
 		cmocka_unit_test_setup_teardown(slots_are_where_their_process_can_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(layouts_may_fill_the_file, setup, teardown),
 		cmocka_unit_test(missing_kernel_features_are_replaced),
