@@ -1131,12 +1131,13 @@ static int works_without_read_only_mappings(void)
 	return call_fails(CALL_MMAP, 2, UINT32_MAX, PROT_READ, ENOMEM) ? scoreboard_works() : NO_FILTERS;
 }
 
-/* Linux before 5.1. */
+/* Linux before 5.1. The whole value is compared, because the argument may be a pointer, as that of F_SETLKW,
+ * with which a profile is written. */
 static int works_without_the_seal_of_writes(void)
 {
-	return call_fails(CALL_FCNTL, 2, F_SEAL_FUTURE_WRITE, F_SEAL_FUTURE_WRITE, EINVAL)
-	             ? scoreboard_works()
-	             : NO_FILTERS;
+	const unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+
+	return call_fails(CALL_FCNTL, 2, UINT32_MAX, seals, EINVAL) ? scoreboard_works() : NO_FILTERS;
 }
 
 static int works_without_memory_for_copies(void)
