@@ -306,13 +306,16 @@ def test_headers_of_connections_that_wait(start, small_queues):
         client.sendall(header[10:])
     kept = stop(daemon)
     assert "Handed 4 connections over" in daemon.log(), daemon.log()
+    # the first one, and another if the worker of iterative has received its header
+    before = int(re.findall(r"connections_accepted (\d+)", daemon.log())[-1])
+    assert 1 <= before <= 2
     daemon = start_again(start, daemon, kept, model="epoll", env=env)
     for client in clients:
         client.sendall(b"after")
     echoed = [client.recv(5) == b"after" for client in clients]
     # a connection that was admitted before is not refused, even if it leaves the queue as the last one
-    assert echoed[0] and 2 <= sum(echoed) <= 3
-    metrics.wait_line(daemon, "others refused", connections=sum(echoed), connections_accepted=sum(echoed) - 1,
+    assert echoed[0] and 2 <= sum(echoed) <= 2 + before
+    metrics.wait_line(daemon, "others refused", connections=sum(echoed), connections_accepted=sum(echoed) - before,
                       connections_ended__limit=4 - sum(echoed))
 
 
