@@ -2,6 +2,7 @@
 """Live connections over a stop and the next start, with a service manager that keeps descriptors ($FDSTORE)."""
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import select
@@ -312,7 +313,13 @@ def test_headers_of_connections_that_wait(start, small_queues):
     daemon = start_again(start, daemon, kept, model="epoll", env=env)
     for client in clients:
         client.sendall(b"after")
-    echoed = [client.recv(5) == b"after" for client in clients]
+
+    def is_served(client):
+        with contextlib.suppress(ConnectionResetError):  # refused with its bytes unread
+            return client.recv(5) == b"after"
+        return False
+
+    echoed = [is_served(client) for client in clients]
     # a connection that was admitted before is not refused, even if it leaves the queue as the last one
     assert echoed[0] and 2 <= sum(echoed) <= 2 + before
     metrics.wait_line(daemon, "others refused", connections=sum(echoed), connections_accepted=sum(echoed) - before,
