@@ -450,11 +450,17 @@ static void wake_waiting(const struct admission_shared *shared)
 		return; /* EAGAIN: already readable */
 }
 
+/* As wake_waiting(), if fewer than `limit` slots are taken. */
+static void wake_if_below(const struct admission_shared *shared, uint32_t limit)
+{
+	if (any_waiting(shared) && admission_slots_taken(shared) < limit)
+		wake_waiting(shared);
+}
+
 /* As wake_waiting(), if a slot is free. */
 static void wake_if_free(const struct admission_shared *shared)
 {
-	if (any_waiting(shared) && admission_slots_taken(shared) < atomic_load(&shared->max_connections))
-		wake_waiting(shared);
+	wake_if_below(shared, atomic_load(&shared->max_connections));
 }
 
 bool admission_slot_acquire(const struct admission *admission)
@@ -474,8 +480,9 @@ bool admission_slot_acquire(const struct admission *admission)
 	if (own <= claim.max && claim_take(&claim))
 		return true;
 	/* workers that try at once may all be refused because of each other: the last one to withdraw finds
-	 * that a slot is free */
-	wake_if_free(admission->shared);
+	 * that a slot is free. Not where only the limit of another crew permits it: this worker would wake
+	 * itself. */
+	wake_if_below(admission->shared, claim.max);
 	return false;
 }
 
