@@ -245,6 +245,9 @@ def pipe_memory_used_up(directory, stack):
     count = soft // pages + 1
     if soft == 0 or 2 * count + 100 > proc.hard_nofile():
         pytest.skip(f"{count} pipes cannot be made here: fs.pipe-user-pages-soft is {soft}")
+    # pipes of the same user are counted together, so one daemon at a time has this host
+    lock = stack.enter_context(open(__file__, "rb"))
+    fcntl.flock(lock, fcntl.LOCK_EX)
     user = pwd.getpwuid(PIPE_USER)
     holder = subprocess.Popen([sys.executable, "-c", PIPES, str(count), str(user.pw_uid)], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True)
