@@ -692,12 +692,14 @@ REPLACE(int, eventfd, unsigned value, int flags)
 
 static ssize_t event_read(struct file *file, void *data)
 {
-	if (file->counter == 0)
+	if (file->eventfd.counter == 0)
 		return fail(EAGAIN);
-	memcpy(data, &file->counter, sizeof file->counter);
-	file->counter = 0;
-	fiber_progress(fiber_self());
-	return sizeof file->counter;
+	memcpy(data, &file->eventfd.counter, sizeof file->eventfd.counter);
+	file->eventfd.counter = 0;
+	/* a worker that wakes itself makes no progress */
+	if (file->eventfd.writer != fiber_self())
+		fiber_progress(fiber_self());
+	return sizeof file->eventfd.counter;
 }
 
 REPLACE(ssize_t, read, int fd, void *data, size_t size)
@@ -709,7 +711,7 @@ REPLACE(ssize_t, read, int fd, void *data, size_t size)
 	sim_call();
 	file = file_of(fd);
 	if (file->kind == FILE_EVENT) {
-		sim_note("read of eventfd", fd, (int64_t) file->counter);
+		sim_note("read of eventfd", fd, (int64_t) file->eventfd.counter);
 		return event_read(file, data);
 	}
 	if (file->kind != FILE_PIPE)
@@ -740,8 +742,9 @@ REPLACE(ssize_t, write, int fd, const void *data, size_t size)
 	if (file->kind != FILE_EVENT)
 		sim_fail("write to a file of kind %d", (int) file->kind);
 	memcpy(&number, data, sizeof number);
-	file->counter += number;
-	sim_note("write to eventfd", fd, (int64_t) file->counter);
+	file->eventfd.counter += number;
+	file->eventfd.writer = fiber_self();
+	sim_note("write to eventfd", fd, (int64_t) file->eventfd.counter);
 	file_wake(file, POLLIN);
 	return (ssize_t) size;
 }

@@ -179,7 +179,7 @@ unsigned file_ready(const struct file *file)
 	case FILE_LISTENER: return list_empty(&file->listener.backlog) ? 0 : POLLIN;
 	case FILE_STREAM: return stream_ready(file->stream);
 	case FILE_QUEUE: return queue_ready(file);
-	case FILE_EVENT: return file->counter > 0 ? POLLIN | POLLOUT : POLLOUT;
+	case FILE_EVENT: return file->eventfd.counter > 0 ? POLLIN | POLLOUT : POLLOUT;
 	case FILE_STOP: return file->stop ? POLLHUP : 0;
 	default: sim_fail("a wait for a file of kind %d is not simulated", (int) file->kind);
 	}

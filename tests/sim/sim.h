@@ -206,7 +206,10 @@ struct file {
 			struct segment segments[PIPE_SLOTS];
 			unsigned first, count, slots;
 		} pipe;
-		uint64_t counter;
+		struct {
+			uint64_t counter;
+			const struct fiber *writer; /* the last one */
+		} eventfd;
 		struct {
 			struct list items, ready;
 			struct fiber *fiber; /* in epoll_wait */

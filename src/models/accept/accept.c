@@ -219,7 +219,7 @@ enum accept_result accept_one(struct accept_state *accept, size_t index, struct 
 
 	/* connections in the queue came first, and are counted for their source only when they are
 	 * received */
-	if (admission_queue_pending(&accept->worker->admission) &&
+	if (accept->open && admission_queue_pending(&accept->worker->admission) &&
 	    accept_inherit(accept, new_conn) == ACCEPT_CONNECTION)
 		return ACCEPT_CONNECTION;
 	if (!accept->open || !accept_take_slot(accept))
@@ -255,12 +255,12 @@ enum accept_result accept_inherit(struct accept_state *accept, struct new_conn *
 	struct worker *worker = accept->worker;
 	int r;
 
-	if (worker->inbox_fd < 0 || !accept->inheriting)
+	/* where the queue is empty take no slot: to release it again would wake workers that wait for one,
+	 * each of which would do the same */
+	if (worker->inbox_fd < 0 || !accept->inheriting || handover_waiting(worker->inbox_fd) == 0)
 		return ACCEPT_NONE;
 	if (!admission_slot_acquire_capped(&worker->admission, worker->capacity)) {
-		/* the last connection of the queue may just have filled this process */
-		if (handover_waiting(worker->inbox_fd) > 0)
-			accept_error(accept, EMFILE);
+		accept_error(accept, EMFILE);
 		return ACCEPT_NONE;
 	}
 	r = handover_receive(worker->inbox_fd, worker, new_conn);
