@@ -716,14 +716,18 @@ void admission_group_open(struct admission_shared *shared, uint32_t group,
 
 void admission_queue_begin(struct admission_shared *shared)
 {
+	change_begin(shared);
 	atomic_store(&shared->queue_in_use, true);
+	change_end(shared);
 }
 
 void admission_group_stopping(struct admission_shared *shared, uint32_t group)
 {
-	admission_queue_begin(shared);
+	change_begin(shared);
+	atomic_store(&shared->queue_in_use, true);
 	atomic_store(&shared->groups[group].sending, true);
 	limit_update(shared);
+	change_end(shared);
 	wake_waiting(shared);
 }
 
