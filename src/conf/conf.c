@@ -93,7 +93,7 @@ static int parse(struct reader *reader, const char *text)
 		return -ENOMEM;
 	cfg_set_error_function(reader->cfg, confuse_error);
 	confuse_reader = reader;
-	errno = 0; /* libconfuse reports an old value as its own error */
+	errno = 0; /* libconfuse sets it only if it fails */
 	r = cfg_parse_buf(reader->cfg, text);
 	confuse_reader = NULL;
 

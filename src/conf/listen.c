@@ -33,10 +33,10 @@ static bool entry_covers(const struct conf_listen *a, const struct conf_listen *
 {
 	int a_family = a->addr.sa.sa_family, b_family = b->addr.sa.sa_family;
 
-	if (a_family == AF_UNIX || b_family == AF_UNIX)
-		return addr_equal(&a->addr, &b->addr);
-	if (addr_port(&a->addr) != addr_port(&b->addr))
+	if (addr_port(&a->addr) != addr_port(&b->addr)) /* 0 if unix */
 		return false;
+	if (a_family == AF_UNIX)
+		return addr_equal(&a->addr, &b->addr);
 	if (a->wildcard || b->wildcard)
 		return a->wildcard;
 	if (a_family != b_family)

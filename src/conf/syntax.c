@@ -437,7 +437,7 @@ static void read_call(struct parser *parser, const struct token *name)
 	            include ? "put the settings of all files into this one" : key_value_form);
 	do {
 		token = token_next(parser);
-	} while (token.kind != TOKEN_END && !is_sign(&token, ')') && !at_statement(parser));
+	} while (!is_sign(&token, ')') && !at_statement(parser));
 }
 
 /* If a section begins here, "NAME {" or "NAME TITLE {", report it and return true. Its settings are then read

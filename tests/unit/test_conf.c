@@ -919,6 +919,11 @@ static void lists_what_is_impossible_too(void **state)
 		  "F:1: workers: a list where one value belongs; write workers = VALUE without { }\n" },
 		{ "listen = {}",
 		  "F:1: listen: the list is empty; it must hold \"*\" or an address at least\n" },
+		{ "model = \"\x01\"",
+		  "F:1: model: \"\\x01\": has the control character \\x01; write printable characters only"
+		  "\n" },
+		{ "listen = {\"*:8\", \"*:8\"}",
+		  "F:1: listen: \"*:8\": the same as \"*:8\", listed before; once is enough\n" },
 	};
 
 	(void) state;
@@ -1450,6 +1455,21 @@ static void knows_the_longest_wildcard(void **state)
 	bad("listen = {\"*:6553500\"}", "F:1: listen: \"*:6553500\": ...");
 }
 
+/* An interface may come later: its name is kept, and makes addresses different. */
+static void listens_at_missing_interfaces(void **state)
+{
+	struct conf *conf = good("listen = {\"[fe80::1%none0]:9\", \"fe80::1%none1\"}");
+
+	(void) state;
+	assert_int_equal(conf->listen_count, 2);
+	assert_string_equal(conf->listen[0].interface, "none0");
+	assert_string_equal(conf->listen[1].interface, "none1");
+	assert_int_equal(addr_port(&conf->listen[0].addr), 9);
+	conf_free(conf);
+	bad("listen = {\"[fe80::1%none0]\", \"fe80::1%none0\"}",
+	    "F:1: listen: \"fe80::1%none0\": the same as...");
+}
+
 /* Each invalid entry of a list is one error. */
 static void reports_each_entry_once(void **state)
 {
@@ -1534,6 +1554,7 @@ int main(void)
 		cmocka_unit_test(reads_every_model_name),
 		cmocka_unit_test(knows_the_longest_path),
 		cmocka_unit_test(knows_the_longest_wildcard),
+		cmocka_unit_test(listens_at_missing_interfaces),
 		cmocka_unit_test(reports_each_entry_once),
 		cmocka_unit_test(escapes_messages),
 		cmocka_unit_test(sorts_messages),

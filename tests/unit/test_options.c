@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 
 #include "conf/options.h"
 
@@ -65,6 +66,22 @@ static void bad(const char *line, const char *said)
 	if (strncmp(message, "echod: ", 7) != 0 || !strstr(message, said) || !strstr(message, "--help"))
 		fail_msg("\"%s\" says \"%s\", not \"%s\"", line, message, said);
 	free(message);
+}
+
+/* The C library prints no message of its own. */
+static void errors_are_written_once(void **state)
+{
+	int saved = dup(STDERR_FILENO), file = memfd_create("stderr", MFD_CLOEXEC);
+
+	(void) state;
+	assert_true(saved >= 0 && file >= 0);
+	assert_int_equal(dup2(file, STDERR_FILENO), STDERR_FILENO);
+	bad("--prot", "--prot");
+	bad("-p", "--port needs a value");
+	assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+	assert_int_equal(lseek(file, 0, SEEK_CUR), 0);
+	close(saved);
+	close(file);
 }
 
 static void starts_from_the_defaults(void **state)
@@ -259,6 +276,7 @@ static void helps_on_one_screen(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(errors_are_written_once),
 		cmocka_unit_test(starts_from_the_defaults),
 		cmocka_unit_test(reads_every_option),
 		cmocka_unit_test(reads_what_to_do),
