@@ -88,9 +88,10 @@ class Reference:
         """A new step begins."""
         self.before = collections.Counter(client.source for client in self.admitted)
         self.admitted_before = len(self.admitted)
-        self.left, self.refused_now, self.passed, self.moved_before = collections.Counter(), [], [], []
+        self.left, self.refused_now, self.passed = collections.Counter(), [], []
         self.most = self.conf.capacity()
-        self.sources_in_queue = False  # clients may be accepted while others of the same source are in the queue
+        # clients may be accepted while others of the same source are in the queue, where they do not count
+        self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
 
     # Events
 
@@ -106,7 +107,7 @@ class Reference:
         """New workers may accept connections of their own before they take those of their predecessors; those from the backlogs
         of removed listeners come on top. Such a client that still waits in the queue at the next reload may be taken out of it
         before the connections that old workers have, which count for their sources when the new ones get them."""
-        self.conf, self.moved_before = conf, self.moved()
+        self.conf, self.sources_in_queue = conf, True
         for client in self.waiting:
             client.moved |= client.listener not in conf.listen
         self.most = max(min(conf.max_connections, conf.at_once() + len(self.admitted)), len(self.admitted)) + len(self.moved())
@@ -116,7 +117,6 @@ class Reference:
         old = self.conf.capacity()
         self.reload(conf)
         self.most = max(self.most, min(conf.max_connections, conf.at_once() + max(old, len(self.admitted))))
-        self.sources_in_queue = True
 
     def restart(self, conf):
         self.reload(conf)
@@ -218,8 +218,7 @@ class Reference:
             f"{len(self.admitted)} clients are admitted, {self.most} may be"
         for source, count in collections.Counter(client.source for client in self.admitted).items():
             most = conf.max_per_source if conf.max_per_source and source != "unix" else ANY
-            more = sum(client.source == source and client.state == "admitted" for client in self.moved_before)
-            more += most if self.sources_in_queue else 0  # a connection in the queue is counted for its source when it is received
+            more = most if self.sources_in_queue else 0
             assert count <= max(most, self.before[source]) + more, f"{count} connections from {source}, {most} may be"
         for client in self.refused_now:
             sources = [other.source for other in self.admitted + self.abandoned + self.old_abandoned]
