@@ -1,21 +1,28 @@
 /* SPDX-License-Identifier: ISC */
-/* failing.c - system calls that fail as often as a test says (LD_PRELOAD)
+/* failing.c - system calls that fail as often as a test says, and time that passes faster (LD_PRELOAD)
  *
  * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
  * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
  * calls is that of CALLS in random/statemachine.py. Where FAILING_QUEUE is a number and not 0, the queue
- * between workers, for which the program wants the largest send buffer, has a send buffer of that size.
+ * between workers, for which the program wants the largest send buffer, has a send buffer of that size. Where
+ * FAILING_SPEED is a number, the monotonic clocks advance that number of times as fast, and the time-outs of
+ * all calls that wait are shorter by that factor.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum call { ACCEPT4, FORK, PTHREAD_CREATE, RECVMSG, SENDMSG, MEMFD_CREATE, MMAP, CALLS };
@@ -23,6 +30,8 @@ enum call { ACCEPT4, FORK, PTHREAD_CREATE, RECVMSG, SENDMSG, MEMFD_CREATE, MMAP,
 static struct {
 	_Atomic int left, error;
 } *calls;
+
+static int speed = 1;
 
 __attribute__((constructor)) static void open_calls(void)
 {
@@ -36,6 +45,8 @@ __attribute__((constructor)) static void open_calls(void)
 		abort();
 	calls = map;
 	close(fd);
+	if (getenv("FAILING_SPEED"))
+		speed = atoi(getenv("FAILING_SPEED"));
 }
 
 /* The error with which this call fails; 0: it does not. */
@@ -120,4 +131,69 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
 	    size == sizeof(int) && *(const int *) value == 1 << 30)
 		value = &wanted;
 	return (int) syscall(SYS_setsockopt, fd, level, name, value, size);
+}
+
+/* --- time -------------------------------------------------------------------------------- */
+
+#define NSEC_PER_SEC INT64_C(1000000000)
+
+struct io_uring;
+struct io_uring_cqe;
+struct __kernel_timespec {
+	int64_t tv_sec;
+	long long tv_nsec;
+};
+
+int clock_gettime(clockid_t id, struct timespec *time)
+{
+	int r = ((int (*)(clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime"))(id, time);
+	int64_t nsec;
+
+	if (r == 0 && (id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE)) {
+		nsec = time->tv_nsec * (int64_t) speed;
+		time->tv_sec = time->tv_sec * speed + (time_t) (nsec / NSEC_PER_SEC);
+		time->tv_nsec = (long) (nsec % NSEC_PER_SEC);
+	}
+	return r;
+}
+
+/* Milliseconds, rounded up: a program that wakes too early would wait once more. */
+static int shorter(int timeout)
+{
+	return timeout <= 0 ? timeout : (timeout - 1) / speed + 1;
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+	return ((int (*)(struct pollfd *, nfds_t, int)) dlsym(RTLD_NEXT, "poll"))(fds, count,
+	                                                                          shorter(timeout));
+}
+
+int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+	return ((int (*)(int, struct epoll_event *, int, int)) dlsym(RTLD_NEXT, "epoll_wait"))(
+		fd, events, count, shorter(timeout));
+}
+
+int select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *timeout)
+{
+	int64_t usec = timeout ? (timeout->tv_sec * INT64_C(1000000) + timeout->tv_usec + speed - 1) / speed
+	                       : 0;
+	struct timeval less = { .tv_sec = (time_t) (usec / 1000000),
+		                .tv_usec = (suseconds_t) (usec % 1000000) };
+
+	return ((int (*)(int, fd_set *, fd_set *, fd_set *, struct timeval *)) dlsym(
+		RTLD_NEXT, "select"))(count, in, out, other, timeout ? &less : NULL);
+}
+
+/* liburing(3); tests do not need its header */
+int io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned count,
+                                     struct __kernel_timespec *timeout, sigset_t *mask)
+{
+	int64_t nsec = timeout ? (timeout->tv_sec * NSEC_PER_SEC + timeout->tv_nsec + speed - 1) / speed : 0;
+	struct __kernel_timespec less = { .tv_sec = nsec / NSEC_PER_SEC, .tv_nsec = nsec % NSEC_PER_SEC };
+
+	return ((int (*)(struct io_uring *, struct io_uring_cqe **, unsigned, struct __kernel_timespec *,
+	                 sigset_t *)) dlsym(RTLD_NEXT, "io_uring_submit_and_wait_timeout"))(
+		ring, cqe, count, timeout ? &less : NULL, mask);
 }

@@ -42,6 +42,7 @@ LISTENERS = ("IPv4", "IPv6", "unix", "IPv4 again", "abstract")
 DATA = random.Random(1).randbytes(1 << 19) * 2
 SHRINKING = 100  # seconds to find a shorter program
 KILLS = 3       # of workers of one configuration: the daemon waits longer before each restart
+SPEED = 3       # of the daemon's clock, which makes its pauses shorter; its shortest time limit is then still longer than 0.6 s
 BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 
 crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
@@ -156,12 +157,12 @@ class Machine(RuleBasedStateMachine):
 
         A port that is free now may be taken before the daemon has it, by a test beside this one: then another one is."""
         self.program.append(f"state.start(queue={queue})")
-        self.env = {**preloaded(self.calls), "FAILING_QUEUE": str(queue), **STORE}
+        self.env = {**preloaded(self.calls), "FAILING_QUEUE": str(queue), "FAILING_SPEED": str(SPEED), **STORE}
         while True:
             self.port, self.second = echod.free_port(), echod.free_port()
             self.daemon = echod.Daemon(self.directory, port=self.port, log_connections=False, idle_timeout=0, stats_interval=0,
-                                       socket_buffer=BUFFER, drain_timeout=30, proxy_protocol=[PROXY], env=self.env, store=True,
-                                       **self.keys(self.initial))
+                                       socket_buffer=BUFFER, drain_timeout=30 * SPEED, proxy_protocol=[PROXY], env=self.env,
+                                       store=True, **self.keys(self.initial))
             try:
                 self.daemon.wait_ready(PATIENCE)
                 break
@@ -611,7 +612,7 @@ class Machine(RuleBasedStateMachine):
             return
         changes.update(max_connections=conf.max_connections % reference.ANY, max_per_source=conf.max_per_source,
                        deny=sorted(conf.deny), listen=[name for name in LISTENERS if name in conf.listen])
-        self.reference.sources_in_queue = call == "recvmsg"
+        self.reference.sources_in_queue |= call == "recvmsg"
         self.may_lose, self.reference.hand_overs_known = True, False
         for client in self.clients:
             client.asked = client.sent
