@@ -42,7 +42,7 @@ static const uint8_t *bytes_at(const struct stream *stream, uint64_t at, size_t 
 {
 	if (at < stream->header_size) {
 		if (*size > stream->header_size - at)
-			*size = stream->header_size - at;
+			*size = (size_t) (stream->header_size - at);
 		return &stream->header[at];
 	}
 	if (*size > PERIOD)
@@ -376,12 +376,12 @@ static void header_v1(struct stream *stream, unsigned source)
 /* Version 2, binary, perhaps with extensions. */
 static void header_v2(struct stream *stream, unsigned source)
 {
-	static const uint8_t start[12] = "\r\n\r\n\0\r\nQUIT\n";
-	size_t extensions = sim_below(2) ? sim_below(HEADER_MAX - 28) : 0, length = 12 + extensions;
+	static const char start[] = "\r\n\r\n\0\r\nQUIT\n";
+	size_t extensions = sim_below(2) ? (size_t) sim_below(HEADER_MAX - 28) : 0, length = 12 + extensions;
 	uint8_t *header = stream->header;
 
 	memset(header, 0x21, HEADER_MAX);
-	memcpy(header, start, sizeof start);
+	memcpy(header, start, sizeof start - 1);
 	header[12] = sim_below(5) == 0 ? 0x20 : 0x21; /* LOCAL, PROXY */
 	header[13] = 0x11;                            /* TCP over IPv4 */
 	header[14] = (uint8_t) (length >> 8);
