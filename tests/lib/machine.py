@@ -119,7 +119,11 @@ class Machine:
         assert status == 0 and not text, f"the machine did not end well: status {status}, {text}"
 
     def run(self, *command, check=True, timeout=60, **more):
-        """Run a command in the machine; its output is text."""
+        """Run a command in the machine; its output is text.
+
+        Not while the manager ends all processes, as in a soft reboot: it sends SIGSTOP, SIGTERM, SIGCONT, and waits for each
+        process. nsenter(1) stops itself when its child is stopped, and then never reaps the child: both would wait.
+        """
         done = subprocess.run([*self.enter, *map(str, command)], timeout=timeout, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
         if check and done.returncode != 0:
