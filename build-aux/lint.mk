@@ -29,14 +29,17 @@ lint-man:
 EXTRA_DIST += build-aux/cppcheck.suppressions
 .PHONY: lint lint-cppcheck lint-clang-tidy lint-shellcheck lint-man
 
-# Each source is in a list, or it would be missing from the tarball.
+# Each source is in a list, or it would be missing from the tarball. What git ignores, container engines ignore too.
 lint-lists:
 	@cd $(srcdir) && status=0; for file in `find src tests -name '*.[ch]'`; do \
 		grep -qF "$$file" src/local.mk src/client/local.mk tests/local.mk tests/bench/local.mk tests/fuzz/local.mk || \
 		case $$file in tests/*.c) grep -qF "$${file%.c}" tests/local.mk tests/bench/local.mk tests/fuzz/local.mk;; *) false;; esac || \
 		grep -qF "	$${file%/*} \\" tests/local.mk || \
 		{ echo "$$file is in no list"; status=1; }; \
-	done; exit $$status
+	done; \
+	$(SED) -e '/^#/d' -e '/^$$/d' -e 's|/$$||' -e 't a' -e ':a' -e 's|^/||' -e t -e '/\//!s|^|**/|' .gitignore | \
+		grep -vxFf .dockerignore && { echo ".dockerignore lacks these lines, from .gitignore"; status=1; }; \
+	exit $$status
 .PHONY: lint-lists
 
 # The first or second line of each source names the licence (https://spdx.dev/learn/handling-license-info/).
