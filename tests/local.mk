@@ -113,6 +113,7 @@ EXTRA_DIST += \
 	tests/hosts/test_hosts.py \
 	tests/lib \
 	tests/limits \
+	tests/list-skipped \
 	tests/manual.test \
 	tests/mutants.txt \
 	tests/persistence \
