@@ -148,8 +148,10 @@ static void reset(struct stream *stream, int error)
 	stream->reset = true;
 	stream->error = error;
 	/* a system may keep what was delivered, or not */
-	if (sim_below(2) == 0)
+	if (sim_below(2) == 0) {
 		stream->delivered = stream->read;
+		stream->due = 0;
+	}
 	wake(stream, POLLIN | POLLOUT | POLLERR | POLLHUP);
 	if (stream->listener && sim_below(2) == 0) {
 		list_remove(&stream->backlog);
