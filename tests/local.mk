@@ -225,7 +225,8 @@ coverage:
 endif
 
 # Modified condition/decision coverage of the core, by the unit tests and the stored fuzz inputs: fails below the least
-# percentages that tests/run-mcdc names. `make mutants` changes the same files in small ways: tests/run-mutants.
+# percentages that tests/run-mcdc names. `make mutants` changes the same files in small ways, in a build with
+# sanitizers: tests/run-mutants. "make mutants-report" does so in this build.
 MCDC_CC = clang-19
 MCDC_LLVM = -19
 mcdc:
@@ -238,12 +239,16 @@ mcdc:
 mcdc-report:
 	ECHOD_SRCDIR='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/run-mcdc $(srcdir) '$(MCDC_LLVM)' $(unit_tests) $(fuzzers)
 mutants:
+	@$(MKDIR_P) mutants-build
+	@cd mutants-build && { test -f Makefile || $(configure_below) -q --enable-sanitizers=address,undefined CFLAGS='-O1 -g'; }
+	@cd mutants-build && $(MAKE) $(AM_MAKEFLAGS) check TESTS= && $(MAKE) $(AM_MAKEFLAGS) mutants-report
+mutants-report:
 	ECHOD_SRCDIR='$(abs_top_srcdir)' $(PYTHON) $(srcdir)/tests/run-mutants $(srcdir) $(MUTANTSFLAGS)
-# -n COUNT, 0: all (200); -s SEED; -j JOBS; files
+# -n COUNT, 0: all (200); -s SEED; -j JOBS; -k TEXT; files
 MUTANTSFLAGS =
-.PHONY: mcdc mcdc-report mutants
+.PHONY: mcdc mcdc-report mutants mutants-report
 
 distclean-local: distclean-tests distclean-bench
 distclean-tests:
-	-rm -rf coverage-build coverage fuzz-build mcdc-build mcdc
+	-rm -rf coverage-build coverage fuzz-build mcdc-build mcdc mutants-build
 .PHONY: coverage distclean-tests
