@@ -14,6 +14,7 @@
 
 #define LIST_MODELS 256 /* has no short form */
 
+/* the colon: getopt_long(3) prints no messages */
 static const char short_options[] = ":nc:tTm:w:p:l:Vh";
 
 static const struct option long_options[] = {
@@ -144,7 +145,6 @@ int options_parse(struct options *options, int argc, char *argv[], const char *c
 {
 	*options = (struct options) { .path = SYSCONFDIR "/echod.conf", .overrides = CONF_OVERRIDES_NONE };
 	optind = 0; /* glibc: initialise again */
-	opterr = 0;
 	for (;;) {
 		/* for error messages; glibc sets optind to 1 in its first call */
 		const char *word = argv[optind == 0 ? 1 : optind];

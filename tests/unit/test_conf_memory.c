@@ -181,6 +181,7 @@ static int reports_without_memory(cfg_t *cfg, const char *text)
 	(void) text;
 	failing = 1;
 	cfg_error(cfg, "no reason");
+	errno = 0; /* libconfuse may call other functions after it */
 	return CFG_PARSE_ERROR;
 }
 
