@@ -34,7 +34,7 @@ unit_tests = \
 
 # Their allocations are those of the test.
 tests_unit_test_conn_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=realloc
-tests_unit_test_scoreboard_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=aligned_alloc
+tests_unit_test_scoreboard_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=aligned_alloc,--wrap=mmap,--wrap=mmap64
 tests_unit_test_conf_memory_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray,--wrap=strdup,--wrap=vasprintf,--wrap=__vasprintf_chk \
 	-Wl,--wrap=open_memstream,--wrap=cfg_init,--wrap=cfg_parse_buf,--wrap=read,--wrap=__read_chk

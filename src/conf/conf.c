@@ -99,7 +99,7 @@ static int parse(struct reader *reader, const char *text)
 
 	if (r == CFG_SUCCESS && strcmp(cfg_getstr(reader->cfg, SENTINEL), "reached") == 0)
 		return 0;
-	if (errno == ENOMEM)
+	if (errno == ENOMEM || reader->diag->oom)
 		return -ENOMEM;
 	if (reader->diag->count == before)
 		diag_add_at(reader->diag, reader->name, 0, "libconfuse: the file cannot be read to its end");

@@ -56,11 +56,11 @@ struct scoreboard {
 	struct scoreboard_shared *shared;
 	const struct scoreboard_shared *view;
 	size_t page, size; /* size: of the file of a crew */
-	struct file files[SCOREBOARD_CREWS];
 	unsigned count; /* number of files */
 	struct stats_slot own;
 	uint64_t retired[STATS_COUNT]; /* counters of ended crews */
 	uint64_t last[STATS_COUNT];    /* the previous total */
+	struct file files[SCOREBOARD_CREWS]; /* last: AddressSanitizer notices an access behind */
 };
 
 /* --- memory ----------------------------------------------------------------------------- */
@@ -472,9 +472,8 @@ unsigned scoreboard_sample(struct scoreboard *scoreboard)
 		if (!file->used)
 			continue;
 		update_children(file);
-		for (unsigned w = 0; w < workers_used(file); w++)
+		for (unsigned w = 0; w < workers_used(file); w++, count++)
 			(void) slot_sample(file, w, now);
-		count += workers_used(file);
 	}
 	return count;
 }

@@ -12,7 +12,7 @@ void peer_from_addr(struct peer *peer, const struct addr *addr)
 
 	addr_unmap(&plain);
 	memset(peer, 0, sizeof *peer);
-	peer->family = plain.len > 0 ? plain.sa.sa_family : AF_UNIX;
+	peer->family = plain.len == 0 ? AF_UNIX : plain.sa.sa_family;
 	switch (peer->family) {
 	case AF_INET:
 		memcpy(peer->address, &plain.in.sin_addr, 4);

@@ -229,6 +229,49 @@ static void prints_and_compares_vsock(void **state)
 	assert_int_equal(back.len, sizeof(addr.vm));
 }
 
+/* `addr` is the same peer as `expected`, whatever the memory had before. */
+static void expect_peer(const struct addr *addr, const struct addr *expected)
+{
+	struct peer peer, same;
+	struct addr back, again;
+
+	memset(&peer, 0x55, sizeof peer);
+	memset(&same, 0xaa, sizeof same);
+	peer_from_addr(&peer, addr);
+	peer_from_addr(&same, expected);
+	assert_memory_equal(&peer, &same, sizeof peer);
+	memset(&back, 0x55, sizeof back);
+	memset(&again, 0xaa, sizeof again);
+	peer_to_addr(&peer, &back);
+	peer_to_addr(&same, &again);
+	assert_memory_equal(&back, &again, sizeof back);
+	assert_int_equal(back.sa.sa_family, expected->sa.sa_family);
+	assert_int_equal(back.len, expected->len);
+}
+
+/* Peers of the same address are the same bytes; an unknown or empty address is that of a unix socket. */
+static void peers_are_comparable(void **state)
+{
+	const struct addr none = { .in = { .sin_family = AF_INET, .sin_port = 7 }, .len = 0 },
+			  other = { .sa = { .sa_family = AF_APPLETALK }, .len = sizeof(struct sockaddr) },
+			  unnamed = { .un = { .sun_family = AF_UNIX }, .len = sizeof(sa_family_t) };
+	struct addr v4, v6, mapped;
+	const char *why;
+
+	(void) state;
+	assert_int_equal(addr_parse(&v4, "192.0.2.1:4711", 7, &why), 0);
+	assert_int_equal(addr_parse(&v6, "[2001:db8::1]:4711", 7, &why), 0);
+	mapped = (struct addr) { .in6 = v6.in6, .len = v6.len };
+	memcpy(&mapped.in6.sin6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\1", 16);
+	v6.in6.sin6_scope_id = 3;
+	expect_peer(&v4, &v4);
+	expect_peer(&v6, &v6);
+	expect_peer(&mapped, &v4);
+	expect_peer(&none, &unnamed);
+	expect_peer(&other, &unnamed);
+	expect_peer(&unnamed, &unnamed);
+}
+
 /* The kernel binds what was parsed and reports the same. */
 static void binds_an_abstract_name(void **state)
 {
@@ -367,6 +410,7 @@ int main(void)
 		cmocka_unit_test(knows_the_longest_abstract_name),
 		cmocka_unit_test(binds_an_abstract_name),
 		cmocka_unit_test(prints_and_compares_vsock),
+		cmocka_unit_test(peers_are_comparable),
 		cmocka_unit_test(prints_what_the_kernel_reports),
 		cmocka_unit_test(asks_a_socket_for_interfaces),
 		cmocka_unit_test(unmaps),

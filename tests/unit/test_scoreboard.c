@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -75,6 +76,25 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
 	return no_memory ? NULL : __real_aligned_alloc(alignment, size);
 }
+
+/* The same for the mappings of memory, of which this number does not fail. */
+static unsigned mappings_left = UINT_MAX;
+
+#define WRAPPED_MMAP(name) \
+	void *__real_##name(void *address, size_t size, int protection, int flags, int fd, off_t offset); \
+	void *__wrap_##name(void *address, size_t size, int protection, int flags, int fd, off_t offset); \
+	void *__wrap_##name(void *address, size_t size, int protection, int flags, int fd, off_t offset) \
+	{ \
+		if (mappings_left == 0) { \
+			errno = ENOMEM; \
+			return MAP_FAILED; \
+		} \
+		mappings_left--; \
+		return __real_##name(address, size, protection, flags, fd, offset); \
+	}
+
+WRAPPED_MMAP(mmap)
+WRAPPED_MMAP(mmap64) /* the name with 32-bit addresses */
 
 static int setup(void **state)
 {
@@ -540,6 +560,8 @@ static void children_continue_after_their_parent_was_replaced(void **state)
 	assert_false(scoreboard_worker_connections(scoreboard, 11, &connections, &end));
 	/* the next process goes on with the same number of child slots */
 	(void) scoreboard_process_end(scoreboard, 0, 0);
+	/* whatever the first one wrote last */
+	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
 	scoreboard_process_start(scoreboard, 0, 0);
 	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 0)->children), 10);
 	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 10)->live), 1);
@@ -739,6 +761,17 @@ static void closed_crews_return_their_memory(void **state)
 /* --- plausible values --------------------------------------------------------------------- */
 
 /* 10 million events and 1 TB in each second that has begun. */
+/* The other values of a slot do not matter. */
+static void only_counters_are_impossible(void **state)
+{
+	struct stats_slot slot;
+
+	(void) state;
+	memset(&slot, 0xff, sizeof slot);
+	memset(slot.counters, 0, sizeof slot.counters);
+	assert_true(scoreboard_is_plausible(&slot, 0, 0));
+}
+
 static void counters_have_a_maximum_rate(void **state)
 {
 	static const uint64_t events = UINT64_C(10000000), bytes = UINT64_C(1000000000000);
@@ -988,6 +1021,18 @@ static void layouts_may_fill_the_file(void **state)
 	scoreboard_crew_close(scoreboard, 0);
 	layout.processes = (unsigned) (pages / (stride - 1));
 	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), -ENOSPC);
+	/* a table may fill the rest of the file; with one more slot it is made smaller */
+	layout.processes = 1;
+	layout.capacity = 1024;
+	layout.threads = (unsigned) ((pages * page_size() - sizeof(struct admission_process) -
+	                              2048 * sizeof(struct admission_source)) /
+	                             sizeof(struct stats_slot));
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_int_equal(group->sources, 2048);
+	scoreboard_crew_close(scoreboard, 0);
+	layout.threads++;
+	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
+	assert_int_equal(group->sources, 1024);
 }
 
 static void a_layout_that_does_not_fit_is_refused(void **state)
@@ -1182,6 +1227,27 @@ static void missing_kernel_features_are_replaced(void **state)
 	expect_of_child(works_with_descriptor_0_and_a_limit_of_file_sizes, 2);
 }
 
+/* Three crews must fit: two mappings for each, and two for the rest. */
+static void memory_for_three_crews_is_enough(void **state)
+{
+	struct scoreboard *scoreboard;
+
+	(void) state;
+	for (unsigned crews = 2; crews <= 4; crews++) {
+		int r;
+
+		mappings_left = 2 + 2 * crews;
+		r = scoreboard_make(&scoreboard, 1000);
+		mappings_left = UINT_MAX;
+		assert_int_equal(r, crews < 3 ? -ENOMEM : 0);
+		for (unsigned crew = 0; r == 0 && crew < crews; crew++)
+			assert_int_equal(scoreboard_crew_open(scoreboard, &loops), crew);
+		if (r == 0)
+			assert_int_equal(scoreboard_crew_open(scoreboard, &loops), -EBUSY);
+		scoreboard_free(scoreboard);
+	}
+}
+
 static void missing_memory_is_an_error(void **state)
 {
 	(void) state;
@@ -1233,6 +1299,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slots_are_where_their_process_can_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(layouts_may_fill_the_file, setup, teardown),
 		cmocka_unit_test(missing_kernel_features_are_replaced),
+		cmocka_unit_test(memory_for_three_crews_is_enough),
+		cmocka_unit_test(only_counters_are_impossible),
 		cmocka_unit_test(missing_memory_is_an_error),
 	};
 
