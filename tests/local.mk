@@ -32,7 +32,8 @@ unit_tests = \
 	tests/unit/test_session_io \
 	tests/unit/test_udp_ratelimit
 
-# Their allocations are those of the test.
+# Their allocations, and some system calls, are those of the test.
+tests_unit_test_admission_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=sched_yield
 tests_unit_test_conn_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=realloc
 tests_unit_test_scoreboard_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=aligned_alloc,--wrap=mmap,--wrap=mmap64
 tests_unit_test_conf_memory_LDFLAGS = $(AM_LDFLAGS) \

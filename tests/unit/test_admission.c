@@ -32,6 +32,19 @@ static const struct cidr_set nobody = { NULL, 0 };
 
 #define GROUPS 2
 
+/* The linker (--wrap) sends sched_yield(2) of the program to this function, which first calls another one. */
+static void (*before_yield)(void);
+
+int __real_sched_yield(void);
+int __wrap_sched_yield(void);
+
+int __wrap_sched_yield(void)
+{
+	if (before_yield)
+		before_yield();
+	return __real_sched_yield();
+}
+
 /* What the supervisor and the processes of a group share; each test has its own. The memory of each process
  * begins at a page. */
 struct shared {
@@ -457,12 +470,14 @@ static struct admission_source *only_source(struct shared *shared)
 	return found;
 }
 
-/* As each other number; without a limit nothing is counted, nor is what was counted before. */
+/* As each other number; without a limit or a table nothing is counted, nor is what was counted before. */
 static void one_connection_of_a_source_is_a_limit(void **state)
 {
-	struct admission one = make(*state, 1, 100, 1), unlimited = make(*state, 1, 100, 0);
+	struct admission one = make(*state, 1, 100, 1), unlimited = make(*state, 1, 100, 0), none = one;
 	struct peer peer = peer_of("192.0.2.1:1");
 
+	none.own = NULL;
+	admission_add_source(&none, &peer);
 	admission_add_source(&one, &peer);
 	admission_add_source(&one, &peer);
 	assert_int_equal(admission_source_count(&one, &peer), 2);
@@ -1189,6 +1204,60 @@ static void a_process_wakes_its_own_workers(void **state)
 	assert_true(wakes(shared));
 }
 
+/* Another process tries to get a slot, and withdraws when the last `yields_left` is used. */
+static struct admission_process *other_try;
+static unsigned yields, yields_left;
+
+static void count_yields(void)
+{
+	if (++yields == yields_left) {
+		atomic_store(&other_try->connections, 0);
+		atomic_store(&other_try->trying, 0);
+	}
+}
+
+/* Two workers that try at once may refuse each other: the last one to withdraw wakes a waiting worker. */
+static void refused_claims_wake_a_waiting_worker(void **state)
+{
+	struct shared *shared = *state;
+	struct admission last = make(shared, 2, 1, 0), waiting = make(shared, 3, 1, 0);
+
+	other_try = process_of(shared, 1);
+	before_yield = count_yields;
+	for (unsigned round = 0; round < 2; round++) {
+		atomic_store(&other_try->connections, 1);
+		atomic_store(&other_try->trying, 1);
+		admission_wait(&waiting);
+		yields_left = yields; /* of the first round */
+		yields = 0;
+		assert_false(admission_slot_acquire(&last));
+		assert_in_range(yields, 1, 1000000);
+		assert_int_equal(taken(shared), 1 - round);
+		assert_int_equal(wakes(shared), round);
+	}
+	before_yield = NULL;
+}
+
+/* Other processes read the counts again after each change. */
+static void changes_are_counted_twice(void **state)
+{
+	struct shared *shared = *state;
+	const _Atomic uint32_t *changes = &shared->admission.changes;
+	uint32_t before = atomic_load(changes);
+
+	assert_int_equal(before % 2, 0);
+	process_end(shared, 1);
+	assert_int_equal(atomic_load(changes), before + 2);
+	process_start(shared, 1);
+	assert_int_equal(atomic_load(changes), before + 4);
+	admission_queue_begin(&shared->admission);
+	assert_int_equal(atomic_load(changes), before + 6);
+	admission_group_stopping(&shared->admission, 0);
+	assert_int_equal(atomic_load(changes), before + 8);
+	admission_group_close(&shared->admission, 0);
+	assert_int_equal(atomic_load(changes), before + 10);
+}
+
 static void the_supervisor_wakes_waiting_workers(void **state)
 {
 	struct shared *shared = *state;
@@ -1550,6 +1619,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_free_slot_wakes_a_waiting_worker, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_woken_worker_wakes_the_next_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_process_wakes_its_own_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused_claims_wake_a_waiting_worker, setup, teardown),
+		cmocka_unit_test_setup_teardown(changes_are_counted_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_supervisor_wakes_waiting_workers, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_lowest_limit_holds_until_its_group_stops, setup,
 		                                teardown),

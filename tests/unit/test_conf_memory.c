@@ -65,8 +65,10 @@ int __wrap_cfg_parse_buf(cfg_t *cfg, const char *text)
 	return confuse_result ? confuse_result(cfg, text) : __real_cfg_parse_buf(cfg, text);
 }
 
-/* The first call of read(2) fails with this error, if it is not 0; the others read one byte each. */
+/* The first call of read(2) fails with this error, if it is not 0; the others read one byte each, and must
+ * offer the space that the call before has left. */
 static int read_error;
+static size_t read_space;
 
 ssize_t __real_read(int fd, void *buffer, size_t size);
 ssize_t __wrap_read(int fd, void *buffer, size_t size);
@@ -74,9 +76,16 @@ ssize_t __wrap___read_chk(int fd, void *buffer, size_t size, size_t space);
 
 ssize_t __wrap_read(int fd, void *buffer, size_t size)
 {
+	ssize_t n;
+
 	errno = read_error;
 	read_error = 0;
-	return errno == 0 ? __real_read(fd, buffer, size < 1 ? size : 1) : -1;
+	if (errno != 0)
+		return -1;
+	assert_true(read_space == 0 || read_space == size);
+	n = __real_read(fd, buffer, size < 1 ? size : 1);
+	read_space = size - (size_t) n;
+	return n;
 }
 
 ssize_t __wrap___read_chk(int fd, void *buffer, size_t size, size_t space)
@@ -262,6 +271,7 @@ static int read_file(struct diagnostics *errors)
 
 	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	read_space = 0;
 	r = conf_read(&conf, path, &no_overrides, model_names, NULL, errors);
 	assert_int_equal(r == 0, conf && conf->port == 9);
 	conf_free(conf);
