@@ -570,6 +570,18 @@ static void the_queue_is_corrected(void **state)
 		assert_int_equal(atomic_load(&supervisor->received), 2);
 		assert_int_equal(taken(shared), 1);
 	}
+	/* some were received before: three of four are lost, then three more are found than were sent */
+	atomic_store(&process_of(shared, 2)->received, 5);
+	atomic_store(&process_of(shared, 1)->sent, 9);
+	admission_queue_settle(&shared->admission, 1);
+	assert_int_equal(atomic_load(&supervisor->sent), 0);
+	assert_int_equal(atomic_load(&supervisor->received), 3);
+	assert_int_equal(taken(shared), 1);
+	atomic_store(&process_of(shared, 1)->sent, 3);
+	admission_queue_settle(&shared->admission, 1);
+	assert_int_equal(atomic_load(&supervisor->sent), 3);
+	assert_int_equal(atomic_load(&supervisor->received), 0);
+	assert_int_equal(taken(shared), 1);
 	/* as long as a group stops, the queue is in use */
 	admission_queue_settle(&shared->admission, 0);
 	assert_true(atomic_load(&shared->admission.queue_in_use));
