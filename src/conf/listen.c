@@ -41,9 +41,10 @@ static bool entry_covers(const struct conf_listen *a, const struct conf_listen *
 		return a->wildcard;
 	if (a_family != b_family)
 		return false;
-	return (addr_equal(&a->addr, &b->addr) && strcmp(a->interface, b->interface) == 0) ||
-	       (a_family == AF_INET ? a->addr.in.sin_addr.s_addr == htonl(INADDR_ANY)
-	                            : IN6_IS_ADDR_UNSPECIFIED(&a->addr.in6.sin6_addr));
+	if (addr_equal(&a->addr, &b->addr) && strcmp(a->interface, b->interface) == 0)
+		return true;
+	return a_family == AF_INET ? a->addr.in.sin_addr.s_addr == htonl(INADDR_ANY)
+	                           : IN6_IS_ADDR_UNSPECIFIED(&a->addr.in6.sin6_addr);
 }
 
 /* Add an error if the last entry is the same as an earlier one, or one of the two includes the other. `texts`
