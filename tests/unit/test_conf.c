@@ -1544,7 +1544,6 @@ int main(void)
 		cmocka_unit_test(zero_may_be_outside_the_range),
 		cmocka_unit_test(only_some_keys_need_a_restart),
 		cmocka_unit_test(a_check_that_finds_nothing_changes_nothing),
-		cmocka_unit_test(files_have_a_maximum_size),
 		cmocka_unit_test(files_may_be_descriptor_0),
 		cmocka_unit_test(zero_workers_of_the_command_line_win),
 		cmocka_unit_test(comments_need_no_blank_after_them),
@@ -1577,7 +1576,6 @@ int main(void)
 		cmocka_unit_test(refuses_broken_syntax),
 		cmocka_unit_test(tells_all_mistakes_in_order),
 		cmocka_unit_test(refuses_text_that_is_none),
-		cmocka_unit_test(survives_big_and_deep_files),
 		cmocka_unit_test(refuses_a_path_without_end),
 		cmocka_unit_test(ends_the_list_of_mistakes_somewhere),
 		cmocka_unit_test(takes_up_to_a_mebibyte),
@@ -1594,6 +1592,9 @@ int main(void)
 		cmocka_unit_test(keeps_every_byte_of_a_string),
 		cmocka_unit_test(refuses_control_characters),
 		cmocka_unit_test(ships_the_defaults),
+		/* the slow ones last */
+		cmocka_unit_test(survives_big_and_deep_files),
+		cmocka_unit_test(files_have_a_maximum_size),
 		cmocka_unit_test(agrees_with_libconfuse),
 	};
 
