@@ -255,7 +255,8 @@ static void peers_are_comparable(void **state)
 	const struct addr none = { .in = { .sin_family = AF_INET, .sin_port = 7 }, .len = 0 },
 			  other = { .sa = { .sa_family = AF_APPLETALK }, .len = sizeof(struct sockaddr) },
 			  unnamed = { .un = { .sun_family = AF_UNIX }, .len = sizeof(sa_family_t) };
-	struct addr v4, v6, mapped;
+	struct addr v4, v6, mapped, back;
+	struct peer peer;
 	const char *why;
 
 	(void) state;
@@ -270,6 +271,13 @@ static void peers_are_comparable(void **state)
 	expect_peer(&none, &unnamed);
 	expect_peer(&other, &unnamed);
 	expect_peer(&unnamed, &unnamed);
+	/* the rest is 0 */
+	peer_from_addr(&peer, &v4);
+	assert_int_equal(peer.address[15], 0);
+	assert_int_equal(peer.scope, 0);
+	peer_from_addr(&peer, &v6);
+	peer_to_addr(&peer, &back);
+	assert_int_equal(back.in6.sin6_flowinfo, 0);
 }
 
 /* The kernel binds what was parsed and reports the same. */
