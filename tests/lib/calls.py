@@ -20,11 +20,14 @@ ENTRY = re.compile(rb"^(?P<pid>\d+) +(?P<name>\w+)\(", re.M)
 
 # Calls by which libc makes and ends threads and processes and gets memory: their number depends on its version.
 OF_LIBC = {"arch_prctl", "brk", "clone", "clone3", "exit", "exit_group", "futex", "getpid", "gettid", "madvise", "mmap", "mprotect",
-           "munmap", "restart_syscall", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
+           "munmap", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
 
 # What strace(1) prints: an older one the number of a call that it does not know; on i386, where glibc makes some calls with
 # socketcall(2), the function.
 NAMES = {"syscall_0x1ce": "mseal", "recv": "recvfrom", "send": "sendto"}
+
+# By which the kernel goes on with a wait after the process was stopped: not a call that a program makes.
+CONTINUED = "restart_syscall"
 
 SLEEPING = "SDI"
 
@@ -87,12 +90,12 @@ class Recording:
         return last[0][0]
 
     def between(self, begin, end, without=()):
-        """Names of the calls that were entered between two marks, in their order; `without` those of some processes."""
+        """Names of the calls that were made between two marks, in their order; `without` those of some processes."""
         with open(self.path, "rb") as file:
             record = file.read()
         # A call whose line the first mark cut was entered before it: its rest does not match.
         names = [match["name"].decode() for match in ENTRY.finditer(record, begin, end) if int(match["pid"]) not in without]
-        return [NAMES.get(name, name) for name in names]
+        return [NAMES.get(name, name) for name in names if name != CONTINUED]
 
     def during(self, action, without=()):
         begin = self.mark()
