@@ -10,6 +10,7 @@
 unit_tests = \
 	tests/unit/test_addr \
 	tests/unit/test_admission \
+	tests/unit/test_admission_order \
 	tests/unit/test_base \
 	tests/unit/test_compat \
 	tests/unit/test_conf \

@@ -575,17 +575,6 @@ void admission_enqueue(const struct admission *admission, const struct peer *pee
 	wake_if_free(admission->shared);
 }
 
-void admission_enqueue_undo(const struct admission *admission, const struct peer *peer)
-{
-	if (!admission->own)
-		return;
-	if (peer)
-		admission_add_source(admission, peer);
-	atomic_fetch_add(&admission->own->connections, 1);
-	atomic_fetch_sub(&admission->own->sent, 1);
-	wake_if_free(admission->shared);
-}
-
 void admission_dequeue(const struct admission *admission, const struct peer *peer)
 {
 	if (!admission->own)
@@ -594,6 +583,14 @@ void admission_dequeue(const struct admission *admission, const struct peer *pee
 		admission_add_source(admission, peer);
 	atomic_fetch_add(&admission->own->received, 1);
 	wake_if_free(admission->shared);
+}
+
+/* Not by reducing `sent`: a process that has added up this one's connections before, and reads `sent`
+ * afterwards, would miss the connection. */
+void admission_enqueue_undo(const struct admission *admission, const struct peer *peer)
+{
+	admission_slot_force(admission);
+	admission_dequeue(admission, peer);
 }
 
 /* --- peers ------------------------------------------------------------------------------ */
