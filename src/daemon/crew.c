@@ -646,10 +646,12 @@ bool crew_reaped(struct crew *crew, pid_t pid, int status)
 		if (process->pid != pid)
 			continue;
 		process->pid = 0;
-		lost = scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i);
+		lost = 0;
+		/* connections of orphans are counted before the counts of their parent are dropped */
 		if (i == 0)
-			lost += scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number,
-			                                adopt_orphan, crew);
+			lost = scoreboard_find_orphans(crew->context->scoreboard, (unsigned) crew->number,
+			                               adopt_orphan, crew);
+		lost += scoreboard_process_end(crew->context->scoreboard, (unsigned) crew->number, i);
 		count_lost(crew, pid, status, lost);
 		if (!crew->stopping)
 			process_failed(crew, process);

@@ -626,6 +626,7 @@ uint32_t scoreboard_find_orphans(struct scoreboard *scoreboard, unsigned crew,
 	unsigned first = crew_workers(&file->layout);
 	uint32_t live = 0;
 
+	update_children(file);
 	for (unsigned child = 0; file->layout.child_processes && child < file->children; child++) {
 		pid_t pid;
 

@@ -243,10 +243,10 @@ static void orphans_keep_their_slots(void **state)
 	/* more than there can be is not believed */
 	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 11);
 	scoreboard_total(scoreboard, &total);
-	(void) scoreboard_process_end(scoreboard, 0, 0);
 	child = 0;
 	assert_int_equal(scoreboard_find_orphans(scoreboard, 0, only_4711, &child), 2);
 	assert_int_equal(child, 2);
+	(void) scoreboard_process_end(scoreboard, 0, 0);
 	/* the third child has lost its slot */
 	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 3)->pid), 0);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 1);
