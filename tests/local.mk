@@ -30,6 +30,7 @@ unit_tests = \
 	tests/unit/test_scoreboard \
 	tests/unit/test_state \
 	tests/unit/test_stats \
+	tests/unit/test_supervisor \
 	tests/unit/test_session_io \
 	tests/unit/test_udp_ratelimit
 

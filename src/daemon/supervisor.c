@@ -30,9 +30,6 @@
 /* Interval between two reads of the counters of a thousand workers. */
 #define SAMPLE_INTERVAL (100 * USEC_PER_MSEC)
 
-/* Interval between two checks whether the queue is empty. */
-#define SETTLE_INTERVAL (100 * USEC_PER_MSEC)
-
 /* Maximum number of log records of workers written before other events are handled. */
 #define RELAY_BATCH 256
 
@@ -380,7 +377,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 		drain_at = supervisor->phase == PHASE_STOPPING ? stop_drain(supervisor, now) : INT64_MAX;
 		sample_counters(supervisor, now);
 		if (supervisor->unsettled)
-			supervisor_settle_queue(supervisor);
+			supervisor_settle_queue(supervisor, now);
 		if (supervisor->unsettled)
 			crews_at = clock_earlier(crews_at, now + SETTLE_INTERVAL);
 		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->error_at)
@@ -444,6 +441,7 @@ int supervisor_run(struct conf *conf, const struct options *options, struct fdst
 		.notify_at = INT64_MAX,
 		.retire_at = INT64_MAX,
 		.unsettled = true, /* connections of a predecessor may be damaged */
+		.settle_at = INT64_MAX,
 	};
 
 	list_init(&supervisor.crews);

@@ -115,13 +115,24 @@ bool supervisor_any_stopping(const struct supervisor *supervisor)
 	return false;
 }
 
-void supervisor_settle_queue(struct supervisor *supervisor)
+void supervisor_settle_queue(struct supervisor *supervisor, int64_t now)
 {
+	struct admission_shared *shared = &scoreboard_shared(supervisor->context.scoreboard)->admission;
+	const struct admission admission = { .shared = shared };
+
 	if (supervisor_any_stopping(supervisor) || restore_active(&supervisor->restore) ||
-	    handover_waiting(supervisor->context.inbox) > 0)
+	    handover_waiting(supervisor->context.inbox) > 0) {
+		supervisor->settle_at = INT64_MAX;
 		return;
-	admission_queue_settle(&scoreboard_shared(supervisor->context.scoreboard)->admission, 0);
+	}
+	/* a worker may have received the last connection and not counted it yet */
+	if (admission_queue_pending(&admission) && supervisor->settle_at == INT64_MAX)
+		supervisor->settle_at = now + SETTLE_INTERVAL;
+	if (admission_queue_pending(&admission) && now < supervisor->settle_at)
+		return;
+	admission_queue_settle(shared, 0);
 	supervisor->unsettled = false;
+	supervisor->settle_at = INT64_MAX;
 }
 
 void supervisor_stop_crew(struct supervisor *supervisor, struct crew *crew, enum stats_stop how, int64_t wait)
@@ -129,7 +140,7 @@ void supervisor_stop_crew(struct supervisor *supervisor, struct crew *crew, enum
 	const struct conf *conf = supervisor->current ? supervisor->current->conf : crew->conf;
 	int64_t now = clock_usec(), drain = (int64_t) conf->drain_timeout * USEC_PER_SEC;
 
-	supervisor_settle_queue(supervisor);
+	supervisor_settle_queue(supervisor, now);
 	supervisor->unsettled = true;
 	if (how == STOP_HAND_OVER)
 		supervisor->overflow_at = now + OVERFLOW_INTERVAL;

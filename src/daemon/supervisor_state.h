@@ -28,6 +28,9 @@
 /* Time that the old crew waits for space in the queue during a reload. */
 #define HAND_OVER_WAIT (10 * USEC_PER_SEC)
 
+/* Interval between two checks whether the queue is empty. */
+#define SETTLE_INTERVAL (100 * USEC_PER_MSEC)
+
 enum phase { PHASE_STARTING, PHASE_SERVING, PHASE_STOPPING };
 
 struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there is one, ordered by meaning */
@@ -59,7 +62,8 @@ struct supervisor { /* NOLINT(clang-analyzer-optin.performance.Padding): there i
 	bool preserving;          /* connections can be put into the store */
 	bool preserve_late;  /* the store failed; connections left in the queue are tried again, one by one */
 	bool preserved;      /* all connections are in the store */
-	bool unsettled;      /* see settle_queue() */
+	bool unsettled;      /* see supervisor_settle_queue() */
+	int64_t settle_at;   /* at which the counts of an empty queue are surely wrong; INT64_MAX: none */
 	int64_t preserve_at; /* preserving: clock_usec() at which to check whether workers can send */
 	struct preserve preserve;
 	struct restore restore; /* connections kept by a predecessor, or for which the queue had no space */
@@ -118,8 +122,10 @@ void supervisor_stop_crew(struct supervisor *supervisor, struct crew *crew, enum
                           int64_t wait);
 
 /* Correct the count of connections in the queue, when it is empty and no crew puts connections in. Before
- * that, or after a process was killed in the middle, the count may be too high. */
-void supervisor_settle_queue(struct supervisor *supervisor);
+ * that, or after a process was killed in the middle, the count may be too high. A count that is too high is
+ * corrected only where it was so SETTLE_INTERVAL before: a worker counts a connection as received after the
+ * call that took it out of the queue, and would then count one that was corrected already. */
+void supervisor_settle_queue(struct supervisor *supervisor, int64_t now);
 
 /* A reload to a model that serves few connections at a time leaves the others in the queue. While it is full
  * and an old crew hands over, keep connections in memory. */
