@@ -608,8 +608,12 @@ class Machine(RuleBasedStateMachine):
         """It succeeds, or everything stays as it was; connections may end, but in good order."""
         since, conf, old = len(self.daemon.log()), self.reference.conf, self.victims()
         changes = self.crew(model, workers)
-        if not changes:
+        # when connections end, old workers may accept those that wait, and hand them over in silence
+        waiting = [client for client in self.reference.waiting if not client.moved]
+        if not changes or call in ("sendmsg", "recvmsg", "memfd_create") and not all(client.ends for client in waiting):
             return
+        for client in waiting:
+            client.early = bool(client.ends)
         changes.update(max_connections=conf.max_connections % reference.ANY, max_per_source=conf.max_per_source,
                        deny=sorted(conf.deny), listen=[name for name in LISTENERS if name in conf.listen])
         self.reference.sources_in_queue |= call == "recvmsg"
