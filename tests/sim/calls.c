@@ -674,11 +674,16 @@ REPLACE(ssize_t, recvmsg, int fd, struct msghdr *to, int flags)
 
 REPLACE(int, close, int fd)
 {
+	struct file *file;
+
 	if (!sim.running)
 		return __real_close(fd);
 	sim_call();
-	(void) file_of(fd);
+	file = file_of(fd);
 	fiber_progress(fiber_self());
+	/* the process that handed it over may not have closed it yet */
+	if (file->kind == FILE_STREAM && file->stream->crew == fiber_self()->process->crew)
+		stream_ended(file->stream);
 	return result(process_close(fiber_self()->process, fd));
 }
 

@@ -293,6 +293,7 @@ struct stream {
 	bool fin_sent, fin_delivered, fin_seen; /* of the client */
 	bool end_sent, end_delivered, end_seen; /* of the daemon: shutdown(2) or close(2) */
 	bool reset, broken, vanished, client_closed, accepted;
+	bool ended; /* the daemon does not serve it any more */
 	bool blocked; /* the client waits for room to send */
 	bool proxied; /* from a proxy: a PROXY protocol header comes first */
 	bool bad;     /* the header is none of either version */
@@ -344,6 +345,9 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size);
 ssize_t stream_from_pipe(struct stream *stream, struct file *pipe, size_t size);
 ssize_t pipe_read(struct file *pipe, uint8_t *data, size_t size);
 void stream_shutdown(struct stream *stream);
+/* The process that serves it has closed it. */
+void stream_ended(struct stream *stream);
+
 void stream_closed(struct stream *stream);
 /* The pending error of the socket, which is cleared; 0: none. */
 int stream_take_error(struct stream *stream);

@@ -489,6 +489,7 @@ struct file *stream_accept(struct file *listener)
 	stream->file = file_make(FILE_STREAM);
 	stream->file->stream = stream;
 	stream->accepted = true;
+	stream->ended = false;
 	stream->since = stream->active = sim.now;
 	truth.accepted++;
 	truth.live++;
@@ -499,13 +500,19 @@ struct file *stream_accept(struct file *listener)
 	return stream->file;
 }
 
+void stream_ended(struct stream *stream)
+{
+	truth.live -= !stream->ended;
+	stream->ended = true;
+}
+
 void stream_closed(struct stream *stream)
 {
 	bool unread = stream->delivered > stream->read;
 
 	note_source(stream);
 	stream->file = NULL;
-	truth.live--;
+	stream_ended(stream);
 	if (stream->fin_seen && stream_has_header(stream) &&
 	    stream->echoed == stream_payload(stream, stream->sent))
 		stream->reason = REASON_EOF;
