@@ -99,8 +99,10 @@ def make(prepare):
         try:
             made = Namespace()
             prepare(made)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no such network namespaces here: {getattr(error, 'stderr', None) or error}")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no such network namespaces here: {' '.join(error.cmd)}: {error.stderr.decode().strip()}")
+        except OSError as error:
+            pytest.skip(f"no such network namespaces here: {error}")
         yield made
     finally:
         if made:
