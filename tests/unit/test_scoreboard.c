@@ -528,8 +528,8 @@ static void a_connection_that_an_orphan_handed_over_is_in_the_queue(void **state
 	scoreboard_process_start(scoreboard, 0, 0);
 	atomic_store(&scoreboard_slot(scoreboard, 0, 1)->pid, 4711);
 	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
-	(void) scoreboard_process_end(scoreboard, 0, 0);
 	scoreboard_find_orphans(scoreboard, 0, is_any_child, &asked);
+	(void) scoreboard_process_end(scoreboard, 0, 0);
 	assert_int_equal(admission_slots_taken(admission), 1);
 	assert_int_equal(scoreboard_orphan_end(scoreboard, 0, 0, SCOREBOARD_HANDED_OVER), 0);
 	assert_int_equal(admission_slots_taken(admission), 1);
@@ -1234,7 +1234,7 @@ static void memory_for_three_crews_is_enough(void **state)
 
 	(void) state;
 	for (unsigned crews = 2; crews <= 4; crews++) {
-		int r;
+		int descriptors = count_descriptors(), r;
 
 		mappings_left = 2 + 2 * crews;
 		r = scoreboard_make(&scoreboard, 1000);
@@ -1245,6 +1245,7 @@ static void memory_for_three_crews_is_enough(void **state)
 		if (r == 0)
 			assert_int_equal(scoreboard_crew_open(scoreboard, &loops), -EBUSY);
 		scoreboard_free(scoreboard);
+		assert_int_equal(count_descriptors(), descriptors);
 	}
 }
 
