@@ -54,6 +54,7 @@ class Client:
         self.half_closed = False
         self.at_risk = False     # a process is killed in this step, and may have this client
         self.early = False       # it came during the reload of this step
+        self.proxied = False     # it begins with a PROXY protocol header
 
     def is_served(self):
         """Got all that is due to it: the echo of what it sent and, after a half-close, the end."""
@@ -72,7 +73,7 @@ class Reference:
         self.waiting, self.admitted = [], []  # in the order of their arrival
         self._count_from(0)
         self.abandoned, self.old_abandoned = [], []  # old: which a process before a restart may have noticed
-        self.header_bytes = 0  # of PROXY protocol headers and what follows them, which may be received and not echoed
+        self.header_bytes = 0  # of PROXY protocol headers, and what followed them before a refusal: received and not echoed
         self.hand_overs_known = True  # no process was killed, no call failed
         self._step()
 
@@ -92,6 +93,8 @@ class Reference:
         self.most = self.conf.capacity()
         # clients may be accepted while others of the same source are in the queue, where they do not count
         self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
+        # an acceptor counts the connection of a child until it has reaped that: also when a new worker counts it already
+        self.sources_count_twice = False
 
     # Events
 
@@ -107,6 +110,7 @@ class Reference:
         """New workers may accept connections of their own before they take those of their predecessors; those from the backlogs
         of removed listeners come on top. Such a client that still waits in the queue at the next reload may be taken out of it
         before the connections that old workers have, which count for their sources when the new ones get them."""
+        self.sources_count_twice |= self.conf.model == "process"
         self.conf, self.sources_in_queue = conf, True
         for client in self.waiting:
             client.moved |= client.listener not in conf.listen
@@ -158,6 +162,7 @@ class Reference:
         self.waiting.remove(client)
         self.passed.append(client)
         client.state = "gone"
+        self.header_bytes += client.sent if client.proxied else 0
         if client.source in self.conf.deny:
             self.counters["connections_ended denied"] += 1
         else:
@@ -177,7 +182,8 @@ class Reference:
         self.bytes_most += client.bytes_most()
 
     def lost(self, client):
-        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not."""
+        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not; or lost because
+        the queue did not take it from the backlog of a removed listener."""
         if client.state == "waiting":
             self.maybe_accepted += 1
             self.waiting.remove(client)
@@ -222,7 +228,7 @@ class Reference:
             assert count <= max(most, self.before[source]) + more, f"{count} connections from {source}, {most} may be"
         for client in self.refused_now:
             sources = [other.source for other in self.admitted + self.abandoned + self.old_abandoned]
-            admitted = sources.count(client.source) + self.left[client.source]
+            admitted = sources.count(client.source) * (2 if self.sources_count_twice else 1) + self.left[client.source]
             assert 0 < conf.max_per_source <= admitted and client.source != "unix", \
                 f"client {client.number} was refused, although {client.source} has {admitted} of {conf.max_per_source} connections"
         for client in self.passed:
@@ -254,7 +260,8 @@ class Reference:
         least["echoed_bytes"] = least["received_bytes"] = self.bytes_least + sum(client.bytes_least() for client in self.admitted)
         most["echoed_bytes"] = self.bytes_most + sum(client.bytes_most() for client in self.admitted) + \
             sum(client.sent for client in self.abandoned + self.old_abandoned)
-        most["received_bytes"] = most["echoed_bytes"] + self.header_bytes
+        most["received_bytes"] = most["echoed_bytes"] + self.header_bytes + \
+            sum(client.sent for client in self.waiting if client.proxied)
         found = []
         for name, limit in most.items():
             if not least.get(name, 0) <= line.get(name, 0) <= limit:

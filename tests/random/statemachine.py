@@ -86,7 +86,6 @@ class Peer(reference.Client):
         super().__init__(number, source, listener)
         self.sock = sock
         self.ends = source != "unix" and (sock.getpeername()[:2], sock.getsockname()[:2])
-        self.proxied = False
         self.asked = 0  # bytes that were sent before a step that may lose connections
         self.offset = number * 1000  # of its stream in DATA
 
@@ -263,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             self.reference.accepted(client)
         if more:
             return False
-        if client.at_risk:
+        if client.at_risk or self.may_lose and client.moved and client.state == "waiting":
             self.reference.lost(client)
         elif client.state == "waiting":
             self.reference.refused(client)
@@ -336,7 +335,7 @@ class Machine(RuleBasedStateMachine):
             text = f"PROXY TCP{6 if ':' in source else 4} {source} {source} {self.made} 7\r\n".encode()
             sock.sendall(text[:header])
             sock.sendall(text[header:])
-            self.reference.header_bytes += len(text) + size
+            self.reference.header_bytes += len(text)
         sock.setblocking(False)
         client.send(size)
         return client
