@@ -682,7 +682,8 @@ REPLACE(int, close, int fd)
 	file = file_of(fd);
 	fiber_progress(fiber_self());
 	/* the process that handed it over may not have closed it yet */
-	if (file->kind == FILE_STREAM && file->stream->crew == fiber_self()->process->crew)
+	if (file->kind == FILE_STREAM && file->stream->crew &&
+	    file->stream->crew == fiber_self()->process->crew)
 		stream_ended(file->stream);
 	return result(process_close(fiber_self()->process, fd));
 }
