@@ -378,13 +378,14 @@ static bool has_received(const struct claim *claim, uint64_t received)
 
 /* Add 1 to the own count, then read the counts of others: of two processes that do this at once, at least one
  * sees the other. Where the limit is exceeded only by connections that are not yet admitted, the process that
- * comes first in order reads again until the others have withdrawn; the others withdraw and try again. */
+ * comes first in order reads again until the others have withdrawn; the others withdraw, and try again once
+ * it has decided. */
 static bool claim_take(const struct claim *claim)
 {
 	for (unsigned tries = 0; tries < CLAIM_TRIES;) {
 		uint64_t received = atomic_load(&claim->admission->own->received);
 		uint32_t own = claim_change(claim, 1, 1);
-		struct others others;
+		struct others others = { .count = 0 };
 
 		if (own == 0)
 			return false;
@@ -402,6 +403,11 @@ static bool claim_take(const struct claim *claim)
 				sched_yield();
 		} while (!others.before && ++tries < CLAIM_TRIES);
 		claim_change(claim, -1, -1);
+		/* the process that comes first would see this one each time if it counted again at once */
+		while (others.before && ++tries < CLAIM_TRIES) {
+			sched_yield();
+			claim_count_others(claim, &others);
+		}
 		tries++;
 	}
 	return false;

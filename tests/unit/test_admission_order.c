@@ -172,8 +172,25 @@ static void go_on(unsigned until)
 	order.reading = before;
 }
 
+/* Number of times that the reader has added 1 to its count. */
+static struct {
+	bool counting;
+	uint32_t last;
+	unsigned additions;
+} seen;
+
+static void reader_count_seen(void)
+{
+	uint32_t now = atomic_load_explicit(&all.process[NEW][1].connections, memory_order_relaxed);
+
+	seen.additions += now > seen.last;
+	seen.last = now;
+}
+
 static void access_begins(void)
 {
+	if (seen.counting)
+		reader_count_seen();
 	if (!order.reading)
 		return;
 	for (unsigned i = 0; i < 2; i++)
@@ -246,11 +263,27 @@ static void its_slot_is_never_given_away(void **state)
 	check_all_orders(is_refused);
 }
 
+/* The process that comes first could not take the slot if the other one counted again and again. */
+static void a_process_waits_for_those_before_it(void **state)
+{
+	(void) state;
+	begin(0);
+	order.reading = false;
+	atomic_store_explicit(&all.process[OLD][0].trying, 1, memory_order_seq_cst);
+	seen.counting = true;
+	assert_true(is_refused());
+	seen.counting = false;
+	/* without the counts of others, and with them */
+	assert_int_equal(seen.additions, 2);
+	assert_int_equal(atomic_load_explicit(&all.process[NEW][1].connections, memory_order_relaxed), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_sum_never_misses_it),
 		cmocka_unit_test(its_slot_is_never_given_away),
+		cmocka_unit_test(a_process_waits_for_those_before_it),
 	};
 
 	return cmocka_run_group_tests_name("admission_order", tests, NULL, NULL);
