@@ -293,7 +293,7 @@ struct stream {
 	bool fin_sent, fin_delivered, fin_seen; /* of the client */
 	bool end_sent, end_delivered, end_seen; /* of the daemon: shutdown(2) or close(2) */
 	bool reset, broken, vanished, client_closed, accepted;
-	bool ended; /* the daemon does not serve it any more */
+	bool ended;   /* the daemon does not serve it any more */
 	bool blocked; /* the client waits for room to send */
 	bool proxied; /* from a proxy: a PROXY protocol header comes first */
 	bool bad;     /* the header is none of either version */
