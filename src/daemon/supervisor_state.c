@@ -126,10 +126,12 @@ void supervisor_settle_queue(struct supervisor *supervisor, int64_t now)
 		return;
 	}
 	/* a worker may have received the last connection and not counted it yet */
-	if (admission_queue_pending(&admission) && supervisor->settle_at == INT64_MAX)
-		supervisor->settle_at = now + SETTLE_INTERVAL;
-	if (admission_queue_pending(&admission) && now < supervisor->settle_at)
-		return;
+	if (admission_queue_pending(&admission)) {
+		if (supervisor->settle_at == INT64_MAX)
+			supervisor->settle_at = now + SETTLE_INTERVAL;
+		if (now < supervisor->settle_at)
+			return;
+	}
 	admission_queue_settle(shared, 0);
 	supervisor->unsettled = false;
 	supervisor->settle_at = INT64_MAX;
