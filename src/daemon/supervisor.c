@@ -285,13 +285,19 @@ static int64_t maintain_crews(struct supervisor *supervisor, int64_t now)
 	return next_time;
 }
 
+/* Whether STATUS= may be sent with the last error: during a reload and a stop it has other contents. */
+static bool may_report_error(const struct supervisor *supervisor)
+{
+	return supervisor->phase == PHASE_SERVING && !supervisor->next;
+}
+
 static int64_t next_timer(const struct supervisor *supervisor)
 {
 	int64_t next = clock_earlier(supervisor->watchdog_at, supervisor->stats_at);
 
 	next = clock_earlier(next, clock_earlier(supervisor->suppressed_at, supervisor->extend_at));
 	next = clock_earlier(next, clock_earlier(supervisor->notify_at, supervisor->retire_at));
-	if (supervisor->error_at > 0)
+	if (supervisor->error_at > 0 && may_report_error(supervisor))
 		next = clock_earlier(next, supervisor->error_at);
 	if (supervisor->phase != PHASE_STOPPING)
 		next = clock_earlier(next, supervisor->overflow_at);
@@ -380,7 +386,7 @@ static void supervisor_loop(struct supervisor *supervisor)
 			supervisor_settle_queue(supervisor, now);
 		if (supervisor->unsettled)
 			crews_at = clock_earlier(crews_at, now + SETTLE_INTERVAL);
-		if (supervisor->phase == PHASE_SERVING && !supervisor->next && now >= supervisor->error_at)
+		if (may_report_error(supervisor) && now >= supervisor->error_at)
 			notify_last_error(supervisor, now);
 		if (notify_take_lost())
 			supervisor->notify_at = now + NOTIFY_INTERVAL;

@@ -3,10 +3,10 @@
  *
  * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
  * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
- * calls is that of CALLS in random/statemachine.py. Where FAILING_QUEUE is a number and not 0, the queue
- * between workers, for which the program wants the largest send buffer, has a send buffer of that size. Where
- * FAILING_SPEED is a number, the monotonic clocks advance that number of times as fast, and the time-outs of
- * all calls that wait are shorter by that factor.
+ * calls is that of CALLS in failing.py. After them comes the number of calls that waited for events. Where
+ * FAILING_QUEUE is a number and not 0, the queue between workers, for which the program wants the largest
+ * send buffer, has a send buffer of that size. Where FAILING_SPEED is a number, the monotonic clocks advance
+ * that number of times as fast, and the time-outs of all calls that wait are shorter by that factor.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,9 +27,12 @@
 
 enum call { ACCEPT4, FORK, PTHREAD_CREATE, RECVMSG, SENDMSG, MEMFD_CREATE, MMAP, CALLS };
 
-static struct {
-	_Atomic int left, error;
-} *calls;
+static struct shared {
+	struct {
+		_Atomic int left, error;
+	} calls[CALLS];
+	_Atomic unsigned waits;
+} *shared;
 
 static int speed = 1;
 
@@ -43,7 +46,7 @@ __attribute__((constructor)) static void open_calls(void)
 
 	if (map == MAP_FAILED)
 		abort();
-	calls = map;
+	shared = map;
 	close(fd);
 	if (getenv("FAILING_SPEED"))
 		speed = atoi(getenv("FAILING_SPEED"));
@@ -52,11 +55,11 @@ __attribute__((constructor)) static void open_calls(void)
 /* The error with which this call fails; 0: it does not. */
 static int fails(enum call call)
 {
-	int left = calls ? atomic_load(&calls[call].left) : 0;
+	int left = shared ? atomic_load(&shared->calls[call].left) : 0;
 
 	while (left > 0)
-		if (atomic_compare_exchange_weak(&calls[call].left, &left, left - 1))
-			return errno = atomic_load(&calls[call].error);
+		if (atomic_compare_exchange_weak(&shared->calls[call].left, &left, left - 1))
+			return errno = atomic_load(&shared->calls[call].error);
 	return 0;
 }
 
@@ -157,6 +160,12 @@ int clock_gettime(clockid_t id, struct timespec *time)
 	return r;
 }
 
+static void count_wait(void)
+{
+	if (shared)
+		atomic_fetch_add(&shared->waits, 1);
+}
+
 /* Milliseconds, rounded up: a program that wakes too early would wait once more. */
 static int shorter(int timeout)
 {
@@ -165,12 +174,14 @@ static int shorter(int timeout)
 
 int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
+	count_wait();
 	return ((int (*)(struct pollfd *, nfds_t, int)) dlsym(RTLD_NEXT, "poll"))(fds, count,
 	                                                                          shorter(timeout));
 }
 
 int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
 {
+	count_wait();
 	return ((int (*)(int, struct epoll_event *, int, int)) dlsym(RTLD_NEXT, "epoll_wait"))(
 		fd, events, count, shorter(timeout));
 }
@@ -182,6 +193,7 @@ int select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *ti
 	struct timeval less = { .tv_sec = (time_t) (usec / 1000000),
 		                .tv_usec = (suseconds_t) (usec % 1000000) };
 
+	count_wait();
 	return ((int (*)(int, fd_set *, fd_set *, fd_set *, struct timeval *)) dlsym(
 		RTLD_NEXT, "select"))(count, in, out, other, timeout ? &less : NULL);
 }
@@ -193,6 +205,7 @@ int io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe 
 	int64_t nsec = timeout ? (timeout->tv_sec * NSEC_PER_SEC + timeout->tv_nsec + speed - 1) / speed : 0;
 	struct __kernel_timespec less = { .tv_sec = nsec / NSEC_PER_SEC, .tv_nsec = nsec % NSEC_PER_SEC };
 
+	count_wait();
 	return ((int (*)(struct io_uring *, struct io_uring_cqe **, unsigned, struct __kernel_timespec *,
 	                 sigset_t *)) dlsym(RTLD_NEXT, "io_uring_submit_and_wait_timeout"))(
 		ring, cqe, count, timeout ? &less : NULL, mask);

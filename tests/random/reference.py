@@ -182,8 +182,7 @@ class Reference:
         self.bytes_most += client.bytes_most()
 
     def lost(self, client):
-        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not; or lost because
-        the queue did not take it from the backlog of a removed listener."""
+        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not."""
         if client.state == "waiting":
             self.maybe_accepted += 1
             self.waiting.remove(client)

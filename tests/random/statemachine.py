@@ -7,7 +7,6 @@ happened, and compares the daemon with the model. Nothing waits for a time; PATI
 Rules name clients by a number, which is taken modulo the clients that there are: any sequence of rules is a valid program.
 """
 
-import atexit
 import collections
 import errno
 import functools
@@ -18,7 +17,6 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -27,11 +25,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import echod
+import failing
 import metrics
 import peer
 import proc
 import reference
-import shims
 import sockdiag
 
 PATIENCE = float(os.environ.get("RANDOM_PATIENCE") or 60)
@@ -43,6 +41,7 @@ DATA = random.Random(1).randbytes(1 << 19) * 2
 SHRINKING = 100  # seconds to find a shorter program
 KILLS = 3       # of workers of one configuration: the daemon waits longer before each restart
 SPEED = 3       # of the daemon's clock, which makes its pauses shorter; its shortest time limit is then still longer than 0.6 s
+MOST_WAITS = 1000  # for events, in a step in which no byte moves; most have fewer than 100
 BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 
 crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
@@ -54,10 +53,6 @@ denied = st.sampled_from(((), (), ("127.0.0.3",), ("127.0.0.2", "::1")))
 sizes = st.sampled_from((1, 100, 5000, 70000))
 listeners = st.sampled_from((LISTENERS, LISTENERS, LISTENERS[:3], LISTENERS[2:], ("IPv4",), ("unix", "IPv6")))
 headers = st.sampled_from((0, 0, 0, 1, 20, 100))  # 0: not through the proxy; else the bytes of the first segment
-
-# Calls that can be made to fail, in the order of lib/failing.c, and with what.
-CALLS = {"accept4": errno.EMFILE, "fork": errno.EAGAIN, "pthread_create": errno.EAGAIN, "recvmsg": errno.ENOMEM,
-         "sendmsg": errno.ENOBUFS, "memfd_create": errno.ENOMEM, "mmap": errno.ENOMEM}
 
 steps = collections.Counter()  # of all machines of this process
 
@@ -138,14 +133,11 @@ class Machine(RuleBasedStateMachine):
         self.directory = tempfile.mkdtemp(prefix="echod-random-")
         os.chmod(self.directory, 0o755)
         self.program = [f"state = {type(self).__name__}()"]
-        self.clients, self.made, self.finishing = [], 0, False
+        self.clients, self.ever, self.made, self.finishing = [], [], 0, False
         self.kills = KILLS
+        self.waits = (0, 0)    # calls that waited for events, and bytes that moved, until the last step
         self.may_lose = False  # what fails may cost connections, not bytes of them
         self.path, self.port = f"{self.directory}/socket", 0
-        self.calls = f"{self.directory}/calls"
-        with open(self.calls, "wb") as file:
-            file.truncate(4096)
-        os.chmod(self.calls, 0o666)
         self.initial = dict(model=self.model, workers=1 if self.model == "iterative" else 2, max_connections=5, max_per_source=3,
                             deny=(), listen=LISTENERS)
         self.reference, self.daemon = reference.Reference(reference.Conf(**self.initial)), None
@@ -156,7 +148,8 @@ class Machine(RuleBasedStateMachine):
 
         A port that is free now may be taken before the daemon has it, by a test beside this one: then another one is."""
         self.program.append(f"state.start(queue={queue})")
-        self.env = {**preloaded(self.calls), "FAILING_QUEUE": str(queue), "FAILING_SPEED": str(SPEED), **STORE}
+        self.failing = failing.Failing(self.directory, queue=queue, speed=SPEED)
+        self.env = {**self.failing.env, **FAULTS}
         while True:
             self.port, self.second = echod.free_port(), echod.free_port()
             self.daemon = echod.Daemon(self.directory, port=self.port, log_connections=False, idle_timeout=0, stats_interval=0,
@@ -204,6 +197,7 @@ class Machine(RuleBasedStateMachine):
                 if client.is_served() and client.reading:
                     client.send(1)
         line = self.agree()
+        self.check_waits()
         self.clients = [client for client in self.clients if client.state != "gone"]
         for client in self.clients:
             client.at_risk = client.early = False
@@ -212,6 +206,12 @@ class Machine(RuleBasedStateMachine):
         except AssertionError as error:
             raise AssertionError(f"{error}" + self.log()) from None
         self.reference.begin(line)
+
+    def check_waits(self):
+        """Processes wait for events, and for time-outs that end: not more often in a step than the bytes that moved explain."""
+        before, self.waits = self.waits, (self.failing.waits(), sum(client.sent + client.received for client in self.ever))
+        waits, moved = self.waits[0] - before[0], self.waits[1] - before[1]
+        assert waits <= MOST_WAITS + moved // 100, f"the daemon waited {waits} times, while {moved} bytes moved" + self.log()
 
     def agree(self):
         """Wait until everything that is due has happened, and daemon and model agree. Returns the statistics."""
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             self.reference.accepted(client)
         if more:
             return False
-        if client.at_risk or self.may_lose and client.moved and client.state == "waiting":
+        if client.at_risk:
             self.reference.lost(client)
         elif client.state == "waiting":
             self.reference.refused(client)
@@ -329,6 +329,7 @@ class Machine(RuleBasedStateMachine):
         self.made += 1
         client = Peer(self.made, source, listener, sock)
         self.clients.append(client)
+        self.ever.append(client)
         self.reference.connected(client)
         if proxied:
             client.proxied = True
@@ -415,6 +416,7 @@ class Machine(RuleBasedStateMachine):
     def read_again(self, which):
         client = self.pick(which, [client for client in self.clients if not client.reading])
         if client:
+            client.send(1)  # what it gets may come from buffers, not from a worker: see served_clients()
             client.reading = True
             self.settle()
 
@@ -426,7 +428,7 @@ class Machine(RuleBasedStateMachine):
 
     def can_restart(self):
         """Where a stop may be final, the supervisor sends first what those in the queue are owed, and waits for the clients."""
-        return self.can_reload() and ("ECHOD_FAULT_RESTART" in STORE or not self.reference.moved() and
+        return self.can_reload() and ("ECHOD_FAULT_RESTART" in FAULTS or not self.reference.moved() and
                                       all(client.reading for client in self.clients))
 
     def crew(self, model, workers):
@@ -586,23 +588,18 @@ class Machine(RuleBasedStateMachine):
             os.kill(pid, signal.SIGCONT)
         self.settle()
 
-    def fail(self, call, count):
-        with open(self.calls, "r+b") as file:
-            file.seek(8 * list(CALLS).index(call))
-            file.write(struct.pack("=ii", count, CALLS[call]))
-
     @step(has_room, start=st.booleans(), count=st.integers(1, 2), source=st.sampled_from(SOURCES), size=sizes)
     def connect_while_failing(self, start, count, source, size):
         """A client waits until the daemon can accept it, or start a process or thread for it."""
         call = {"process": "fork", "thread": "pthread_create"}.get(self.reference.conf.model, "accept4") if start else "accept4"
-        self.fail(call, count)
+        self.failing.fail(call, count)
         self.arrive(source, size)
         self.settle()
-        self.fail(call, 0)
+        self.failing.fail(call, 0)
 
     # connections of other clients are cut off after drain-timeout
     @step(lambda self: self.can_reload() and all(client.reading for client in self.clients),
-          call=st.sampled_from(tuple(CALLS)), count=st.integers(1, 5), model=models, workers=st.integers(1, 4))
+          call=st.sampled_from(tuple(failing.CALLS)), count=st.integers(1, 5), model=models, workers=st.integers(1, 4))
     def reload_while_failing(self, call, count, model, workers):
         """It succeeds, or everything stays as it was; connections may end, but in good order."""
         since, conf, old = len(self.daemon.log()), self.reference.conf, self.victims()
@@ -619,7 +616,9 @@ class Machine(RuleBasedStateMachine):
         self.may_lose, self.reference.hand_overs_known = True, False
         for client in self.clients:
             client.asked = client.sent
-        self.fail(call, count)
+        for client in self.reference.moved():  # still in the backlog, while there is neither space in the queue nor memory
+            client.at_risk = call == "memfd_create"
+        self.failing.fail(call, count)
         self.daemon.configure(**self.keys(changes))
         self.daemon.signal(signal.SIGHUP)  # the notification may fail as well
         said = self.daemon.wait_log("(Reloaded|Reload failed)", since, PATIENCE).group(1)
@@ -629,7 +628,7 @@ class Machine(RuleBasedStateMachine):
             self.daemon.configure(model=conf.model, workers=conf.workers)
             old = ()
         self.settle_after_reload(old)
-        self.fail(call, 0)
+        self.failing.fail(call, 0)
         self.may_lose = False
 
     # The end
@@ -698,19 +697,11 @@ class Machine(RuleBasedStateMachine):
                    lambda: f"{self.daemon.descriptors()} descriptors instead of {self.descriptors}", PATIENCE)
 
 
-# The service manager keeps descriptors. Only a build with fault points can know here that a stop is part of a restart.
-STORE = {"FDSTORE": "128", **({"ECHOD_FAULT_RESTART": "1"} if "fault points" in echod.run("-V").stdout else {})}
-_shim = {}
-
-
-def preloaded(calls):
-    """The environment in which calls can be made to fail."""
-    if "path" not in _shim:
-        directory = tempfile.mkdtemp(prefix="echod-random-")
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        os.chmod(directory, 0o755)
-        _shim["path"] = shims.compile_shim("failing", directory)
-    return shims.preload(_shim["path"], FAILING_CALLS=calls)
+# What a build with fault points adds: it can know here that a stop is part of a restart, and a worker that waits for a slot does
+# not try again without an event.
+FAULTS = {"FDSTORE": "128"}
+if "fault points" in echod.run("-V").stdout:
+    FAULTS.update(ECHOD_FAULT_RESTART="1", ECHOD_FAULT_SLOT_WAIT=str(10 ** 12))
 
 
 def descendants(pid):

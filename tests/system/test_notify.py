@@ -11,6 +11,7 @@ import time
 import pytest
 
 import echod
+import failing
 import metrics
 import peer
 import proc
@@ -141,6 +142,27 @@ def quiet_since(daemon):
             return since
         before = now
     raise AssertionError(f"bytes move although no client reads: {before}")
+
+
+def test_the_supervisor_waits_while_it_drains(start, tmpdir):
+    """Also where a message of LOG_WARNING was logged shortly before the stop, which STATUS= cannot contain any more."""
+    calls = failing.Failing(tmpdir, speed=4)
+    daemon = start("epoll", stats_interval=0, drain_timeout=300, env=calls.env)
+    sock, sent, read = peer.laden(daemon.address)
+    calls.fail("accept4", 1)
+    daemon.connect().close()
+    daemon.wait_log("Cannot accept connections")
+    daemon.term()
+    daemon.notify.wait("STOPPING=1")
+    waits, since, read = calls.waits(), daemon.notify.mark(), bytearray(read)
+    while len(daemon.notify.all("EXTEND_TIMEOUT_USEC", since)) < 3:  # one interval of the supervisor each
+        read += peer.receive(sock, 4096)
+        time.sleep(0.01)  # so that bytes are left for each interval
+    waits = calls.waits() - waits
+    assert waits < 1000, f"the daemon waited {waits} times"
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    assert daemon.wait_exit() == daemon.expect
 
 
 def test_stop_is_extended_while_it_drains(start, model):

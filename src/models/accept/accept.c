@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "models/accept/accept_token.h"
+#include "models/fault.h"
 #include "models/handover/handover.h"
 #include "net/sockopt.h"
 
@@ -119,7 +120,7 @@ bool accept_take_slot(struct accept_state *accept)
 		return true;
 	}
 	accept->waiting = true;
-	accept->retry_at = clock_usec() + SLOT_WAIT_USEC;
+	accept->retry_at = clock_usec() + (int64_t) fault_number("ECHOD_FAULT_SLOT_WAIT", SLOT_WAIT_USEC);
 	update(accept);
 	if (!accept->limited)
 		accept_limit_reached(accept);
