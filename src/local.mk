@@ -164,6 +164,7 @@ libechod_a_SOURCES += \
 	src/models/uring/uring_accept.c \
 	src/models/uring/uring_session.c \
 	src/models/uring/uring_rxq.c \
+	src/models/uring/uring_writable.c \
 	src/models/uring/uring_probe.c \
 	src/models/uring/uring_ring.c \
 	src/models/uring/uring_ring.h

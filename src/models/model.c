@@ -51,9 +51,9 @@ unsigned model_descriptors(void)
 	return limit.rlim_max > CONF_CONNECTIONS_MAX ? CONF_CONNECTIONS_MAX : (unsigned) limit.rlim_max;
 }
 
-/* Descriptors that every loop needs besides pipes and connections: an epoll set or a ring, the eventfd of its
+/* Descriptors that every loop needs besides pipes and connections: an epoll set, a ring, the eventfd of its
  * accept token, and one in reserve. */
-#define LOOP_FDS 3
+#define LOOP_FDS 4
 
 /* Minimum number of descriptors of each loop, where the number of loops is derived from the processors. */
 #define LOOP_FDS_MIN 12

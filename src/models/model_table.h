@@ -83,6 +83,6 @@ MODEL("io_uring",
 	.pipes = 32,
 	.locked = 192 << 10, /* of a ring; measured 144 KiB */
 	.probe = uring_probe,
-	.uses = SANDBOX_IO_URING,
+	.uses = SANDBOX_EPOLL | SANDBOX_IO_URING,
 	.prepare = uring_prepare,
 	.run = uring_run)

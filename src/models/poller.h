@@ -68,6 +68,9 @@ struct poller_ops {
 
 extern const struct poller_ops poller_select, poller_poll, poller_epoll;
 
+/* The descriptor of a poller of poller_epoll: it is readable while events are waiting (epoll(7)). */
+int poller_epoll_fd(const struct poller *poller);
+
 /* Close the descriptor of a poller of poller_epoll in a forked process, where the parent goes on to use it.
  * Its memory is left, because each page of it that is written to would be copied. */
 void poller_epoll_close_forked(struct poller *poller);

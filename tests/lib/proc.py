@@ -123,6 +123,24 @@ def stopped(pid):
                for tid in os.listdir(f"/proc/{pid}/task"))
 
 
+def _running(pids):
+    """Of all threads of the processes: number of context switches, and whether one runs or could run."""
+    switches, runs = {}, False
+    for pid in pids:
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            fields = status(f"{pid}/task/{tid}")
+            switches[tid] = fields["voluntary_ctxt_switches"], fields["nonvoluntary_ctxt_switches"]
+            runs |= fields["State"].startswith("R")
+    return switches, runs
+
+
+def asleep(pids, seconds=0.05):
+    """Whether no thread of the processes runs for this time."""
+    before = _running(pids)
+    time.sleep(seconds)
+    return not before[1] and before == _running(pids)
+
+
 def unsent(port):
     """Bytes in the send queues of IPv4 connections from this local port: proc_net_tcp(5)."""
     lines = [line.split() for line in read("/proc/net/tcp").decode().splitlines()[1:]]

@@ -9,6 +9,7 @@ import time
 import pytest
 
 import echod
+import metrics
 import peer
 import proc
 
@@ -155,6 +156,23 @@ def test_peer_that_never_reads_holds_up_nobody(start, model):
     finally:
         for sock in socks:
             sock.close()
+
+
+@pytest.mark.parametrize("family", ["TCP", "unix"])
+def test_half_closed_peer_that_never_reads(start, model, tmpdir, family):
+    """All processes sleep until it reads, although its FIN has arrived and the daemon could receive it."""
+    path = f"{tmpdir}/socket"
+    daemon = start(model, listen=["127.0.0.1", f"unix:{path}"], stats_interval=0)
+    if family == "TCP":
+        sock, sent, read = peer.laden(daemon.address)
+    else:
+        sock = peer.connect(path)
+        sent, read = peer.stuff(sock), b""
+    sock.shutdown(socket.SHUT_WR)
+    proc.until(lambda: proc.asleep([stat.pid for stat in daemon.tree()]), "the daemon sleeps")
+    peer.same(read + peer.receive_all(sock), sent)
+    sock.close()
+    metrics.wait_line(daemon, "the end", connections=0, connections_ended__eof=1)
 
 
 def test_peer_that_never_reads_is_closed_when_idle(start, model):

@@ -47,6 +47,11 @@ void poller_epoll_close_forked(struct poller *self)
 	close(self->fd);
 }
 
+int poller_epoll_fd(const struct poller *self)
+{
+	return self->fd;
+}
+
 static uint32_t to_epoll(unsigned interest)
 {
 	return (interest & WATCH_READ ? (uint32_t) EPOLLIN : 0) |

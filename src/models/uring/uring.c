@@ -117,6 +117,7 @@ static void dispatch(struct uring *uring, const struct ring_event *event)
 		uring_wakeup_event(uring);
 		break;
 	case WATCH_OTHER:
+		uring_writable_event(uring);
 		break;
 	}
 }
@@ -188,6 +189,8 @@ int uring_prepare(struct worker *worker)
 		          "Cannot create the ring of worker %u: it exceeds the limit of locked memory; raise "
 		          "LimitMEMLOCK= (ulimit -l), or set workers lower",
 		          worker->index);
+	if (r == 0)
+		r = uring_writable_open(uring);
 	if (r < 0) {
 		ring_close(&uring->ring);
 		free(uring);
@@ -209,6 +212,8 @@ static int uring_open(struct uring *uring, struct worker *worker)
 		fault_try_forbidden_operations(&uring->ring);
 	if (r == 0)
 		r = uring_accept_open(uring);
+	if (r == 0)
+		r = uring_writable_register(uring);
 	if (r < 0)
 		return r;
 	uring->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
@@ -234,6 +239,7 @@ int uring_run(struct worker *worker)
 	ring_close(&uring->ring);
 	uring_accept_close(uring);
 	body_close(&uring->body);
+	uring_writable_close(uring);
 	free(uring);
 	return r;
 }

@@ -2,7 +2,8 @@
 /* uring.h - shared by the parts of the io_uring body
  *
  * uring.c is the loop and its stop, uring_accept.c takes connections, uring_session.c serves sessions,
- * uring_rxq.c queues data that were received while a send was in flight. One thread for each struct uring.
+ * uring_rxq.c queues data that were received while a send was in flight, uring_writable.c waits until
+ * half-closed sessions are writable. One thread for each struct uring.
  *
  * While a session is flowing, its receives take buffers of the ring when data arrive, and the data are sent
  * from there, one send at a time: so bytes cannot be reordered, and an idle session occupies no buffer. While
@@ -45,6 +46,9 @@ struct uring {
 	struct uring_listener *listeners; /* one for each listener of the worker */
 	struct watch stop, inbox, slot, token, wakeup;
 	bool inbox_armed, slot_armed;     /* their polls are in flight */
+	struct poller *half_closed;       /* the epoll set of uring_writable.c, polled by `writable` */
+	struct watch writable;
+	bool writable_armed;
 	int *deferred; /* connections that were accepted without a free slot and wait for one */
 	size_t deferred_count, deferred_size;
 	bool quiescing; /* a stop request was seen: nothing is started until all operations have ended */
@@ -101,6 +105,26 @@ void rxq_copy(struct ring *ring, struct session *session, size_t limit);
 
 /* Return all buffers to the ring. */
 void rxq_clear(struct ring *ring, struct uring_state *state);
+
+/* --- uring_writable.c ------------------------------------------------------------------ */
+
+/* Make the epoll set, before the process is confined; register it in the ring. Return 0 or -errno. */
+int uring_writable_open(struct uring *uring);
+int uring_writable_register(struct uring *uring);
+void uring_writable_close(struct uring *uring);
+
+/* Whether a poll of the ring for writability completed only because of the FIN of the peer. */
+bool uring_writable_is_needed(const struct watch *watch, const struct ring_event *event);
+
+/* Watch the session, of which no operation is in flight, until it is writable; then it is served. Returns
+ * false where the kernel has no memory for it, or fs.epoll.max_user_watches are in use (epoll(7)). */
+bool uring_writable_watch(struct uring *uring, struct session *session);
+
+/* Stop to watch it, if it is watched. */
+void uring_writable_forget(struct uring *uring, struct session *session);
+
+/* Handle the event of the epoll set. */
+void uring_writable_event(struct uring *uring);
 
 /* --- uring_accept.c -------------------------------------------------------------------- */
 

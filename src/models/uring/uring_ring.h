@@ -57,7 +57,9 @@ struct uring_state {
 	uint8_t multishot : 2;  /* enum uring_multishot */
 	uint8_t borrowed : 1;   /* the data to be sent are in a buffer of the ring */
 	uint8_t fin_queued : 1; /* a FIN was received behind the data in the receive queue */
-	uint8_t backoff;        /* number of short single receives before the next multishot receive */
+	uint8_t backoff : 4; /* number of short single receives before the next multishot receive */
+	uint8_t half_closed : 1; /* a poll reported the FIN of the peer, see uring_writable.c */
+	uint8_t in_epoll : 1;    /* in the epoll set, until it is writable; no operation is in flight */
 	uint16_t queued; /* receive queue: number of small buffers received while a send was in flight, */
 	uint16_t first, last;   /* linked by struct buffer_note */
 };

@@ -104,6 +104,7 @@ void uring_session_detach(struct body *body, struct session *session)
 
 	buffer_return(uring, session, session->conn.data);
 	rxq_clear(&uring->ring, state_of(uring, session));
+	uring_writable_forget(uring, session);
 	session_io_drop_pipe(&body->io, session);
 	ring_unregister(&uring->ring, &session->watch);
 	list_remove(&session->link);
@@ -187,6 +188,10 @@ static void start_poll(struct uring *uring, struct session *session, unsigned wa
 	if (interest == 0)
 		return;
 	session->watch.interest = interest & (WATCH_READ | WATCH_WRITE);
+	if (interest == WATCH_WRITE && state_of(uring, session)->half_closed &&
+	    uring_writable_watch(uring, session))
+		return;
+	uring_writable_forget(uring, session);
 	state_of(uring, session)->op = RING_POLL;
 	ring_poll(&uring->ring, &session->watch);
 }
@@ -411,6 +416,7 @@ void uring_session_event(struct uring *uring, const struct ring_event *event)
 	} else if (event->op == RING_SEND) {
 		on_send(uring, session, event);
 	} else if (state->mode != URING_ENDING && !uring->quiescing) {
+		state->half_closed |= uring_writable_is_needed(&session->watch, event);
 		uring_session_serve(uring, session,
 		                    event->result < 0 || event->result & (POLLIN | POLLHUP | POLLERR));
 		return;
