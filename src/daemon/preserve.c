@@ -390,7 +390,6 @@ void restore_take(struct restore *restore, int inbox, int outbox)
 {
 	struct preserve *overflow = &restore->overflow;
 	struct new_conn rest;
-	int r;
 
 	if (list_empty(&overflow->packs))
 		overflow->highest = 0;
@@ -398,10 +397,27 @@ void restore_take(struct restore *restore, int inbox, int outbox)
 	if (!has_descriptors(overflow) || preserve_take(overflow, inbox, TAKE_BATCH, &rest) >= 0 ||
 	    rest.fd < 0)
 		return;
-	r = handover_pass(outbox, &rest);
-	if (r < 0)
+	restore_add(restore, outbox, &rest);
+}
+
+void restore_add(struct restore *restore, int outbox, struct new_conn *new_conn)
+{
+	int r = handover_pass(outbox, new_conn);
+
+	if (r == 0) {
+		new_conn_close(new_conn);
+		return;
+	}
+	restore->overflow.highest = new_conn->fd;
+	if (preserve_add(&restore->overflow, new_conn) == 0)
+		return;
+	if (restore->has_new_conn) {
 		note_damaged(restore, 1, r);
-	new_conn_close(&rest);
+		new_conn_close(new_conn);
+		return;
+	}
+	restore->new_conn = *new_conn;
+	restore->has_new_conn = true;
 }
 
 int restore_preserve(struct restore *restore, struct preserve *preserve)

@@ -98,6 +98,10 @@ void restore_feed(struct restore *restore, int outbox);
  * out of `inbox`, to be fed back later. What cannot be kept goes back into `outbox`. */
 void restore_take(struct restore *restore, int inbox, int outbox);
 
+/* Send a connection to `outbox` and take it over; where that fails, keep it in memory, to be fed later. If
+ * there is no memory either, it is closed, counted and logged. */
+void restore_add(struct restore *restore, int outbox, struct new_conn *new_conn);
+
 /* Take the next connection, instead of feeding it. Returns whether there was one. */
 bool restore_next(struct restore *restore, struct new_conn *new_conn);
 

@@ -3,6 +3,8 @@
 
 #include "daemon/retire.h"
 
+#include <poll.h>
+
 #include "base/notify.h"
 #include "daemon/fdstore.h"
 #include "models/handover/handover.h"
@@ -12,26 +14,53 @@
 #define RETIRE_TIME (1 * USEC_PER_SEC)
 #define RETIRE_TICK (50 * USEC_PER_MSEC)
 
-/* Maximum number of times that the queue is emptied for one backlog. */
-#define QUEUE_ROUNDS 4096
+/* Maximum number of connections taken from one backlog at a time, the maximum of `backlog`: clients that go
+ * on connecting must not block the supervisor. */
+#define BACKLOG_MAX 65535
 
-/* Accept the clients in the backlogs of `set` and put them into the queue, for the workers of the new
- * configuration. Those for which it has no space are kept in memory, while descriptors suffice. */
-static void drain_backlogs(struct supervisor *supervisor, const struct sockets *set, const struct conf *conf)
+/* Whether clients are in the backlog. After listener_refuse_abstract() it may be empty. */
+static bool has_clients(const struct listener *listener)
+{
+	struct pollfd clients = { .fd = listener->fd, .events = POLLIN };
+
+	return poll(&clients, 1, 0) == 1;
+}
+
+/* Whether the queue has space, perhaps because connections were taken out of it into memory, which needs
+ * descriptors. */
+static bool has_space(struct supervisor *supervisor)
+{
+	int outbox = supervisor->context.outbox;
+
+	if (!handover_has_space(outbox))
+		restore_take(&supervisor->restore, supervisor->context.inbox, outbox);
+	return handover_has_space(outbox);
+}
+
+/* Accept the clients in the backlog and put them into the queue, for the workers of the new configuration. */
+static void drain_backlog(struct supervisor *supervisor, const struct listener *listener,
+                          const struct worker *self)
+{
+	struct new_conn new_conn;
+
+	for (unsigned i = 0; i < BACKLOG_MAX && has_clients(listener) && has_space(supervisor); i++) {
+		int r = handover_accept(listener, self, &new_conn);
+
+		if (r < 0)
+			return;
+		if (r > 0)
+			restore_add(&supervisor->restore, self->outbox_fd, &new_conn);
+	}
+}
+
+static void drain_backlogs(struct supervisor *supervisor, const struct conf *conf)
 {
 	const struct worker self = supervisor_worker(supervisor, conf);
 
 	admission_queue_begin(&scoreboard_shared(supervisor->context.scoreboard)->admission);
 	supervisor->unsettled = true;
-	for (size_t i = 0; i < set->count; i++) {
-		handover_backlog(&set->items[i], &self);
-		for (unsigned n = 0; n < QUEUE_ROUNDS && !handover_has_space(self.outbox_fd); n++) {
-			restore_take(&supervisor->restore, supervisor->context.inbox, self.outbox_fd);
-			if (!handover_has_space(self.outbox_fd))
-				break;
-			handover_backlog(&set->items[i], &self);
-		}
-	}
+	for (size_t i = 0; i < supervisor->retired.count; i++)
+		drain_backlog(supervisor, &supervisor->retired.items[i], &self);
 }
 
 void retire_close(struct supervisor *supervisor)
@@ -70,7 +99,7 @@ void retire_maintain(struct supervisor *supervisor, int64_t now)
 	/* behind the connections that an old crew hands over: only in a worker are they counted for
 	 * max-per-source */
 	if (crew && (!supervisor_any_stopping(supervisor) || now >= supervisor->retire_until))
-		drain_backlogs(supervisor, &supervisor->retired, crew->conf);
+		drain_backlogs(supervisor, crew->conf);
 	if (now >= supervisor->retire_until)
 		retire_close(supervisor);
 	else

@@ -11,6 +11,7 @@ import pytest
 
 import crowd as crowds
 import echod
+import failing
 import metrics
 import peer
 import proc
@@ -228,6 +229,28 @@ def test_a_backlog_larger_than_the_queue(start, small_queue, workers):
         assert peer.receive_all(sock) == b"%d" % number
         sock.close()
     metrics.wait_line(daemon, "all", connections_accepted=1500, connections_ended__eof=1500, connections=0)
+
+
+def test_a_backlog_while_connections_cannot_be_sent(start, tmpdir):
+    """Clients in the backlog of a listener that a reload removes are served, also where sendmsg(2) fails for some of them."""
+    calls = failing.Failing(tmpdir)
+    daemon = start("epoll", workers=1, env=calls.env)
+    stopped = daemon.workers()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    proc.until(lambda: all(proc.stopped(pid) for pid in stopped), "stopped workers")
+    socks = [daemon.connect() for _ in range(20)]
+    for sock in socks:
+        sock.sendall(b"from the backlog")
+    calls.fail("sendmsg", 7)
+    daemon.reload(port=echod.free_port())
+    proc.until(lambda: calls.left("sendmsg") == 0, "7 failures")
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    for sock in socks:
+        assert peer.receive(sock, 16) == b"from the backlog"
+        peer.finish(sock)
+    metrics.wait_line(daemon, "all", connections_accepted=20, connections_ended__eof=20, connections_damaged=0, connections=0)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -26,9 +26,6 @@
 /* Descriptors of a message: the connection and, where it owes bytes, a file with them. */
 #define FDS_MAX 2
 
-/* Maximum number of connections in the backlog of a listener: the maximum of `backlog`. */
-#define BACKLOG_MAX 65535
-
 /* Maximum number of lines about damaged messages in an interval, for each process. */
 #define DAMAGED_LINES 100
 #define DAMAGED_INTERVAL (10 * USEC_PER_SEC)
@@ -318,47 +315,27 @@ unsigned handover_waiting(int inbox)
 
 /* --- backlogs -------------------------------------------------------------------------- */
 
-/* Put an accepted connection, whose source is not counted yet, into the queue. If that fails the connection
- * is lost. */
-static void enqueue(const struct worker *sender, const struct new_conn *new_conn)
+int handover_accept(const struct listener *listener, const struct worker *sender, struct new_conn *new_conn)
 {
+	struct addr addr = { .len = sizeof addr.un };
+	int fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	enum admission_verdict verdict;
+
+	if (fd < 0)
+		return -errno;
+	new_conn_init(new_conn, fd);
+	peer_from_addr(&new_conn->peer, &addr);
+	/* a worker checks max-per-source: until it takes the connection, that waits as in a backlog */
+	new_conn->unadmitted = true;
+	verdict = new_conn_expect_header(new_conn, sender->conf)
+	                ? ADMISSION_OK
+	                : admission_admit(&sender->admission, &new_conn->peer);
+	if (verdict != ADMISSION_OK) {
+		session_refused(sender, new_conn, verdict);
+		close(fd);
+		return 0;
+	}
 	admission_slot_force(&sender->admission);
 	admission_enqueue(&sender->admission, NULL);
-	if (handover_pass(sender->outbox_fd, new_conn) == 0)
-		return;
-	admission_enqueue_undo(&sender->admission, NULL);
-	admission_slot_release(&sender->admission);
-	stats_add(sender->slot, STAT_ACCEPTED, 1);
-	stats_add(sender->slot, STAT_ENDED_ERROR, 1);
-}
-
-void handover_backlog(const struct listener *listener, const struct worker *sender)
-{
-	enum admission_verdict verdict;
-	struct new_conn new_conn;
-	struct addr addr;
-
-	/* at most the maximum length of a backlog, so that clients that go on connecting do not block the
-	 * caller */
-	for (unsigned i = 0; i <= BACKLOG_MAX && handover_has_space(sender->outbox_fd); i++) {
-		int fd;
-
-		addr.len = sizeof addr.un;
-		fd = accept4(listener->fd, &addr.sa, &addr.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
-			return;
-		new_conn_init(&new_conn, fd);
-		peer_from_addr(&new_conn.peer, &addr);
-		/* a worker checks max-per-source: until it takes the connection, that waits as in a
-		 * backlog */
-		new_conn.unadmitted = true;
-		verdict = new_conn_expect_header(&new_conn, sender->conf)
-		                ? ADMISSION_OK
-		                : admission_admit(&sender->admission, &new_conn.peer);
-		if (verdict == ADMISSION_OK)
-			enqueue(sender, &new_conn);
-		else
-			session_refused(sender, &new_conn, verdict);
-		close(fd);
-	}
+	return 1;
 }

@@ -54,10 +54,11 @@ bool handover_has_space(int outbox);
 /* The number of connections in `inbox`; an estimate where another version wrote messages of another size. */
 unsigned handover_waiting(int inbox);
 
-/* Before a listener is closed: accept the connections in its backlog and send them to the queue, as far as it
- * has space. Each takes a slot, also beyond max-connections; the worker that receives it checks
- * max-per-source. Of `sender` only conf, slot, admission and outbox_fd are used. Supervisor. */
-void handover_backlog(const struct listener *listener, const struct worker *sender);
+/* Before a listener is closed: accept a connection in its backlog, to be sent to the queue. It counts as in
+ * the queue, also beyond max-connections; the worker that receives it checks max-per-source. Of `sender` only
+ * conf, slot and admission are used. Returns 1 with `*new_conn`, owned by the caller; 0 where the client was
+ * refused; or -errno as accept4(2), -EAGAIN where the backlog is empty. Supervisor. */
+int handover_accept(const struct listener *listener, const struct worker *sender, struct new_conn *new_conn);
 
 /* Make the queue: messages sent to `*outbox` arrive at `*inbox`. Both are non-blocking and close-on-exec; the
  * send buffer is as large as the kernel allows. Returns 0 or -errno. */
