@@ -122,6 +122,9 @@ static void preserve_rest(struct supervisor *supervisor)
 
 	if (supervisor->flush)
 		flush_rest(supervisor, 0, true);
+	/* behind the connections of the workers; present listeners are in the store with their backlogs */
+	if (supervisor->retired.count > 0)
+		retire_maintain(supervisor, INT64_MAX);
 	/* attempts that failed before may succeed now, because descriptors in flight have arrived */
 	while ((r = preserve_take(preserve, supervisor->context.inbox, PRESERVE_LAST, &rest)) < 0) {
 		if (rest.fd >= 0)
@@ -256,10 +259,11 @@ void stop_begin(struct supervisor *supervisor)
 	for (struct list *at = supervisor->crews.next; at != &supervisor->crews; at = at->next)
 		supervisor_stop_crew(supervisor, LIST_ENTRY(at, struct crew, link), how,
 		                     supervisor->keep ? PRESERVE_WAIT : 0);
-	if (!supervisor->keep)
+	if (!supervisor->keep) {
 		for (size_t i = 0; i < supervisor->sockets.count; i++)
 			listener_shut(&supervisor->sockets.items[i]);
-	retire_close(supervisor);
+		retire_close(supervisor);
+	}
 	supervisor->next = NULL;
 	supervisor->stats_at = INT64_MAX;
 	supervisor->extend_at = clock_usec() + EXTEND_INTERVAL;

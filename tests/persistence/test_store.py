@@ -362,6 +362,23 @@ def test_a_crash_refuses_nobody(start, model):
         proc.until(lambda: len(daemon.notify.store) >= 1, "the listener is in the store again")
 
 
+def test_the_backlog_of_a_removed_listener_at_a_restart(start, model):
+    """A restart right after a reload keeps the clients that wait at the address that the reload removed."""
+    daemon = start(model, store=True, max_connections=1, env={"FDSTORE": "128"})
+    with daemon.connect() as first, daemon.connect() as second:
+        peer.echo(first, b"first")
+        second.sendall(b"second")
+        daemon.reload(port=echod.free_port())
+        daemon.term()
+        assert daemon.wait_exit() == daemon.expect
+        kept = [(name, Descriptor(fd)) for name, fd in daemon.notify.take_store()]
+        launch_with(start, model, kept, listen=["127.0.0.1"], port=daemon.port, max_connections=1)
+        peer.echo(first, b"again")
+        peer.finish(first)
+        assert peer.receive(second, 6) == b"second"
+        peer.finish(second)
+
+
 @pytest.mark.parametrize("user", ["", "nobody"])
 def test_a_unix_socket_whose_file_is_gone(start, tmpdir, user):
     """Nobody finds it any more: the next process makes a new one, instead of not starting or not being found."""
