@@ -144,25 +144,15 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(queue=st.sampled_from((0, 1)))
     def start(self, queue):
-        """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large.
-
-        A port that is free now may be taken before the daemon has it, by a test beside this one: then another one is."""
+        """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large."""
         self.program.append(f"state.start(queue={queue})")
         self.failing = failing.Failing(self.directory, queue=queue, speed=SPEED)
         self.env = {**self.failing.env, **FAULTS}
-        while True:
-            self.port, self.second = echod.free_port(), echod.free_port()
-            self.daemon = echod.Daemon(self.directory, port=self.port, log_connections=False, idle_timeout=0, stats_interval=0,
-                                       socket_buffer=BUFFER, drain_timeout=30 * SPEED, proxy_protocol=[PROXY], env=self.env,
-                                       store=True, **self.keys(self.initial))
-            try:
-                self.daemon.wait_ready(PATIENCE)
-                break
-            except AssertionError:
-                taken = "the address is in use" in self.daemon.log()
-                self.daemon._clean()
-                if not taken:
-                    raise
+        self.port, self.second = echod.free_port(), echod.free_port()
+        self.daemon = echod.Daemon(self.directory, port=self.port, log_connections=False, idle_timeout=0, stats_interval=0,
+                                   socket_buffer=BUFFER, drain_timeout=30 * SPEED, proxy_protocol=[PROXY], env=self.env,
+                                   store=True, **self.keys(self.initial))
+        self.daemon.wait_ready(PATIENCE)
         self.settle()
         self.descriptors = self.daemon.descriptors()
 
