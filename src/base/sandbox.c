@@ -440,7 +440,7 @@ static const struct {
 	{ SANDBOX_STREAMS, "all models, for connections" },
 	{ SANDBOX_DATAGRAMS, "processes that answer datagrams" },
 	{ SANDBOX_SELECT, "select" },
-	{ SANDBOX_EPOLL, "all models but select, poll and io_uring" },
+	{ SANDBOX_EPOLL, "all models but select and poll" },
 	{ SANDBOX_IO_URING, "io_uring" },
 	{ SANDBOX_THREADS, "thread, and all models with more than one thread" },
 	{ SANDBOX_FORK, "process" },
