@@ -181,8 +181,9 @@ class Reference:
         self.bytes_least += client.bytes_least()
         self.bytes_most += client.bytes_most()
 
-    def lost(self, client):
-        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not."""
+    def lost(self, client, *reasons):
+        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not. Or it left while
+        the daemon restarted."""
         if client.state == "waiting":
             self.maybe_accepted += 1
             self.waiting.remove(client)
@@ -190,7 +191,7 @@ class Reference:
             self.admitted.remove(client)
         client.state = "gone"
         self.left[client.source] += 1
-        self.maybe_ended.append(("error", "limit", "denied"))
+        self.maybe_ended.append(reasons)
         self.bytes_most += client.bytes_most()
 
     # Questions

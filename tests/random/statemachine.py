@@ -41,8 +41,13 @@ DATA = random.Random(1).randbytes(1 << 19) * 2
 SHRINKING = 100  # seconds to find a shorter program
 KILLS = 3       # of workers of one configuration: the daemon waits longer before each restart
 SPEED = 3       # of the daemon's clock, which makes its pauses shorter; its shortest time limit is then still longer than 0.6 s
-MOST_WAITS = 1000  # for events, in a step in which no byte moves; most have fewer than 100
+MOST_WAITS = 300  # for events, in a step in which no byte moves; hardly any has more than 100
 BUFFER = 16384  # of sockets: a client that does not read soon fills the path
+
+# A build with fault points finds more: it can know that a stop is part of a restart, and a worker that waits for a slot does not try
+# again without an event.
+FAULT_POINTS = "fault points" in echod.run("-V").stdout
+SLOT_WAIT = str(10 ** 12)  # microseconds
 
 crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
 inet_crowds = st.lists(st.sampled_from(SOURCES[:-1]), min_size=2, max_size=6)
@@ -142,12 +147,14 @@ class Machine(RuleBasedStateMachine):
                             deny=(), listen=LISTENERS)
         self.reference, self.daemon = reference.Reference(reference.Conf(**self.initial)), None
 
-    @initialize(queue=st.sampled_from((0, 1)))
-    def start(self, queue):
-        """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large."""
-        self.program.append(f"state.start(queue={queue})")
+    @initialize(queue=st.sampled_from((0, 1)), knows=st.booleans())
+    def start(self, queue, knows):
+        """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large. `knows`: whether the
+        daemon knows that a stop is part of a restart, where the build has fault points."""
+        self.program.append(f"state.start(queue={queue}, knows={knows})")
+        self.knows_restart = knows and FAULT_POINTS
         self.failing = failing.Failing(self.directory, queue=queue, speed=SPEED)
-        self.env = {**self.failing.env, **FAULTS}
+        self.env = {**self.failing.env, "FDSTORE": "128", "ECHOD_FAULT_RESTART": str(int(knows)), "ECHOD_FAULT_SLOT_WAIT": SLOT_WAIT}
         self.port, self.second = echod.free_port(), echod.free_port()
         self.daemon = echod.Daemon(self.directory, port=self.port, log_connections=False, idle_timeout=0, stats_interval=0,
                                    socket_buffer=BUFFER, drain_timeout=30 * SPEED, proxy_protocol=[PROXY], env=self.env,
@@ -253,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         if more:
             return False
         if client.at_risk:
-            self.reference.lost(client)
+            self.reference.lost(client, "error", "limit", "denied")
         elif client.state == "waiting":
             self.reference.refused(client)
         else:
@@ -418,7 +425,7 @@ class Machine(RuleBasedStateMachine):
 
     def can_restart(self):
         """Where a stop may be final, the supervisor sends first what those in the queue are owed, and waits for the clients."""
-        return self.can_reload() and ("ECHOD_FAULT_RESTART" in FAULTS or not self.reference.moved() and
+        return self.can_reload() and (self.knows_restart or not self.reference.moved() and
                                       all(client.reading for client in self.clients))
 
     def crew(self, model, workers):
@@ -480,15 +487,22 @@ class Machine(RuleBasedStateMachine):
         self.settle_after_reload(old)
 
     @step(can_restart, model=models, workers=st.integers(1, 4), max_connections=limits,
-          max_per_source=limits, deny=denied)
-    def restart(self, model, workers, max_connections, max_per_source, deny):
-        """With the descriptor store: no client notices."""
+          max_per_source=limits, deny=denied, which=st.sampled_from((None, None, None, *range(MOST_CLIENTS))))
+    def restart(self, model, workers, max_connections, max_per_source, deny, which):
+        """With the descriptor store: no client notices. One resets its connection meanwhile."""
         changes = self.crew(model, workers)
         if not changes:
             return
         changes.update(max_connections=max_connections, max_per_source=max_per_source, deny=deny)
         old = self.daemon
+        conf = reference.Conf(**changes, listen=self.reference.conf.listen)
+        leaver = None
+        # its end is noticed, and no other client takes its slot before all counters begin from 0
+        if which is not None and not self.reference.waiting and len(self.reference.admitted) <= conf.at_once():
+            leaver = self.pick(which, [client for client in self.served_clients() if client.ends])
         old.term()
+        if leaver:
+            peer.reset(leaver.sock)
         assert old.wait_exit(PATIENCE) == old.expect, self.log()
         kept = old.notify.take_store()
         old.configure(**changes)
@@ -500,7 +514,10 @@ class Machine(RuleBasedStateMachine):
             os.close(fd)
         old.close()
         self.kills = KILLS
-        self.reference.restart(reference.Conf(**changes, listen=self.reference.conf.listen))
+        self.reference.restart(conf)
+        if leaver:
+            self.reference.lost(leaver, "reset", "eof", "drain", "error")
+            self.reference.hand_overs_known = False
         self.settle_after_reload(())
 
     @step(None, text=st.sampled_from(("workers = many\n", "no-such-key = 1\n", "listen = {}\n", "/* no end",
@@ -685,13 +702,6 @@ class Machine(RuleBasedStateMachine):
         self.reload(**self.initial)
         proc.until(lambda: self.daemon.descriptors() <= self.descriptors,
                    lambda: f"{self.daemon.descriptors()} descriptors instead of {self.descriptors}", PATIENCE)
-
-
-# What a build with fault points adds: it can know here that a stop is part of a restart, and a worker that waits for a slot does
-# not try again without an event.
-FAULTS = {"FDSTORE": "128"}
-if "fault points" in echod.run("-V").stdout:
-    FAULTS.update(ECHOD_FAULT_RESTART="1", ECHOD_FAULT_SLOT_WAIT=str(10 ** 12))
 
 
 def descendants(pid):
