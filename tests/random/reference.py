@@ -90,7 +90,7 @@ class Reference:
         self.before = collections.Counter(client.source for client in self.admitted)
         self.admitted_before = len(self.admitted)
         self.left, self.refused_now, self.passed = collections.Counter(), [], []
-        self.most = self.conf.capacity()
+        self.most = self.conf.capacity() + len(self.moved())  # those come on top
         # clients may be accepted while others of the same source are in the queue, where they do not count
         self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
         # an acceptor counts the connection of a child until it has reaped that: also when a new worker counts it already

@@ -503,6 +503,7 @@ class Machine(RuleBasedStateMachine):
         old.term()
         if leaver:
             peer.reset(leaver.sock)
+        proc.until(lambda: self.read_admitted(leaver) or old.popen.poll() is not None, "the end of the old process", PATIENCE)
         assert old.wait_exit(PATIENCE) == old.expect, self.log()
         kept = old.notify.take_store()
         old.configure(**changes)
@@ -519,6 +520,12 @@ class Machine(RuleBasedStateMachine):
             self.reference.lost(leaver, "reset", "eof", "drain", "error")
             self.reference.hand_overs_known = False
         self.settle_after_reload(())
+
+    def read_admitted(self, leaver):
+        """A daemon that does not know that a restart follows waits until all clients have their echo."""
+        for client in self.reference.admitted:
+            if client.reading and client is not leaver:
+                client.receive()
 
     @step(None, text=st.sampled_from(("workers = many\n", "no-such-key = 1\n", "listen = {}\n", "/* no end",
                                       'model = "iterative"\nworkers = 4\n')))
