@@ -129,6 +129,7 @@ EXTRA_DIST += \
 	tests/soak \
 	tests/system \
 	tests/systemd \
+	tests/unit/atomics.h \
 	tests/unit/failing.h \
 	tests/wire
 

@@ -19,17 +19,8 @@
 
 static void access_begins(void);
 
-#undef atomic_load
-#undef atomic_store
-#undef atomic_fetch_add
-#undef atomic_fetch_sub
-#define atomic_load(object) (access_begins(), atomic_load_explicit(object, memory_order_seq_cst))
-#define atomic_store(object, value) \
-	(access_begins(), atomic_store_explicit(object, value, memory_order_seq_cst))
-#define atomic_fetch_add(object, value) \
-	(access_begins(), atomic_fetch_add_explicit(object, value, memory_order_seq_cst))
-#define atomic_fetch_sub(object, value) \
-	(access_begins(), atomic_fetch_sub_explicit(object, value, memory_order_seq_cst))
+#define BEFORE_ACCESS() access_begins()
+#include "atomics.h"
 
 /* It replaces the object of libechod.a. */
 #include "../../src/net/admission.c"
