@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: ISC */
-/* streams - keeps many verified streams to an echo service going, and counts what goes wrong
+/* streams - keeps many verified streams to an echo service going, and counts errors
  *
  *   streams [-n COUNT] [-s SEED] [-t MSEC] [-k KINDS] HOST PORT
  *
- * Of each kind in KINDS (letters, dealt out in turn; default "rrrribmhhc") there are streams:
+ * Each stream has a kind, a letter of KINDS (assigned in turn; default "rrrribmhhc"):
  *   r  request and response, of random sizes, with pauses of up to MSEC between them
- *   i  idle: speaks only when a settle asks everybody to
- *   b  bulk: sends on without waiting for the answer
- *   m  mute: fills the service up and does not read for a while, then reads everything
- *   h  half-closed: sends, says FIN, does not read for a while, then reads to the end; anew
- *   c  comes, exchanges a little and goes; anew
+ *   i  idle: sends once, and again at each "settle"
+ *   b  bulk: sends without waiting for the echo
+ *   m  mute: sends, often until the path is full, does not read for a while, then reads everything
+ *   h  half-closed: sends, then FIN, does not read for a while, then reads to the end; connects again
+ *   c  connects, exchanges some messages and closes; connects again
  * Every byte that comes back is compared with what was sent.
  *
  * Commands are lines on standard input; each is answered with one line of JSON, the counts:
- *   report     at once
- *   mark       forget the longest pause
- *   pass       once every stream that waited for bytes has got some
- *   settle N   everybody speaks; once N streams (0: all) have got back a byte that was sent after
- *              this; those that have not when nobody of them got a byte for STALL seconds are "stalled"
- *   owe        once everybody has sent something and reads nothing: the service owes it to them
- *   end        everybody reads on until the service ends the connection; "ended" counts those where
- *              that was after all that had been sent
- *   finish     nobody speaks any more; once all was received and both sides have closed
+ *   report     answered at once
+ *   mark       reset the longest pause
+ *   pass       answered when every stream that waited for bytes has received some
+ *   settle N   all streams send; answered when N streams (0: all) have received a byte that was sent
+ *              after this; the others are "stalled" if none of them receives a byte for STALL seconds
+ *   owe        answered when all streams have sent data that the service cannot echo yet: none reads
+ *   end        all streams read until the service ends the connection; "ended" counts the streams
+ *              that had received all of their data then
+ *   finish     no stream sends more; answered when all was received and both sides have closed
  * Counts: "refused" connects, "reset" connections, "cut" before all was received, "corrupt" ones, "stalled".
- * "pause_ms": the longest that any stream which waited for bytes got none. Exit 0 at the end of the input.
+ * "pause_ms": the longest time for which a stream that waited for bytes received none. Exit status 0 at
+ * the end of the input.
  */
 #include <config.h>
 
@@ -58,13 +59,13 @@ struct stream {
 	char kind;
 	bool connecting, fin, dead, owing, settled, passed, filled;
 	unsigned interest;
-	uint64_t key;            /* of the pattern, another one for each connection */
+	uint64_t key;            /* of the pattern; different for each connection */
 	uint64_t sent, got;
-	uint64_t quota;          /* what is to be sent up to now */
-	uint64_t settle_at;      /* received beyond this: has settled */
+	uint64_t quota;          /* bytes to be sent so far */
+	uint64_t settle_at;      /* settled when more bytes than this were received */
 	int64_t hold_until;      /* does not read before */
 	int64_t next;            /* does nothing new before */
-	int64_t since;           /* has waited for bytes since; 0: does not wait */
+	int64_t since;           /* start of the wait for bytes; 0: does not wait */
 };
 
 static struct {
@@ -78,12 +79,12 @@ static size_t stream_count = 50, wanted;
 static int64_t think = 50 * MSEC, now, settle_last;
 static uint64_t seed, random_state, keys;
 static enum order order;
-static char waiting;             /* the command that is not answered yet */
+static char waiting;             /* first letter of the command that is not answered yet */
 static int epoll;
 static struct sockaddr_storage address;
 static socklen_t address_size;
 
-/* --- small things ---------------------------------------------------------------------- */
+/* --- helpers --------------------------------------------------------------------------- */
 
 static void die(const char *what)
 {
@@ -180,7 +181,7 @@ static void stream_connect(struct stream *stream)
 		die("socket");
 	(void) setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	if (stream->kind == 'm' || stream->kind == 'h') {
-		/* full soon */
+		/* so that the path is full soon */
 		(void) setsockopt(stream->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
 		(void) setsockopt(stream->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
 	}
@@ -198,7 +199,7 @@ static void stream_connect(struct stream *stream)
 		connected(stream, errno);
 }
 
-/* Nothing is under way: what next? */
+/* Decide what to send next. */
 static void stream_plan(struct stream *stream)
 {
 	bool fresh = stream->sent == 0 || (waiting == 's' && !stream->settled);
@@ -209,7 +210,7 @@ static void stream_plan(struct stream *stream)
 		stream->next = now + (int64_t) random_below((uint64_t) think / 4 + 1);
 		break;
 	case 'm':
-		/* as much as it takes, or only a little */
+		/* as much as the path takes, or little */
 		stream->quota += random_below(2) ? 64 << 20 : random_size();
 		stream->filled = false;
 		break;
@@ -227,7 +228,7 @@ static void stream_plan(struct stream *stream)
 	}
 }
 
-/* All that was to be sent has been, or no more is taken: hold the answer back. */
+/* All data was sent, or the path takes no more: do not read for a while. */
 static void stream_full(struct stream *stream)
 {
 	if (stream->kind != 'm' && stream->kind != 'h')
@@ -283,7 +284,7 @@ static void note_pause(struct stream *stream)
 static void note_settled(struct stream *stream)
 {
 	if (!stream->settled)
-		settle_last = now; /* slow is not stalled */
+		settle_last = now; /* a slow stream is not stalled */
 	if (waiting == 's' && !stream->settled && stream->got > stream->settle_at) {
 		stream->settled = true;
 	}
@@ -338,12 +339,12 @@ static void stream_receive(struct stream *stream)
 	}
 }
 
-/* Under the orders owe, end and finish: what is left to do. */
+/* The remaining actions of a stream under the commands owe, end and finish. */
 static void stream_wind_up(struct stream *stream)
 {
 	stream->hold_until = order == ORDER_OWE && stream->owing ? INT64_MAX : 0;
 	if (order == ORDER_OWE && !stream->owing && !stream->fin && stream->got == stream->sent) {
-		/* one that was answered once is no longer in the backlog */
+		/* a connection with an echo is no longer in the backlog */
 		stream->owing = stream->got > 0;
 		stream->quota = stream->sent + 1 + (stream->owing ? random_below(32768) : 0);
 	}
@@ -353,7 +354,7 @@ static void stream_wind_up(struct stream *stream)
 	}
 }
 
-/* The one place that decides what a stream does at `now`. */
+/* Decide what a stream does at `now`. */
 static void stream_tend(struct stream *stream)
 {
 	bool quiet, reading;
@@ -484,7 +485,7 @@ static void command(const char *line)
 
 static bool stream_done(const struct stream *stream);
 
-/* For whoever looks for the reason. */
+/* Print the state of stalled streams, to find the reason. */
 static void tell_stalled(void)
 {
 	for (size_t i = 0; i < stream_count; i++) {
@@ -500,7 +501,7 @@ static void tell_stalled(void)
 	}
 }
 
-/* Whether a stream has done what the command asks of everybody. */
+/* Whether a stream has done what the command asks of all streams. */
 static bool stream_done(const struct stream *stream)
 {
 	if (stream->dead)

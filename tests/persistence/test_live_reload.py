@@ -26,7 +26,7 @@ SEGMENTS = 3
 
 
 def walk(models):
-    """Each ordered pair of models once, equal ones included, each pair beginning where the last one ended."""
+    """A path through the models with each ordered pair once, pairs of equal models included."""
     left = {model: list(models) for model in models}
     path, circuit = [models[0]], []
     while path:
@@ -44,7 +44,7 @@ def test_the_walk_is_complete():
 
 @pytest.mark.parametrize("segment", range(SEGMENTS))
 def test_every_pair_of_models(start, crowd, segment):
-    """Fifty streams, each of which must go on under every model that can serve it."""
+    """Fifty streams over reloads from every model to every model: all go on, or as many as the new model serves at a time."""
     refusals = echod.REFUSALS
     steps = walk([model for model in echod.MODELS if not refusals.get(model)])
     share = -(-(len(steps) - 1) // SEGMENTS)
@@ -109,7 +109,7 @@ def leave_one_by_one(socks, daemon):
 
 
 def served(socks, timeout):
-    """The sockets, of those on which a message was sent, that have an echo."""
+    """Wait until at least one of the sockets has an echo to read; return all sockets that have one."""
     ready = set()
     proc.until(lambda: ready.update(s for s in socks if peer_has(s)) or ready, "an echo on any of them", timeout)
     return ready
@@ -121,7 +121,7 @@ def peer_has(sock):
 
 @pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 2), ("prethread", 2)])
 def test_connections_wait_their_turn_in_order(start, model, workers):
-    """Where the successor can serve fewer at a time: one after another, in the order of their last activity."""
+    """New workers that serve fewer connections at a time take the others from the queue in the order of their last activity."""
     daemon = start("epoll", workers=1)
     socks = []
     for i in range(8):
@@ -130,14 +130,14 @@ def test_connections_wait_their_turn_in_order(start, model, workers):
         socks.append(sock)
     old = daemon.workers()
     daemon.reload(model=model, workers=workers)
-    proc.until(lambda: not any(map(proc.alive, old)), "the old worker, which would answer everybody, has left")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker, which would answer all clients, has ended")
     for i, sock in enumerate(socks):
         sock.sendall(b"%d" % i)
     queue = list(socks)
     for i, sock in enumerate(socks):
         ready = served(queue, 20)
         assert sock in ready or workers > 1, f"not number {i}, but {[socks.index(s) for s in ready]}"
-        assert {socks.index(s) for s in ready} <= set(range(i, i + workers)), "out of turn"
+        assert {socks.index(s) for s in ready} <= set(range(i, i + workers)), "not in the order of the queue"
         proc.until(lambda: peer_has(sock), f"number {i} is served")
         assert sock.recv(10) == b"%d" % i
         peer.finish(sock)
@@ -145,7 +145,7 @@ def test_connections_wait_their_turn_in_order(start, model, workers):
 
 
 def test_waiting_connections_survive_reloads(start):
-    """Those that wait in the queue stay in it, ten reloads of the same model later."""
+    """Queued connections stay in the queue over ten reloads, and are served after a reload to a model that can serve them all."""
     daemon = start("epoll", workers=1)
     socks = [daemon.connect() for _ in range(20)]
     for sock in socks:
@@ -160,7 +160,7 @@ def test_waiting_connections_survive_reloads(start):
 
 @pytest.mark.models("thread", *echod.LOOPS)
 def test_connections_beyond_the_descriptors_wait(start, model):
-    """Where one process cannot hold as many connections as many processes did, the last ones wait; none is lost."""
+    """A reload from many processes to one, which has too few descriptors: the remaining connections wait; none is lost."""
     number = 1 + ["thread", *echod.LOOPS].index(model)
     daemon = start("process", max_connections=300, workers=300, wrap=("prlimit", "--nofile=160:160"), **echod.own_user(number))
     socks = [daemon.connect() for _ in range(200)]
@@ -174,7 +174,7 @@ def test_connections_beyond_the_descriptors_wait(start, model):
 
 
 def test_connections_beyond_select_wait(start):
-    """Likewise where descriptors are left, but select(2) cannot watch them."""
+    """A reload to select(2), which cannot watch all descriptors: the remaining connections wait; none is lost."""
     daemon = start("epoll")
     socks = [daemon.connect() for _ in range(1200)]
     for sock in socks:
@@ -190,7 +190,7 @@ def test_connections_beyond_select_wait(start):
 
 @pytest.fixture
 def small_queue():
-    """The environment of a daemon that may have a handful of connections in the queue, as where net.core.wmem_max is low."""
+    """The environment of a daemon whose queue has space for few connections, as with a low net.core.wmem_max."""
     if "fault points" not in echod.run("-V").stdout:
         pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
     return {"ECHOD_FAULT_QUEUE": "4096"}
@@ -198,7 +198,7 @@ def small_queue():
 
 @pytest.mark.models("process", "thread", *echod.LOOPS)
 def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
-    """A queue with space for few connections is enough where the new workers receive from it at once."""
+    """A queue with space for few connections is enough if the new workers receive from it at once."""
     daemon = start("epoll", workers=2, env=small_queue)
     everybody = crowd(daemon.address, 200, kinds="rrrribmhhccc")
     everybody.settle("the start")
@@ -212,7 +212,7 @@ def test_a_small_queue_is_no_limit(start, crowd, small_queue, model):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_backlog_larger_than_the_queue(start, small_queue, workers):
-    """Clients that wait at a listener which a reload removes are all served, also where the queue has space for few of them."""
+    """All clients in the backlog of a listener that a reload removes are served, also if the queue has space for few of them."""
     daemon = start("epoll", env=small_queue, workers=1, log_connections=False)
     stopped = daemon.workers()
     for pid in stopped:
@@ -232,7 +232,7 @@ def test_a_backlog_larger_than_the_queue(start, small_queue, workers):
 
 
 def test_a_backlog_while_connections_cannot_be_sent(start, tmpdir):
-    """Clients in the backlog of a listener that a reload removes are served, also where sendmsg(2) fails for some of them."""
+    """Clients in the backlog of a listener that a reload removes are served, also if sendmsg(2) fails for some of them."""
     calls = failing.Failing(tmpdir)
     daemon = start("epoll", workers=1, env=calls.env)
     stopped = daemon.workers()
@@ -276,8 +276,8 @@ def test_hand_back_waits_for_space_in_the_queue(start, small_queue, workers):
 
 @pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 4), ("prethread", 4)])
 def test_many_connections_wait_for_a_model_that_serves_few(start, small_queue, model, workers):
-    """Also where net.core.wmem_max is the kernel's default and the queue holds 555 connections: none is lost, also over more
-    reloads while most of them wait."""
+    """With the kernel's default of net.core.wmem_max the queue holds 555 connections. No connection of 2000 is lost, also over
+    another reload while most of them wait."""
     daemon = start("epoll", workers=2, env={"ECHOD_FAULT_QUEUE": "212992"}, log_connections=False)
     socks = [daemon.connect() for _ in range(2000)]
     for sock in socks:
@@ -290,8 +290,9 @@ def test_many_connections_wait_for_a_model_that_serves_few(start, small_queue, m
     assert "could not be handed over" not in daemon.log()
 
 
-def test_what_the_supervisor_cannot_keep_ends_in_good_order(start, crowd, small_queue):
-    """Where it has no descriptors left, the wait has an end, which is logged; the watchdog is notified meanwhile."""
+def test_connections_that_the_supervisor_cannot_keep_are_drained(start, crowd, small_queue):
+    """A supervisor without free descriptors drains the connections that it cannot keep, and logs their number. It notifies the
+    watchdog meanwhile."""
     count = 50
     daemon = start("epoll", workers=1, env={**small_queue, "WATCHDOG_USEC": "4000000"}, drain_timeout=30)
     everybody = crowd(daemon.address, count, kinds="i")
@@ -303,7 +304,7 @@ def test_what_the_supervisor_cannot_keep_ends_in_good_order(start, crowd, small_
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (spare, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     daemon.reload(model="iterative")
     drained = int(daemon.wait_log(r"Drained (\d+) connections that could not be handed over", timeout=40)[1])
-    assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not fed"
+    assert len(daemon.notify.all("WATCHDOG", since)) >= 3, "the watchdog was not notified"
     daemon.stop(40)
     counts = everybody.answer()
     everybody.check(counts, "the end")

@@ -19,14 +19,14 @@ import proc
 
 ALL_AT_A_TIME = [model for model in echod.MODELS if model not in echod.SERIAL]
 
-# net.core.wmem_max on a host that is not tuned, and a queue that is as small as the kernel makes any
+# Send buffers of queues: the kernel's default of net.core.wmem_max, and the smallest that the kernel allows
 STOCK, TINY = "212992", "1"
 
 
 @pytest.fixture(params=["restart", "unknown"])
 def small_queues(request):
-    """small_queues(size): environment of a daemon whose queues have a send buffer of twice `size` bytes, and which learns from
-    the manager that a stop is part of a restart, or does not learn which it is."""
+    """small_queues(size): environment of a daemon whose queues have a send buffer of twice `size` bytes. The daemon knows
+    that a stop is part of a restart, or does not know it."""
     if "fault points" not in echod.run("-V").stdout:
         pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
     env = {"FDSTORE": "128", "ECHOD_FAULT_RESTART": "1" if request.param == "restart" else None}
@@ -42,14 +42,14 @@ class Kept:
 
 
 def stop(daemon, timeout=60):
-    """The end of the service; what the manager has then: [(name, descriptor), ...]."""
+    """Stop the service. Returns the descriptors that the manager keeps: [(name, descriptor), ...]."""
     daemon.term()
     assert daemon.wait_exit(timeout) == daemon.expect, daemon.log()
     return daemon.notify.take_store()
 
 
 def start_again(start, daemon, kept, model=None, **more):
-    """The next start with what was kept, under the same configuration but for `more`."""
+    """Start the service with the descriptors `kept` and the same configuration, changed by `more`."""
     names = ":".join(name for name, _ in kept)
     keys = {key: value for key, value in daemon.keys.items() if key != "pidfile"}
     if model:
@@ -65,7 +65,7 @@ def start_again(start, daemon, kept, model=None, **more):
 
 
 def connection():
-    """A client and the descriptor that the service would have for it."""
+    """The client's and the server's socket of a new connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     client = peer.connect(listener.getsockname())
     server = listener.accept()[0]
@@ -86,7 +86,7 @@ def queues(kept):
 
 @pytest.mark.models(*ALL_AT_A_TIME)
 def test_restarts_on_a_host_that_is_not_tuned(start, small_queues, model):
-    """More connections than a queue holds: all survive, again and again, with nothing lost of what was on its way."""
+    """More connections than a queue holds survive two restarts, with all bytes in flight."""
     count = {"process": 300, "select": 700}.get(model, 700)
     env = small_queues(TINY)
     daemon = start(model, env=env, store=True, log_connections=False)
@@ -108,10 +108,10 @@ def test_restarts_on_a_host_that_is_not_tuned(start, small_queues, model):
 
 
 def reload_to_iterative(daemon):
-    """One connection is served then; the others wait in the queue, and, as that is small, in the supervisor."""
+    """One connection is served then; the others wait in the queue and, because the queue is small, in the supervisor."""
     old = daemon.workers()
     daemon.reload(model="iterative")
-    proc.until(lambda: not any(map(proc.alive, old)), "the old workers have ended", 60)
+    proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
 
 
 @pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
@@ -131,7 +131,7 @@ def test_connections_that_wait_in_the_supervisor_are_kept(start, small_queues):
 
 @pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
 def test_connections_that_wait_in_the_supervisor_are_drained(start, small_queues):
-    """A stop that is no restart sends what they are owed."""
+    """A stop that is no restart sends the unsent data of these connections, and closes them."""
     daemon = start("epoll", env={"ECHOD_FAULT_QUEUE": small_queues(TINY)["ECHOD_FAULT_QUEUE"]}, log_connections=False)
     clients = connect(daemon, 700)
     assert all(peer.receive(client, 1) == b"a" for client in clients)
@@ -144,7 +144,7 @@ def test_connections_that_wait_in_the_supervisor_are_drained(start, small_queues
 
 @pytest.mark.models("epoll")
 def test_several_queues(start, small_queues, model):
-    """Where one queue is full, another one is stored."""
+    """When a queue is full, the daemon stores another queue."""
     env = small_queues(TINY)
     daemon = start(model, env=env, store=True, log_connections=False)
     clients = connect(daemon, 2000)
@@ -161,7 +161,7 @@ def test_several_queues(start, small_queues, model):
 @pytest.mark.parametrize("small_queues", ["restart"], indirect=True)
 @pytest.mark.models(*echod.SERIAL)
 def test_waiting_connections_keep_their_order(start, small_queues, model):
-    """Where few are served at a time, the others are served in the order in which they came, over more restarts."""
+    """With a model that serves few connections at a time, queued connections keep their order over restarts."""
     env = small_queues(TINY)
     inbox, outbox = handover.pair()
     clients = []
@@ -176,7 +176,7 @@ def test_waiting_connections_keep_their_order(start, small_queues, model):
     daemon = start(model, store=True, workers=1, log_connections=False, env=env,
                    **echod.activated([inbox], handover.QUEUE))
     inbox.close()
-    # one that is being served at a stop goes behind those in the queue: it has had its turn
+    # a connection that a worker serves at a stop goes to the end of the queue
     for client in clients[:2]:
         assert select.select([client], [], [], 30)[0]
         daemon = start_again(start, daemon, stop(daemon), env=env)
@@ -195,7 +195,7 @@ def test_waiting_connections_keep_their_order(start, small_queues, model):
 
 @pytest.mark.models(*ALL_AT_A_TIME)
 def test_unsent_data_survives(start, small_queues, model):
-    """Connections that owe all that buffer-size allows, and more in the socket buffers."""
+    """Connections with as much unsent data as buffer-size allows, and more in the socket buffers, survive restarts."""
     env = small_queues(TINY)
     daemon = start(model, env=env, store=True, log_connections=False, drain_timeout=1)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
@@ -208,15 +208,15 @@ def test_unsent_data_survives(start, small_queues, model):
         peer.finish(sock)
 
 
-def test_a_killed_service_loses_only_what_it_has_taken(start, small_queues):
-    """What is still in the store waits there for the next process."""
+def test_a_killed_service_loses_only_connections_it_has_taken(start, small_queues):
+    """Connections that the killed process has not taken stay in the queues of the store, for the next process."""
     env = small_queues(TINY)
     daemon = start("epoll", env=env, store=True, workers=1, log_connections=False)
     clients = [daemon.connect() for _ in range(700)]
     for client in clients:
         peer.echo(client, b"first")
     kept = stop(daemon)
-    ends = [os.dup(fd) for _, fd in kept]  # as the manager has them
+    ends = [os.dup(fd) for _, fd in kept]  # the descriptors that the manager keeps
     names = [name for name, _ in kept]
     daemon = start_again(start, daemon, kept, model="iterative", env=env, workers=1)
     daemon.crash_expected = True
@@ -239,8 +239,8 @@ def test_a_killed_service_loses_only_what_it_has_taken(start, small_queues):
 
 @pytest.mark.models("epoll", "process", "io_uring")
 @pytest.mark.parametrize("what", ["no files in memory", "a store that is full"])
-def test_what_cannot_be_kept_is_drained(start, small_queues, model, what):
-    """Each client gets what it is owed, and then the end; the log says how many."""
+def test_connections_that_cannot_be_kept_are_drained(start, small_queues, model, what):
+    """Each client gets all of its data and then the end of the stream; the log gives the reason."""
     env = small_queues(TINY)
     if what == "no files in memory":
         env["ECHOD_FAULT_MEMFILE"] = "12"
@@ -264,7 +264,7 @@ def test_what_cannot_be_kept_is_drained(start, small_queues, model, what):
 
 @pytest.mark.models("process", "epoll")
 def test_few_descriptors(start, small_queues, model):
-    """No more descriptors in flight than RLIMIT_NOFILE: with few, all that the service can hold are kept all the same."""
+    """The kernel limits descriptors in flight to RLIMIT_NOFILE. Also with a low limit, all connections of the service are kept."""
     env = small_queues(STOCK)
     limit = 256
     daemon = start(model, env=env, store=True, log_connections=False, max_connections=150,
@@ -278,8 +278,8 @@ def test_few_descriptors(start, small_queues, model):
         peer.finish(client)
 
 
-def test_a_barrier_only_for_what_was_stored(start, small_queues):
-    """A manager that does not know BARRIER=1 would delay the stop."""
+def test_a_barrier_only_for_stored_descriptors(start, small_queues):
+    """No BARRIER=1 without stored descriptors: a manager that does not know it would delay the stop."""
     daemon = start("epoll", store=True, keep_connections=False)
     daemon.visit()
     daemon.stop()
@@ -327,8 +327,8 @@ def test_headers_of_connections_that_wait(start, small_queues):
 
 
 def test_a_stop_that_may_be_a_restart(start, crowd, model):
-    """Where the manager drops the store after all, each client has got all of what it was owed, and then the end; also those
-    that wait for a worker in the queue."""
+    """If the manager drops the store after the stop, each client has received all of its data and then the end of the stream;
+    also the clients of queued connections."""
     waiting = model in echod.SERIAL
     daemon = start("epoll" if waiting else model, store=True, drain_timeout=60, env={"FDSTORE": "128"})
     everybody = crowd(daemon.address, 50)
@@ -337,7 +337,7 @@ def test_a_stop_that_may_be_a_restart(start, crowd, model):
     if waiting:
         old = daemon.workers()
         daemon.reload(model=model)
-        proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+        proc.until(lambda: not any(map(proc.alive, old)), "the old worker has ended", 60)
     everybody.begin("end")
     kept = stop(daemon, 90)
     assert sum(handover.waiting(fd) for name, fd in kept if name in queues(kept)) == 50, daemon.log()

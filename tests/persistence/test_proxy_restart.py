@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Connections through a proxy over systemctl restart: headers that have come in part, and peers that headers have named."""
+"""Connections through a proxy over systemctl restart: headers that have arrived in part, and peers that complete headers name."""
 
 import socket
 import struct
@@ -14,7 +14,7 @@ CONF = 'model = "%s"\nproxy-protocol = {"127.0.0.1"}\nmax-per-source = 100\n'
 
 
 def test_restart_in_the_middle_of_headers(machine):
-    """From each model to the next: at every place of the header. ECHOD_PROXY names the proxy."""
+    """A restart from each model to the next, while 0, 7, 14, ... bytes of a header have arrived. ECHOD_PROXY names the proxy."""
     models = available(machine)
     machine.configure(CONF % models[-1])
     machine.systemctl("start", "echod")

@@ -18,7 +18,7 @@ ALL_AT_A_TIME = [model for model in echod.MODELS if model not in echod.SERIAL]
 
 @pytest.fixture
 def everybody(machine, streams, seed):
-    """everybody(count, ...): a crowd in the network of the machine."""
+    """everybody(count, ...): a Crowd in the network namespace of the machine."""
     made = []
 
     def everybody(count=50, **more):
@@ -32,7 +32,7 @@ def everybody(machine, streams, seed):
 
 
 def restart(machine, crowd):
-    """The longest pause of any stream over one restart, and how long the restart took, in milliseconds."""
+    """Restart the service. Returns the longest pause of any stream and the duration of the restart, in milliseconds."""
     crowd.mark()
     before = time.monotonic()
     machine.systemctl("restart", "echod")
@@ -46,7 +46,7 @@ def available(machine):
 
 
 def test_restarts_from_model_to_model(machine, everybody):
-    """The next process has another model each time."""
+    """Each restart changes the model."""
     machine.configure('model = "epoll"\n')
     machine.systemctl("start", "echod")
     crowd = everybody(50)
@@ -63,7 +63,7 @@ def test_restarts_from_model_to_model(machine, everybody):
 
 
 def test_restarts_of_models_that_serve_few(machine, everybody):
-    """Those that wait their turn in the queue are kept in it over a restart, too."""
+    """Queued connections stay in the queue over a restart."""
     machine.configure('model = "epoll"\n')
     machine.systemctl("start", "echod")
     crowd = everybody(30)
@@ -83,7 +83,7 @@ def test_restarts_of_models_that_serve_few(machine, everybody):
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("untuned", [False, True])
 def test_five_thousand_connections_over_ten_restarts(request, machine, everybody, record_property, untuned):
-    """Also on a host whose net.core.wmem_max is the kernel's default, where a queue holds 555 messages."""
+    """Also with the kernel's default of net.core.wmem_max, where a queue holds 555 messages."""
     if untuned:
         request.getfixturevalue("fault_points")
     count = 5000
@@ -112,7 +112,7 @@ def test_five_thousand_connections_over_ten_restarts(request, machine, everybody
 
 
 def test_the_binary_is_replaced_by_a_newer_one(machine, everybody):
-    """What a package upgrade does: a new file in the place of the program, a restart. Back and forth."""
+    """Replace the program file and restart, as a package upgrade does, several times."""
     version = machine.run(machine.echod, "--version").stdout.split()[1]
     # the first digit: linkers let other strings share the end of this one
     newer = re.sub(r"^\d", lambda match: str((int(match[0]) + 1) % 10), version)
@@ -144,7 +144,7 @@ def test_the_binary_is_replaced_by_a_newer_one(machine, everybody):
 
 
 def test_reloads_and_restarts_at_random(machine, everybody, seed):
-    """In any order, also before the one before is over."""
+    """Reloads and restarts in any order, also before the previous one is complete."""
     import random
     dice = random.Random(seed)
     machine.configure('model = "epoll"\n')
@@ -168,8 +168,8 @@ def test_reloads_and_restarts_at_random(machine, everybody, seed):
     crowd.finish(", ".join(done))
 
 
-def test_a_killed_service_refuses_nobody(machine, everybody):
-    """kill -9 of the main process: its connections are lost, but no new one is refused, again and again."""
+def test_a_killed_service_refuses_no_client(machine, everybody):
+    """kill -9 of the main process: its connections are lost, but no new connection is refused; several times."""
     machine.systemctl("start", "echod")
     pid = machine.main_pid()
     for _ in range(3 * ROUNDS):
@@ -181,8 +181,8 @@ def test_a_killed_service_refuses_nobody(machine, everybody):
         crowd.finish("after the kill")
 
 
-def test_stop_is_an_end(machine, everybody):
-    """systemctl stop under systemd: everything owed is sent, then FIN, and nothing stays in the store."""
+def test_stop_ends_all_connections(machine, everybody):
+    """systemctl stop: the service sends all unsent data, then FIN, and no descriptor stays in the store."""
     machine.systemctl("start", "echod")
     crowd = everybody(50)
     crowd.settle("the start")
@@ -195,7 +195,7 @@ def test_stop_is_an_end(machine, everybody):
     assert machine.show(SERVICE, "NFileDescriptorStore") == "0"
 
 
-def test_without_keep_connections_a_restart_is_an_end(machine, everybody):
+def test_without_keep_connections_a_restart_ends_them(machine, everybody):
     machine.configure("keep-connections = false\n")
     machine.systemctl("start", "echod")
     crowd = everybody(50)
@@ -210,8 +210,8 @@ def test_without_keep_connections_a_restart_is_an_end(machine, everybody):
 
 
 @pytest.mark.parametrize("most", [0, 2])
-def test_without_a_store_a_restart_is_an_end(machine, everybody, most):
-    """Nothing is entrusted to a manager that does not keep it, or only part of it."""
+def test_without_a_store_a_restart_ends_all_connections(machine, everybody, most):
+    """With no descriptor store, or one that is too small, a restart drains and closes all connections."""
     machine.drop_in(SERVICE, f"[Service]\nFileDescriptorStoreMax={most}\n")
     machine.systemctl("start", "echod")
     crowd = everybody(50)
@@ -227,8 +227,8 @@ def test_without_a_store_a_restart_is_an_end(machine, everybody, most):
     assert machine.serves()
 
 
-def test_what_does_not_fit_is_drained_and_told(machine, everybody):
-    """More connections than a user may have descriptors in flight: the rest ends in good order."""
+def test_connections_beyond_the_limit_are_drained_and_logged(machine, everybody):
+    """More connections than a user may have descriptors in flight: the service drains the others."""
     machine.configure('model = "process"\nmax-connections = 300\ndrain-timeout = 20\n')
     machine.drop_in(SERVICE, "[Service]\nLimitNOFILE=100\n")
     machine.systemctl("start", "echod")
@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_drained_and_told(machine, everybody):
     crowd.begin("end")
     machine.systemctl("restart", "echod")
     told = until(lambda: (lambda lines: lines if len(lines) == 3 else None)(
-        [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]), "what was kept and what not")
+        [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]), "three messages about connections")
     assert told[0].startswith("Cannot keep more connections"), told
     kept, drained = (int(re.search(r"\d+", line)[0]) for line in told[1:])
     restored = machine.wait_event("RESTORED", since)["MESSAGE"]

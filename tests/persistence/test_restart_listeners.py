@@ -45,7 +45,7 @@ def is_bound(machine):
 
 
 def test_restart(machine):
-    """Connections go on, those of Multipath TCP as such, with the bytes that were not sent; the listeners stay."""
+    """Connections continue with their unsent data, Multipath TCP connections as such; the listeners stay open."""
     require_multipath()
     models = available(machine)
     machine.configure(CONF % (models[-1], "true"))
@@ -73,7 +73,7 @@ def test_restart(machine):
 
 @pytest.mark.parametrize("wanted", ["true", "false"])
 def test_restart_with_another_mptcp(machine, wanted):
-    """Existing connections keep their protocol; new ones have what is configured now."""
+    """Existing connections keep their protocol; new connections have the configured one."""
     require_multipath()
     before = wanted != "true"
     machine.configure(CONF % ("epoll", str(before).lower()))
@@ -106,7 +106,7 @@ def test_crash(machine):
 
 
 def test_abstract_name_that_is_not_wanted_any_more(machine):
-    """It is unbound by the restart, and by a stop."""
+    """A restart unbinds an abstract name that was removed from the configuration; a stop unbinds every name."""
     machine.configure(CONF % ("epoll", "false"))
     machine.systemctl("start", "echod")
     assert is_bound(machine)

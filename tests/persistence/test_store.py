@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The descriptor store, as the service manager passes it: whatever is in it, the service starts."""
+"""The service starts with any content of the descriptor store that the service manager passes."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ from handover import QUEUE, STATE, memory, pair, state
 
 
 def connection():
-    """A client and the descriptor that the service would have for it."""
+    """The client's and the server's socket of a new connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     client = peer.connect(listener.getsockname())
     server = listener.accept()[0]
@@ -28,7 +28,7 @@ def connection():
 
 
 def launch_with(start, model, descriptors, **more):
-    """The daemon with these (name, descriptor) in its store."""
+    """Start the daemon with `descriptors`, [(name, descriptor), ...], in its store."""
     names = ":".join(name for name, _ in descriptors)
     daemon = start(model, **echod.activated([d for _, d in descriptors], names), store=True, **more)
     for _, descriptor in descriptors:
@@ -37,7 +37,7 @@ def launch_with(start, model, descriptors, **more):
 
 
 class Descriptor:
-    """Something with the socket's manners."""
+    """A descriptor with the methods of a socket that these tests use."""
 
     def __init__(self, fd):
         self.fd = fd
@@ -53,8 +53,8 @@ A_FEW_MODELS = ("epoll", "thread", "iterative", "io_uring", "prefork")
 
 
 @pytest.mark.models(*A_FEW_MODELS)
-def test_the_format_is_the_one_we_think_it_is(start, model):
-    """What these tests forge is taken up when nothing is wrong with it: with owed bytes, half-closed, waiting."""
+def test_valid_connections(start, model):
+    """Valid connections that these tests put into a queue are restored: idle, with unsent data, half-closed."""
     inbox, outbox = pair()
     clients = []
     for flags, owed in (0, b""), (0, b"owed "), (1, b"and gone"):
@@ -94,8 +94,8 @@ def test_a_later_version_may_write_more(start, model):
 
 
 @pytest.mark.models(*[name for name in echod.MODELS if name not in echod.SERIAL])
-def test_idle_time_goes_along(start, model):
-    """In whatever order they come: each ends when it has been idle for idle-timeout, and not with the one before it."""
+def test_idle_time_is_kept(start, model):
+    """Each connection ends when it has been idle for idle-timeout, whatever the order of the connections in the queue."""
     inbox, outbox = pair()
     clients = {}
     for idle in 0, 28, 5, 29, 0, 28, 29:
@@ -112,7 +112,7 @@ def test_idle_time_goes_along(start, model):
 
 
 def damaged():
-    """Connections in whose state something is wrong: (what, record, kinds of descriptors)."""
+    """Connections with an invalid state or descriptor: (what, record, kinds of descriptors)."""
     good = state()
     yield "garbage", os.urandom(STATE.size), "s"
     yield "empty", b"", "s"
@@ -140,7 +140,7 @@ def damaged():
 
 
 def damaged_packs():
-    """Messages in which something is wrong: (what, text, content of the file, kinds of descriptors)."""
+    """Invalid messages: (what, text, content of the file, kinds of descriptors)."""
     good = state()
     yield "no descriptor", b"\0", None, ""
     yield "no connection", b"", handover.pack([]), "m"
@@ -191,20 +191,20 @@ def open_kind(kind, inbox, keep):
 def check_damage(daemon, whole, keep, count):
     for what, client in whole:
         client.sendall(b"whole")
-        assert peer.receive(client, 5) == b"whole", f"the one after {what!r}"
+        assert peer.receive(client, 5) == b"whole", f"the connection after {what!r}"
         peer.finish(client)
         client.close()
     daemon.visit()
     proc.until(lambda: daemon.log().count("could not be received") == count,
                lambda: f"{count} lines about damage, there are {daemon.log().count('could not be received')}")
     for client in keep:
-        assert peer.ended(client), "one that could not be received is still open"
+        assert peer.ended(client), "a connection that could not be received is still open"
         client.close()
     assert not [name for name, _ in daemon.notify.store if name == QUEUE]
 
 
 def send_damaged(outbox, messages):
-    """Send each of `messages`, (what, text, descriptors), and a whole connection behind it; returns [(what, its client)]."""
+    """Send each of `messages`, (what, text, descriptors), and a valid connection behind it; returns [(what, its client)]."""
     whole = []
     for what, text, fds in messages:
         handover.send(outbox, text, fds)
@@ -220,7 +220,7 @@ def send_damaged(outbox, messages):
 
 @pytest.mark.models(*A_FEW_MODELS)
 def test_damaged_connections(start, model):
-    """Each is closed, logged, counted, and followed by those that are whole."""
+    """Each damaged connection is closed, logged and counted; the valid connections behind it are served."""
     inbox, outbox = pair()
     keep = []
 
@@ -252,7 +252,7 @@ def test_damaged_packs(start, model):
 
 @pytest.mark.models("epoll")
 def test_damage_in_the_middle_of_a_pack(start, model):
-    """Connections before it, and those behind it whose states can be found, are served."""
+    """Connections before a damaged one are served, and connections behind it whose states can be found."""
     inbox, outbox = pair()
     clients, servers = zip(*[connection() for _ in range(6)])
     records = [state(), state(4) + b"owed", state(check=1), state(flags=4), state(), b"garbage"]
@@ -305,17 +305,17 @@ def test_damaged_store(start, model, what):
     peer.echo(client, b"after")
     peer.finish(client)
     daemon.visit()
-    # nothing in it keeps any process busy: a quarter of a second on the clock is at most a little work
+    # no descriptor of the store makes a process spin: it would use 0.5 s of processor time
     daemon.notify.wait("READY=1", since=1)
     since = daemon.cpu()
     peer.silent(daemon.connect(), 0.5)
-    assert daemon.cpu() - since < 0.3, f"{daemon.cpu() - since} s of processor time in half a second of nothing"
+    assert daemon.cpu() - since < 0.3, f"{daemon.cpu() - since} s of processor time in half a second without work"
     names = [name for name, _ in daemon.notify.store]
     assert not [name for name in names if not name.startswith("echod-stream-127.0.0.1")], names
 
 
 def test_order_of_queues(start):
-    """By number, whatever the order in which the manager passes them."""
+    """Queues are served in the order of their numbers, whatever the order in which the manager passes them."""
     queues, clients = [], []
     for i in range(12):
         inbox, outbox = pair()
@@ -333,7 +333,7 @@ def test_order_of_queues(start):
 
 
 def crash_and_start(start, daemon, model):
-    """kill -9 of the supervisor; the manager starts it again with what it keeps."""
+    """Kill the supervisor with SIGKILL. Returns the stored descriptors, and a function that starts the daemon with them."""
     daemon.crash_expected = True
     daemon.signal(signal.SIGKILL)
     daemon.expect = -signal.SIGKILL
@@ -343,8 +343,8 @@ def crash_and_start(start, daemon, model):
 
 
 @pytest.mark.models(*A_FEW_MODELS)
-def test_a_crash_refuses_nobody(start, model):
-    """Who comes while nothing runs waits in the backlog, and is served by the next process."""
+def test_clients_connect_after_a_crash(start, model):
+    """Clients that connect while no process runs wait in the backlog, and the next process serves them."""
     daemon = start(model, store=True)
     daemon.visit()
     proc.until(lambda: len(daemon.notify.store) >= 1, "the listener is in the store")
@@ -381,7 +381,7 @@ def test_the_backlog_of_a_removed_listener_at_a_restart(start, model):
 
 @pytest.mark.parametrize("user", ["", "nobody"])
 def test_a_unix_socket_whose_file_is_gone(start, tmpdir, user):
-    """Nobody finds it any more: the next process makes a new one, instead of not starting or not being found."""
+    """Clients cannot find a listener whose file was removed: the next process starts, and makes a new listener with a file."""
     if user and os.getuid():
         pytest.skip("only root can become another user")
     path = pathlib.Path(tmpdir, "echod.sock")
@@ -398,7 +398,7 @@ def test_a_unix_socket_whose_file_is_gone(start, tmpdir, user):
 
 
 def still(socks):
-    """Those of the sockets that are still served."""
+    """The sockets that still get an echo; the others are closed."""
     alive = []
     for sock in socks:
         try:
@@ -409,8 +409,8 @@ def still(socks):
     return alive
 
 
-def test_a_killed_worker_costs_its_own_connections_alone(start, model):
-    """Whoever waits for it is served by the next one, and one line tells."""
+def test_a_killed_worker_loses_only_its_own_connections(start, model):
+    """The next worker serves the client in the backlog; the daemon logs one line."""
     daemon = start(model, workers={"prefork": 3, "prethread": 3}.get(model, 0), max_connections=1 if model == "iterative" else 3)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
@@ -426,7 +426,7 @@ def test_a_killed_worker_costs_its_own_connections_alone(start, model):
     peer.finish(waiting)
     alive = still(socks)
     assert len(alive) == len(socks) - lost
-    # as much room as at first, and no more
+    # as many free slots as at first, and no more
     more = [daemon.connect() for _ in range(lost)]
     for sock in more:
         peer.echo(sock, b"there is room")
@@ -439,8 +439,8 @@ def test_a_killed_worker_costs_its_own_connections_alone(start, model):
     assert daemon.log().count("was killed by signal") == 1, daemon.log()
 
 
-def test_a_killed_acceptor_costs_nobody(start):
-    """Its processes go on without it, are counted, and hand over at a reload."""
+def test_a_killed_acceptor_loses_no_connection(start):
+    """The child processes of a killed acceptor go on, count for max-connections, and hand over their connections at a reload."""
     daemon = start("process", max_connections=5)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(3)]
@@ -463,8 +463,8 @@ def test_a_killed_acceptor_costs_nobody(start):
 
 
 @pytest.mark.parametrize("model", echod.SERIAL)
-def test_a_killed_worker_leaves_the_queue_alone(start, model):
-    """Those who wait in it are not its own."""
+def test_a_killed_worker_loses_no_queued_connection(start, model):
+    """A killed worker loses only the connection that it serves; the next worker serves the queued connections."""
     daemon = start("epoll", workers=1)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(5)]
@@ -472,15 +472,15 @@ def test_a_killed_worker_leaves_the_queue_alone(start, model):
         peer.echo(sock, b"here")
     old = daemon.workers()
     daemon.reload(model=model, workers=1)
-    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left")
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has ended")
     for sock in socks:
         sock.sendall(b"served")
-    (first,), _, _ = select.select(socks, [], [], peer.PATIENCE)  # of those that moved within a tick, any may be the first
+    (first,), _, _ = select.select(socks, [], [], peer.PATIENCE)  # any of those that were active in the same tick
     assert peer.receive(first, 6) == b"served"
     os.kill(daemon.workers()[0], signal.SIGKILL)
     assert peer.ended(first)
     socks.remove(first)
-    while socks:  # nor is the order of the others certain
+    while socks:  # the order of the others is not certain either
         (sock,), _, _ = select.select(socks, [], [], peer.PATIENCE)
         assert peer.receive(sock, 6) == b"served"
         peer.echo(sock, b"after the kill")
@@ -489,7 +489,7 @@ def test_a_killed_worker_leaves_the_queue_alone(start, model):
 
 
 def test_back_off(start):
-    """A worker process that dies again and again is replaced later each time, and everybody waits for it."""
+    """The delay before a worker process is restarted grows each time it dies; clients wait in the backlog meanwhile."""
     daemon = start("epoll")
     daemon.crash_expected = True
     gaps = []
@@ -497,7 +497,7 @@ def test_back_off(start):
         pid = proc.until(lambda: daemon.workers(), "a worker")[0]
         since = len(daemon.log())
         os.kill(pid, signal.SIGKILL)
-        died = proc.until(lambda: "killed by signal 9" in daemon.log()[since:] and time.monotonic(), "its end")
+        died = proc.until(lambda: "killed by signal 9" in daemon.log()[since:] and time.monotonic(), "the end of the worker")
         waiting = daemon.connect()
         daemon.wait_log("Restarted worker process", since=since, timeout=30)
         gaps.append(time.monotonic() - died)
@@ -519,7 +519,7 @@ def test_without_keep_connections_nothing_is_kept(start):
 
 @pytest.mark.models(*[name for name in echod.MODELS if name not in echod.SERIAL])
 def test_stop_ends_every_connection_properly(start, crowd, model):
-    """Fifty clients to whom the service owes: each gets all of it, and then the end."""
+    """Each of fifty clients with unsent data gets all of it, and then the end of the stream."""
     daemon = start(model, store=True, drain_timeout=60)
     everybody = crowd(daemon.address, 50)
     everybody.settle("the start")
@@ -534,14 +534,14 @@ def test_stop_ends_every_connection_properly(start, crowd, model):
 
 @pytest.mark.parametrize("model", echod.SERIAL)
 def test_stop_ends_connections_that_wait_properly(start, crowd, model):
-    """Likewise for those that wait in the queue for one of few workers, to whom nobody has listened yet."""
+    """Clients of queued connections, which no worker has taken yet, also get all of their data and then the end of the stream."""
     daemon = start("epoll", drain_timeout=60)
     everybody = crowd(daemon.address, 50)
     everybody.settle("the start")
     everybody.check(everybody.ask("owe"), "owing")
     old = daemon.workers()
     daemon.reload(model=model)
-    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has ended", 60)
     everybody.begin("end")
     daemon.stop()
     counts = everybody.answer()
@@ -551,23 +551,23 @@ def test_stop_ends_connections_that_wait_properly(start, crowd, model):
 
 
 def waiting(counts):
-    """Connections that no worker has taken, by the counters."""
+    """The number of connections that no worker has taken, by the counters."""
     return counts.get("connections_handed_over", 0) - counts.get("connections_taken_over", 0)
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_stop_ends_waiting_connections_in_time(start, number):
-    """Those who do not read what they are owed are cut at the end of drain-timeout, or by a second signal."""
+    """Queued connections whose clients do not read are closed at the end of drain-timeout, or by a second signal."""
     daemon = start("epoll", drain_timeout=2 if number == 1 else 60)
     laden = [peer.laden(daemon.address) for _ in range(4)]
     old = daemon.workers()
     daemon.reload(model="iterative")
-    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has left", 60)
+    proc.until(lambda: not any(map(proc.alive, old)), "the old worker has ended", 60)
     proc.until(lambda: waiting(metrics.line(daemon)) == 3, lambda: f"three wait for the new worker: {metrics.line(daemon)}")
     daemon.term()
     if number == 2:
         daemon.notify.wait("STOPPING=1")
-        time.sleep(1.1)  # an earlier one is a repetition of the first
+        time.sleep(1.1)  # an earlier signal would count as a repetition of the first
         daemon.term()
     assert daemon.wait_exit() == 0
     daemon.wait_log(r"Closed 3 connections that waited for a worker, 3 of them before")
