@@ -39,7 +39,7 @@ class Trace:
             match = re.match(rf"{pid} +(?:<\.\.\. )?(\w+)(.*)", line)
             if not match or match[2].endswith("<unfinished ...>"):
                 continue
-            if "poll" in match[1] and not re.match(r".*\], 1, ", match[2]):  # of one descriptor: writing to the log
+            if "poll" in match[1] and not re.match(r".*\], 1, ", match[2]):  # one descriptor: writing to the log
                 found.append([])
             elif "poll" not in match[1]:
                 found[-1].append(re.sub(r"\) +=", ") =", match[1] + match[2]))
@@ -56,7 +56,7 @@ def trace(tmpdir):
 
 
 class Stopped:
-    """The supervisor does not run, so that events wait for it."""
+    """Stop the supervisor with SIGSTOP, so that events accumulate."""
 
     def __init__(self, daemon):
         self.pid = daemon.pid
@@ -102,7 +102,7 @@ def test_ended_processes(launch, model, trace):
 
 @pytest.mark.models("prefork")
 def test_readiness(launch, model, trace):
-    """However many workers become ready, one iteration reads once what they have written."""
+    """One iteration reads the messages of all workers that became ready with one call, whatever their number."""
     daemon = launch(model, workers=100, wrap=trace.wrap(), env=echod.TRACED).wait_ready()
     before, *counts = trace.counts(daemon.pid, rf"^read\(\d+, .*, {READY_SIZE}\) = [1-9]")
     assert sum(counts) >= 1, f"{before} reads before the first iteration, which may be of files"

@@ -28,19 +28,19 @@ def size(parts):
 
 
 def common(some, others):
-    """Those of `some` that overlap one of `others`."""
+    """The parts in `some` that overlap a part in `others`."""
     return [(file, begin, end) for file, begin, end in some
             if any(file == other and begin < other_end and other_begin < end for other, other_begin, other_end in others)]
 
 
 def processes(daemon, model):
-    """Those that may have been taken over: the workers, and in the model process the children of one."""
+    """The processes that serve connections, which an attacker may control: the workers, and in the model process their children."""
     workers = daemon.workers()
     return [stat.pid for pid in workers for stat in proc.children(pid)] if model == "process" else workers
 
 
 def test_workers_write_no_memory_of_others(start, model):
-    """What one can write, no other one can, and none of it is what the supervisor alone writes."""
+    """No two workers can write the same part of the scoreboard, and no worker can write the part of the supervisor."""
     daemon = start(model, protocols=["tcp", "udp"], max_per_source=100)
     crowd = [daemon.connect() for _ in range(1 if model == "iterative" else 3)]
     for sock in crowd:
@@ -53,10 +53,10 @@ def test_workers_write_no_memory_of_others(start, model):
         assert own and not common(own, seen), pid
         seen += own
     assert size(writable(daemon.pid)) > size(seen)
-    daemon.reload(idle_timeout=100)  # there are more crews now: nor do they share
+    daemon.reload(idle_timeout=100)  # the new workers do not share memory with the old ones either
     for sock in crowd:
         peer.echo(sock, b"hello again")
-    proc.until(lambda: not any(map(proc.alive, pids)), "the old crew has ended")
+    proc.until(lambda: not any(map(proc.alive, pids)), "the end of the old workers")
     for pid in processes(daemon, model):
         assert not common(writable(pid), seen), pid
 
@@ -64,8 +64,8 @@ def test_workers_write_no_memory_of_others(start, model):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds, workers", [(5, 204)])
 def test_a_thousand_hostile_workers(start, tmp_path, rounds, workers):
-    """They write random values to all shared memory they can write, send random messages to every pipe and socket they hold,
-    and die. The supervisor and the clients of other workers do not notice; the counters are right afterwards."""
+    """Hostile workers write random values to all shared memory that they can write, send random messages to each of their pipes
+    and sockets, and die. The supervisor and the clients of other workers are not affected; the counters are right afterwards."""
     if "fault points" not in echod.run("-V").stdout:
         pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
     path = tmp_path / "echod.prom"
@@ -100,7 +100,7 @@ def test_a_thousand_hostile_workers(start, tmp_path, rounds, workers):
         with daemon.connect() as sock:  # a new client is served too
             peer.echo(sock, b"new")
             peer.finish(sock)
-        # what the supervisor has seen remains, whatever becomes of the worker
+        # connections that the supervisor has counted stay counted when their worker dies
         metrics.wait_line(daemon, "the new client", connections=4, connections_accepted=5 + number)
     assert daemon.popen.poll() is None
     for sock in crowd:

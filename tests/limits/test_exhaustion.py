@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: ISC
-"""Descriptors that run out: no spinning, no end, one line; who is served goes on, who waits is served later."""
+"""Exhaustion of descriptors and memory: the daemon does not spin, does not exit and logs few lines. Accepted connections go on;
+waiting clients are served later."""
 
 import re
 import resource
@@ -13,7 +14,7 @@ import metrics
 import peer
 import proc
 
-# The models of which one process holds every connection; the others have one or few of them in each.
+# Models with all connections in one process; processes of the other models have one or few connections each.
 ONE_PROCESS = ("thread", "select", "poll", "epoll", "io_uring")
 
 
@@ -22,16 +23,16 @@ def small(most):
 
 
 def quiet(daemon, seconds, most, what):
-    """It must not use more than `most` of a processor in the next `seconds`."""
+    """The daemon must not use more than `most` of a processor in the next `seconds`."""
     began = daemon.cpu()
-    time.sleep(seconds)  # the time in which nothing is to happen
+    time.sleep(seconds)  # the period of the measurement
     used = daemon.cpu() - began
     assert used <= most * seconds, f"{used:.2f} s of CPU in {seconds} s {what}"
 
 
 @pytest.mark.models(*ONE_PROCESS)
 def test_no_descriptor_left(start, model):
-    """max-connections promises more than there are descriptors: EMFILE, again and again."""
+    """max-connections is higher than the number of descriptors: accept(2) fails with EMFILE repeatedly."""
     daemon = start(model, max_connections=400, wrap=small(48), log_connections=False)
     crowd, waiting = [], []
     for number in range(70):
@@ -42,7 +43,7 @@ def test_no_descriptor_left(start, model):
     inside = [sock for sock in crowd if not peer.silent(sock, 0.05)]
     waiting = [sock for sock in crowd if sock not in inside]
     assert 5 <= len(inside) < 48 and waiting, f"{len(inside)} are served"
-    quiet(daemon, 1.0, 0.2, "with no descriptor left")
+    quiet(daemon, 1.0, 0.2, "without a free descriptor")
     for sock in inside:
         assert peer.receive(sock, 4)
         peer.echo(sock, b"served as before")
@@ -51,14 +52,14 @@ def test_no_descriptor_left(start, model):
     for sock in waiting:
         assert peer.receive(sock, 4)
         peer.finish(sock)
-    metrics.wait_line(daemon, "everybody", connections=0, connections_accepted=70, connections_ended__eof=70)
+    metrics.wait_line(daemon, "the end of all connections", connections=0, connections_accepted=70, connections_ended__eof=70)
     said = daemon.lines_about("Cannot accept connections")
-    assert len(said) <= 3, f"a flood of lines: {said}"
+    assert len(said) <= 3, f"too many lines: {said}"
     daemon.visit()
 
 
 def test_default_limit_fits_the_descriptors(start, model):
-    """max-connections = 0 is what the hard limit allows: at the limit no call fails at all."""
+    """max-connections = 0 is the number that the hard limit of descriptors allows: at that number no call fails."""
     daemon = start(model, wrap=small(64), log_connections=False)
     crowd = [daemon.connect() for _ in range(90)]
     for number, sock in enumerate(crowd):
@@ -67,17 +68,17 @@ def test_default_limit_fits_the_descriptors(start, model):
     for number, sock in enumerate(crowd):
         assert peer.receive_all(sock) == b"%04d" % number
         sock.close()
-    metrics.wait_line(daemon, "everybody", connections=0, connections_accepted=90)
+    metrics.wait_line(daemon, "the end of all connections", connections=0, connections_accepted=90)
     assert "resource_exhaustions" not in metrics.line(daemon), daemon.log()
 
 
 @pytest.mark.parametrize("limit", range(3, 40, 4))
 def test_too_few_descriptors_to_start(launch, limit):
-    """It serves, or it says what is wrong; nothing in between."""
+    """The daemon serves clients, or it fails to start with an error message."""
     daemon = launch("epoll", workers=2, wrap=small(limit))
     deadline = time.monotonic() + echod.START_TIMEOUT
     while daemon.popen.poll() is None and not daemon.notify.all("READY"):
-        assert time.monotonic() < deadline, f"neither ready nor gone with {limit} descriptors:\n{daemon.log()}"
+        assert time.monotonic() < deadline, f"neither ready nor ended with {limit} descriptors:\n{daemon.log()}"
         time.sleep(0.01)
     if daemon.popen.poll() is None:
         daemon.visit()
@@ -87,12 +88,12 @@ def test_too_few_descriptors_to_start(launch, limit):
 
 
 def test_reload_without_descriptors_changes_nothing(start, model):
-    """A new crew that cannot be raised leaves the old one at work."""
+    """If the new workers cannot be started, the old workers go on."""
     daemon = start(model)
     with daemon.connect() as sock:
         peer.echo(sock, b"before")
         taken = max(proc.descriptors(daemon.pid)) + 1
-        for spare in (1, 2, 3, 4):  # one is needed to tell the service manager
+        for spare in (1, 2, 3, 4):  # one is needed for the notification of the service manager
             since = len(daemon.log())
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (taken + spare, 4096))
             daemon.hup()
@@ -109,7 +110,8 @@ def test_reload_without_descriptors_changes_nothing(start, model):
 
 
 def test_memory_runs_out(start, model):
-    """Little address space: clients that want much are held up or lost, others are served, and it all comes back."""
+    """Little address space: clients with much unsent data wait or lose their connections; other clients are served, and all
+    memory is freed afterwards."""
     if echod.SANITIZED:
         pytest.skip("sanitizers need address space of their own")
     daemon = start(model, workers={"prefork": 40, "prethread": 40, "iterative": 1}.get(model, 1 if model in echod.LOOPS else 0),
@@ -129,17 +131,17 @@ def test_memory_runs_out(start, model):
         peer.stuff(sock, quiet=0.02, may_end=True)
         greedy.append(sock)
     peer.echo(good, b"in the middle of it")
-    quiet(daemon, 0.5, 0.4, "with no memory left")
+    quiet(daemon, 0.5, 0.4, "without free memory")
     for sock in greedy:
         peer.reset(sock)
     peer.echo(good, peer.data(100000))
     peer.finish(good)
-    metrics.wait_line(daemon, "everybody", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
     daemon.visit()
 
 
 def starve(daemon, spare):
-    """Leave the processes of the crew only so much address space beyond what they have."""
+    """Limit the address space of each child process to its present size and `spare` bytes."""
     for stat in daemon.tree()[1:]:
         size = int(proc.status(stat.pid)["VmSize"].split()[0]) * 1024 + spare
         resource.prlimit(stat.pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
@@ -147,7 +149,7 @@ def starve(daemon, spare):
 
 @pytest.mark.parametrize("spare", [0, 64, 256, 512, 1024, 1200, 1400, 2048, 4096])
 def test_reload_without_memory_changes_nothing(start, spare):
-    """Not even libconfuse's lexer, which ends the process where it gets no memory, may end the service."""
+    """A failed reload does not end the service, although the lexer of libconfuse ends its process when it gets no memory."""
     if echod.SANITIZED:
         pytest.skip("sanitizers need address space of their own")
     daemon = start("epoll", workers=1)

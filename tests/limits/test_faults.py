@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: ISC
-"""Every system call of the daemon may fail: it carries on or stops with a message; it never hangs, crashes or corrupts.
+"""Every system call of the daemon may fail: it continues or stops with a message; it does not hang, crash or corrupt data.
 
-One run of each model is recorded by strace(1): start, visits by stream and datagram, a reload over which a client is
-owed something, a stop. Each call in it, of the supervisor
-and of the workers, is a site; a case lets the call at one site fail with one of the errors that it may fail with,
-and a few cases let it fail again and again for a while. So many cases a model are drawn, evenly from all of them,
-different ones for each model:
+strace(1) records one run of each model: start, streams and datagrams, a reload while a client has unsent data, a stop. Each
+system call in it, of the supervisor and of the workers, is a site. A case lets the call at one site fail with one error that
+the call can return; some cases let the call fail several times in succession. ECHOD_FAULTS is the number of cases for each
+model; they are drawn evenly from all cases, different ones for each model:
 
     ECHOD_FAULTS=14     the default
-    ECHOD_FAULTS=all    every site of every model; takes its time
+    ECHOD_FAULTS=all    every site of every model; this takes hours
 """
 
 import collections
@@ -32,8 +31,8 @@ pytestmark = [
     pytest.mark.timeout(3600 if os.environ.get("ECHOD_FAULTS") == "all" else 240),
 ]
 
-# What each call may fail with. A connection may end of it; the service may not. (brk is not among them: what
-# strace makes of it is no answer that a kernel gives. See test_exhaustion.py for memory.)
+# The errors of each call. A fault may end a connection, but not the service. (brk is missing: strace(1) makes it return a value
+# that a kernel does not return. See test_exhaustion.py for memory.)
 ERRORS = {
     "accept4": "EMFILE ENFILE ENOBUFS ENOMEM ECONNABORTED EINTR EPROTO EPERM",
     "bind": "EADDRINUSE EACCES ENOMEM",
@@ -91,15 +90,15 @@ ERRORS = {
     "write": "EINTR EAGAIN ENOSPC",
 }
 
-# Where each connection has a thread or process of its own, a fault at a number of a call would meet every connection
-# alike; how one is served is the same code in all models.
+# Not in models where each connection has a thread or process of its own: strace(1) counts calls in each of them, so that a fault
+# would hit every connection. The code that serves a connection is the same in all models.
 SERVICE = ("recvfrom", "sendto", "splice")
 
 VISIT = 300000  # bytes: more than buffer-size, so that bulk is spliced where the model does that
 
 
 class Traced:
-    """A daemon under strace -D, which leaves it the pid that we know."""
+    """A daemon under strace -D, which keeps the known process id."""
 
     def __init__(self, launch, tmpdir, model, options):
         self.trace = os.path.join(tmpdir, "trace")
@@ -114,7 +113,7 @@ class Traced:
             return ""
 
     def gone(self, timeout=2 * proc.LIMIT):
-        """Its end, and that of all of its processes, the tracer included."""
+        """Wait for the end of the daemon and all of its processes, the tracer included. Returns its exit status."""
         status = self.daemon.wait_exit(timeout)
         proc.until(lambda: not proc.tagged(self.daemon.tag),
                    lambda: f"processes left behind: {[proc.status(p) for p in proc.tagged(self.daemon.tag)]}")
@@ -122,7 +121,8 @@ class Traced:
 
 
 def visits(daemon, count=3, patience=60.0):
-    """So many good visits in a row. A visit may fail because of the fault; a wrong byte may never come back."""
+    """Make `count` successful visits in a row. A visit may fail because of the fault, but no wrong byte may come back. Returns
+    whether the daemon still runs."""
     deadline, good, last = time.monotonic() + patience, 0, None
     while good < count:
         if daemon.popen.poll() is not None:
@@ -148,12 +148,12 @@ def visits(daemon, count=3, patience=60.0):
 
 
 def live(traced):
-    """The whole life of a daemon. Returns its exit status."""
+    """Start, use, reload and stop a daemon. Returns its exit status."""
     daemon = traced.daemon
     deadline = time.monotonic() + 60  # the daemon itself gives new workers 30 s
-    # by both, since either message may be what fails
+    # look for both messages, since the fault may prevent one of them
     while daemon.popen.poll() is None and "Ready: " not in daemon.log() and not daemon.notify.all("READY"):
-        assert time.monotonic() < deadline, f"neither ready nor gone:\n{daemon.log()}"
+        assert time.monotonic() < deadline, f"neither ready nor ended:\n{daemon.log()}"
         time.sleep(0.005)
     if daemon.popen.poll() is None and visits(daemon):
         held = []
@@ -180,7 +180,7 @@ def live(traced):
 
 
 def sites(text):
-    """Every (call, number of it in its tracee): those of the supervisor's main(), and those of the workers."""
+    """Every (call, its number in its process) of the supervisor's main() and of the workers."""
     loading, found, counts = collections.Counter(), {}, {}
     supervisor, loaded = None, False
     for line in text.splitlines():
@@ -206,13 +206,13 @@ def draw(found, model):
     wanted = os.environ.get("ECHOD_FAULTS", "14")
     found = [(name, number) for name, number in found if model not in echod.SPAWN or name not in SERVICE]
     cases = [(name, str(number), error) for name, number in found for error in ERRORS[name].split()]
-    # a resource that is gone for a while
+    # a resource that is exhausted for several calls
     first = {name: min(n for other, n in found if other == name) for name, _ in found}
     cases += [(name, f"{number}..{number + 5}", ERRORS[name].split()[0]) for name, number in first.items()]
     if wanted == "all":
         return cases
     number = min(int(wanted), len(cases))
-    # calls that are made often do not crowd out the others: by call, then evenly
+    # drawn by call, then evenly, since some calls are made much more often than others
     by_call = collections.defaultdict(list)
     for case in cases:
         by_call[case[0]].append(case)
@@ -232,7 +232,7 @@ def test_faults(launch, tmp_path, model, record_property):
     traced = Traced(launch, str(recording), model, [])
     assert live(traced) == 0, f"not even without a fault:\n{traced.daemon.log()}"
     cases = draw(sites(traced.text()), model)
-    assert len(cases) >= 10, "the recording has hardly a call"
+    assert len(cases) >= 10, "the recording has too few calls"
     outcomes, wrong = collections.Counter(), []
     for name, when, error in cases:
         place = tmp_path / f"{name}-{when}-{error}"
@@ -247,7 +247,7 @@ def test_faults(launch, tmp_path, model, record_property):
 
 
 def inject(launch, place, model, name, case):
-    """One life with one fault. Returns what came of it."""
+    """Run a daemon with one fault. Returns the outcome."""
     traced = Traced(launch, place, model, ["-e", f"trace={name}", "-e", f"inject={case}"])
     daemon = traced.daemon
     try:
@@ -259,9 +259,9 @@ def inject(launch, place, model, name, case):
     log = daemon.log()
     assert status >= 0, f"{case}: killed by signal {-status}\n{log}"
     assert not echod.CRASH.search(log), f"{case}: a process crashed\n{log}"
-    assert len(log.splitlines()) < 100, f"{case}: a flood of lines\n{log[:3000]}"
+    assert len(log.splitlines()) < 100, f"{case}: too many lines\n{log[:3000]}"
     if "(INJECTED)" not in traced.text():
-        return "not reached"  # this life took another course
+        return "not reached"  # the calls of this run differ from those of the recording
     if status == 0:
         return "carried on"
     assert re.search(r"^(echod: error: |/).*: \S+", log, re.M), f"{case}: exit {status} without a clear message:\n{log}"

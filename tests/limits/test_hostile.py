@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ISC
-"""Peers that mean no good, in every model, and a good client that must not notice.
+"""Hostile peers, in every model, and a good client that they must not disturb.
 
-Where a connection has its worker to itself (iterative, prefork, prethread) a pool that hostile peers have exhausted
-makes others wait, as documented; so the pools are larger here than the crowd, and the one good client of `iterative`
-has come before the hostile ones.
+In the models iterative, prefork and prethread a worker serves one connection at a time: when hostile peers occupy all workers,
+other clients wait, as documented. So the number of workers is larger here than that of the hostile peers, and the one good
+client of `iterative` connects before them.
 """
 
 import errno
@@ -26,7 +26,7 @@ import proc
 
 CROWD = 40
 
-# What a good client may have to wait for an echo, on a machine that is busy with other tests too.
+# The longest time, in seconds, for which a good client may wait for an echo, on a machine that is busy with other tests too.
 LONGEST = 20.0
 
 
@@ -35,7 +35,7 @@ def pool(model, crowd=CROWD):
 
 
 class Good(threading.Thread):
-    """A client that sends a small message now and then, checks each byte that comes back, and keeps the times."""
+    """A client that repeatedly sends a small message, checks each byte of the echo, and records the response times."""
 
     def __init__(self, sock):
         super().__init__(daemon=True)
@@ -59,7 +59,7 @@ class Good(threading.Thread):
             self._wrong = wrong
 
     def finish(self):
-        """End well. Returns the 99th percentile and the greatest of the times, in seconds."""
+        """Close the connection. Returns the 99th percentile and the maximum of the response times, in seconds."""
         self._done.set()
         self.join(peer.PATIENCE)
         assert not self.is_alive(), "the good client is stuck"
@@ -67,7 +67,7 @@ class Good(threading.Thread):
             raise self._wrong
         peer.finish(self._sock)
         times = sorted(self.times)
-        assert len(times) >= 5, "the good client hardly got a word in"
+        assert len(times) >= 5, "the good client got too few echoes"
         worst, p99 = times[-1], times[len(times) * 99 // 100]
         assert worst < LONGEST, f"the good client waited {worst:.2f} s"
         return p99, worst
@@ -75,13 +75,13 @@ class Good(threading.Thread):
 
 @pytest.fixture
 def hold(start, model, record_property, request):
-    """hold(behaviour): let hostile peers do as they do to a daemon, while a good client goes on."""
+    """hold(behaviour): start a daemon and a good client, and let hostile peers act as `behaviour`(daemon) does."""
     def hold(behaviour, wait_for_all=True, **keys):
         daemon = start(model, workers=pool(model), log_connections=False, **keys)
         good = Good(daemon.connect())
         size = len(good.times) + 20
         hostile = behaviour(daemon)
-        proc.until(lambda: len(good.times) >= size or not good.is_alive(), "the good client's turn", peer.PATIENCE)
+        proc.until(lambda: len(good.times) >= size or not good.is_alive(), "echoes of the good client", peer.PATIENCE)
         p99, worst = good.finish()
         record_property(request.node.name, f"{len(hostile)} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
                         f"longest {worst * 1000:.1f} ms")
@@ -94,16 +94,16 @@ def hold(start, model, record_property, request):
     return hold
 
 
-def test_peers_that_say_nothing(hold):
+def test_peers_that_send_nothing(hold):
     hold(lambda daemon: [daemon.connect() for _ in range(CROWD)])
 
 
 @pytest.mark.timeout(180)
-def test_thousands_that_say_nothing(hold, model):
-    """More than any model serves at once: who finds no room waits in the backlog."""
+def test_thousands_that_send_nothing(hold, model):
+    """More peers than max-connections: the others wait in the backlog."""
     count = 400 if echod.SANITIZED else 2000
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < count + 500:
-        pytest.skip(f"fewer than {count} descriptors to be had here")
+        pytest.skip(f"fewer than {count} descriptors are available")
     hold(lambda daemon: [daemon.connect() for _ in range(count)], max_connections={"process": 150, "iterative": 1}.get(model, count * 9 // 20))
 
 
@@ -123,14 +123,14 @@ def test_peers_that_send_and_never_read(hold):
     hold(behaviour)
 
 
-def test_peers_that_send_a_byte_now_and_then(hold):
+def test_peers_that_send_single_bytes(hold):
     def behaviour(daemon):
         crowd = [daemon.connect() for _ in range(CROWD)]
         for number in range(5):
             for sock in crowd:
                 sock.send(b"%d" % number)
-            time.sleep(0.1)  # slowness is what they do
-        if daemon.keys["model"] != "iterative":  # where nobody is heard beside the good client
+            time.sleep(0.1)  # the peers are slow
+        if daemon.keys["model"] != "iterative":  # which serves only the good client
             for sock in crowd:
                 assert peer.receive(sock, 5) == b"01234"
         return crowd
@@ -167,7 +167,7 @@ def test_storm_of_connects_and_closes(hold):
             while time.monotonic() < deadline:
                 try:
                     socket.create_connection(daemon.address, timeout=1).close()
-                except OSError as error:  # our own ports run out, or the backlog of `iterative` is full
+                except OSError as error:  # no free local port, or the backlog of `iterative` is full
                     assert error.errno in (errno.EADDRNOTAVAIL, errno.ETIMEDOUT, errno.ECONNRESET, None), error
         threads = [threading.Thread(target=storm) for _ in range(4)]
         for thread in threads:
@@ -175,11 +175,11 @@ def test_storm_of_connects_and_closes(hold):
         for thread in threads:
             thread.join(20)
         return []
-    hold(behaviour, backlog=64)  # what they leave there is to be served within the patience of a good client
+    hold(behaviour, backlog=64)  # so that the connections left there are served before a good client times out
 
 
 def test_more_than_the_backlog_holds(hold):
-    """So many at once that the kernel drops their SYNs: they come again, and the good client does not notice."""
+    """Connects in such a number that the kernel drops SYNs, which clients send again. The good client is not affected."""
     def behaviour(daemon):
         crowd = []
         for _ in range(CROWD):
@@ -192,7 +192,7 @@ def test_more_than_the_backlog_holds(hold):
 
 
 def syn(source, destination):
-    """The packet that asks for a connection, from whoever we say; (host, port) both, IPv4."""
+    """An IPv4 packet with SYN; `source`, which may be forged, and `destination` are (host, port)."""
     ends = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
 
     def segment(checksum):
@@ -205,10 +205,10 @@ def syn(source, destination):
 
 @pytest.fixture
 def hole():
-    """A network namespace from which answers to some addresses go nowhere."""
+    """A network namespace in which packets to some addresses are lost."""
     def prepare(hole):
         hole.setup("link", "add", "hole", "type", "veth", "peer", "name", "bottom")
-        for end in ("hole", "bottom"):  # without ARP nobody is asked for, and nobody at the bottom is meant
+        for end in ("hole", "bottom"):  # without ARP packets are sent and ignored at the other end
             hole.setup("link", "set", end, "up", "arp", "off")
         hole.setup("addr", "add", "192.0.2.1/24", "dev", "hole")
         hole.setup("route", "add", "198.51.100.0/24", "dev", "hole")
@@ -219,7 +219,7 @@ def hole():
 
 
 def test_flood_of_half_open_connections(launch, hole, model, record_property):
-    """Thousands ask for a connection and never answer: who is served does not notice, who comes gets in."""
+    """Thousands of connections are half-open: established connections are not affected, and new clients are served."""
     daemon = launch(model, listen=["192.0.2.1"], backlog=64, log_connections=False, wrap=hole.wrap())
     daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)  # the manager's socket is in another namespace
     here = ("192.0.2.1", daemon.port)
@@ -230,11 +230,11 @@ def test_flood_of_half_open_connections(launch, hole, model, record_property):
             raw.sendto(syn((f"198.51.100.{number % 250 + 1}", 10000 + number), here), (here[0], 0))
             if number % 500 == 499:
                 most = max(most, hole.tcp("03"))
-                if model != "iterative":  # which serves the good one
+                if model != "iterative":  # which serves only the good client
                     with hole.connect("192.0.2.1", here) as sock:
                         peer.echo(sock, b"in between")
                         peer.finish(sock)
-    assert most > 30, f"no flood: {most} half-open connections"
+    assert most > 30, f"too few half-open connections: {most}"
     p99, worst = good.finish()
     record_property(f"{model}, a flood", f"{count} half-open connections, {most} at once, p99 of the good client "
                     f"{p99 * 1000:.1f} ms, longest {worst * 1000:.1f} ms")
@@ -244,7 +244,7 @@ def test_flood_of_half_open_connections(launch, hole, model, record_property):
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
 @pytest.mark.timeout(180)
 def test_all_of_them_at_once(start, model, record_property):
-    """With every kind of hostile peer about, good visits and a good stream go on, and nothing is left behind."""
+    """With hostile peers of every kind, good clients are served and a good stream goes on; no connection or descriptor is left."""
     daemon = start(model, workers=2 if model in echod.LOOPS else 0, log_connections=False)
     daemon.visit()
     daemon.settled(2)
@@ -272,14 +272,14 @@ def test_all_of_them_at_once(start, model, record_property):
     record_property(f"{model}, all at once", f"{count} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
                     f"longest {worst * 1000:.1f} ms")
     proc.until(lambda: daemon.descriptors() <= descriptors + 20, lambda: f"{descriptors} descriptors again, not "
-               f"{daemon.descriptors()}")  # pipes for bulk are kept for the next
+               f"{daemon.descriptors()}")  # pipes for splice(2) are kept
 
 
 # Memory: the formula of echod(8)
 
 BUFFER = 65536
 STRUCT = {"thread": 256 << 10, "process": 1 << 20}  # of a connection: see MEMORY
-SLACK = 3 << 20  # what the crew itself may come to use: scratch buffers, pools, libraries
+SLACK = 3 << 20  # memory of the workers themselves: scratch buffers, pools, libraries
 RING = {"io_uring": 17 << 20}  # of an event loop
 
 
@@ -297,7 +297,7 @@ def test_memory_of_peers_that_never_read(start, model, record_property):
     for sock in crowd:
         sock.settimeout(0)
     last = time.monotonic()
-    while time.monotonic() - last < 0.5:  # until nobody could send for so long
+    while time.monotonic() - last < 0.5:  # until no peer could send for 0.5 s
         for sock in select.select([], crowd, [], 0.1)[1]:
             try:
                 sock.send(peer.data(1 << 18))
@@ -316,19 +316,19 @@ def test_memory_of_peers_that_never_read(start, model, record_property):
 @pytest.mark.models("select", "poll", "epoll", "io_uring")
 @pytest.mark.timeout(180)
 def test_memory_of_idle_connections(start, model, record_property):
-    """One that has nothing to be sent holds its struct alone, also after it has had megabytes echoed."""
+    """A connection without unsent data uses only its struct, also after large messages were echoed."""
     if echod.SANITIZED:
         pytest.skip("sanitizers keep memory that was freed")
     count = 800 if model == "select" else 4000
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < count + 200:
-        pytest.skip(f"fewer than {count} descriptors to be had here")
+        pytest.skip(f"fewer than {count} descriptors are available")
     daemon = start(model, workers=1, log_connections=False)
     daemon.visit(peer.data(300000))
     metrics.wait_line(daemon, "gone", connections=0)
-    crowd = [daemon.connect() for _ in range(count // 2)]  # the crew comes to use what it ever will
+    crowd = [daemon.connect() for _ in range(count // 2)]  # the workers allocate their pools
     for sock in crowd:
         peer.echo(sock, b"hello")
-    for sock in crowd[:300]:  # so that buffers which are used in turn have all been
+    for sock in crowd[:300]:  # so that all buffers that are used in turn have been used
         peer.echo(sock, peer.data(300000))
     before = daemon.memory()
     crowd += [daemon.connect() for _ in range(count // 2)]
@@ -347,13 +347,13 @@ def test_memory_of_idle_connections(start, model, record_property):
 # Urgent data
 
 def bulk(sock, rounds=2, size=1 << 16):
-    """Make the daemon take the session for bulk, which it splices."""
+    """Send large messages, so that the daemon changes to splice(2) for this connection."""
     for _ in range(rounds):
         peer.echo(sock, peer.data(size))
 
 
 def urgent_positions():
-    """What goes before the urgent byte and after it."""
+    """The number of bytes before and after the urgent byte."""
     return [(0, 0), (0, 1), (1, 0), (1, 1), (1000, 1000), (65536, 1), (65536, 0), (300000, 300000)]
 
 
@@ -373,7 +373,7 @@ def test_urgent_byte_is_echoed_in_place(start, model, before, after):
 
 
 def test_many_urgent_bytes(start, model):
-    """Each one moves the urgent mark; none is lost, none stops the stream, which goes on after a reload, too."""
+    """Each urgent byte moves the urgent mark. No byte is lost, and the stream goes on, also after a reload."""
     daemon = start(model)
     with daemon.connect() as sock:
         for number in range(200):
@@ -438,7 +438,8 @@ def test_urgent_byte_before_an_activated_start(launch, model):
 
 
 def test_time_stamps_of_an_adopted_socket(launch, model):
-    """Options of the socket's creator must not fill the error queue of its connections: nobody reads it."""
+    """Socket options that were set before the daemon got the listener must not fill the error queue of its connections, which the
+    daemon does not read."""
     SO_TIMESTAMPING, TX_SCHED, SOFTWARE = 37, 1 << 8, 1 << 4
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SCHED | 1 << 1 | SOFTWARE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Limits of the host: every model starts, serves and reloads with any RLIMIT_NOFILE; what echod cannot hold is rejected."""
+"""Limits of the host: every model starts, serves and reloads with any RLIMIT_NOFILE; values beyond echod's bounds are rejected."""
 
 import resource
 
@@ -16,7 +16,7 @@ RELOADS = 8
 
 
 def host(limit, directory):
-    """How to start a program on a host with this hard limit: a real one where that can be lowered, else one it is told."""
+    """Arguments to start the daemon with this hard limit: a real limit if it is not above the present one, else a simulated one."""
     if limit <= resource.getrlimit(resource.RLIMIT_NOFILE)[1]:
         return {"wrap": ["prlimit", f"--nofile={limit}:{limit}"]}
     return {"env": shims.preload(shims.compile_shim("fake_nofile", directory), FAKE_NOFILE=str(limit))}
@@ -24,7 +24,7 @@ def host(limit, directory):
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_any_limit_of_descriptors(start, model, limit, tmp_path):
-    """Start, serve, reload with a connection that goes along each time, and stop."""
+    """Start, serve, reload several times with a connection that is handed over each time, and stop."""
     daemon = start(model, workers=0, log_connections=False, max_per_source=100, **host(limit, tmp_path))
     with daemon.connect() as sock:
         for number in range(RELOADS):
@@ -39,7 +39,7 @@ def test_any_limit_of_descriptors(start, model, limit, tmp_path):
 
 
 def test_memory_does_not_follow_from_the_limit(start, model, tmp_path):
-    """A limit that is a million times higher costs less than as much memory again."""
+    """The unlimited value less than doubles the memory that a limit of 1024 needs."""
     used = []
     for limit in (1024, INFINITY):
         daemon = start(model, workers=2 if model != "iterative" else 0, max_per_source=100, **host(limit, tmp_path))
@@ -50,8 +50,8 @@ def test_memory_does_not_follow_from_the_limit(start, model, tmp_path):
 
 
 @pytest.mark.models(*echod.SPAWN)
-def test_more_than_can_be_held_is_rejected(model, tmp_path):
-    """The number of workers has a bound, and max-connections where the workers follow from it: whatever the caller's limits."""
+def test_values_beyond_the_bounds_are_rejected(model, tmp_path):
+    """The number of workers is bounded, and so is max-connections if it determines the workers, whatever the resource limits."""
     path = tmp_path / "echod.conf"
     path.write_text(echod.conf_text(model=model, max_connections=524288))
     result = echod.run("-t", "-c", path)

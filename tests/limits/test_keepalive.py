@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""tcp-keepalive: a dead peer is found, a silent one is left alone."""
+"""tcp-keepalive: the connection of a dead peer ends, that of a silent peer goes on."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ EARLY, LATE = 0.5, 3.0  # seconds; a busy machine may be late
 
 
 class Network:
-    """A namespace in which clients can die: nothing that they send arrives any more, nor an error."""
+    """A network namespace in which clients can die: their packets do not arrive any more, and neither do errors."""
 
     def __init__(self, namespace, port):
         self.namespace, self.port = namespace, port
@@ -74,7 +74,7 @@ def test_dead_idle_peer(hole, model, seconds):
 
 
 def test_three_probes(hole):
-    """No fewer, so that a lost packet ends no connection."""
+    """Three probes are sent, so that a lost packet does not end a connection."""
     daemon, network = hole("epoll", tcp_keepalive=4)
     sock = connect(network)
     network.kill_clients()
@@ -94,7 +94,7 @@ def test_dead_peer_with_data_on_its_way(hole, model):
 
 
 def test_dead_peer_that_did_not_read(hole, model):
-    """Its window is closed, and bytes wait for it."""
+    """The peer's window is closed, and the server has unsent data for it."""
     daemon, network = hole(model, tcp_keepalive=2)
     sock = connect(network)
     peer.stuff(sock)
@@ -135,7 +135,7 @@ def test_reload_applies_to_live_connections(hole, model):
 
 
 def test_listeners_that_stay_and_passed_ones(hole, launch):
-    """New connections of a listener that was kept over a reload, or passed by the service manager, too."""
+    """tcp-keepalive applies to new connections of a listener that was kept over a reload, or passed by the service manager."""
     daemon, network = hole("epoll", tcp_keepalive=0)
     daemon.configure(tcp_keepalive=1)
     daemon.signal(signal.SIGHUP)
@@ -147,7 +147,7 @@ def test_listeners_that_stay_and_passed_ones(hole, launch):
         port = passed.getsockname()[1]
         activated = echod.activated([passed])
         activated["wrap"] = network.namespace.wrap() + activated["wrap"]
-        # LISTEN_PID is that of ip(8), which becomes the other one
+        # LISTEN_PID is that of ip(8), which executes the other daemon
         other = launch("epoll", tcp_keepalive=1, idle_timeout=0, **activated)
         other.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
     second = network.namespace.connect("127.0.0.1", ("127.0.0.1", port))

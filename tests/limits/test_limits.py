@@ -19,7 +19,7 @@ not_iterative = [model for model in echod.MODELS if model != "iterative"]
 
 
 def connect_from(source, address):
-    """A connection from a loopback address of one's choice."""
+    """A connection from the loopback address `source`."""
     sock = socket.socket()
     sock.settimeout(peer.PATIENCE)
     sock.bind((source, 0))
@@ -36,7 +36,7 @@ def served(sock, message=b"am I served?"):
 
 
 def answer(sock):
-    """What comes back first; nothing where the connection was closed or reset."""
+    """The first bytes of the echo; none if the connection was closed or reset."""
     try:
         return sock.recv(100)
     except ConnectionResetError:
@@ -44,7 +44,7 @@ def answer(sock):
 
 
 def refused_from(source, address):
-    """A refusal is a close without a byte."""
+    """The connection must be refused: closed without a byte."""
     with connect_from(source, address) as sock:
         assert peer.ended(sock), f"{source} is neither served nor refused"
 
@@ -58,7 +58,8 @@ def admitted_from(source, address):
 # max-connections
 
 def test_beyond_max_connections_clients_wait(start, model):
-    """Nobody is refused: the next ones are neither answered nor closed until one leaves, and then one is served."""
+    """Clients beyond max-connections are not refused. They are neither answered nor closed; when one connection ends, one of them
+    is served."""
     most = 1 if model == "iterative" else 3
     daemon = start(model, max_connections=most)
     crowd = [daemon.connect() for _ in range(most)]
@@ -73,7 +74,7 @@ def test_beyond_max_connections_clients_wait(start, model):
     while waiting:
         peer.finish(crowd.pop(0))
         inside = proc.until(lambda: [sock for sock in waiting if not peer.silent_now(sock)], "the next one served")
-        assert len(inside) == 1, "more than one took the place of one"
+        assert len(inside) == 1, "more than one client was served after the end of one connection"
         assert peer.receive(inside[0], 9) == b"let me in"
         waiting.remove(inside[0])
         crowd.append(inside[0])
@@ -81,15 +82,15 @@ def test_beyond_max_connections_clients_wait(start, model):
         peer.finish(sock)
     counts = metrics.line(daemon)
     assert "connections_ended limit" not in counts, "waiting is not a refusal"
-    if model != "iterative":  # where the one worker is never asked for a second place
+    if model != "iterative":  # whose worker never needs a second slot
         assert counts.get("limit_pauses", 0) >= 1, counts
         daemon.wait_log("Reached max-connections")
-        assert len(daemon.lines_about("Reached max-connections")) <= 3, "a flood of lines"
+        assert len(daemon.lines_about("Reached max-connections")) <= 3, "too many lines"
 
 
 @pytest.mark.timeout(180)
 def test_max_connections_is_never_passed(start, model):
-    """A crowd that comes all at once is served a few at a time, every one of them."""
+    """Sixty clients that connect at the same time are all served, at most max-connections at a time."""
     most = 1 if model == "iterative" else 4
     daemon = start(model, max_connections=most, log_connections=False)
     inside, greatest, wrong = 0, 0, []
@@ -117,13 +118,13 @@ def test_max_connections_is_never_passed(start, model):
     for thread in crowd:
         thread.join(90)
     assert not wrong, wrong[0]
-    assert not any(thread.is_alive() for thread in crowd), "not everybody was served"
+    assert not any(thread.is_alive() for thread in crowd), "not every client was served"
     assert 1 <= greatest <= most, f"{greatest} at once"
     metrics.wait_line(daemon, "all gone", connections=0, connections_accepted=60)
 
 
-def test_idle_connections_make_room(start, model):
-    """At the limit, idle-timeout lets the waiting ones in."""
+def test_idle_timeout_frees_slots(start, model):
+    """At max-connections, idle-timeout ends idle connections, and waiting clients are served."""
     most = 1 if model == "iterative" else 2
     daemon = start(model, max_connections=most, idle_timeout=1)
     idle = [daemon.connect() for _ in range(most)]
@@ -134,13 +135,13 @@ def test_idle_connections_make_room(start, model):
     assert peer.receive(waiting, 7) == b"my turn"
     assert peer.ended(idle[0])
     peer.finish(waiting)
-    metrics.wait_line(daemon, "the idle ones", connections_ended__idle=most)
+    metrics.wait_line(daemon, "the end of the idle connections", connections_ended__idle=most)
 
 
 @pytest.mark.models(*not_iterative)
 def test_reloads_do_not_pass_max_connections(start, model):
-    """Those handed over keep their places all the way; those in the backlog get one when it is free, and are heard of
-    whoever was woken for them."""
+    """Connections that are handed over keep their slots over reloads. Clients in the backlog are served when a slot is free,
+    whichever worker was woken for them."""
     most = 5
     daemon = start(model, max_connections=most, workers=most if model in ("prefork", "prethread") else 2
                    if model in echod.LOOPS else 0)
@@ -150,10 +151,10 @@ def test_reloads_do_not_pass_max_connections(start, model):
 
     def inside():
         return [sock for sock in crowd if not peer.silent_now(sock)]
-    proc.until(lambda: len(inside()) == most, "all places taken")
+    proc.until(lambda: len(inside()) == most, "all slots taken")
     for number in range(6):
         daemon.reload(idle_timeout=100 + number)
-        # some twice, where a worker takes one just before it is told to stop itself
+        # some are handed over twice, if a worker takes one just before it must stop itself
         proc.until(lambda: metrics.line(daemon).get("connections_taken_over", 0) >= most * (number + 1),
                    lambda: f"{most} handed over by reload {number}: {metrics.line(daemon)}, log:\n{daemon.log()}")
         metrics.wait_line(daemon, "all of them", connections=most)
@@ -164,12 +165,13 @@ def test_reloads_do_not_pass_max_connections(start, model):
         assert peer.receive(served[0], 9) == b"let me in"
         peer.finish(served[0])
         crowd.remove(served[0])
-    metrics.wait_line(daemon, "nobody there", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
 
 
 @pytest.mark.models("process", "thread", "prefork", "prethread")
-def test_reloads_refuse_nobody_in_the_backlog(start, model):
-    """Who waits there may be one too many of its source now, but need not be when its turn comes."""
+def test_reloads_refuse_no_client_in_the_backlog(start, model):
+    """A reload does not refuse clients in the backlog for max-per-source: their source may have fewer connections when they are
+    served."""
     daemon = start(model, workers=2, max_per_source=6)
     inside = [daemon.connect() for _ in range(2)]
     for sock in inside:
@@ -186,7 +188,7 @@ def test_reloads_refuse_nobody_in_the_backlog(start, model):
         assert peer.receive_all(sock) == b"wait for me"
     for sock in inside:
         assert peer.ended(sock)
-    metrics.wait_line(daemon, "nobody there", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
     assert "connections_ended limit" not in metrics.line(daemon)
 
 
@@ -232,7 +234,7 @@ def test_max_per_source_of_ipv4(start, model):
 
 
 def test_max_per_source_leaks_no_count(start, model):
-    """Many visits, one after the other, end in every way there is; the source is still welcome."""
+    """Connections of one source, one after the other, end with FIN, RST or close(2); the source is admitted each time."""
     daemon = start(model, max_per_source=1 if model == "iterative" else 4, log_connections=False)
     for number in range(40):
         sock = connect_from("127.0.0.2", daemon.address)
@@ -291,7 +293,7 @@ def test_max_per_source_of_a_removed_listener(start, model):
 
 @pytest.mark.models(*not_iterative)
 def test_max_per_source_over_reloads(start, model):
-    """Connections that were handed over count on; a limit that comes with the reload counts them too."""
+    """Connections that were handed over stay counted; a limit that the reload adds counts them as well."""
     daemon = start(model)
     mine = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
     for sock in mine:
@@ -324,7 +326,7 @@ def addresses():
 
 @pytest.mark.models(*not_iterative)
 def test_max_per_source_of_an_ipv6_network(launch, addresses, model):
-    """All of one /64 is one source, whoever of it comes; the next /64 is another."""
+    """All addresses of one /64 are one source; those of the next /64 are another."""
     daemon = launch(model, max_per_source=2, listen=["*"], wrap=addresses.wrap())
     daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)  # the manager's socket is in another namespace
     here = ("2001:db8:0:1::1", daemon.port)
@@ -364,7 +366,7 @@ def test_unix_clients_have_no_source(start, model, tmpdir):
     (["127.0.0.0/8"], ["127.0.0.64/26", "127.0.0.2"], ["127.0.0.1", "127.0.0.63", "127.0.0.128"],
      ["127.0.0.2", "127.0.0.64", "127.0.0.127"]),
     (["::1", "2001:db8::/32"], [], [], ["127.0.0.1"]),
-    (["127.0.0.5"], ["127.0.0.0/24"], [], ["127.0.0.5", "127.0.0.6"]),  # deny wins
+    (["127.0.0.5"], ["127.0.0.0/24"], [], ["127.0.0.5", "127.0.0.6"]),  # deny has precedence
 ], ids=["deny", "allow", "both", "other-family", "deny-wins"])
 def test_allow_and_deny(start, model, allow, deny, admitted, refused):
     daemon = start(model, allow=allow, deny=deny)
@@ -381,7 +383,7 @@ def test_allow_and_deny(start, model, allow, deny, admitted, refused):
 
 
 def test_ipv4_clients_of_an_ipv6_socket(start):
-    """A client that comes as ::ffff:127.0.0.2 is 127.0.0.2."""
+    """A client with the address ::ffff:127.0.0.2 is treated as 127.0.0.2."""
     if not echod.have_ipv6():
         pytest.skip("no IPv6 here")
     daemon = start("epoll", listen=["*"], deny=["127.0.0.2/32"], max_per_source=1)
@@ -393,7 +395,7 @@ def test_ipv4_clients_of_an_ipv6_socket(start):
 
 
 def test_allow_and_deny_by_reload(start, model):
-    """A new list is for new clients: connections that were admitted go on."""
+    """A new list applies to new clients: admitted connections go on."""
     daemon = start(model)
     with connect_from("127.0.0.2", daemon.address) as sock:
         peer.echo(sock, b"hello")
@@ -407,7 +409,7 @@ def test_allow_and_deny_by_reload(start, model):
 
 
 def in_backlog(port):
-    """How many connections wait at a port of 127.0.0.1 for somebody to accept them: proc_net_tcp(5)."""
+    """The number of connections in the backlog of a port of 127.0.0.1: proc_net_tcp(5)."""
     local = f"0100007F:{port:04X}"
     for line in proc.read("/proc/net/tcp").decode().splitlines():
         fields = line.split()
@@ -417,7 +419,7 @@ def in_backlog(port):
 
 
 def test_refused_from_the_backlog_by_a_reload(start, model):
-    """Who waits at a port that is given up and may not come is refused as ever: counted, with a line."""
+    """A denied client in the backlog of a removed listener is refused as any other one: it is counted and logged."""
     daemon = start(model, deny=["127.0.0.2"])
     stopped = daemon.workers()
     for pid in stopped:
@@ -425,7 +427,7 @@ def test_refused_from_the_backlog_by_a_reload(start, model):
     proc.until(lambda: all(proc.stopped(pid) for pid in stopped), "every thread has stopped")
     with connect_from("127.0.0.2", daemon.address) as sock, connect_from("127.0.0.3", daemon.address) as good:
         name = peer.endpoint(sock)
-        proc.until(lambda: in_backlog(daemon.port) == 2, "two who wait")
+        proc.until(lambda: in_backlog(daemon.port) == 2, "two connections in the backlog")
         daemon.reload(port=echod.free_port())
         assert peer.ended(sock)
         for pid in stopped:
@@ -438,7 +440,7 @@ def test_refused_from_the_backlog_by_a_reload(start, model):
 
 
 def test_refusals_are_limited_in_their_lines(start):
-    """The first ones have a line each; of a flood the rest is counted."""
+    """The first refusals are logged; further refusals are only counted."""
     daemon = start("epoll", deny=["127.0.0.2"])
     for _ in range(1500):
         refused_from("127.0.0.2", daemon.address)
@@ -455,13 +457,13 @@ def cost(daemon, visits):
 
 
 def test_thousands_of_networks_are_cheap(start):
-    """Twenty thousand networks neither slow the start nor show in what a connection costs."""
+    """With twenty thousand networks the start and each connection are as fast as without."""
     deny = [f"{10 + i // 65536}.{i // 256 % 256}.{i % 256}.{i % 2 * 128}/25" for i in range(0, 20000)]
     deny += [f"2001:db8:{i:x}::/48" for i in range(5000)] + ["127.0.0.2/32"]
     with_many, with_none = start("epoll", workers=1, deny=deny), start("epoll", workers=1)
     refused_from("127.0.0.2", with_many.address)
     none = many = 0
-    for _ in range(10):  # by turns: other work on the machine makes both slower
+    for _ in range(10):  # alternately: other work on the machine makes both slower
         none, many = none + cost(with_none, 150), many + cost(with_many, 150)
     assert many < 2 * none + 0.1, f"{many:.2f} s of CPU instead of {none:.2f} s"
     with_many.reload(deny=deny[1:])
@@ -477,7 +479,7 @@ def victims(daemon, model):
 
 
 def test_killed_processes_leak_no_count(start, model):
-    """Three times every process that serves somebody is killed. Then there is as much room as at first."""
+    """All processes that serve connections are killed, three times. Then there are as many free slots as at first."""
     most = 1 if model == "iterative" else 3
     daemon = start(model, max_connections=most, max_per_source=most)
     daemon.crash_expected = True
@@ -487,7 +489,7 @@ def test_killed_processes_leak_no_count(start, model):
             peer.echo(sock, b"hello")
         waiting = daemon.connect()
         assert peer.silent(waiting, 0.1)
-        # all at the same time: else the last one may serve the waiting client before it dies
+        # all at the same time: else the last process may serve the waiting client before it is killed
         doomed = victims(daemon, model)
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in doomed:
@@ -497,7 +499,7 @@ def test_killed_processes_leak_no_count(start, model):
         peer.finish(waiting)
         for sock in crowd:
             sock.close()
-        metrics.wait_line(daemon, "nobody left", connections=0)
+        metrics.wait_line(daemon, "the end of all connections", connections=0)
     crowd = [daemon.connect() for _ in range(most)]
     for sock in crowd:
         peer.echo(sock, b"as many as at first")
@@ -508,19 +510,19 @@ def test_killed_processes_leak_no_count(start, model):
 
 @pytest.mark.models("process", "prefork")
 def test_processes_killed_at_any_moment_leak_no_count(start, model):
-    """Killed while they are starting, serving or ending, not only when all is quiet."""
+    """Processes are killed while they start, serve or end."""
     kill_at_any_moment(start, model, lambda daemon: victims(daemon, model))
 
 
 @pytest.mark.models("process")
 def test_acceptors_killed_at_any_moment_leak_no_count(start, model):
-    """Killed while they make others. What they have made already goes on."""
+    """Acceptors are killed while they start child processes. The child processes go on."""
     kill_at_any_moment(start, model, lambda daemon: daemon.workers())
 
 
 @pytest.mark.models("process")
 def test_sources_of_a_killed_acceptor_stay_counted(start, model):
-    """Its children go on, and max-per-source counts them as before."""
+    """The child processes of a killed acceptor go on, and max-per-source counts their connections as before."""
     daemon = start(model, max_per_source=2)
     daemon.crash_expected = True
     socks = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
@@ -566,8 +568,8 @@ def test_acceptor_killed_before_its_child_is_registered(start, model, tmp_path):
 
 @pytest.mark.models("process")
 @pytest.mark.parametrize("most", [0, 3], ids=["workers", "max-connections"])
-def test_who_is_served_outlives_a_killed_acceptor(start, model, most):
-    """They go on, and their room is the successor's only when they leave."""
+def test_connections_outlive_a_killed_acceptor(start, model, most):
+    """The connections of a killed acceptor go on; their slots are free for the next acceptor only when they end."""
     daemon = start(model, workers=2, max_connections=most)
     daemon.crash_expected = True
     crowd = [daemon.connect() for _ in range(2)]
@@ -617,7 +619,7 @@ def kill_at_any_moment(start, model, whom):
     finally:
         done.set()
         killer.join()
-    metrics.wait_line(daemon, "nobody left", timeout=30, connections=0)
+    metrics.wait_line(daemon, "the end of all connections", timeout=30, connections=0)
     crowd = [daemon.connect() for _ in range(most)]
     for sock in crowd:
         peer.echo(sock, b"as many as at first")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The counters: a metrics file that a real parser reads, and totals that agree with what the clients measured."""
+"""The counters: the metrics file is read by the parser of a library, and totals agree with the clients' measurements."""
 
 import os
 import pathlib
@@ -20,14 +20,14 @@ needs_parser = pytest.mark.skipif(metrics.parser() is None, reason="no OpenMetri
 
 @pytest.fixture
 def path(tmpdir):
-    """In a directory of its own, which shows whether anything else is left there."""
+    """The path of the metrics file, alone in its directory, so that other files there are noticed."""
     directory = pathlib.Path(tmpdir, "metrics")
     directory.mkdir()
     return directory / "echod.prom"
 
 
 @needs_parser
-def test_file_is_valid_and_counts_what_was_done(start, model, path):
+def test_file_is_valid_and_complete(start, model, path):
     daemon = start(model, metrics_file=str(path), stats_interval=1)
     sizes = [1, 100, 5000, 70000]
     for size in sizes:
@@ -64,7 +64,7 @@ def test_status_line_and_file_say_the_same(start, model, path):
 
 @needs_parser
 def test_file_is_replaced_atomically(start, path):
-    """Whoever reads at whatever moment reads one whole state, and no counter ever goes back."""
+    """A reader gets a complete file at any time, and no counter decreases."""
     daemon = start("epoll", metrics_file=str(path), stats_interval=1)
     daemon.visit()
     proc.until(path.exists, "the first file")
@@ -76,7 +76,7 @@ def test_file_is_replaced_atomically(start, path):
                 with open(path) as file:
                     text = file.read()
                     status = os.fstat(file.fileno())
-                inodes.add(status.st_ino)  # file systems use few of them again and again
+                inodes.add(status.st_ino)  # file systems reuse inode numbers
                 written.add(status.st_mtime_ns)
                 assert text.endswith("# EOF\n"), "half a file"
                 for key, number in metrics.parse(text).items():
@@ -104,7 +104,7 @@ def test_file_is_replaced_atomically(start, path):
 @needs_parser
 @pytest.mark.timeout(180)
 def test_totals_agree_with_the_clients(start, path):
-    """Through every model, by reloads, with connections that live on, and with nothing lost or counted twice."""
+    """Over reloads from model to model with connections that go on, the totals are exact."""
     usable = [name for name, reason in echod.REFUSALS.items() if not reason]
     daemon = start(usable[-1], metrics_file=str(path))
     accepted = echoed = 0
@@ -112,7 +112,7 @@ def test_totals_agree_with_the_clients(start, path):
     accepted += len(streams)
     for model in usable:
         if model in ("iterative", "prefork", "prethread"):
-            continue  # where our streams could take every worker
+            continue  # the streams of this test could occupy every worker
         daemon.reload(model=model)
         for number in range(10):
             size = random.Random(number).randrange(1, 100000)
@@ -123,20 +123,20 @@ def test_totals_agree_with_the_clients(start, path):
     for stream in streams:
         stream.finish()
         echoed += stream.echoed
-    metrics.wait_line(daemon, "the end of all", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
     daemon.stop()
     found = metrics.read(path)
     assert found["echod_connections_accepted_total", None] == accepted
     assert found["echod_connections_ended_total", "eof"] == accepted
     assert found["echod_echoed_bytes_total", None] == found["echod_received_bytes_total", None] == echoed
-    # who waited in a backlog is taken over too, but was never served by the one who passed them on
+    # clients in a backlog are taken over as well, but are not counted as handed over
     assert found["echod_connections_handed_over_total", None] <= found["echod_connections_taken_over_total", None]
 
 
 @needs_parser
 @pytest.mark.models("process", "prefork", "thread", "prethread", "poll", "epoll", "io_uring")
 def test_connections_of_each_worker(start, model, path):
-    """A gauge for each worker at work; together they are the connections."""
+    """There is a gauge for each running worker; their sum is the number of connections."""
     daemon = start(model, metrics_file=str(path), workers=4, stats_interval=1)
     crowd = [daemon.connect() for _ in range(4)]
     for sock in crowd:
@@ -157,7 +157,7 @@ def test_connections_of_each_worker(start, model, path):
 @needs_parser
 @pytest.mark.timeout(180)
 def test_totals_survive_the_death_of_workers(start, model, path):
-    """Killed workers take no count with them; what they served ends as errors."""
+    """The counts of killed workers are kept; their connections are counted as ended by errors."""
     most = 1 if model == "iterative" else 3
     daemon = start(model, metrics_file=str(path), max_connections=most)
     daemon.crash_expected = True
@@ -168,18 +168,18 @@ def test_totals_survive_the_death_of_workers(start, model, path):
         for sock in crowd:
             peer.echo(sock, peer.data(size))
         accepted, echoed = accepted + 1 + most, echoed + size * (1 + most)
-        # counted at the end of the turn that sent the last byte
-        metrics.wait_line(daemon, "what is echoed", connections=most, echoed_bytes=echoed)
+        # counted after the last byte was sent
+        metrics.wait_line(daemon, "the echoed bytes", connections=most, echoed_bytes=echoed)
         children = daemon.workers()
         for pid in ([stat.pid for child in children for stat in proc.children(child)]
                     if model == "process" else children):
             os.kill(pid, signal.SIGKILL)
         assert all(peer.ended(sock) for sock in crowd)
         killed += most
-        metrics.wait_line(daemon, "the dead", connections=0, connections_ended__error=killed)
+        metrics.wait_line(daemon, "the connections of killed workers", connections=0, connections_ended__error=killed)
     daemon.visit()
     accepted, echoed = accepted + 1, echoed + 11
-    metrics.wait_line(daemon, "the last one", connections=0, connections_accepted=accepted)
+    metrics.wait_line(daemon, "the end of the last connection", connections=0, connections_accepted=accepted)
     daemon.stop()
     found = metrics.read(path)
     assert found["echod_connections_accepted_total", None] == accepted
@@ -189,8 +189,8 @@ def test_totals_survive_the_death_of_workers(start, model, path):
 
 
 @pytest.mark.models("process", "thread")
-def test_no_counter_goes_back_while_workers_come_and_go(start, model):
-    """Where each connection is another worker's, many end while the totals are made; none is missed for a moment."""
+def test_no_counter_decreases_while_workers_start_and_end(start, model):
+    """With one worker for each connection, many workers end while the totals are computed. Their counts are never missing."""
     daemon = start(model, log_connections=False)
     done, wrong, seen = threading.Event(), [], {}
 
@@ -200,7 +200,7 @@ def test_no_counter_goes_back_while_workers_come_and_go(start, model):
                 daemon.visit()
         except BaseException as error:
             wrong.append(error)
-    crowd = [daemon.connect() for _ in range(100)]  # the totals are those of as many workers
+    crowd = [daemon.connect() for _ in range(100)]  # the totals are sums over this number of workers
     clients = [threading.Thread(target=visits) for _ in range(4)]
     for thread in clients:
         thread.start()
@@ -209,7 +209,7 @@ def test_no_counter_goes_back_while_workers_come_and_go(start, model):
             found = metrics.line(daemon)
             for name, number in found.items():
                 assert name == "connections" or number >= seen.get(name, 0), f"{name}: {seen[name]}, then {number}"
-            assert found["connections"] < 2 * len(crowd), "connections that are not there"
+            assert found["connections"] < 2 * len(crowd), "more connections than there are clients"
             seen = found
     finally:
         done.set()
@@ -220,8 +220,8 @@ def test_no_counter_goes_back_while_workers_come_and_go(start, model):
         sock.close()
 
 
-def test_file_that_cannot_be_written_is_told_once(start, tmpdir):
-    """The service goes on; the trouble is in the log once and in the status."""
+def test_file_that_cannot_be_written_is_logged_once(start, tmpdir):
+    """If the metrics file cannot be written, the service goes on and logs the error once."""
     directory = pathlib.Path(tmpdir, "missing")
     daemon = start("epoll", metrics_file=str(directory / "echod.prom"), stats_interval=1)
     daemon.visit()

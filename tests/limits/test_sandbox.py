@@ -19,7 +19,7 @@ VERSION = echod.run("-V").stdout if echod.ECHOD else ""
 needs_filter = pytest.mark.skipif(", libseccomp" not in VERSION, reason="echod was built without libseccomp")
 needs_faults = pytest.mark.skipif("fault points" not in VERSION, reason="echod was built without fault points "
                                   "(configure --enable-debug-faults)")
-# Calls that end the process; sanitizers make some of them, so their builds permit these.
+# Calls that end the process. Sanitizers make some of them; builds with sanitizers permit those.
 FATAL = ("execve", "execveat") if echod.SANITIZED else ("execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev")
 
 
@@ -41,7 +41,7 @@ def check(pid):
 
 
 @pytest.mark.parametrize("protocols", [["tcp"], ["tcp", "udp"]])
-def test_workers_have_nothing(start, model, protocols):
+def test_workers_have_no_capabilities(start, model, protocols):
     """Started as root: no capability in any set, the bounding set included; the supervisor goes on as before."""
     if os.geteuid() != 0:
         pytest.skip("without root there are no capabilities to drop")
@@ -58,7 +58,7 @@ def test_workers_have_nothing(start, model, protocols):
 
 
 def test_workers_of_an_unprivileged_user(start, model, visible, tmpdir):
-    """Nothing that needs a privilege stands in the way of a start without one."""
+    """The start of the workers needs no privilege."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("needs root and setpriv to become an unprivileged user")
     daemon = start(model, program=visible, wrap=echod.as_nobody(), pidfile="")
@@ -68,7 +68,7 @@ def test_workers_of_an_unprivileged_user(start, model, visible, tmpdir):
 
 
 def test_workers_are_not_dumpable(start, model):
-    """/proc/PID of such a process belongs to root, whoever runs it (proc(5)); here it cannot be told apart, but by PTRACE."""
+    """Files in /proc/PID of a process that is not dumpable belong to root, whatever its user: see proc(5)."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("needs root, to run as another user and compare owners")
     daemon = start(model, user="nobody", pidfile="")
@@ -94,7 +94,7 @@ def test_workers_have_a_filter(start, model):
 @needs_filter
 @needs_faults
 def test_forbidden_calls_are_refused(launch, model):
-    """Every system call of this machine that is not in the table, and some that are, with arguments that are not."""
+    """The filter refuses every system call that is not in the table, and some calls of the table with arguments that are not."""
     daemon = launch(model, protocols=["tcp", "udp"], env={"ECHOD_FAULT_SYSCALL": "all"})
     daemon.wait_ready()
     daemon.visit()
@@ -145,9 +145,9 @@ def test_forbidden_operations_of_a_ring(launch, model, setup, workers):
 
 
 def test_a_kernel_without_filters(start, model, tmpdir):
-    """The daemon says so, and serves."""
+    """The daemon logs that the kernel has no filters, and serves."""
     daemon = start(model, env=shims.preload(shims.compile_shim("no_seccomp", tmpdir)))
-    with daemon.connect() as sock:  # of one that has ended, the process may end at any moment
+    with daemon.connect() as sock:  # a process without a connection may end at any time
         peer.echo(sock, b"served without a filter")
         if ", libseccomp" in VERSION:
             daemon.wait_log("Cannot filter system calls of workers: this kernel cannot filter")
@@ -158,14 +158,14 @@ def test_a_kernel_without_filters(start, model, tmpdir):
 
 
 def test_production_permits_no_more(tmpdir):
-    """A build for tests says in -V that it permits more; one that does not say so permits what the manual lists."""
+    """A build for tests states in -V that it permits more system calls than the manual lists; other builds do not."""
     more = "more system calls permitted than in production" in VERSION
     extended = echod.SANITIZED or "fault points" in VERSION or "coverage" in VERSION
     assert more == (extended and ", libseccomp" in VERSION), VERSION
 
 
 def test_link_local_names(start, model):
-    """A worker, which may not make sockets, finds the name of an interface all the same."""
+    """A worker, which must not create sockets, can find the name of an interface."""
     names = [name for _, name in socket.if_nameindex() if name != "lo"]
     out = subprocess.run(["ip", "-6", "-o", "addr", "show", "scope", "link"], capture_output=True, text=True).stdout \
         if shutil.which("ip") else ""

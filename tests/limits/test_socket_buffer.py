@@ -16,7 +16,7 @@ import echod
 import peer
 import proc
 
-SLACK = 256 << 10  # what the two directions may exceed their bounds by, as echod(8) states
+SLACK = 256 << 10  # by which memory may exceed the bounds of both directions, as echod(8) states
 
 
 def sysctl(name):
@@ -39,7 +39,7 @@ def server_side(daemon):
 
 
 def wait_sizes(daemon, sock, size):
-    """After a reload: the workers of the old configuration may serve a connection for a moment more."""
+    """After a reload: the old workers may serve a connection for a short time."""
     def sizes():
         peer.echo(sock, b"still here")
         return [(s["rb"], s["tb"]) for s in server_side(daemon)] == [(2 * size, 2 * size)]
@@ -53,7 +53,7 @@ needs_ss = pytest.mark.skipif(not shutil.which("ss"), reason="ss (iproute2) is n
 # Values
 
 @pytest.mark.parametrize("name", ["rmem_max", "wmem_max"])
-def test_what_the_kernel_would_cut_is_rejected(tmpdir, name):
+def test_values_beyond_the_kernels_limit_are_rejected(tmpdir, name):
     path = os.path.join(tmpdir, "echod.conf")
     value = limits()[name] + 1
     if value > 1 << 30:
@@ -75,7 +75,7 @@ def test_the_largest_value_is_accepted(tmpdir):
 
 @needs_ss
 def test_it_is_set_on_every_connection(start, model):
-    """Twice the value, as socket(7) says; also on connections of before a reload, and on none any more after another one."""
+    """The buffers have twice the value, as socket(7) states; a reload sets the new value also on existing connections."""
     daemon = start(model, socket_buffer=16384)
     with daemon.connect() as sock:
         peer.echo(sock, peer.data(300000))
@@ -89,8 +89,8 @@ def test_it_is_set_on_every_connection(start, model):
 
 
 @needs_ss
-def test_back_to_the_kernel(start, model):
-    """After a reload to 0 buffers grow again, those of old connections too."""
+def test_back_to_automatic_sizes(start, model):
+    """After a reload with socket-buffer = 0 the kernel makes buffers larger again, also those of existing connections."""
     daemon = start(model, socket_buffer=4096)
     old = daemon.connect()
     peer.echo(old, b"old")
@@ -101,8 +101,8 @@ def test_back_to_the_kernel(start, model):
         (found,) = server_side(daemon)
         return found["tb"] > 2 * 4096 and found["rb"] > 2 * 4096
 
-    proc.until(grown, lambda: server_side(daemon))  # once the new worker has taken it over
-    if model != "iterative":  # which serves the old one
+    proc.until(grown, lambda: server_side(daemon))  # once the new worker has taken over the connection
+    if model != "iterative":  # which serves only the old connection
         with daemon.connect() as sock:
             peer.echo(sock, peer.data(4 << 20))
             assert max(s["tb"] for s in server_side(daemon)) > 65536
@@ -113,7 +113,7 @@ def test_back_to_the_kernel(start, model):
 
 @needs_ss
 def test_adopted_sockets(launch, model):
-    """The listener of a socket unit keeps its sizes unless socket-buffer is set; then what waits in its backlog gets it too."""
+    """The listener of a socket unit keeps its sizes unless socket-buffer is set; then connections get that size."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000)
         with peer.connect(listener.getsockname()) as sock:
@@ -162,7 +162,7 @@ def stuff(crowd):
 @pytest.mark.models("epoll", "io_uring", "thread")
 @pytest.mark.parametrize("buffer", [0, 4096, 65536])
 def test_kernel_memory_of_stalled_connections(start, model, buffer, record_property):
-    """Clients that have been served fast for a while, so that the kernel's buffers have grown, and then stop reading."""
+    """Clients receive large echoes at full speed, so that the kernel's buffers grow, and then stop reading."""
     daemon = start(model, socket_buffer=buffer, buffer_size=65536, log_connections=False)
     crowd = [peer.connect(daemon.address, rcvbuf=1 << 20, sndbuf=1 << 20) for _ in range(8)]
     for sock in crowd:
@@ -185,7 +185,7 @@ def test_kernel_memory_of_stalled_connections(start, model, buffer, record_prope
 
 @needs_ss
 def test_the_formula_matters(start):
-    """Without socket-buffer a stalled connection holds more than the formula with it allows: the measurement can fail."""
+    """Without socket-buffer a stalled connection uses more memory than the formula allows: the test above can fail."""
     daemon = start("epoll", log_connections=False)
     sock = peer.connect(daemon.address, rcvbuf=1 << 20, sndbuf=1 << 20)
     for _ in range(8):

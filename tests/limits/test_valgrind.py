@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""At the end of every process of the daemon all its memory has been freed, and none was read that had not been set."""
+"""valgrind(1): each process of the daemon frees all memory before it ends, and reads no memory that was not initialized."""
 
 import pathlib
 import re
@@ -14,19 +14,19 @@ import shims
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("valgrind"), reason="no valgrind was found (Debian: apt install valgrind)"),
-    pytest.mark.skipif(echod.SANITIZED, reason="a sanitizer's own memory is not valgrind's to look at"),
+    pytest.mark.skipif(echod.SANITIZED, reason="valgrind cannot run programs with sanitizers"),
     pytest.mark.timeout(300),
 ]
 
 
-@pytest.mark.models(*(model for model in echod.MODELS if model != "io_uring"))  # under valgrind no completion comes
+@pytest.mark.models(*(model for model in echod.MODELS if model != "io_uring"))  # no completions under valgrind
 def test_clean_at_exit(launch, tmpdir, model):
-    """The whole life of a daemon: streams and datagrams, a reload with a connection that lives on, a stop."""
+    """A daemon serves streams and datagrams, is reloaded while a connection is open, and stops."""
     reports = pathlib.Path(tmpdir, "reports")
     reports.mkdir()
     valgrind = ["valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all",
                 f"--log-file={reports}/%p"]
-    # a filter of system calls would refuse those of valgrind
+    # a filter would refuse system calls of valgrind
     env = shims.preload(shims.compile_shim("no_seccomp", tmpdir))
     daemon = launch(model, wrap=valgrind, env=env, protocols=["tcp", "udp"], metrics_file=str(pathlib.Path(tmpdir, "metrics")),
                     deny=["192.0.2.0/24"], max_per_source=100)
@@ -44,14 +44,14 @@ def test_clean_at_exit(launch, tmpdir, model):
         peer.echo(held, b"still here")
         peer.finish(held)
     daemon.stop(60)
-    assert (reports / str(daemon.pid)).exists(), "valgrind has said nothing about the supervisor"
+    assert (reports / str(daemon.pid)).exists(), "valgrind wrote no report about the supervisor"
     wrong = []
     for report in reports.iterdir():
         for piece in re.split(r"^==\d+== *\n", report.read_text(), flags=re.M):
-            # a child that ends by _exit(2) has a copy of what is the supervisor's to free
+            # a child that ends by _exit(2) has a copy of memory that the supervisor frees
             copied = report.name != str(daemon.pid) and " are still reachable in " in piece
-            # of a thread that has done its work and is on its way out
+            # memory of glibc for a thread that is ending
             glibcs = " are possibly lost in " in piece and "_dl_allocate_tls" in piece
             if piece.strip() and not copied and not glibcs:
                 wrong.append(piece)
-    assert not wrong, f"{len(wrong)} complaints:\n" + "\n".join(wrong)[:6000]
+    assert not wrong, f"{len(wrong)} reports of errors:\n" + "\n".join(wrong)[:6000]
