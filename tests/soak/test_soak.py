@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: ISC
-"""For a given time good clients and hostile ones come and go while the daemon is reloaded. Then all have left, and
-descriptors, memory, children, connections and limits must be back where they started."""
+"""Good and hostile clients connect and disconnect for a given time while the daemon is reloaded. After the end of all connections,
+the numbers of descriptors, processes and connections and the memory must be as before."""
 
 import os
 import random
@@ -18,7 +18,7 @@ import proc
 SOAK_TIME = float(os.environ.get("SOAK_TIME", "20"))
 
 class Crowd:
-    """Threads that do what they do again and again until told to stop; what goes wrong is kept."""
+    """Threads that repeat their actions until finish(); the first exception of each is kept."""
 
     def __init__(self, daemon):
         self.daemon = daemon
@@ -109,29 +109,29 @@ class Crowd:
         for _ in range(30):
             try:
                 socket.create_connection(self.daemon.address, timeout=5).close()
-            except OSError:  # our own ports may run out
+            except OSError:  # no local port may be free
                 pass
         self.done.wait(0.2)
 
 
 def state(daemon):
-    """What must not grow: processes, descriptors, and bytes of memory."""
+    """The numbers that must not grow: processes, descriptors, and bytes of memory."""
     return len(daemon.tree()), daemon.descriptors(), daemon.memory()
 
 
 def open_files(daemon):
-    """What the descriptors of each process refer to, for a reader."""
+    """The files of the descriptors of each process, as text."""
     return "\n".join(f"{stat.pid}: {sorted(proc.descriptors(stat.pid).items())}" for stat in daemon.tree())
 
 
 def quiet(daemon, processes):
-    metrics.wait_line(daemon, "nobody there", timeout=60, connections=0)
+    metrics.wait_line(daemon, "the end of all connections", timeout=60, connections=0)
     proc.until(lambda: len(daemon.tree()) == processes, lambda: f"{processes} processes, there are "
                f"{[(s.pid, s.ppid, s.state) for s in daemon.tree()]}", 60)
 
 
 def use(daemon, seconds, reload):
-    """Everybody at once for so long, with reloads. Returns what was done."""
+    """Run all kinds of clients at the same time for `seconds`, with reloads. Returns how often each action was done."""
     crowd = Crowd(daemon)
     crowd.add(crowd.visits, 3)
     crowd.add(crowd.stays, 2)
@@ -149,7 +149,7 @@ def use(daemon, seconds, reload):
 def test_soak(start, model, record_property):
     pool = {"iterative": 1, "prefork": 24, "prethread": 24}.get(model, 2 if model in echod.LOOPS else 0)
     if model == "iterative":
-        pytest.skip("one client that stays is enough to hold up all others, as documented")
+        pytest.skip("one open connection delays all other clients, as documented")
     daemon = start(model, workers=pool, idle_timeout=30, max_per_source=400, log_connections=False, drain_timeout=5)
 
     def reload(number):
@@ -157,14 +157,14 @@ def test_soak(start, model, record_property):
 
     quiet(daemon, len(daemon.tree()))
     processes = len(daemon.tree())
-    use(daemon, max(4.0, SOAK_TIME / 5), reload)  # until it has come to use what it ever will
+    use(daemon, max(4.0, SOAK_TIME / 5), reload)  # until all pools are allocated
     reload(0)
     quiet(daemon, processes)
     before, files = state(daemon), open_files(daemon)
     done = use(daemon, SOAK_TIME, reload)
     reload(0)
     quiet(daemon, processes)
-    # a worker's process is gone a moment before its master has closed what it shared with it
+    # a worker process ends shortly before the supervisor closes the descriptors that it shared with it
     proc.until(lambda: daemon.descriptors() <= before[1], lambda: f"as few descriptors as before, {before[1]}:\n"
                f"{files}\nthere are {daemon.descriptors()}:\n{open_files(daemon)}", 60)
     after = state(daemon)
@@ -176,9 +176,9 @@ def test_soak(start, model, record_property):
     assert after[2] <= before[2] * 1.1 + (2 << 20), f"memory: {before[2]} bytes before, {after[2]} after"
     ended = sum(number for name, number in counts.items() if name.startswith("connections_ended"))
     assert counts["connections_accepted"] == ended, "connections were lost from the count"
-    # who waited in a backlog is taken over too, but was never served by the one who passed them on
+    # every connection that was handed over was taken over
     assert counts.get("connections_handed_over", 0) <= counts.get("connections_taken_over", 0), counts
-    assert not counts.get("connections_ended limit"), "places of one source have leaked"
-    assert not counts.get("connections_ended error"), "none ended for want of anything"
+    assert not counts.get("connections_ended limit"), "counts of max-per-source have leaked"
+    assert not counts.get("connections_ended error"), "a connection ended with an error"
     for trouble in ("died", "killed", "failed: ", "failed with status"):
         assert not daemon.lines_about(trouble), daemon.log()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""A daemon in a network namespace, scripted hosts behind a tun device, and the account of the connections."""
+"""A daemon in a network namespace, scripted hosts behind a tun device, and the record of the connections."""
 
 import collections
 import re
@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("family", [4, 6] if echod.have_ipv6() else [4], ids=lambda family: f"ipv{family}")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the marks in the same hook
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(config, items):
     """All models over IPv4, some over IPv6; the tests of each one after the other and, with pytest-xdist, in one process, since
     they share daemons."""
@@ -50,8 +50,8 @@ def network():
 
 
 class Scene:
-    """One daemon, for one or more tests. `ended` accounts for each connection; finish() compares the account with the daemon's
-    metrics, and checks that nothing of the connections is left."""
+    """One daemon, for one or more tests. ended() records each connection; finish() compares the record with the daemon's
+    metrics, and checks that no resource of the connections is left."""
 
     def __init__(self, network, directory, model, family, keys):
         self.namespace, self.wire = network
@@ -69,7 +69,7 @@ class Scene:
         self.port = self.daemon.port
         self.processes = {stat.pid for stat in self.daemon.tree()}
         self._visit()
-        metrics.wait_line(self.daemon, "the first visitor's end", connections=0)
+        metrics.wait_line(self.daemon, "the end of the first visit", connections=0)
         self.descriptors = self.daemon.descriptors()
         return self
 
@@ -80,7 +80,7 @@ class Scene:
         return self.host(**more).connect()
 
     def turns(self, count):
-        """Numbered hosts that are connected, in lists of at most those that the daemon serves at the same time."""
+        """Numbered and connected hosts, in lists of at most as many as the daemon serves at the same time."""
         most = 1 if self.one_at_a_time else count
         for first in range(0, count, most):
             yield [(number, self.connect()) for number in range(first, first + most)]
@@ -114,11 +114,11 @@ class Scene:
     # The end of connections
 
     def account(self, reason):
-        """The daemon is to count another end for `reason`."""
+        """Expect the daemon to count one more connection that ended for `reason`."""
         self.reasons[reason] += 1
 
     def refused(self, reason):
-        """The same for a connection that is not counted as accepted."""
+        """Like account(), for a connection that is not counted as accepted."""
         self.account(reason)
         self.refusals += 1
 
@@ -135,11 +135,11 @@ class Scene:
             self._end_visits()
 
     def finish(self):
-        """The daemon serves others, has counted right, and has nothing left of the connections."""
+        """Check that the daemon serves other clients, that its counters are right, and that no descriptor or process is left."""
         self._end_visits()
         self._visit()
         counts = {f"connections_ended__{reason}": count for reason, count in self.reasons.items()}
-        metrics.wait_line(self.daemon, "the account of connections", connections=0,
+        metrics.wait_line(self.daemon, "the record of connections", connections=0,
                           connections_accepted=sum(self.reasons.values()) - self.refusals, **counts)
         line = metrics.line(self.daemon)
         known = {f"connections_ended {reason}" for reason in self.reasons}
@@ -147,7 +147,7 @@ class Scene:
         assert not line.get("idle_wakeups"), f"a worker spins: {line}"
         proc.until(lambda: self.daemon.descriptors() <= self.descriptors,
                    lambda: f"{self.descriptors} descriptors again, there are {self.daemon.descriptors()}")
-        proc.until(lambda: {stat.pid for stat in self.daemon.tree()} == self.processes, "the processes of the begin")
+        proc.until(lambda: {stat.pid for stat in self.daemon.tree()} == self.processes, "the processes of the start")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -159,7 +159,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def scenes():
-    """The scenes whose daemons run, by model, address family and configuration."""
+    """The scenes with running daemons, by model, address family and configuration."""
     running = {}
     yield running
     for one in running.values():
@@ -168,8 +168,8 @@ def scenes():
 
 @pytest.fixture
 def scene(network, scenes, tmp_path_factory, model, family, request):
-    """scene(key=value, ...): a Scene with a daemon of this configuration, which has served other tests if it can. When the test
-    has passed, finish() is called."""
+    """scene(key=value, ...): a Scene with a daemon of this configuration, possibly one that other tests have used. After
+    a test that has passed, finish() is called."""
     used = []
 
     def scene(**keys):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Segments in any order and at any moment: the stream comes back as it was sent, and the connection ends for the right reason."""
+"""Segments in any order and at any time: the stream is echoed unchanged, and the connection ends for the right reason."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def test_duplicated_segments(scene):
 def test_overlapping_segments(scene):
     """Retransmissions with other boundaries, to the left, to the right, inside and around."""
     scene = scene()
-    for first in (0, 700):  # with 700 the segments wait for their beginning
+    for first in (0, 700):  # with 700 the kernel keeps the segments until the first bytes arrive
         host = scene.connect()
         for start, end in ((first, 1400), (1000, 2000), (500, 2400), (1500, 1600), (0, 1400), (2300, 3700), (2400, 3000),
                            (3600, 5000), (4999, 6000), (0, 1400)):
@@ -79,7 +79,7 @@ def test_one_byte_segments(scene):
 @segments_only
 @pytest.mark.parametrize("mss", [536, 88])
 def test_small_mss(scene, mss):
-    """The host does not take larger segments, nor does it send them."""
+    """The host neither accepts nor sends larger segments."""
     scene = scene()
     host = scene.connect(mss=mss)
     host.pour(DATA)
@@ -90,7 +90,7 @@ def test_small_mss(scene, mss):
 
 @segments_only
 def test_damaged_and_fragmented_segments(scene):
-    """A segment with a wrong checksum counts for nothing; one in IP fragments is as good as any."""
+    """A segment with a wrong checksum is ignored; a segment in IP fragments is accepted."""
     scene = scene()
     host = scene.connect()
     host.segment(DATA[:1000], flags=PSH | ACK, bad=1)
@@ -119,7 +119,7 @@ URGENT = {  # segments and their urgent pointers
 
 
 def test_urgent_pointer(scene):
-    """Urgent data are data: they stay where they are in the stream. Also with the FIN in the last segment."""
+    """Urgent data are echoed in their place in the stream, also with FIN in the last segment."""
     scene = scene()
     for name, pieces in URGENT.items():
         print(name)
@@ -150,7 +150,7 @@ def test_fin_in_the_segment_of_the_data(scene):
 
 
 def test_fin_with_data_in_flight(scene):
-    """Nothing of the echo has been acknowledged when the FIN comes, which overtakes the data before it."""
+    """The FIN overtakes data that were sent before it, and arrives while no byte of the echo is acknowledged."""
     scene = scene()
     host = scene.connect()
     host.acks = False
@@ -167,12 +167,12 @@ def test_fin_with_data_in_flight(scene):
 
 
 def test_fin_lost_and_sent_again(scene):
-    """First the host's FIN is lost, then that of the server, which sends it again; and the host's comes twice."""
+    """The host's FIN is lost, and then sent twice. The server's FIN is lost, and sent again."""
     scene = scene()
     host = scene.connect()
     host.put(DATA[:1000])
     host.wait_stream(DATA[:1000])
-    host.sent += 1  # its FIN, which nobody saw
+    host.sent += 1  # the lost FIN
     scene.others()
     lost = []
     host.loses = lambda segment: segment.flags & FIN and (len(lost) < 2 and not lost.append(segment))
@@ -186,7 +186,7 @@ def test_fin_lost_and_sent_again(scene):
 
 @segments_only
 def test_data_after_the_fin_of_the_host(scene):
-    """They belong to no stream."""
+    """Data after the FIN of the host are ignored."""
     scene = scene()
     host = scene.connect()
     host.put(DATA[:1000], FIN | PSH | ACK)
@@ -198,7 +198,7 @@ def test_data_after_the_fin_of_the_host(scene):
 
 
 def test_reset_with_data_in_flight(scene):
-    """RST at once behind the data; and while the server waits for the acknowledgement of its own."""
+    """RST directly after the data; and RST while the data of the server are not acknowledged."""
     scene = scene()
     host = scene.connect()
     for start in range(0, 6000, 1200):
@@ -228,7 +228,7 @@ def test_reset_after_the_fin(scene):
 
 
 def test_reset_in_answer_to_data(scene):
-    """The host has closed its socket without having read."""
+    """The host has closed its socket with unread data, and answers the echo with RST."""
     scene = scene()
     host = scene.connect()
     host.put(DATA[:500])
@@ -242,7 +242,7 @@ def test_reset_in_answer_to_data(scene):
 
 @segments_only
 def test_forged_segments(scene):
-    """RFC 5961: RST, SYN and data that do not fit exactly are answered by ACK, and the connection goes on."""
+    """RFC 5961: RST, SYN and data that do not fit exactly are answered with ACK, and the connection goes on."""
     scene = scene()
     host = scene.connect()
     host.put(DATA[:1000])
@@ -252,7 +252,7 @@ def test_forged_segments(scene):
                   lambda: host.segment(b"forged", PSH | ACK, at=1000, ack=5000)):
         before = host.answers
         forge()
-        host.wire.until(lambda: host.answers > before, "an ACK that challenges")
+        host.wire.until(lambda: host.answers > before, "a challenge ACK")
     host.send_reset(at=-5000)
     host.segment(b"forged", PSH | ACK, at=1000 + (1 << 20))
     host.segment(b"forged", PSH, at=1000)  # without ACK
@@ -264,7 +264,7 @@ def test_forged_segments(scene):
 # Windows
 
 def test_zero_window_that_opens(scene):
-    """No byte is sent into a closed window; as many as fit when it opens a little; all of them when it stays open."""
+    """The server sends no byte into a closed window, as many bytes as fit into a small window, and all bytes into an open one."""
     scene = scene(socket_buffer=4096, buffer_size=4096)
     host = scene.connect(window=0)
     data = peer.data(200000)
@@ -275,7 +275,7 @@ def test_zero_window_that_opens(scene):
     for window in (1, 2000):
         allowed += window
         before = len(host.stream)
-        host.segment(window=window)  # its acknowledgements close it again
+        host.segment(window=window)  # the next acknowledgement of the host closes the window again
         host.wire.until(lambda: len(host.stream) > before, lambda: f"bytes for a window of {window}")
         assert len(host.stream) <= allowed < sent
     host.window = 65535
@@ -285,18 +285,18 @@ def test_zero_window_that_opens(scene):
 
 
 def test_window_closed_for_ever(scene):
-    """idle-timeout ends it: probes of the window and their answers are no activity."""
+    """idle-timeout ends the connection: window probes and their answers are no activity."""
     scene = scene(socket_buffer=4096, buffer_size=4096, idle_timeout=1)
     host = scene.connect(window=0)
     host.fill(peer.data(100000))
     scene.others()
     scene.ended(host, "idle")
-    host.wait_reset()  # what the server has not read is lost, which RST says
+    host.wait_reset()  # RST, because the server has unread data
     assert not host.stream
 
 
 def test_window_that_opens_too_late(scene):
-    """After the idle-timeout, but the server's kernel still has what the daemon sent."""
+    """The window opens after idle-timeout: the server's kernel then sends the data that the daemon has sent."""
     scene = scene(idle_timeout=1)
     host = scene.connect(window=0)
     host.put(DATA[:1000])
@@ -311,7 +311,7 @@ def test_window_that_opens_too_late(scene):
 # The server ends the connection
 
 def test_simultaneous_close(scene):
-    """Its FIN crosses that of the host, with all data acknowledged or not."""
+    """The server's FIN crosses that of the host, with all data acknowledged or not."""
     scene = scene(idle_timeout=1)
     for hosts in scene.turns(2):
         for count, host in hosts:
@@ -331,7 +331,7 @@ def test_simultaneous_close(scene):
 
 
 def test_data_after_the_fin_of_the_server(scene):
-    """The daemon has closed the socket: RST says that nobody reads."""
+    """The daemon has closed the socket, so the kernel answers data with RST."""
     scene = scene(idle_timeout=1)
     host = scene.connect()
     host.put(DATA[:1000])
@@ -345,7 +345,7 @@ def test_data_after_the_fin_of_the_server(scene):
 # Half-open connections
 
 def test_host_that_forgets(scene):
-    """It started again, and answers a keepalive probe with RST."""
+    """The host has restarted, and answers a keepalive probe with RST."""
     scene = scene(tcp_keepalive=1)
     host = scene.connect()
     host.put(DATA[:1000])
@@ -356,7 +356,7 @@ def test_host_that_forgets(scene):
 
 
 def test_host_that_forgets_and_connects_again(scene):
-    """From the same port: RFC 9293, 3.5.1, figure 9."""
+    """The host has restarted, and connects from the same port: RFC 9293, 3.5.1, figure 9."""
     scene = scene()
     old = scene.connect()
     old.put(DATA[:1000])
@@ -377,7 +377,7 @@ def test_host_that_forgets_and_connects_again(scene):
 
 
 def test_host_that_vanishes(scene):
-    """tcp-keepalive ends the connection: when it is idle, has data in flight, or a closed window."""
+    """tcp-keepalive ends a connection that is idle, has data in flight, or a closed window."""
     scene = scene(tcp_keepalive=1)
     for hosts in scene.turns(3):
         for state, host in hosts:
@@ -399,7 +399,7 @@ def test_host_that_vanishes(scene):
 
 @pytest.fixture
 def paused(scene):
-    """paused(scene): nothing of the daemon runs until resume()."""
+    """paused(scene): stop all processes of the daemon with SIGSTOP until resume()."""
     stopped = []
 
     class Paused:
@@ -420,7 +420,7 @@ def paused(scene):
 
 
 def test_reset_before_accept(scene, paused):
-    """In the backlog, with and without data, and before the handshake is complete."""
+    """RST for connections in the backlog, with and without data, and before the handshake is complete."""
     scene = scene()
     pause = paused(scene)
     hosts = [scene.connect() for _ in range(4)]
@@ -443,7 +443,7 @@ def test_reset_before_accept(scene, paused):
 
 
 def test_reset_before_accept_of_a_denied_host(scene, paused):
-    """The daemon knows its address all the same."""
+    """A denied host resets its connection in the backlog: the daemon still knows its address."""
     scene = scene(deny=["10.66.0.0/16", "fd66::/64"])
     pause = paused(scene)
     host = scene.connect()
@@ -473,7 +473,7 @@ def test_all_before_accept(scene, paused):
 
 
 def test_reset_in_the_backlog_at_max_connections(scene):
-    """A connection that was reset there takes the slot for a moment; the next one is served."""
+    """A connection that was reset in the backlog uses the slot for a short time; then the next connection is served."""
     scene = scene(max_connections=1, workers=1)
     first = scene.connect()
     first.put(DATA[:1000])
@@ -490,7 +490,7 @@ def test_reset_in_the_backlog_at_max_connections(scene):
 
 @segments_only
 def test_data_in_the_syn(scene):
-    """Without TCP Fast Open the kernel takes them when they are sent again."""
+    """Without TCP Fast Open the kernel ignores data in a SYN, and accepts them when they are sent again."""
     scene = scene()
     host = scene.host()
     host.connect(data=DATA[:100])
@@ -504,7 +504,7 @@ def test_data_in_the_syn(scene):
 
 @pytest.mark.parametrize("state", ["window", "unacknowledged"])
 def test_reset_during_a_drain(scene, state):
-    """The daemon waits for the host to take its bytes; RST ends the wait long before drain-timeout."""
+    """The daemon waits until the host has received its data; RST ends the wait long before drain-timeout."""
     scene = scene(socket_buffer=4096, buffer_size=4096, drain_timeout=3600)
     host = scene.connect(window=0 if state == "window" else 65535)
     host.acks = state == "window"
@@ -521,7 +521,7 @@ def test_reset_during_a_drain(scene, state):
 
 
 def test_simultaneous_close_at_a_stop(scene):
-    """The FIN of the daemon that stops crosses that of the host; then it ends."""
+    """The FIN of a daemon that stops crosses that of the host; then the daemon exits."""
     scene = scene(drain_timeout=3600)
     host = scene.connect()
     host.put(DATA[:1000])
@@ -539,7 +539,7 @@ def test_simultaneous_close_at_a_stop(scene):
 
 
 def test_data_after_the_fin_of_a_daemon_that_stops(scene):
-    """What the host goes on to send is not echoed, and does not hold up the end."""
+    """Data that the host sends after the FIN of the daemon are not echoed, and do not delay the exit."""
     scene = scene(drain_timeout=3600)
     host = scene.connect()
     host.acks = False
@@ -557,13 +557,13 @@ def test_data_after_the_fin_of_a_daemon_that_stops(scene):
 
 # ICMP
 
-# Type, code: RFC 792, 1122, 1812; RFC 4443. Fragmentation needed is another matter.
+# Type, code: RFC 792, 1122, 1812; RFC 4443. "Fragmentation needed" has a test of its own.
 ERRORS = {4: [(3, code) for code in range(16) if code != 4] + [(11, 0), (12, 0)],
           6: [(1, code) for code in range(8)] + [(3, 0), (4, 0), (4, 1)]}
 
 
 def test_icmp_errors(scene, family):
-    """Errors about a connection that works are forgotten: anybody may send them."""
+    """ICMP errors about an established connection do not end it: any host can send them."""
     scene = scene()
     host = scene.connect()
     for number, (kind, code) in enumerate(ERRORS[family]):
@@ -575,8 +575,8 @@ def test_icmp_errors(scene, family):
 
 
 def test_icmp_errors_about_a_host_that_vanished(scene, family):
-    """Its network is gone: a router reports errors until tcp-keepalive ends the connection. That is a reset, as without them,
-    though the kernel then gives another error number for each kind."""
+    """The host's network is down: a router reports errors until tcp-keepalive ends the connection. The reason is "reset", as
+    without ICMP errors, though the kernel then returns another error number for each kind."""
     scene = scene(tcp_keepalive=1)
     errors = ERRORS[family] if scene.model not in echod.SERIAL else ERRORS[family][2:3]
     for hosts in scene.turns(len(errors)):

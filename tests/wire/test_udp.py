@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Datagrams that a kernel would not send in that way: good ones are echoed, the others have no effect."""
+"""Datagrams that a kernel would not send: the valid ones are echoed, the others have no effect."""
 
 import struct
 
@@ -9,10 +9,10 @@ import metrics
 import peer
 from wire import UDP, udp_packet
 
-# A process of its own answers datagrams, with the same code in each model.
+# A separate process answers datagrams, with the same code in each model.
 pytestmark = pytest.mark.models("iterative", "process", "thread", "epoll", "io_uring")
 
-COUNT = 100  # more than a batch, and than the wake-ups without effect that are tolerated
+COUNT = 100  # more than one batch, and more than the tolerated number of wake-ups without effect
 
 
 class Asker:
@@ -34,13 +34,13 @@ class Asker:
         self.wire.write(self.end[0], self.server[0], UDP, udp_packet(self.end, self.server, data, **more))
 
     def put_fragments(self, data, identification, bounds):
-        """Fragments of the datagram with `data`; `bounds`: of each the begin and the end in the packet, header included."""
+        """Fragments of the datagram with `data`; `bounds`: the begin and the end of each in the packet, UDP header included."""
         whole = udp_packet(self.end, self.server, data)
         for start, end in bounds:
             self.wire.write(self.end[0], self.server[0], UDP, whole[start:end], fragment=(identification, start, end < len(whole)))
 
     def wait(self, *expected):
-        """These answers have come since the last call, in this order."""
+        """Wait until these answers have arrived since the last call, in this order, and no others."""
         self.wire.until(lambda: len(self.answers) >= len(expected), f"{len(expected)} answers")
         assert self.answers == list(expected)
         self.answers = []
@@ -80,7 +80,7 @@ def test_bad_checksum(served):
 
 
 def test_no_checksum(served):
-    """IPv4 allows that, IPv6 does not."""
+    """IPv4 allows datagrams without checksum, IPv6 does not."""
     asker, check = served
     asker.put(b"unchecked", zero=True)
     if asker.scene.family == 4:
@@ -97,7 +97,7 @@ def test_empty_datagrams(served):
 
 
 def test_wrong_length(served):
-    """Longer than the packet, shorter than a header, zero."""
+    """The length field is larger than the packet or smaller than the header."""
     asker, check = served
     for length in (8 + 5 + 1, 65535, 7, 1):
         asker.put(b"wrong", length=length)
@@ -105,7 +105,7 @@ def test_wrong_length(served):
 
 
 def test_fragments(served):
-    """In order, in reverse, interleaved, twice; the answer may need fragments as well."""
+    """Fragments in order, in reverse order, interleaved and duplicated; the answers are fragmented as well."""
     asker, check = served
     data = [peer.data(6000, seed) for seed in range(4)]
     bounds = [(at, min(at + 1400, 6008)) for at in range(0, 6008, 1400)]
@@ -123,7 +123,7 @@ def test_fragments(served):
 
 
 def test_incomplete_and_overlapping_fragments(served):
-    """Nothing of them arrives."""
+    """The kernel drops datagrams with missing or overlapping fragments."""
     asker, check = served
     data = peer.data(3000)
     asker.put_fragments(data, 11, [(0, 1400)])
@@ -134,7 +134,7 @@ def test_incomplete_and_overlapping_fragments(served):
 
 
 def test_unreachable_ports(served):
-    """Each answer is answered by an ICMP error: the daemon's socket goes on, for this client and others."""
+    """An ICMP error for each answer does not disturb the daemon's socket, for this client and others."""
     asker, check = served
     other = Asker(asker.scene)
     kind, code = (3, 3) if asker.scene.family == 4 else (1, 4)
