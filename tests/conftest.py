@@ -52,8 +52,8 @@ def pytest_report_header(config):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for its marker
 def pytest_collection_modifyitems(config, items):
-    """The time limit of tests/persistence, which N times as many rounds multiply; with --dist loadgroup, tests of one file that
-    need a booted system run one after the other, in the same system."""
+    """Set the time limit of tests/persistence, multiplied by ECHOD_TEST_ROUNDS. With --dist loadgroup, tests of one file that need
+    a booted system run in sequence, in the same system."""
     for item in items:
         if "bare_machine" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -91,7 +91,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def tmpdir():
-    """The path of a directory of the test's own which every user may enter."""
+    """The path of a directory for one test, which every user may enter."""
     path = tempfile.mkdtemp(prefix="echod-test-")
     os.chmod(path, 0o755)
     yield path
@@ -100,7 +100,7 @@ def tmpdir():
 
 @pytest.fixture
 def launch(tmpdir):
-    """launch(model, key=value, ...): an echod.Daemon that has been started, but need not have come up."""
+    """launch(model, key=value, ...): an echod.Daemon that has been started, but may not be ready."""
     daemons = []
 
     def launch(*args, **more):
@@ -144,7 +144,7 @@ def visible(tmpdir):
 
 @pytest.fixture(scope="session")
 def streams(tmp_path_factory):
-    """The program that keeps streams going: as `make check` built it, else built now."""
+    """The program `streams`: as `make check` built it, else built now."""
     built = build.DIRECTORY and build.DIRECTORY / "tests/persistence/streams"
     return str(built) if built and built.exists() else crowds.build(tmp_path_factory.mktemp("streams") / "streams")
 
@@ -171,11 +171,11 @@ def crowd(streams, seed):
         one.close()
 
 
-# A booted system: one for each file of tests, as it is after `make install`; each test finds it clean
+# A booted system for each file of tests, as after `make install`; it is cleaned before each test
 
 def reason_not_to_boot():
     if os.environ.get("ECHOD_SANITIZERS"):
-        return "sanitizers need what the units forbid"
+        return "sanitizers do not work under the restrictions of the units"
     if not build.DIRECTORY or not Path(build.DIRECTORY, "Makefile").is_file():
         return "there is no build to install: ECHOD_BUILDDIR does not name one"
     if machines.make_variable("prefix") not in ("/usr", "/usr/local"):
@@ -185,7 +185,7 @@ def reason_not_to_boot():
 
 @pytest.fixture(scope="module")
 def bare_machine(tmp_path_factory):
-    """Nothing installed."""
+    """A booted system in which echod is not installed."""
     reason = reason_not_to_boot()
     if reason:
         pytest.skip(reason)
@@ -198,7 +198,7 @@ def bare_machine(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
-    """A directory with what `make install` makes; for all the workers of pytest-xdist together, if there are any."""
+    """A directory with the files of `make install`, shared by all workers of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     return machines.make_stage((base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "stage")
 
@@ -223,7 +223,7 @@ def fault_points(installed):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """The journal belongs to the report of a failed test."""
+    """Add the journal to the report of a failed test."""
     outcome = yield
     report = outcome.get_result()
     machine = item.funcargs.get("machine") if hasattr(item, "funcargs") else None

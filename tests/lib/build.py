@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The build under test: as `make check` names it in the environment, else the newest one in the source tree."""
+"""The build under test: the one that `make check` names in the environment, else the newest one in the source tree."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ DIRECTORY = find_directory()
 
 
 def program(name):
-    """The path of a built program: ECHOD and ECHOC in the environment name one. None where it is not there."""
+    """The path of a built program, which ECHOD or ECHOC in the environment may name; None if it does not exist."""
     given = os.environ.get(name.upper())
     path = Path(given).absolute() if given else DIRECTORY / name if DIRECTORY else None
     return str(path) if path and os.access(path, os.X_OK) else None

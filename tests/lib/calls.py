@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: ISC
-"""The system calls of a daemon, recorded by strace(1) and cut at moments at which every thread of it sleeps.
+"""The system calls of a daemon, recorded by strace(1) and divided at times at which all of its threads sleep.
 
-Between two such moments the calls are exact, on a busy machine too: nothing here depends on time.
+The calls between two such times are exact, also on a busy machine: they do not depend on time.
 """
 
 import functools
@@ -22,11 +22,11 @@ ENTRY = re.compile(rb"^(?P<pid>\d+) +(?P<name>\w+)\(", re.M)
 OF_LIBC = {"arch_prctl", "brk", "clone", "clone3", "exit", "exit_group", "futex", "getpid", "gettid", "madvise", "mmap", "mprotect",
            "munmap", "rseq", "rt_sigprocmask", "set_robust_list", "set_tid_address"}
 
-# What strace(1) prints: an older one the number of a call that it does not know; on i386, where glibc makes some calls with
-# socketcall(2), the function.
+# Other names in the output of strace(1): old versions print the number of a call that they do not know; on i386, where glibc makes
+# some calls with socketcall(2), strace prints the function.
 NAMES = {"syscall_0x1ce": "mseal", "recv": "recvfrom", "send": "sendto"}
 
-# By which the kernel goes on with a wait after the process was stopped: not a call that a program makes.
+# The kernel continues a wait with this call after the process was stopped; programs do not make it.
 CONTINUED = "restart_syscall"
 
 SLEEPING = "SDI"
@@ -34,7 +34,7 @@ SLEEPING = "SDI"
 
 @functools.lru_cache
 def cannot_trace():
-    """Why strace(1) cannot follow a process here; None: it can."""
+    """The reason why strace(1) cannot trace a process here, or None."""
     if not shutil.which("strace"):
         return "no strace was found (Debian: apt install strace)"
     done = subprocess.run(["strace", "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, check=False, timeout=60)
@@ -46,8 +46,8 @@ NEWEST_CALL = 462
 
 
 def cannot_count():
-    """Why "strace -c" cannot count the system calls of echod; None: it can. Where strace(1) 6.1 does not know a call, it
-    crashes on i386."""
+    """The reason why "strace -c" cannot count the system calls of echod, or None. strace(1) 6.1 crashes on i386 at a call that it
+    does not know."""
     done = subprocess.run(["strace", "-c", "-o", os.devnull, sys.executable, "-c",
                            f"import ctypes; ctypes.CDLL(None).syscall({NEWEST_CALL}, 0, 0, 0)"],
                           capture_output=True, text=True, check=False, timeout=60)
@@ -55,12 +55,12 @@ def cannot_count():
 
 
 def wrap(path):
-    """`wrap` of echod.Daemon: record in the file `path`. The daemon keeps the process id that is known of it."""
+    """`wrap` of echod.Daemon: record in the file `path`. The daemon keeps the process id of the command."""
     return ["strace", "-DDD", "-f", "-qq", "-s", "0", "-o", path]
 
 
 def states(pid):
-    """The state of every thread of a process and its descendants; a process that has ended and was not waited for has one, too."""
+    """The state of every thread of a process and its descendants, zombies included."""
     found = []
     for stat in proc.tree(pid):
         try:
@@ -72,13 +72,13 @@ def states(pid):
 
 
 class Recording:
-    """What the daemon with this process id writes into the file of wrap()."""
+    """The record of the daemon with this process id in the file of wrap()."""
 
     def __init__(self, pid, path):
         self.pid, self.path = pid, path
 
     def mark(self):
-        """The size of the record once all threads sleep in a system call."""
+        """Wait until all threads sleep in a system call. Returns the size of the record."""
         last = [None]
 
         def asleep():
@@ -90,10 +90,10 @@ class Recording:
         return last[0][0]
 
     def between(self, begin, end, without=()):
-        """Names of the calls that were made between two marks, in their order; `without` those of some processes."""
+        """Names of the calls between two marks, in their order, except those of the processes `without`."""
         with open(self.path, "rb") as file:
             record = file.read()
-        # A call whose line the first mark cut was entered before it: its rest does not match.
+        # A call that was entered before the first mark has only the rest of its line here, which does not match.
         names = [match["name"].decode() for match in ENTRY.finditer(record, begin, end) if int(match["pid"]) not in without]
         return [NAMES.get(name, name) for name in names if name != CONTINUED]
 
@@ -112,12 +112,12 @@ def exchange(socks, message=b"x" * 64):
 
 
 def stopped_exchange(daemon, socks, message=b"x" * 64):
-    """The same with the worker processes stopped until everything is sent, so that they find all messages at once. (The
-    supervisor notices that they stop.)"""
+    """Like exchange(), with the worker processes stopped until all messages are sent, so that they receive them together. (The
+    supervisor gets SIGCHLD when they stop.)"""
     pids = [stat.pid for stat in proc.tree(daemon.pid)[1:]]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    proc.until(lambda: all(state in "Tt" for pid in pids for state in states(pid)), "the workers to stop")
+    proc.until(lambda: all(state in "Tt" for pid in pids for state in states(pid)), "the stop of the workers")
     for sock in socks:
         sock.sendall(message)
     for pid in pids:

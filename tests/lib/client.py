@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The client under test: run to its end, or started and talked to."""
+"""The client under test: run to its end, or started."""
 
 import json
 import os
@@ -38,13 +38,13 @@ def report(*args, status=OK, **more):
 
 
 def load(*args, status=OK, **more):
-    """A short load run; its report. All bytes must be accounted for unless it is to fail."""
+    """Make a short load run. Returns its report; all bytes must be accounted for unless it must fail."""
     found = report("--load", "--warmup", "100ms", "-d", "300ms", *args, status=status, **more)
     return checked(found) if status == OK else found
 
 
 def load_until(daemon, size, *args, **more):
-    """A load run that lasts until the daemon has echoed `size` bytes, however busy the machine is; its report."""
+    """Make a load run that lasts until the daemon has echoed `size` bytes. Returns its report."""
     def echoed():
         counts = metrics.line(daemon)
         return counts.get("echoed_bytes", 0) + counts.get("datagram_echoed_bytes", 0)
@@ -60,7 +60,7 @@ def load_until(daemon, size, *args, **more):
 
 
 def checked(found):
-    """The report of a run in which nothing went wrong."""
+    """Check that the report has no errors, and return it."""
     assert found["bytes_sent"] == found["bytes_received"] > 0
     assert found["errors"] == found["lost"] == found["mismatches"] == found["idle_lost"] == 0
     assert found["first_error"] is None
@@ -73,14 +73,14 @@ def start(*args, **more):
 
 
 def interrupt(process, timeout=LIMIT):
-    """Ctrl-C, unless it has ended; (exit status, output, errors)."""
+    """Send SIGINT. Returns (exit status, output, errors)."""
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out.decode(), err.decode()
 
 
 def handles_signals(process):
-    """Whether it has come so far that a signal ends its work, not the process."""
+    """Whether the process has installed its handler of SIGINT."""
     return bool(int(proc.status(process.pid)["SigCgt"], 16) >> (signal.SIGINT - 1) & 1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Many verified streams, kept going by the program `streams` (which see for the kinds and the counts)."""
+"""Many verified streams of the program `streams`; its source explains the kinds and the counts."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from build import SRCDIR
 
 ROUNDS = int(os.environ.get("ECHOD_TEST_ROUNDS") or 1)
 
-ANSWER = 150  # more than `streams` waits for a stalled one
+ANSWER = 150  # seconds; longer than `streams` waits for a stalled stream
 
 BAD = ("refused", "reset", "cut", "corrupt", "stalled")
 
 
 def tell(record_property, pause):
-    """A figure, into the log of make check and to who runs pytest -s."""
+    """Report a measurement in the log of make check, and on standard output for pytest -s."""
     record_property("longest pause", pause)
     print("longest pause", pause)
 
 
 def build(path):
-    """For those who did not run make check."""
+    """Build `streams`, if `make check` has not built it."""
     source = SRCDIR / "tests/persistence/streams.c"
     path.with_name("config.h").touch()
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-D_GNU_SOURCE", f"-I{path.parent}", "-o", path, source],
@@ -54,7 +54,7 @@ class Crowd:
         return self.answer()
 
     def settle(self, what, least=0):
-        """`least` streams (0: all) have got back what they sent after this call, and nothing has gone wrong yet."""
+        """Wait until `least` streams (0: all) have received the echo of data sent after this call. No stream may have an error."""
         counts = self.ask(f"settle {least}")
         self.check(counts, what)
         self.longest = max(self.longest, counts["pause_ms"])
@@ -68,7 +68,7 @@ class Crowd:
         self.ask("mark")
 
     def finish(self, what):
-        """Every stream is read to its end."""
+        """Read every stream to its end."""
         counts = self.ask("finish")
         self.check(counts, what)
         assert counts["live"] == 0 and counts["bytes"] > 0, f"{what}: {counts}"

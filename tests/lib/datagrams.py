@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Datagrams: numbered flows, the process that reads a socket, and what the daemon counts of them."""
+"""Datagrams: numbered flows, the process that reads a socket, and the counters of the daemon."""
 
 import json
 import mmap
@@ -15,18 +15,18 @@ import time
 import peer
 import proc
 
-# The process that reads a datagram socket is the same in every model (src/models/datagram.h): what it does is tested beside workers
-# that are processes and workers that are threads.
+# The process that reads a datagram socket has the same code in every model (src/models/datagram.h): it is tested together with
+# workers that are processes and with workers that are threads.
 READER_MODELS = ("process", "epoll")
 
 SO_RCVBUFFORCE = 33
 SO_MEMINFO = 55
 LARGEST = 65507
-ENDLESS = 10 ** 9  # datagrams of a Flow that is to be ended by end()
+ENDLESS = 10 ** 9  # number of datagrams of a Flow that end() ends
 
 
 def client(host="127.0.0.1", source=None, port=0, connected_to=None, timeout=peer.PATIENCE):
-    """A datagram socket on the loopback, bound to `source`:`port`; connected, it hears that one peer only."""
+    """A datagram socket on the loopback, bound to `source`:`port`; with `connected_to` it receives from that peer only."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.settimeout(timeout)
@@ -37,7 +37,7 @@ def client(host="127.0.0.1", source=None, port=0, connected_to=None, timeout=pee
 
 
 def grow(sock, size):
-    """Have the queue of a socket hold `size` bytes if root may, else as many as net.core.rmem_max."""
+    """Set the receive buffer of a socket to `size` bytes; without root, net.core.rmem_max is the limit."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
     except PermissionError:
@@ -50,7 +50,7 @@ def dropped(sock):
 
 
 def statistics(daemon):
-    """The statistics line as {"datagrams_echoed": 3, "datagrams_dropped rate": 1, …}; what is 0 may be missing."""
+    """The statistics line as {"datagrams_echoed": 3, "datagrams_dropped rate": 1, …}; counters that are 0 may be missing."""
     since = len(daemon.log())
     daemon.signal(signal.SIGUSR1)
     line = daemon.wait_log(r"Statistics: connections \d+(?:, (.*))?$", since).group(1) or ""
@@ -62,7 +62,7 @@ def statistics(daemon):
 
 
 def counted(daemon, **expected):
-    """Wait until the statistics say exactly so; `dropped_rate` stands for "datagrams_dropped rate"."""
+    """Wait until the counters in the statistics have exactly these values; `dropped_rate` stands for "datagrams_dropped rate"."""
     wanted = {}
     for name, value in expected.items():
         kind, _, reason = name.partition("_")
@@ -79,7 +79,7 @@ def counted(daemon, **expected):
 
 
 def accounted(daemon, sent):
-    """Wait until `sent` datagrams have been echoed or counted as dropped in full queues: not one more or less."""
+    """Wait until `sent` datagrams have been echoed or counted as dropped in full queues, and no others."""
     seen = {}
 
     def agree():
@@ -94,7 +94,7 @@ def accounted(daemon, sent):
 
 
 def readers(daemon):
-    """The processes that read datagram sockets: they hold one, and are not the supervisor."""
+    """The processes that read datagram sockets: they have one open, and are not the supervisor."""
     udp = set()
     for name in ("udp", "udp6"):
         lines = proc.read(f"/proc/{daemon.pid}/net/{name}").decode().splitlines()[1:]
@@ -104,7 +104,7 @@ def readers(daemon):
 
 class Flow:
     """Datagrams with the numbers 0, 1, 2, … from one socket, one each `interval` seconds (0: as fast as possible) while no
-    more than WINDOW are without an answer, and what comes back. In a process of its own: its threads are busy."""
+    more than WINDOW are unanswered, and their echoes. It runs in a separate process, because its threads are busy."""
 
     def __init__(self, port, count, interval=0.0, host="127.0.0.1"):
         self.progress = os.memfd_create("progress")
@@ -121,14 +121,14 @@ class Flow:
         return struct.unpack_from("=Q", self.map, 8)[0]
 
     def more(self, count):
-        """Wait until so many more have come back."""
+        """Wait until `count` more datagrams have come back."""
         before = self.back()
         proc.until(lambda: self.back() >= before + count or self.popen.poll() is not None,
                    lambda: f"{count} echoes; {self.sent()} sent, {self.back()} came back", 30)
         assert self.popen.poll() is None, "the flow has ended"
 
     def send(self, count):
-        """Wait until so many more have been sent, whether or not there are answers."""
+        """Wait until `count` more datagrams have been sent, also without answers."""
         target = self.sent() + count
         struct.pack_into("=Q", self.map, 16, count)
         proc.until(lambda: self.sent() >= target or self.popen.poll() is not None, lambda: f"{count} datagrams to be sent", 30)
@@ -136,8 +136,8 @@ class Flow:
         assert self.popen.poll() is None, "the flow has ended"
 
     def wait(self, timeout=100):
-        """Until all has been sent and has come back, or nothing has for ten seconds. Returns what came of it: sent, back,
-        reordered (came back after one that was sent later), lost, twice."""
+        """Wait until all datagrams have been sent and have come back, or none has come back for ten seconds. Returns the numbers of
+        those sent, back, reordered (received after one that was sent later), lost, twice."""
         try:
             out = self.popen.communicate(timeout=timeout)[0]
         finally:
@@ -149,18 +149,18 @@ class Flow:
         return result
 
     def end(self, timeout=100):
-        """Likewise, but send no more."""
+        """Stop sending, then like wait()."""
         return self.wait(timeout)  # communicate() closes its standard input
 
 
-# Datagrams without an answer: as many fit into a receive buffer of twice the smallest net.core.rmem_max (212992), since one
-# occupies 768 bytes there; thus none is lost, however long the reader does not run. Flow.send() needs a part of it.
+# Maximum number of unanswered datagrams. They fit into a receive buffer of twice the smallest net.core.rmem_max (212992), where
+# one occupies 768 bytes; so none is lost while the reader does not run. Flow.send() uses a part of the buffer.
 WINDOW = 400
 PROGRESS_SIZE = 24  # sent, came back, may be sent beyond the window
 
 
 class Stream:
-    """What a Flow does in its process."""
+    """The code of a Flow in its process."""
 
     def __init__(self, host, port, count, interval, progress):
         self.sock = client(host, connected_to=int(port), timeout=1.0)
@@ -170,7 +170,7 @@ class Stream:
         self.sender = threading.Thread(target=self.send)
 
     def watch(self):
-        """The end of standard input is the order to stop, if there is no number at which to stop."""
+        """Stop at the end of standard input; used without a limit of datagrams."""
         sys.stdin.read()
         self.stop = True
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Echo servers with faults of their own, and a path that loses, delays, doubles and reorders datagrams."""
+"""Echo servers with intended faults, and a path that loses, delays, duplicates and reorders datagrams."""
 
 import contextlib
 import heapq
@@ -15,7 +15,7 @@ class Stream:
     """A TCP (or unix) server; `serve(connection)` is called for each connection, in a thread of its own."""
 
     def __init__(self, serve, family=socket.AF_INET, address=None, backlog=128, listener=None):
-        """`listener` is a bound socket to be used, else one is made."""
+        """`listener` is a bound socket; without it a new one is made."""
         self.listener = listener or socket.socket(family)
         if not listener:
             self.listener.bind(address or (("::1", 0) if family == socket.AF_INET6 else ("127.0.0.1", 0)))
@@ -67,7 +67,7 @@ class Stream:
 
 
 def echo(connection, size=65536):
-    """What a good server does, to the end."""
+    """Echo until the end of the stream, as a correct server does."""
     while data := connection.recv(size):
         connection.sendall(data)
 
@@ -85,7 +85,7 @@ def corrupt(offset, mask=0x01):
 
 
 def hold(connection):
-    """Keep everything until the client has said all, then send it back."""
+    """Receive until the end of the stream, then send everything back."""
     held = []
     while data := connection.recv(1 << 20):
         held.append(data)
@@ -104,14 +104,14 @@ def close_after(count):
 
 
 def silent(connection):
-    """Take everything, answer nothing, not even the end."""
+    """Receive everything and send nothing; do not close the connection."""
     while connection.recv(65536):
         pass
     threading.Event().wait()
 
 
 def surplus(connection):
-    """Echo, and a byte more at the end."""
+    """Echo, and send one more byte at the end."""
     echo(connection)
     connection.sendall(b"!")
 
@@ -132,7 +132,7 @@ class Datagram:
     """A UDP server; `answer(data, number)` gives the datagrams to send back (number counts from 1)."""
 
     def __init__(self, answer=lambda data, number: [data], host="127.0.0.1", make=socket.socket):
-        """`make` creates the socket, elsewhere if need be (netns.Namespace.socket)."""
+        """`make` creates the socket, for example in another network namespace (netns.Namespace.socket)."""
         self.socket = make(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         if ":" not in host:
@@ -176,8 +176,8 @@ class Datagram:
 class Path:
     """A relay to the UDP address `to` that treats datagrams on their way back as a bad network does.
 
-    loss, duplication and reordering are probabilities; delay and jitter are seconds; one that is reordered is held
-    back `hold` seconds longer. What was really done is counted, so that a test can compare exactly.
+    loss, duplication and reordering are probabilities; delay and jitter are seconds; a reordered datagram is delayed
+    by `hold` more seconds. Losses, duplicates and reordered datagrams are counted, so that a test can compare exactly.
     """
 
     def __init__(self, to, loss=0.0, duplication=0.0, reordering=0.0, delay=0.0, jitter=0.0, hold=0.02, seed=862):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The daemon under test: found, configured, started, looked at and stopped."""
+"""The daemon under test: find, configure, start, inspect and stop it."""
 
 import os
 import pathlib
@@ -28,7 +28,7 @@ KEYS = ("model", "workers", "port", "listen", "freebind", "unix-mode", "unix-gro
         "log-level", "log-connections", "stats-interval", "keep-connections", "reflect-dscp", "udp-rate", "udp-trusted",
         "metrics-file")
 
-START_TIMEOUT = 30.0  # generous: the machine may be busy and the build sanitized
+START_TIMEOUT = 30.0  # seconds; long, for busy machines and builds with sanitizers
 
 
 ECHOD = build.program("echod")
@@ -66,7 +66,7 @@ def list_models():
 #   SERIAL  a worker serves one connection at a time, to its end; there are `workers` of them
 #   SPAWN   each connection gets a worker of its own
 #   LOOPS   `workers` event loops share all connections
-REFUSALS = list_models() if ECHOD else {}  # why a model cannot run here, or None, by model
+REFUSALS = list_models() if ECHOD else {}  # by model: the reason why it cannot run here, or None
 MODELS = tuple(REFUSALS)
 SERIAL = ("iterative", "prefork", "prethread")
 SPAWN = ("process", "thread")
@@ -90,7 +90,7 @@ def conf_text(**keys):
 
 
 def parse_dump(text):
-    """What -T printed, as {key: text of the value}, each key exactly once; comments skipped."""
+    """The output of -T as {key: text of the value}, without comments. No key may occur twice."""
     found = {}
     text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
     for key, value in re.findall(r"^\s*([a-z-]+)\s*=\s*(\{[^}]*\}|\"[^\"]*\"|[^\s#]+)", text, flags=re.M):
@@ -99,7 +99,7 @@ def parse_dump(text):
     return found
 
 
-# Ports below the range of outgoing connections, so that none of those can take one meanwhile; those of this pytest process.
+# The ports of this pytest process, below the range of outgoing connections, which thus cannot use them.
 def own_ports():
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
     number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % count
@@ -111,7 +111,7 @@ _taken = set()
 
 
 def free_port():
-    """A port that no process uses, and which was not returned before as long as there are others."""
+    """A port that no process uses. A port that was returned before is returned again only when there is no other one."""
     ports = own_ports()
     for _ in range(10000):
         port = random.SystemRandom().choice(ports)
@@ -147,25 +147,25 @@ def have_ipv6():
 
 
 def default_workers(model):
-    """Small pools: sixty-four processes a test would only be slow."""
+    """A small number of workers: the default of sixty-four processes would make tests slow."""
     return {"prefork": 4, "prethread": 4}.get(model, 0)
 
 
 def processes(model):
-    """How many processes a daemon with default_workers() and without connections has, the supervisor included."""
+    """The number of processes of a daemon with default_workers() and without connections, the supervisor included."""
     return 1 + (default_workers(model) if model == "prefork" else 1)
 
 
 class Daemon:
-    """One echod, started by the fixture `start`, which also sees to its end.
+    """One echod, started and stopped by the fixture `start`.
 
-    Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the one loopback
-    port the daemon gets otherwise. `args` go on the command line, `env` into the environment (None removes).
-    With `store` the service manager keeps descriptors for it; with `notify_file` its socket can be reached from other network
-    namespaces.
+    Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the default, one
+    loopback port. `args` go on the command line, `env` into the environment (None removes).
+    With `store` the service manager keeps descriptors of the daemon; with `notify_file` the manager's socket can be reached from
+    other network namespaces.
     """
 
-    _started = set()  # whose exit statuses belong to a Popen
+    _started = set()  # process ids whose exit statuses a Popen gets
 
     def __init__(self, directory, model=None, *, args=(), env=None, wrap=(), pass_fds=(), daemonize=False,
                  text=None, program=None, umask=-1, cwd=None, stderr=None, store=False, notify_file=False, **keys):
@@ -238,24 +238,24 @@ class Daemon:
         return self
 
     def _gone(self):
-        status = self.popen.poll()  # asked once: it may end at any moment
+        status = self.popen.poll()  # called once: the daemon may end at any time
         if status is not None and not (self.daemonize and status == 0):
-            return f"echod exited {self.popen.returncode}; it said:\n{self.log()}"
+            return f"echod exited {self.popen.returncode}; its log:\n{self.log()}"
         return None
 
     def fails(self, status, timeout=START_TIMEOUT):
-        """It must not start; its exit status is `status`. Returns what it said."""
+        """Check that the start fails with this exit status. Returns the log."""
         self.failed(timeout)
         assert self.returncode == status, f"exit {self.returncode} instead of {status}:\n{self.log()}"
         assert not self.notify.all("READY"), "READY=1 before the failure"
         return self.log()
 
     def failed(self, timeout=START_TIMEOUT):
-        """Wait for the end of a start that must fail, with whatever status. Returns what it said."""
+        """Wait for the end of a start that must fail, with any exit status. Returns the log."""
         try:
             self.returncode = self.expect = self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it runs, although it should have refused to:\n{self.log()}") from None
+            raise AssertionError(f"the daemon runs, although the start should have failed:\n{self.log()}") from None
         assert self.returncode != 0, f"it exited 0:\n{self.log()}"
         return self.log()
 
@@ -272,8 +272,8 @@ class Daemon:
         peer.visit(self.address, message)
 
     def log(self):
-        """The complete lines that it wrote to standard error; nothing where the test has given it another one. A line that
-        crosses a page of the file can be read before its second part is there. Any thread."""
+        """The complete lines that the daemon wrote to standard error; nothing if the test gave it another file. Only complete
+        lines, because a line across two pages of the file can be visible in part. Any thread can call this."""
         with self._log_lock:
             ended = self.popen.poll() is not None
             if self.stderr_path.exists():
@@ -282,7 +282,7 @@ class Daemon:
                     lines, newline, rest = file.read().rpartition(b"\n")
                 self._log += (lines + newline).decode(errors="replace")
                 self._log_read += len(lines + newline)
-                if rest and ended:  # there is no more to come
+                if rest and ended:  # the last line may be incomplete
                     return self._log + rest.decode(errors="replace")
             return self._log
 
@@ -293,16 +293,16 @@ class Daemon:
                           lambda: f"log line /{pattern}/ in:\n{self.log()[since:]}", timeout)
 
     def lines_about(self, text, since=0):
-        """Log lines with `text`, which no digit follows (so that a port matches whole)."""
+        """Log lines with `text` that no digit follows (so that only the whole port matches)."""
         regex = re.compile(re.escape(text) + r"(?!\d)")
         return [line for line in self.log()[since:].splitlines() if regex.search(line)]
 
     def end_lines(self, endpoint):
-        """Lines about the end or the refusal of the connection of `endpoint`; at level debug there are others about it."""
+        """Lines about the end or the refusal of the connection of `endpoint`, without other lines of level debug."""
         return [line for line in self.lines_about(endpoint) if re.search(r" (ended|refused): ", line)]
 
     def connection_line(self, endpoint, reason, timeout=proc.LIMIT):
-        """The one line about the end of the connection of `endpoint`, or its refusal, for `reason`."""
+        """Wait for the line about the end or refusal of the connection of `endpoint` for `reason`; there must be exactly one."""
         lines = proc.until(lambda: self.end_lines(endpoint), lambda: f"a line about {endpoint} in:\n{self.log()}",
                            timeout)
         assert len(lines) == 1, lines
@@ -326,7 +326,7 @@ class Daemon:
         return sum(stat.cpu for stat in self.tree())
 
     def settled(self, processes, timeout=proc.LIMIT):
-        """Wait until the tree is exactly so many living processes, none of them a zombie."""
+        """Wait until the daemon has exactly this number of processes and no zombie."""
         def counts():
             tree = self.tree()
             return len(tree) == processes and all(stat.state != "Z" for stat in tree)
@@ -339,7 +339,7 @@ class Daemon:
         os.kill(self.pid, number)
 
     def configure(self, **changes):
-        """Rewrite the file with changed keys; the daemon is not told yet."""
+        """Rewrite the file with changed keys; the daemon does not read it yet."""
         for key, value in changes.items():
             key = key.replace("_", "-")
             if value is None:
@@ -370,7 +370,7 @@ class Daemon:
         return messages
 
     def replace(self, **changes):
-        """reload(), and wait until the old workers have ended: until then they may accept a client, under their configuration."""
+        """reload(), and wait until the old workers have ended: until then they may accept clients under the old configuration."""
         old = self.workers()
         self.reload(**changes)
         proc.until(lambda: not any(map(proc.alive, old)), lambda: f"the end of the old workers {old}", 2 * proc.LIMIT)
@@ -387,18 +387,18 @@ class Daemon:
                 try:
                     self.returncode = self.popen.wait(timeout)
                 except subprocess.TimeoutExpired:
-                    raise AssertionError(f"still there after {timeout} s; log:\n{self.log()}") from None
+                    raise AssertionError(f"still running after {timeout} s; log:\n{self.log()}") from None
         return self.returncode
 
     def _wait_adopted(self, timeout):
-        """A daemon is our child since its parent left: proc.become_subreaper()."""
+        """Wait for a daemon, which is our child since its parent ended: proc.become_subreaper()."""
         def reaped():
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             return pid and (os.waitstatus_to_exitcode(status),)
         return proc.until(reaped, "the daemon's end", timeout)[0]
 
     def stop(self, timeout=None):
-        """SIGTERM; it must exit 0 after drain-timeout at the latest, and leave no process behind. Returns the seconds it took."""
+        """Send SIGTERM. The daemon must exit 0 within drain-timeout, and leave no process. Returns the time in seconds."""
         began = time.monotonic()
         self.term()
         status = self.wait_exit(timeout or self.keys.get("drain-timeout", 10) + proc.LIMIT)
@@ -409,11 +409,11 @@ class Daemon:
         return took
 
     def wait_gone(self, timeout=proc.LIMIT):
-        """Until no process of it is left."""
+        """Wait until no process of the daemon is left."""
         proc.until(lambda: not proc.tagged(self.tag), lambda: f"processes left behind: {proc.tagged(self.tag)}", timeout)
 
     def close(self):
-        """The end of the test: stop it if that has not been done, and check that it behaved."""
+        """At the end of the test: stop the daemon if it runs, and check its log."""
         try:
             if self.returncode is None:
                 if self.daemonize and self.popen.poll() is None:
@@ -421,7 +421,7 @@ class Daemon:
                 if not self.daemonize and self.popen.poll() is not None:
                     raise AssertionError(f"echod exited {self.popen.returncode} by itself:\n{self.log()}")
                 if self.daemonize and self.pid == self.popen.pid:
-                    self.returncode = self.popen.returncode  # it never became ready, or nobody asked
+                    self.returncode = self.popen.returncode  # it never became ready, or the test did not wait for that
                 else:
                     self.stop()
             self._check_log()
@@ -445,7 +445,7 @@ class Daemon:
         if self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait(10)
-        for stat in proc.children(os.getpid()):  # orphans which became our children
+        for stat in proc.children(os.getpid()):  # orphans that became our children
             if stat.state == "Z" and stat.pid not in self._started:
                 os.waitpid(stat.pid, os.WNOHANG)
         self.notify.close()
@@ -453,13 +453,13 @@ class Daemon:
 
 
 def own_user(number):
-    """The key of a system user, for a test of its own `number`, 1 to 8: the kernel limits descriptors in flight for each user
-    (unix(7)), and daemons of tests beside this one have many. Only root can choose the user."""
+    """The key `user` with a system user for a test with its own `number`, 1 to 8: the kernel limits descriptors in flight for each
+    user (unix(7)), and daemons of tests that run at the same time have many. Only root can choose the user."""
     return {"user": pwd.getpwuid(number).pw_name} if os.geteuid() == 0 else {}
 
 
 def as_nobody():
-    """A command prefix that becomes an unprivileged user without any capability."""
+    """A command prefix that runs a command as an unprivileged user without any capability."""
     return [shutil.which("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all",
             "--inh-caps=-all", "--no-new-privs"]
 

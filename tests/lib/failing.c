@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* failing.c - system calls that fail as often as a test says, and time that passes faster (LD_PRELOAD)
+/* failing.c - let system calls fail a given number of times, and let time pass faster (LD_PRELOAD)
  *
- * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
- * of the next calls fail, and with which errno; a sendmsg(2) without descriptors does not. The order of the
- * calls is that of CALLS in failing.py. After them comes the number of calls that waited for events. Where
- * FAILING_QUEUE is a number and not 0, the queue between workers, for which the program wants the largest
- * send buffer, has a send buffer of that size. Where FAILING_SPEED is a number, the monotonic clocks advance
- * that number of times as fast, and the time-outs of all calls that wait are shorter by that factor.
+ * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: the number
+ * of next calls that fail, and their errno; sendmsg(2) without descriptors does not fail. The order of the
+ * calls is that of CALLS in failing.py. The number of calls that waited for events follows. If FAILING_QUEUE
+ * is a number and not 0, the queue between workers, for which the program requests the largest send buffer,
+ * has a send buffer of that size. If FAILING_SPEED is a number, the monotonic clocks advance that number of
+ * times as fast, and the time-outs of all calls that wait are shorter by that factor.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -52,7 +52,7 @@ __attribute__((constructor)) static void open_calls(void)
 		speed = atoi(getenv("FAILING_SPEED"));
 }
 
-/* The error with which this call fails; 0: it does not. */
+/* The errno with which this call must fail, or 0. */
 static int fails(enum call call)
 {
 	int left = shared ? atomic_load(&shared->calls[call].left) : 0;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""System calls of the daemon that fail as often as a test says: failing.c, preloaded."""
+"""Let system calls of the daemon fail a given number of times, with failing.c in LD_PRELOAD."""
 
 import atexit
 import errno
@@ -10,7 +10,7 @@ import tempfile
 
 import shims
 
-# Calls that can be made to fail, in the order of failing.c, and with what.
+# Calls that can be made to fail, in the order of failing.c, and their error.
 CALLS = {"accept4": errno.EMFILE, "fork": errno.EAGAIN, "pthread_create": errno.EAGAIN, "recvmsg": errno.ENOMEM,
          "sendmsg": errno.ENOBUFS, "memfd_create": errno.ENOMEM, "mmap": errno.ENOMEM}
 
@@ -27,8 +27,8 @@ def _compiled():
 
 
 class Failing:
-    """The calls of one daemon. `queue`: the send buffer of the queue between workers, 1 for the least; 0: unchanged. `speed`: of
-    the daemon's clock."""
+    """The calls of one daemon. `queue`: size of the send buffer of the queue between workers; 1: the smallest, 0: unchanged.
+    `speed`: factor for the daemon's clock."""
 
     def __init__(self, directory, queue=0, speed=1):
         self.path = f"{directory}/calls"
@@ -44,11 +44,11 @@ class Failing:
             file.write(struct.pack("=ii", count, CALLS[call]))
 
     def left(self, call):
-        """How many of them have not failed yet."""
+        """The number of these failures that have not happened yet."""
         return self._number(8 * list(CALLS).index(call))
 
     def waits(self):
-        """How often a process of the daemon has waited for events, modulo 2^32."""
+        """The number of calls that waited for events, of all processes of the daemon, modulo 2^32."""
         return self._number(8 * len(CALLS))
 
     def _number(self, offset):

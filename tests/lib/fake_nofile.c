@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* fake_nofile.c - a host whose hard RLIMIT_NOFILE is the number in FAKE_NOFILE (LD_PRELOAD)
  *
- * The real limit stays what it is: only what the program is told changes.
+ * The real limit does not change: getrlimit(2) and setrlimit(2) use the simulated limit.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The formats of connections that are handed over and kept, written as src/echo/state.h and src/models/handover/pack.h say."""
+"""The formats of connections that are handed over and kept, as in src/echo/state.h and src/models/handover/pack.h."""
 
 import array
 import fcntl
@@ -15,7 +15,7 @@ STATE_MAX = 192
 
 
 def check_sum(record):
-    """Over the record without its field `check`."""
+    """The checksum of the record without its field `check`."""
     total = 2166136261
     for byte in record[:8] + record[12:]:
         total = (total ^ byte) * 16777619 & 0xffffffff
@@ -34,7 +34,7 @@ def state(owed=0, echoed=0, version=VERSION, size=None, magic=MAGIC, flags=0, fa
 
 
 def memory(data, name="owed"):
-    """A file in memory; its descriptor."""
+    """The descriptor of a new file in memory with this content."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(fd, data)
     return fd
@@ -50,18 +50,18 @@ PACK_MAGIC, PACK_VERSION, PACK_MAX = 0x65636870, 1, 252
 
 
 def pair():
-    """A queue as the daemon makes it: its receiving and its sending end."""
+    """A queue like those of the daemon: its receiving and its sending end."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def pack(records, *, magic=PACK_MAGIC, version=PACK_VERSION, size=PACK.size, count=None):
-    """The content of a pack's file; a record is bytes: a state and the bytes owed."""
+    """The content of a pack's file; each record is a state and the unsent data, as bytes."""
     records = list(records)
     return PACK.pack(magic, version, size, len(records) if count is None else count, 0) + b"".join(records)
 
 
 def send_pack(outbox, connections, content=None, text=None, owed=()):
-    """A pack of these descriptors, in the state of connections that owe `owed`, unless `content` is the file's."""
+    """Send a pack of these descriptors. Its file has states of connections with the unsent data `owed`, or is `content`."""
     if content is None:
         owed = list(owed) or [b""] * len(connections)
         content = pack(state(len(data)) + data for data in owed)
@@ -71,7 +71,7 @@ def send_pack(outbox, connections, content=None, text=None, owed=()):
 
 
 def take_packs(inbox):
-    """What is in a queue, which is empty then: [(content of the file, [descriptors]), ...]."""
+    """Receive all packs of a queue: [(content of the file, [descriptors]), ...]."""
     packs = []
     while True:
         try:
@@ -87,7 +87,7 @@ def take_packs(inbox):
 
 
 def waiting(inbox):
-    """How many connections wait in a queue of packs."""
+    """The number of connections in a queue of packs."""
     value = array.array("i", [0])
     fcntl.ioctl(inbox, termios.FIONREAD, value)
     return value[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""A machine with a systemd of its own (see boot), into which the build is installed as a user would install it."""
+"""A machine with its own systemd (see boot), into which the build is installed with `make install`."""
 
 import concurrent.futures
 import contextlib
@@ -36,11 +36,11 @@ ERR, WARNING = 3, 4
 
 
 class CannotBoot(Exception):
-    """This computer cannot boot one; the text says why."""
+    """This computer cannot boot a machine; the text is the reason."""
 
 
 def until(condition, what, seconds=60):
-    """Wait for what has no event of its own to wait for; returns the condition's value."""
+    """Poll until the condition is true, for conditions without an event. Returns its value."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -61,7 +61,7 @@ def make_variable(name):
 
 
 def make(target, destdir):
-    """`make install` or the like. One at a time: make compares the units in the build with what they should be."""
+    """`make install` or the like. One at a time: make checks whether the units in the build are up to date."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     with open(Path(BUILDDIR) / "config.status") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,7 +70,7 @@ def make(target, destdir):
 
 
 def make_stage(stage):
-    """`make install` into the directory `stage`, unless somebody has done so already."""
+    """`make install` into the directory `stage`, unless another process has done so already."""
     with open(f"{stage}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not Path(stage).exists():
@@ -84,7 +84,7 @@ def matches(entry, fields):
 
 
 def at_least(priority, entries):
-    """Those entries that `journalctl -p PRIORITY` would show."""
+    """The entries that `journalctl -p PRIORITY` would show."""
     return [entry for entry in entries if int(entry.get("PRIORITY", 6)) <= priority]
 
 
@@ -105,7 +105,7 @@ class Machine:
         self.boot_seconds = time.monotonic() - began
         self.pid = int(Path(self.directory, "pid").read_text().split()[0])
         self.root = Path(f"/proc/{self.pid}/root")
-        # what `boot exec` does, without the shell
+        # like `boot exec`, without the shell
         self.enter = ["nsenter", "-t", str(self.pid), "-a", "--", "env", "-i", *ENVIRONMENT]
         self.sockets = concurrent.futures.ThreadPoolExecutor(1, initializer=self.enter_network)
         self.sbindir = self.sysconfdir = None
@@ -121,8 +121,8 @@ class Machine:
     def run(self, *command, check=True, timeout=60, **more):
         """Run a command in the machine; its output is text.
 
-        Not while the manager ends all processes, as in a soft reboot: it sends SIGSTOP, SIGTERM, SIGCONT, and waits for each
-        process. nsenter(1) stops itself when its child is stopped, and then never reaps the child: both would wait.
+        Do not call it while the manager ends all processes, as in a soft reboot: it sends SIGSTOP, SIGTERM, SIGCONT, and waits
+        for each process. nsenter(1) stops itself when its child is stopped, and then does not reap the child: a deadlock.
         """
         done = subprocess.run([*self.enter, *map(str, command)], timeout=timeout, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
@@ -133,10 +133,10 @@ class Machine:
     def systemctl(self, *arguments, **more):
         return self.run("systemctl", *arguments, **more)
 
-    # --- what is installed -------------------------------------------------------------------
+    # --- installation ------------------------------------------------------------------------
 
     def install(self, stage):
-        """What `make install` has put into `stage`, and what the operator does after it."""
+        """Install the files in `stage` (make_stage()), and do the steps that an operator does afterwards."""
         subprocess.run(["cp", "-a", f"{stage}/.", f"{self.root}/"], check=True, timeout=60)
         self.run("systemd-sysusers")
         self.run("journalctl", "--update-catalog")
@@ -146,14 +146,14 @@ class Machine:
         self.conf_path = f"{self.sysconfdir}/echod.conf"
 
     def path(self, path):
-        """A path of the machine as it is seen from here."""
+        """The path outside of the machine for a path inside."""
         return Path(str(self.root) + str(path))
 
     def configure(self, text=""):
         self.path(self.conf_path).write_text(text)
 
     def drop_in(self, unit, text):
-        """What `systemctl edit UNIT` would write."""
+        """Write the drop-in file that `systemctl edit UNIT` would write."""
         directory = self.path(f"/etc/systemd/system/{unit}.d")
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "override.conf").write_text(text)
@@ -164,7 +164,7 @@ class Machine:
         self.systemctl("daemon-reload")
 
     def clean(self):
-        """As if nobody had configured anything yet, or started it."""
+        """Stop the service and remove its configuration."""
         self.systemctl("stop", "echod*.service", "echod*.socket")
         self.systemctl("reset-failed")
         made = [path for path in self.path("/etc/systemd/system").glob("echod*") if path.name != "echod-boot"]
@@ -179,7 +179,7 @@ class Machine:
             self.systemctl("daemon-reload")
         self.configure()
 
-    # --- what runs ---------------------------------------------------------------------------
+    # --- processes ---------------------------------------------------------------------------
 
     def show(self, unit, name):
         return self.systemctl("show", "-p", name, "--value", unit).stdout.strip()
@@ -224,7 +224,7 @@ class Machine:
         return made
 
     def connect_unix(self, path, kind=SOCK_STREAM):
-        """A path in the file system, or an abstract name, which begins with a null character and is one of the network."""
+        """Connect to a path, or to an abstract name of the network namespace, which begins with a null character."""
         made = self.socket(AF_UNIX, kind)
         try:
             made.connect(path if path.startswith("\0") else str(self.path(path)))
@@ -238,28 +238,28 @@ class Machine:
         return int(re.match(r"systemd (\d+)", self.systemctl("--version").stdout)[1])
 
     def serves(self, *where, **more):
-        """Whether a new client gets its bytes back; raises where it cannot connect."""
+        """Whether a new client gets an echo; raises OSError if it cannot connect."""
         with self.connect(*where, **more) as client:
             return echo(client, b"Is there an echo?\r\n")
 
     # --- the journal -------------------------------------------------------------------------
 
     def cursor(self):
-        """Where the journal ends now."""
+        """The cursor of the last entry in the journal."""
         self.run("journalctl", "--sync")
         return json.loads(self.run("journalctl", "-q", "-n", "1", "-o", "json").stdout)["__CURSOR"]
 
     def journal(self, since=None, **fields):
         """Entries that have all these fields, oldest first, each a dictionary."""
         self.run("journalctl", "--sync")
-        # matches beside a cursor are not left to journalctl: it would skip the first of them
+        # journalctl gets no matches together with a cursor: it would skip the first matching entry
         after = [f"--after-cursor={since}"] if since else []
         out = self.run("journalctl", "-q", "-o", "json", "--all", *after).stdout
         return [entry for entry in map(json.loads, out.splitlines()) if matches(entry, fields)]
 
     def wait_journal(self, since, count=1, seconds=60, **fields):
         """Follow the journal from `since` until `count` entries match; returns the last of them."""
-        # from out here: killed in there, it would have no parent to take note of it
+        # journalctl runs outside of the machine, so that this process can reap it
         with subprocess.Popen(["journalctl", "-D", f"{self.root}/run/log/journal", "-q", "-f", "-n", "all", "-o", "json",
                                f"--after-cursor={since}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as follow:
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The daemon's counters as a collector of OpenMetrics sees them."""
+"""The daemon's counters, in the metrics file and in the statistics line."""
 
 import re
 import signal
@@ -8,7 +8,7 @@ import proc
 
 
 def parser():
-    """The parser of the OpenMetrics project's own client library, or None where it is not installed."""
+    """The parser of the OpenMetrics project's client library, or None if it is not installed."""
     try:
         from prometheus_client.openmetrics.parser import text_string_to_metric_families
     except ImportError:
@@ -43,7 +43,7 @@ def line(daemon):
 
 
 def wait_line(daemon, what, timeout=proc.LIMIT, **wanted):
-    """Ask until the named counters have these values; "connections_ended__eof" stands for one with a label."""
+    """Wait until the counters have these values; `connections_ended__eof` stands for "connections_ended eof"."""
     def have():
         found = line(daemon)
         return all(found.get(name.replace("__", " "), 0) == number for name, number in wanted.items())

@@ -8,7 +8,7 @@ SOL_MPTCP, MPTCP_INFO = 284, 1
 
 
 def why_not():
-    """Why this host has no Multipath TCP; None where it has."""
+    """The reason why this host has no Multipath TCP, or None."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
     except OSError as error:
@@ -17,7 +17,7 @@ def why_not():
 
 
 def is_multipath(sock):
-    """Whether both ends speak Multipath TCP: MPTCP_INFO fails once the connection has fallen back to plain TCP."""
+    """Whether the connection uses Multipath TCP: MPTCP_INFO fails after a fallback to plain TCP."""
     try:
         sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)
     except OSError:

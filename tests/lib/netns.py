@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""A network namespace of a test's own, for root."""
+"""Network namespaces for tests; only root can create them."""
 
 import contextlib
 import ctypes
@@ -17,7 +17,7 @@ CLONE_NEWNET = 0x40000000
 
 
 class Namespace:
-    """It has a loopback interface, and what setup(...) gives it."""
+    """A network namespace with a loopback interface; setup(...) adds more."""
 
     def __init__(self):
         self.name = f"echod-test-{secrets.token_hex(4)}"
@@ -29,16 +29,16 @@ class Namespace:
         subprocess.run(["ip", *args], check=True, timeout=20, capture_output=True)
 
     def setup(self, *args):
-        """ip(8) inside."""
+        """Run ip(8) in the namespace."""
         self.ip("-n", self.name, *args)
 
     def links_up(self):
-        """Whether every interface but the loopback is operational: until then the kernel drops what it sends."""
+        """Whether every interface but the loopback is operational: until then the kernel drops packets to them."""
         lines = subprocess.run(["ip", "-n", self.name, "-o", "link"], check=True, timeout=20, capture_output=True, text=True).stdout
         return all(" state UP " in line for line in lines.splitlines() if "LOOPBACK" not in line)
 
     def nft(self, command):
-        """nft(8) inside."""
+        """Run nft(8) in the namespace."""
         self.ip(*self.wrap()[1:], "nft", command)
 
     def sysctl(self, setting):
@@ -48,11 +48,11 @@ class Namespace:
         subprocess.run(["ip", "netns", "del", self.name], timeout=20, capture_output=True)
 
     def wrap(self):
-        """What runs a command inside, for echod.Daemon."""
+        """The prefix of a command to run in the namespace, for echod.Daemon."""
         return ["ip", "netns", "exec", self.name]
 
     def inside(self, act):
-        """What act() returns in a thread that is inside: a socket belongs to the namespace of the thread that made it."""
+        """The result of act() in a thread inside the namespace: a socket belongs to the namespace of the thread that created it."""
         done, wrong = [], []
 
         def enter():
@@ -77,21 +77,21 @@ class Namespace:
         return sock
 
     def connect(self, source, address):
-        """A stream from an address of one's choice."""
+        """A stream connection from the address `source`."""
         sock = self.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
         sock.bind((source, 0))
         sock.connect(address)
         return sock
 
     def tcp(self, state):
-        """How many sockets are in this state: proc_net_tcp(5)."""
+        """The number of sockets in this state: proc_net_tcp(5)."""
         lines = self.inside(lambda: proc.read("/proc/thread-self/net/tcp")).decode().splitlines()
         return sum(line.split()[3] == state for line in lines)
 
 
 @contextlib.contextmanager
 def make(prepare):
-    """A Namespace that prepare(it) has furnished, for as long as it is wanted; skips the test where there can be none."""
+    """A Namespace after prepare(namespace), deleted at the end of the context. Skips the test if it cannot be created."""
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
     made = None

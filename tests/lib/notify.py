@@ -13,7 +13,7 @@ import proc
 
 
 class Message(dict):
-    """One datagram: its assignments; `time` is monotonic, `pid` the sender's, `fds` what came along."""
+    """One datagram: its assignments; `time` is monotonic, `pid` is the sender's process id, `fds` are its descriptors."""
 
     def __init__(self, text, pid, fds):
         super().__init__(line.partition("=")[::2] for line in text.splitlines())
@@ -23,15 +23,15 @@ class Message(dict):
 class Notify:
     """Collects every message in the order of arrival.
 
-    With `store` it keeps descriptors as a unit with FileDescriptorStoreMax= does: under their names, until
-    FDSTOREREMOVE=1 or the end of the service. Without, they are closed at once.
+    With `store` it keeps descriptors under their names, like the manager of a unit with FileDescriptorStoreMax=, until
+    FDSTOREREMOVE=1 or the end of the service. Without `store` they are closed at once.
 
-    mark(), all(), `store` and take_store() know each message that was sent before they are called: that of a daemon that has
-    ended may still be in the queue.
+    mark(), all(), `store` and take_store() first receive all messages that were sent before the call: messages of a daemon that
+    has ended may still be in the queue.
     """
 
     def __init__(self, store=False, path=None):
-        """`path` is a socket in the file system, for a daemon in another network namespace; else it is an abstract one."""
+        """`path`: of a socket in the file system, for a daemon in another network namespace; default: an abstract name."""
         self._store = [] if store else None  # (name, descriptor)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -84,7 +84,7 @@ class Notify:
                 os.close(fd)
 
     def _add(self, name, fd):
-        """What is there already is not stored again."""
+        """Store a descriptor, unless its file is already stored."""
         def identity(fd):
             stat = os.fstat(fd)
             return stat.st_dev, stat.st_ino
@@ -119,21 +119,21 @@ class Notify:
             return self._store
 
     def take_store(self):
-        """What a service that starts again gets: [(name, descriptor), ...], now the caller's."""
+        """Empty the store. Returns [(name, descriptor), ...] for the next start of the service; the caller closes them."""
         self.sync()
         with self._changed:
             taken, self._store = self._store or [], None if self._store is None else []
         return taken
 
     def mark(self):
-        """A place in the order of messages from which wait() can look."""
+        """The number of messages so far, for `since`."""
         self.sync()
         return len(self.messages)
 
     def wait(self, *assignments, since=0, timeout=proc.LIMIT, given_up=lambda: None):
         """The first message after `since` which has all of the `assignments` ("READY=1", or "STATUS" for any value).
 
-        `given_up` is asked from time to time: a text means there is no point in waiting on.
+        `given_up` is called repeatedly: a text ends the wait as the reason of a failure.
         """
         def fits(message):
             return all(message.get(key) == value if equals else key in message

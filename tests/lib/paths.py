@@ -29,7 +29,7 @@ class Network:
         proc.until(lambda: self._passes(4) and self._passes(6), "the paths", 20)
 
     def _passes(self, family):
-        """Whether packets pass: there is no service, and its refusals arrive from many ports."""
+        """Whether packets pass: there is no service, so connects from several ports must be refused."""
         def attempt():
             results = set()
             for _ in range(8):
@@ -46,12 +46,12 @@ class Network:
 
     @staticmethod
     def _furnish(space, addresses):
-        """The addresses are not those of a path."""
+        """Set addresses that do not belong to a path."""
         space.setup("addr", "add", f"{addresses[4]}/32", "dev", "lo")
         space.setup("-6", "addr", "add", f"{addresses[6]}/128", "dev", "lo", "nodad")
 
     def _join(self, router, path):
-        for space in (self.client, self.server, router):  # no second of waiting for other owners of the addresses
+        for space in (self.client, self.server, router):  # no delay for duplicate address detection
             space.sysctl("net.ipv6.conf.default.accept_dad=0")
             space.sysctl("net.ipv6.conf.all.accept_dad=0")
         router.sysctl("net.ipv4.ip_forward=1")
@@ -83,6 +83,6 @@ class Network:
 
 @contextlib.contextmanager
 def network(paths=1):
-    """A Network; skips the test where there can be none."""
+    """A Network; skips the test if namespaces cannot be created."""
     with contextlib.ExitStack() as stack:
         yield Network(stack, paths)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The clients of the tests: they check every byte and never wait for ever."""
+"""The clients of the tests: they check every byte, and all waits are limited."""
 
 import array
 import fcntl
@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 
-SIOCOUTQ = 0x5411  # bytes in the send queue which the other side has not acknowledged yet
+SIOCOUTQ = 0x5411  # bytes in the send queue that the peer has not acknowledged yet
 PATIENCE = 40.0
 
 # Send buffer of a client that fills the path: with a smaller one than two segments of the loopback interface, each segment waits
@@ -22,7 +22,7 @@ _data_lock = threading.Lock()
 
 
 def data(size, seed=1):
-    """`size` bytes in which no stretch repeats, the same ones each time. Any thread."""
+    """`size` bytes without repeated sequences, the same for each call. Any thread can call this."""
     with _data_lock:
         if (size, seed) not in _data:
             while len(_data) >= 16:
@@ -55,7 +55,7 @@ def connect(address, timeout=PATIENCE, rcvbuf=None, sndbuf=None):
 
 
 def same(received, sent):
-    """Fail with the place of the first difference instead of megabytes of diff."""
+    """Fail with the position of the first difference, if there is one."""
     if received == sent:
         return
     for at, (a, b) in enumerate(zip(received, sent)):
@@ -106,7 +106,7 @@ def receive(sock, size):
 
 
 def receive_all(sock, pause=None, step=1048576):
-    """Everything up to the end of the stream; with `pause`, as a slow reader does."""
+    """Receive until the end of the stream; `pause`: seconds of sleep after each call, as a slow reader."""
     back = bytearray()
     while True:
         piece = sock.recv(step)
@@ -118,7 +118,7 @@ def receive_all(sock, pause=None, step=1048576):
 
 
 def finish(sock):
-    """Half-close, and see the other side close without another byte."""
+    """Half-close, and check that the server closes the connection without another byte."""
     sock.shutdown(socket.SHUT_WR)
     rest = sock.recv(1)
     assert rest == b"", "more came back than was sent"
@@ -126,14 +126,14 @@ def finish(sock):
 
 
 def visit(address, message=b"hello, echo"):
-    """One whole visit of a well-behaved client."""
+    """Connect, receive one echo and close."""
     with connect(address) as sock:
         echo(sock, message)
         finish(sock)
 
 
 def ended(sock):
-    """Read on until the other side has ended the connection, with FIN or RST; False at the socket's timeout."""
+    """Read until the peer has ended the connection, with FIN or RST. Returns False at the socket's timeout."""
     try:
         while sock.recv(1048576):
             pass
@@ -145,13 +145,13 @@ def ended(sock):
 
 
 def refused(address):
-    """Whether nobody listens at `address`."""
+    """Whether there is no listener at `address`."""
     try:
         connect(address, timeout=5).close()
         return False
     except (ConnectionRefusedError, FileNotFoundError):
         return True
-    except ConnectionResetError:  # closed while we were in the backlog
+    except ConnectionResetError:  # the listener was closed while the connection was in its backlog
         return False
 
 
@@ -168,7 +168,7 @@ def unacknowledged(sock):
 
 
 def silent(sock, seconds):
-    """Whether the other side sends nothing, not even an end, for so long."""
+    """Whether the peer neither sends data nor ends the connection for this time."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return not poller.poll(seconds * 1000)
@@ -179,11 +179,11 @@ def silent_now(sock):
 
 
 def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
-    """Send, `step` bytes at a time, without ever reading until the path to the server and back is full. Returns what
-    was sent.
+    """Send, `step` bytes at a time, without reading until the path to the server and back is full. Returns the bytes
+    that were sent.
 
-    With `may_end` the server may lose patience meanwhile: kernels find room for more bytes now and then, while
-    none moves through the server any more.
+    With `may_end` the server may end the connection meanwhile, by a time limit: the kernels may still accept single bytes
+    while no byte passes through the server.
     """
     source, sent = data(1 << 20, seed), bytearray()
     timeout = sock.gettimeout()
@@ -205,16 +205,16 @@ def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
 
 
 def settle(sock, quiet=0.05):
-    """Give what is unacknowledged the time to move on; returns as soon as all has arrived."""
+    """Wait at most `quiet` seconds for the acknowledgement of all bytes."""
     deadline = time.monotonic() + quiet
     while unacknowledged(sock) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
 def laden(address):
-    """A connection whose bytes have all reached the server, which cannot send them all back yet.
+    """A connection for which the server has unsent data: all bytes have arrived there, but not all echoes fit into the path.
 
-    Returns the socket, what was sent and what of it has been read.
+    Returns the socket, the bytes that were sent, and those of their echo that have been read.
     """
     sock = connect(address, rcvbuf=16384, sndbuf=STUFF_SNDBUF)
     sent, read = stuff(sock), bytearray()
@@ -226,13 +226,13 @@ def laden(address):
 
 
 def endpoint(sock):
-    """Our end of the connection as the daemon writes it: "127.0.0.1:4711", "[::1]:4711"."""
+    """The client's address as the daemon logs it: "127.0.0.1:4711", "[::1]:4711"."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Writer(threading.Thread):
-    """Sends `message` from a thread of its own while the test reads."""
+    """A thread that sends `message` while the test reads."""
 
     def __init__(self, sock, message, half_close=False):
         super().__init__(daemon=True)
@@ -255,9 +255,9 @@ class Writer(threading.Thread):
 
 
 class Stream(threading.Thread):
-    """A client that keeps a verified stream going, with at most `window` bytes under way.
+    """A client that sends a stream continuously and verifies its echo, with at most `window` bytes in flight.
 
-    Whatever goes wrong is kept and raised by finish(), which half-closes and sees the last byte come back.
+    finish() half-closes, waits for the last byte of the echo, and raises the first exception of the thread.
     """
 
     def __init__(self, address, seed=1, window=65536, pace=0.0):
@@ -274,7 +274,7 @@ class Stream(threading.Thread):
     def run(self):
         try:
             self._run()
-        except BaseException as wrong:  # it is raised again where it is noticed
+        except BaseException as wrong:  # check() raises it again
             self._wrong = wrong
 
     def _run(self):
@@ -328,10 +328,10 @@ class Stream(threading.Thread):
             time.sleep(0.002)
 
     def abandon(self):
-        """The end of a stream whose server is gone."""
+        """End a stream whose server has ended."""
         self.join(PATIENCE)
         self.sock.close()
-        assert not self.is_alive(), "the connection of a server that is gone did not end"
+        assert not self.is_alive(), "the connection did not end, although the server has ended"
 
     def finish(self, timeout=PATIENCE):
         self._deadline = time.monotonic() + timeout

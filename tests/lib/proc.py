@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What /proc knows about the processes of a daemon under test."""
+"""Data of /proc about the processes of a daemon under test."""
 
 import ctypes
 import os
@@ -8,11 +8,11 @@ import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
-LIMIT = 30.0  # seconds: what has not happened by then on a busy machine is taken for never
+LIMIT = 30.0  # seconds; long enough for a busy machine
 
 
 def until(condition, what, timeout=LIMIT):
-    """Poll `condition` until it holds; its value is returned. The deadline is a failure."""
+    """Poll `condition` until it is true. Returns its value; fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.0005
     while True:
@@ -26,7 +26,7 @@ def until(condition, what, timeout=LIMIT):
 
 
 def become_subreaper():
-    """Orphans of a daemon become our children: none can hide, and a daemonized one can be waited for."""
+    """Make orphans of a daemon our children, so that all are found, and a daemonized process can be waited for."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
@@ -65,7 +65,7 @@ class Stat:
 
 
 def stats():
-    """Every process there is, by pid."""
+    """The Stat of every process, by pid."""
     table = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -77,7 +77,7 @@ def stats():
 
 
 def tree(root):
-    """The Stat of `root` and of all its descendants, root first; empty when it is gone."""
+    """The Stat of `root` and of all its descendants, root first; empty if it does not exist."""
     table = stats()
     if root not in table:
         return []
@@ -95,7 +95,7 @@ def children(pid):
 
 
 def alive(pid):
-    """Whether a thread of the process runs: only after the last one has ended are its descriptors closed."""
+    """Whether a thread of the process runs: its descriptors are closed only after the end of the last thread."""
     try:
         return Stat(pid).state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
@@ -103,7 +103,7 @@ def alive(pid):
 
 
 def threads(pid):
-    """The number of threads of a process, without those the kernel adds for io_uring; 0 where it has ended."""
+    """The number of threads of a process, without those the kernel adds for io_uring; 0 if it has ended."""
     count = 0
     try:
         tids = os.listdir(f"/proc/{pid}/task")
@@ -118,13 +118,13 @@ def threads(pid):
 
 
 def stopped(pid):
-    """Whether every thread of a process has heard of a SIGSTOP."""
+    """Whether every thread of a process is stopped."""
     return all(read(f"/proc/{pid}/task/{tid}/stat").rpartition(b")")[2].split()[0] == b"T"
                for tid in os.listdir(f"/proc/{pid}/task"))
 
 
 def _running(pids):
-    """Of all threads of the processes: number of context switches, and whether one runs or could run."""
+    """The numbers of context switches of all threads of the processes, and whether a thread runs or can run."""
     switches, runs = {}, False
     for pid in pids:
         for tid in os.listdir(f"/proc/{pid}/task"):
@@ -168,8 +168,8 @@ def status(pid):
 
 
 def memory(pid):
-    """Bytes of memory this process has to itself, its share of what its family has in common included; not the
-    programs and libraries, whose pages it shares with strangers who come and go."""
+    """Bytes of private memory of this process, and its share of memory in common with related processes. Pages of programs and
+    libraries are excluded: unrelated processes share them, so that their shares vary."""
     try:
         lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -178,7 +178,7 @@ def memory(pid):
 
 
 def tagged(tag):
-    """Living processes that have `tag` in the environment they were started with, wherever they hide."""
+    """Running processes that were started with `tag` in their environment."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
-"""A pytest plugin: one TAP line a test, to the descriptor named by ECHOD_TAP_FD.
+"""A pytest plugin: write a TAP line for each test to the descriptor in ECHOD_TAP_FD.
 
-With pytest-xdist only the controlling process writes; it gets the reports of all workers. What a test
-measures, and tells with record_property(), becomes a line "# figure: ".
+With pytest-xdist only the controlling process writes; it gets the reports of all workers. Measurements
+that a test reports with record_property() become lines "# figure: ".
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Shared objects for LD_PRELOAD that make the program believe that it runs on another host."""
+"""Shared objects for LD_PRELOAD that simulate another host."""
 
 import os
 import pathlib
@@ -20,8 +20,8 @@ def compile_shim(name, directory):
 
 
 def preload(path, **variables):
-    """The environment that preloads it."""
+    """The environment that preloads the shared object."""
     env = {"LD_PRELOAD": str(path), **variables}
-    if echod.SANITIZED:  # its run-time library wants to be the first one otherwise
+    if echod.SANITIZED:  # its run-time library must be the first one otherwise
         env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
     return env

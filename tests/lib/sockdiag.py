@@ -13,8 +13,8 @@ ANSWER = struct.Struct("=BBBB48sIIIII")  # family, state, timer, retransmits, th
 
 
 def inode(family, local, remote):
-    """The inode of the socket with this local and this remote address; 0 where no process has it: it waits in a backlog, or has
-    been closed and ends, or is not there."""
+    """The inode of the socket with this local and this remote address; 0 if no process has the socket open: it is in a backlog,
+    was closed, or does not exist."""
     def packed(address):
         return address[1].to_bytes(2, "big"), socket.inet_pton(family, address[0])
 
@@ -30,4 +30,4 @@ def inode(family, local, remote):
             return 0
         raise OSError(error, "sock_diag(7)")
     fields = ANSWER.unpack_from(data, HEADER.size)
-    return 0 if fields[1] == TCP_LISTEN else fields[-1]  # without a connection the kernel finds the listener
+    return 0 if fields[1] == TCP_LISTEN else fields[-1]  # if there is no connection, the kernel returns the listener

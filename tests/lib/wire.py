@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
-"""Hosts behind a tun(4) device, whose packets a test makes and reads itself.
+"""Hosts behind a tun(4) device; the test creates and reads their packets.
 
-Own code, because a test needs few fields of few headers, and because a general packet library needs up to two seconds to load
-in each process that runs tests.
+There is no packet library: the tests need few fields of few headers, and a general library takes up to two seconds to load in
+each process that runs tests.
 """
 
 import collections
@@ -22,7 +22,7 @@ ICMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
 SERVER = {4: "10.66.0.1", 6: "fd66::1"}
 PREFIX = {4: 16, 6: 64}
 
-# What the scenarios assume of the namespace; keys that this kernel does not have are ignored.
+# Settings of the namespace that the scenarios need; keys that this kernel does not have are ignored.
 SYSCTLS = ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv4.tcp_fastopen=0", "net.ipv4.tcp_stdurg=0",
            "net.ipv4.tcp_invalid_ratelimit=0", "net.ipv4.tcp_challenge_ack_limit=2147483647", "net.ipv4.tcp_abort_on_overflow=0",
            "net.ipv4.tcp_min_snd_mss=48", "net.ipv4.tcp_mtu_probing=0", "net.ipv4.ip_no_pmtu_disc=0", "net.ipv4.tcp_rfc1337=0",
@@ -43,7 +43,7 @@ def furnish(namespace):
 
 
 def attach():
-    """A descriptor of the device; in the namespace."""
+    """A descriptor of the device; to be called in the namespace."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN | IFF_NO_PI))
     return fd
@@ -87,7 +87,7 @@ def ip_packet(source, destination, protocol, payload, fragment=None):
 
 
 def udp_packet(source, destination, data, bad=0, length=None, zero=False):
-    """The UDP header and `data` from and to (host, port). `bad` is added to the checksum; `zero`: it has none."""
+    """The UDP header and `data` from and to (host, port). `bad` is added to the checksum; `zero`: without checksum."""
     size = 8 + len(data) if length is None else length
     head = struct.pack("!HHH", source[1], destination[1], size)
     total = checksum(pseudo_header(source[0], destination[0], UDP, 8 + len(data)), head, b"\0\0", data) or 0xFFFF
@@ -95,11 +95,11 @@ def udp_packet(source, destination, data, bad=0, length=None, zero=False):
 
 
 class Wire:
-    """The host's end is an interface with the addresses SERVER; all other addresses of its networks are behind it."""
+    """The server's end is an interface with the addresses SERVER; all other addresses of its networks are behind it."""
 
     def __init__(self, namespace):
         self.fd = namespace.inside(attach)
-        self._hosts = {}  # (protocol, address, port): what handles its packets
+        self._hosts = {}  # (protocol, address, port): the object that handles its packets
         self._fragments = {}
         self._ports = 40000
 
@@ -161,7 +161,7 @@ class Wire:
         return None if payload is None else Packet(source, destination, protocol, payload, raw)
 
     def pump(self):
-        """Handle the packets that are there now."""
+        """Handle all packets that can be read now."""
         while True:
             try:
                 packet = self._parse(os.read(self.fd, 1 << 16))
@@ -173,7 +173,7 @@ class Wire:
                     host.handle(packet)
 
     def until(self, condition, what):
-        """Handle packets until condition() holds, which only they change."""
+        """Handle packets until condition() is true; it must depend on packets only."""
         deadline = time.monotonic() + peer.PATIENCE
         while True:
             self.pump()
@@ -185,21 +185,21 @@ class Wire:
 
 
 def difference(one, other):
-    """Of two sequence numbers."""
+    """The difference of two sequence numbers."""
     return (one - other + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 class Host:
     """The TCP of a host behind the wire, for one connection to the server.
 
-    It answers as a TCP does, but sends nothing else by itself: no data, no FIN, no retransmission. Positions in its stream
-    (`at`) count bytes; the sequence numbers wrap around after 512 of them. A test changes at any time:
+    It acknowledges segments, but sends nothing else by itself: no data, no FIN, no retransmission. Positions in its stream
+    (`at`) count bytes; the sequence numbers wrap around after 512 of them. A test can change at any time:
 
-      window     what it offers
+      window     the window that the host advertises
       acks       whether it acknowledges
       vanished   whether it ignores all packets, as after a power failure
-      forgotten  whether it knows nothing of the connection: all packets are answered with RST
-      loses      loses(segment): whether this segment is lost on its way to it
+      forgotten  whether it has no state of the connection, as after a restart, and answers all packets with RST
+      loses      loses(segment): whether this segment is lost on its way to the host
     """
 
     ISN = 0xFFFFFDFF
@@ -211,10 +211,10 @@ class Host:
         self.acks, self.vanished, self.forgotten = True, False, False
         self.loses = lambda segment: False
         self.sent = self.acked = self.limit = 0  # positions in the own stream: end, acknowledged, end of the server's window
-        self.stream = bytearray()  # what the server has sent
+        self.stream = bytearray()  # bytes that the server has sent
         self.early = {}  # segments behind a lost one
         self.server_isn, self.fin, self.was_reset = None, False, False
-        self.answers = 0  # segments that came
+        self.answers = 0  # number of segments received
         self.largest = 0  # the most bytes of one segment
         self.last = None  # the last packet with data or FIN
         wire.add(TCP, self.end, self)
@@ -222,7 +222,7 @@ class Host:
     # Sending
 
     def segment(self, data=b"", flags=ACK, at=None, ack=None, window=None, urgent=0, options=b"", bad=0, fragments=0):
-        """Send one segment and note nothing. `ack`: position in the server's stream; `bad` is added to the checksum."""
+        """Send one segment without a change of the host's state. `ack`: position in the server's stream; `bad` is added to the checksum."""
         seq = (self.ISN + 1 + (self.sent if at is None else at)) % (1 << 32)
         if flags & ACK and self.server_isn is not None:
             ack = (self.server_isn + 1 + (len(self.stream) + self.fin if ack is None else ack)) % (1 << 32)
@@ -240,7 +240,7 @@ class Host:
                             fragment=(self.end[1], offset, offset + fragments < len(payload)))
 
     def put(self, data=b"", flags=PSH | ACK, at=None, **more):
-        """Send a segment of the own stream, at its end or again at another position."""
+        """Send a segment of the host's stream, at its end or again at position `at`."""
         at = self.sent if at is None else at
         self.segment(data, flags, at, **more)
         self.sent = max(self.sent, at + len(data) + bool(flags & FIN))
@@ -274,7 +274,7 @@ class Host:
         at = 0
         while self.limit > self.sent:
             count = min(len(data) - at, self.limit - self.sent, self.mss)
-            assert count, f"the server takes {len(data)} bytes and more"
+            assert count, f"the server accepts more than {len(data)} bytes"
             self.put(data[at:at + count])
             at += count
             self.wire.until(lambda: self.acked == self.sent, "an acknowledgement")
@@ -301,7 +301,7 @@ class Host:
             self._received(segment)
 
     def _reject(self, segment):
-        """RFC 9293, 3.5.2, group 1: of a segment with ACK, whose sequence number the RST takes."""
+        """RFC 9293, 3.5.2, group 1: answer a segment with ACK by RST, whose sequence number is the acknowledgement."""
         self.segment(flags=RST, at=difference(segment.ack, self.ISN + 1))
 
     def _greeted(self, segment):
@@ -330,7 +330,7 @@ class Host:
 
     def _take(self, at, segment):
         known = self.stream[at:at + len(segment.data)]
-        assert segment.data[:len(known)] == known, "the server sent other bytes again than before"
+        assert segment.data[:len(known)] == known, "the server retransmitted other bytes than before"
         assert not self.fin or at + len(segment.data) <= len(self.stream), "the server sent data after its FIN"
         self.stream += segment.data[len(known):]
         self.fin |= bool(segment.flags & FIN)
@@ -338,12 +338,12 @@ class Host:
     # Waiting
 
     def wait_stream(self, expected):
-        """The server has sent exactly these bytes."""
+        """Wait until the server has sent exactly these bytes."""
         self.wire.until(lambda: len(self.stream) >= len(expected), lambda: f"{len(expected)} bytes, there are {len(self.stream)}")
         peer.same(bytes(self.stream), expected)
 
     def wait_fin(self, expected):
-        """The server has sent exactly these bytes and FIN."""
+        """Wait until the server has sent exactly these bytes and FIN."""
         self.wire.until(lambda: self.fin or self.was_reset, lambda: f"FIN, after {len(self.stream)} of {len(expected)} bytes")
         peer.same(bytes(self.stream), expected)
         assert self.fin, "RST instead of FIN"
@@ -352,5 +352,5 @@ class Host:
         self.wire.until(lambda: self.was_reset, "RST")
 
     def wait_acked(self):
-        """The server's kernel has acknowledged everything, FIN included."""
+        """Wait until the server's kernel has acknowledged everything, FIN included."""
         self.wire.until(lambda: self.acked >= self.sent, lambda: f"acknowledgement of {self.sent}, there is {self.acked}")
