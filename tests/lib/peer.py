@@ -182,8 +182,8 @@ def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
     """Send, `step` bytes at a time, without reading until the path to the server and back is full. Returns the bytes
     that were sent.
 
-    With `may_end` the server may end the connection meanwhile, by a time limit: the kernels may still accept single bytes
-    while no byte passes through the server.
+    With `may_end` the server may end the connection meanwhile, by a time limit: the kernels may still accept more bytes
+    while none passes through the server.
     """
     source, sent = data(1 << 20, seed), bytearray()
     timeout = sock.gettimeout()

@@ -222,7 +222,7 @@ class Host:
     # Sending
 
     def segment(self, data=b"", flags=ACK, at=None, ack=None, window=None, urgent=0, options=b"", bad=0, fragments=0):
-        """Send one segment without a change of the host's state. `ack`: position in the server's stream; `bad` is added to the checksum."""
+        """Send one segment, and do not change `sent`. `ack`: position in the server's stream; `bad` is added to the checksum."""
         seq = (self.ISN + 1 + (self.sent if at is None else at)) % (1 << 32)
         if flags & ACK and self.server_isn is not None:
             ack = (self.server_isn + 1 + (len(self.stream) + self.fin if ack is None else ack)) % (1 << 32)

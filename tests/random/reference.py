@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: ISC
-"""What the daemon must do: a model of the service that knows clients, limits and counters, but no sockets.
+"""The expected behaviour of the daemon: a model of the service with clients, limits and counters, but without sockets.
 
-The machine reports events to it (a client connects, gets bytes, is refused, ends; a reload is applied) and asks after each
-step whether everything that is due has happened: due(). check() then fails where the daemon did what it must not do.
+The state machine reports events to it (a client connects, gets bytes, is refused, ends; a reload is applied). After each step
+due() returns the events that must still happen, and check() fails if an event has happened that must not happen.
 
 A client is in one of three states:
 
-    waiting     connected, in the backlog of its listener; or, where a reload has removed that, `moved`: in the queue between
-                workers, and not admitted yet
+    waiting     connected, in the backlog of its listener; or, if a reload has removed the listener, `moved`: in the queue
+                between workers, and not admitted yet
     admitted    holds a connection slot: a worker serves it, or it waits in the queue after a reload
     gone        refused or ended; `abandoned` clients left while they waited, which the daemon notices only when it accepts them
 
-A restart with the descriptor store is a reload after which all counters are 0. The order in which several workers accept is not
-predicted, nor in which order connections leave the queue; all that follows from the limits is.
+A restart with the descriptor store is a reload after which all counters are 0. The model does not predict the order in which
+several workers accept, nor the order in which connections leave the queue, but everything that follows from the limits.
 """
 
 import collections
@@ -24,7 +24,7 @@ REASONS = ("eof", "reset", "idle", "limit", "denied", "proxy", "drain", "error")
 
 
 class Conf:
-    """The settings that decide about service. `workers` 0 is the default of the model."""
+    """The settings that affect the behaviour. `workers` 0 is the default of the model."""
 
     def __init__(self, model, workers, max_connections, max_per_source, deny, listen):
         self.model, self.workers, self.max_per_source, self.deny = model, workers, max_per_source, frozenset(deny)
@@ -35,7 +35,7 @@ class Conf:
         return Conf(model, workers, self.max_connections % ANY, self.max_per_source, self.deny, self.listen)
 
     def at_once(self):
-        """How many connections are served at the same time, whatever max-connections is."""
+        """The number of connections that are served at the same time, without regard to max-connections."""
         if self.model in SERIAL:
             return 1 if self.model == "iterative" else self.workers
         return self.workers or ANY if self.model in SPAWN else ANY
@@ -49,15 +49,15 @@ class Client:
         self.number, self.source, self.listener = number, source, listener
         self.state, self.moved = "waiting", False
         self.sent = self.received = 0
-        self.sent_before = self.received_before = 0  # the last restart
-        self.reading = True      # it takes what comes back
+        self.sent_before = self.received_before = 0  # at the last restart
+        self.reading = True      # the client reads the echo
         self.half_closed = False
-        self.at_risk = False     # a process is killed in this step, and may have this client
-        self.early = False       # it came during the reload of this step
-        self.proxied = False     # it begins with a PROXY protocol header
+        self.at_risk = False     # the process that is killed in this step may serve this client
+        self.early = False       # the client connected during the reload of this step
+        self.proxied = False     # its stream begins with a PROXY protocol header
 
     def is_served(self):
-        """Got all that is due to it: the echo of what it sent and, after a half-close, the end."""
+        """Whether the client has received everything: the echo of all its bytes and, after a half-close, the end of the stream."""
         return not self.reading or (self.received == self.sent and not self.half_closed)
 
     def bytes_least(self):
@@ -72,17 +72,17 @@ class Reference:
         self.conf = conf
         self.waiting, self.admitted = [], []  # in the order of their arrival
         self._count_from(0)
-        self.abandoned, self.old_abandoned = [], []  # old: which a process before a restart may have noticed
-        self.header_bytes = 0  # of PROXY protocol headers, and what followed them before a refusal: received and not echoed
+        self.abandoned, self.old_abandoned = [], []  # old: a process before a restart may have counted them
+        self.header_bytes = 0  # PROXY protocol headers, and bytes after them if the client was refused: received and not echoed
         self.hand_overs_known = True  # no process was killed, no call failed
         self._step()
 
     def _count_from(self, restored):
         self.counters = collections.Counter()  # exact
-        self.unsure = []                       # ends for one of several reasons, which depend on what was in flight
+        self.unsure = []                       # ends for one of several reasons, which depend on the bytes in flight
         self.maybe_accepted = 0                # of clients that were abandoned or at risk
         self.maybe_ended = []                  # reasons of ends that a killed process may have left uncounted
-        self.bytes_least = self.bytes_most = 0  # of clients that are gone
+        self.bytes_least = self.bytes_most = 0  # of clients in the state gone
         self.restored = restored
 
     def _step(self):
@@ -93,13 +93,13 @@ class Reference:
         self.most = self.conf.capacity() + len(self.moved())  # those come on top
         # clients may be accepted while others of the same source are in the queue, where they do not count
         self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
-        # an acceptor counts the connection of a child until it has reaped that: also when a new worker counts it already
+        # an acceptor counts the connection of a child until it has reaped the child, also if a new worker counts it already
         self.sources_count_twice = False
 
     # Events
 
     def begin(self, line):
-        """Daemon and model agree. `line` says how the ends were counted that could be counted in several ways."""
+        """Begin a step: daemon and model agree. `line` has the counters for ends that could be counted in several ways."""
         self._step()
         if not self.abandoned + self.old_abandoned:
             for name in ["connections_accepted"] + ["connections_ended " + reason for reason in REASONS]:
@@ -107,9 +107,9 @@ class Reference:
             self.maybe_accepted, self.maybe_ended, self.unsure = 0, [], []
 
     def reload(self, conf):
-        """New workers may accept connections of their own before they take those of their predecessors; those from the backlogs
-        of removed listeners come on top. Such a client that still waits in the queue at the next reload may be taken out of it
-        before the connections that old workers have, which count for their sources when the new ones get them."""
+        """New workers may accept connections before they take those of the old workers; connections from the backlogs of removed
+        listeners are added to them. A client of such a backlog that is still in the queue at the next reload may leave it before
+        the connections of old workers, which are counted for their sources when new workers take them."""
         self.sources_count_twice |= self.conf.model == "process"
         self.conf, self.sources_in_queue = conf, True
         for client in self.waiting:
@@ -126,14 +126,14 @@ class Reference:
         self.reload(conf)
         self._count_from(len(self.admitted))
         self.old_abandoned, self.abandoned = self.old_abandoned + self.abandoned, []
-        for client in self.admitted + self.waiting:  # the supervisor may have echoed to those in the queue
+        for client in self.admitted + self.waiting:  # the supervisor may have echoed bytes of queued connections
             client.sent_before, client.received_before = client.sent, client.received
 
     def connected(self, client):
         self.waiting.append(client)
 
     def accepted(self, client):
-        """It got its first byte, or the end in good order."""
+        """The client received its first byte or, without having sent any, the end of the stream."""
         self.waiting.remove(client)
         self.admitted.append(client)
         self.passed.append(client)
@@ -145,7 +145,7 @@ class Reference:
         assert client.source not in self.conf.deny, f"client {client.number} is served, although {client.source} is denied"
 
     def accepted_undo(self, client):
-        """It was accepted, but refused then."""
+        """Undo accepted(): the client was accepted, but then refused."""
         self.admitted.remove(client)
         self.passed.remove(client)
         self.waiting.append(client)
@@ -153,7 +153,7 @@ class Reference:
         self.counters["connections_accepted"] -= 1
 
     def vanished(self, client):
-        """It has left without having been served."""
+        """The client has closed its connection before it was served."""
         self.waiting.remove(client)
         client.state = "gone"
         self.abandoned.append(client)
@@ -170,7 +170,7 @@ class Reference:
             self.refused_now.append(client)
 
     def ended(self, client, *reasons):
-        """An admitted client is gone; the daemon counts one of the reasons."""
+        """The connection of an admitted client has ended; the daemon counts one of the reasons."""
         self.admitted.remove(client)
         self.left[client.source] += 1
         client.state = "gone"
@@ -182,8 +182,8 @@ class Reference:
         self.bytes_most += client.bytes_most()
 
     def lost(self, client, *reasons):
-        """A client at risk is gone: refused, or lost with the killed process, which may have counted it or not. Or it left while
-        the daemon restarted."""
+        """The connection of a client at risk has ended: it was refused, or lost with the killed process, which may have counted it
+        or not. Or the client closed it while the daemon restarted."""
         if client.state == "waiting":
             self.maybe_accepted += 1
             self.waiting.remove(client)
@@ -206,11 +206,11 @@ class Reference:
         return len(self.admitted) + len(self.moved()) < self.conf.capacity()
 
     def in_queue(self):
-        """How many admitted connections wait because the workers are busy with others."""
+        """The number of admitted connections in the queue: the workers serve others."""
         return max(0, len(self.admitted) - self.conf.at_once())
 
     def due(self):
-        """What must still happen, in words; empty when the step is complete."""
+        """A text about an event that must still happen; empty if the step is complete."""
         if self.waiting and (self.slots_are_free() or self.moved() and len(self.admitted) < self.conf.at_once()):
             return f"a client waits while {len(self.admitted)} of {self.conf.capacity()} slots are taken"
         if len(self.unserved()) > self.in_queue():
@@ -218,7 +218,7 @@ class Reference:
         return ""
 
     def check(self):
-        """The step is complete: nothing has happened that must not happen."""
+        """Check a complete step: no event has happened that must not happen."""
         conf = self.conf
         assert len(self.admitted) <= max(self.most, self.admitted_before), \
             f"{len(self.admitted)} clients are admitted, {self.most} may be"
@@ -237,7 +237,7 @@ class Reference:
             assert not earlier, f"client {client.number} was accepted before client {earlier[0].number}, which waits"
 
     def abandoned_noticed(self):
-        """Once a slot is free, the daemon has noticed that they have left: each was refused, or accepted and ended."""
+        """When a slot is free, the daemon has accepted all abandoned connections: each was refused, or has ended."""
         for client in self.abandoned:
             self.unsure.append(("eof", "reset", "limit", "denied"))
             self.bytes_most += client.sent
@@ -246,7 +246,7 @@ class Reference:
         self.abandoned = []
 
     def disagreements(self, line):
-        """What the statistics line says otherwise; each with whether the counter may still grow to what is right."""
+        """Differences between the statistics line and the model: [(text, final)]. Those that are not final may disappear."""
         if self.slots_are_free():
             self.abandoned_noticed()
         queue, abandoned = self.in_queue(), len(self.abandoned + self.old_abandoned)

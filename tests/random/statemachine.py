@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: ISC
 """Clients and operators of one daemon, in any order: a state machine of python3-hypothesis.
 
-Each rule is one step: it acts, then settles: it waits until everything that the reference model (reference.py) calls due has
-happened, and compares the daemon with the model. Nothing waits for a time; PATIENCE only ends a wait that would never end.
+Each rule is one step: it acts, then waits until all events have happened that are due by the reference model (reference.py), and
+compares the daemon with the model. No wait depends on a time; PATIENCE only ends a wait that would never end.
 
-Rules name clients by a number, which is taken modulo the clients that there are: any sequence of rules is a valid program.
+Rules name clients by a number modulo the number of clients: any sequence of rules is a valid program.
 """
 
 import collections
@@ -40,19 +40,19 @@ LISTENERS = ("IPv4", "IPv6", "unix", "IPv4 again", "abstract")
 DATA = random.Random(1).randbytes(1 << 19) * 2
 SHRINKING = 100  # seconds to find a shorter program
 KILLS = 3       # of workers of one configuration: the daemon waits longer before each restart
-SPEED = 3       # of the daemon's clock, which makes its pauses shorter; its shortest time limit is then still longer than 0.6 s
-MOST_WAITS = 300  # for events, in a step in which no byte moves; hardly any has more than 100
+SPEED = 3       # of the daemon's clock, for shorter delays; the shortest time limit of the daemon is still longer than 0.6 s
+MOST_WAITS = 300  # for events, in a step without traffic; few steps have more than 100
 BUFFER = 16384  # of sockets: a client that does not read soon fills the path
 
-# A build with fault points finds more: it can know that a stop is part of a restart, and a worker that waits for a slot does not try
-# again without an event.
+# A build with fault points finds more errors: it can be configured to know that a stop is part of a restart, and a worker that
+# waits for a slot does not retry without an event.
 FAULT_POINTS = "fault points" in echod.run("-V").stdout
 SLOT_WAIT = str(10 ** 12)  # microseconds
 
 crowds = st.lists(st.sampled_from(SOURCES), min_size=2, max_size=6)
 inet_crowds = st.lists(st.sampled_from(SOURCES[:-1]), min_size=2, max_size=6)
 numbers = st.integers(0, MOST_CLIENTS - 1)
-models = st.sampled_from((None,) * len(echod.MODELS) + echod.MODELS)  # None: that of the start
+models = st.sampled_from((None,) * len(echod.MODELS) + echod.MODELS)  # None: the model of the start
 limits = st.sampled_from((0, 1, 2, 3, 5))
 denied = st.sampled_from(((), (), ("127.0.0.3",), ("127.0.0.2", "::1")))
 sizes = st.sampled_from((1, 100, 5000, 70000))
@@ -63,8 +63,8 @@ steps = collections.Counter()  # of all machines of this process
 
 
 def step(condition, **strategies):
-    """A rule that does nothing unless condition(machine). It is not a precondition of hypothesis, which would choose otherwise
-    when the same choices meet another state: a run depends on how fast the daemon is."""
+    """A rule that has no effect unless condition(machine). It is not a precondition of hypothesis: with it the choices would depend
+    on the state, which depends on the speed of the daemon."""
     def decorate(function):
         @functools.wraps(function)
         def run(self, **arguments):
@@ -86,7 +86,7 @@ class Peer(reference.Client):
         super().__init__(number, source, listener)
         self.sock = sock
         self.ends = source != "unix" and (sock.getpeername()[:2], sock.getsockname()[:2])
-        self.asked = 0  # bytes that were sent before a step that may lose connections
+        self.asked = 0  # bytes that were sent before a step in which connections may be lost
         self.offset = number * 1000  # of its stream in DATA
 
     def stream(self, begin, size):
@@ -94,16 +94,16 @@ class Peer(reference.Client):
         return DATA[at:at + size]
 
     def send(self, size, flags=0):
-        """As much of `size` bytes as the kernel takes now."""
+        """Send as many of `size` bytes as the kernel accepts now. Returns the number."""
         try:
             count = self.sock.send(self.stream(self.sent, size), flags)
-        except (BlockingIOError, ConnectionError):  # receive() will see why
+        except (BlockingIOError, ConnectionError):  # receive() finds the reason
             return 0
         self.sent += count
         return count
 
     def end(self):
-        """Half-close, which the daemon may have done first where it has refused the client."""
+        """Half-close. The connection may have ended before, if the daemon has refused the client."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -112,7 +112,7 @@ class Peer(reference.Client):
         self.half_closed = True
 
     def receive(self):
-        """What has come back: None where nothing is there, False at the end of the stream, True after bytes."""
+        """Receive and check bytes. Returns True; None if there are none yet, False at the end of the stream."""
         try:
             data = self.sock.recv(1 << 18)
         except BlockingIOError:
@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.clients, self.ever, self.made, self.finishing = [], [], 0, False
         self.kills = KILLS
         self.waits = (0, 0)    # calls that waited for events, and bytes that moved, until the last step
-        self.may_lose = False  # what fails may cost connections, not bytes of them
+        self.may_lose = False  # failures may end connections, but not lose bytes of them
         self.path, self.port = f"{self.directory}/socket", 0
         self.initial = dict(model=self.model, workers=1 if self.model == "iterative" else 2, max_connections=5, max_per_source=3,
                             deny=(), listen=LISTENERS)
@@ -149,8 +149,8 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(queue=st.sampled_from((0, 1)), knows=st.booleans())
     def start(self, queue, knows):
-        """`queue`: the size of the queue between workers; 1 is as small as the kernel makes it, 0 as large. `knows`: whether the
-        daemon knows that a stop is part of a restart, where the build has fault points."""
+        """`queue`: the size of the queue between workers; 1: the smallest, 0: the largest that the kernel allows. `knows`: whether
+        the daemon knows that a stop is part of a restart, where the build has fault points."""
         self.program.append(f"state.start(queue={queue}, knows={knows})")
         self.knows_restart = knows and FAULT_POINTS
         self.failing = failing.Failing(self.directory, queue=queue, speed=SPEED)
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         self.descriptors = self.daemon.descriptors()
 
     def addresses(self):
-        """What clients connect to, by listener."""
+        """The addresses for clients, by listener."""
         return {"IPv4": ("127.0.0.1", self.port), "IPv6": ("::1", self.port), "unix": self.path,
                 "IPv4 again": ("127.0.0.1", self.second), "abstract": f"\0{self.path}"}
 
@@ -177,11 +177,11 @@ class Machine(RuleBasedStateMachine):
             found["listen"] = [names[listener] for listener in changes["listen"]]
         return found
 
-    # Waiting for what is due
+    # Waiting for events that are due
 
     def settle_after_reload(self, old):
-        """An old worker may have answered a client before it handed the connection over: so wait until the `old` processes have
-        ended, then find out which clients are served now."""
+        """Wait until the `old` processes have ended, then until daemon and model agree: an old worker may have sent an echo to a
+        client before it handed the connection over."""
         proc.until(lambda: not any(map(proc.alive, old)), lambda: f"the end of the old processes {old}" + self.log(), PATIENCE)
         self.agree()
         self.settle()
@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
     def settle(self):
         """Wait until daemon and model agree at the end of a step."""
         steps[self.model] += not self.finishing
-        if self.reference.in_queue():  # any one may be served now: it answers
+        if self.reference.in_queue():  # any client may be served now, and then gets an echo
             for client in self.reference.admitted:
                 if client.is_served() and client.reading:
                     client.send(1)
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         self.reference.begin(line)
 
     def check_waits(self):
-        """Processes wait for events, and for time-outs that end: not more often in a step than the bytes that moved explain."""
+        """Check that the processes do not wait for events and time-outs more often in a step than the number of bytes explains."""
         before, self.waits = self.waits, (self.failing.waits(), sum(client.sent + client.received for client in self.ever))
         waits, moved = self.waits[0] - before[0], self.waits[1] - before[1]
         assert waits <= MOST_WAITS + moved // 100, f"the daemon waited {waits} times, while {moved} bytes moved" + self.log()
@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
             if ready or model.due():
                 assert time.monotonic() < deadline, model.due() + self.log()
                 continue
-            # in this order: when a process has ended, its connections have ended, and are counted
+            # in this order: after the end of a process its connections have ended and are counted
             self.look_for_accepted()
             wrong = self.wrong_processes() + self.wrong_sockets()
             if not wrong:
@@ -236,20 +236,20 @@ class Machine(RuleBasedStateMachine):
                 wrong = model.disagreements(line)
             if not wrong:
                 return line
-            # a client in the queue or in a backlog may have been served since it was looked at
+            # a client in the queue or in a backlog may have been served after its socket was checked
             final = any(final for _, final in wrong) and not (self.may_lose or model.unserved() or model.waiting)
             assert not final and time.monotonic() < deadline, "; ".join(text for text, _ in wrong) + self.log()
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
 
     def look_for_accepted(self):
-        """Clients that old workers have accepted, and handed over before they answered."""
+        """Find clients that old workers have accepted, and handed over before they sent an echo."""
         for client in list(self.reference.waiting):
             if client.early and client.source not in self.reference.conf.deny and sockdiag.inode(client.sock.family, *client.ends):
                 self.reference.accepted(client)
 
     def hear(self, client):
-        """A client's socket is readable. Returns whether this was its end."""
+        """Handle a client's readable socket. Returns whether the connection has ended."""
         more = client.receive()
         if more is None:
             return False
@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
         elif client.state == "waiting":
             self.reference.refused(client)
         else:
-            least = client.asked if self.may_lose else client.sent  # what arrives while a connection is ended is lost
+            least = client.asked if self.may_lose else client.sent  # bytes that arrive while the daemon ends a connection are lost
             assert client.received >= least and (client.half_closed or self.may_lose), \
                 f"client {client.number} lost its connection after {client.received} of {client.sent} bytes" + self.log()
             self.reference.ended(client, *(["eof", "drain", "error"] if self.may_lose else ["eof"]))
@@ -275,7 +275,7 @@ class Machine(RuleBasedStateMachine):
         return "; the log:\n" + "".join(line for line in self.daemon.log().splitlines(True) if "Statistics:" not in line)
 
     def wrong_sockets(self):
-        """A process has the sockets of the admitted clients, not those of others: they are in a backlog, or closed."""
+        """Check that processes have the connections of admitted clients open, and no others: those are in a backlog, or closed."""
         held = [client for client in self.connections if sockdiag.inode(client.sock.family, *client.ends)]
         right = [client for client in self.connections
                  if client.state == "admitted" or client.moved and client.state == "waiting"]
@@ -299,13 +299,13 @@ class Machine(RuleBasedStateMachine):
 
     @step(has_room, sources=st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3), size=sizes, header=headers)
     def connect(self, sources, size, header):
-        """Several at once."""
+        """Several clients connect at the same time."""
         for source in sources:
             self.arrive(source, size, header)
         self.settle()
 
     def arrive(self, source, size, header=0):
-        """Connect to a listener of the family, the next one each time; not at all where none is left."""
+        """Connect to a listener of the family, each time to the next one. Returns None if there is none."""
         proxied = header and source != "unix"
         family = "unix" if source == "unix" else "IPv4" if "." in source or proxied else "IPv6"
         fitting = [name for name in LISTENERS if name in self.reference.conf.listen and
@@ -340,7 +340,7 @@ class Machine(RuleBasedStateMachine):
 
     @step(lambda self: self.reference.waiting, which=numbers)
     def vanish(self, which):
-        """A client that waits gives up."""
+        """A waiting client closes its connection."""
         client = self.pick(which, self.reference.waiting)
         self.reference.vanished(client)
         self.clients.remove(client)
@@ -374,8 +374,8 @@ class Machine(RuleBasedStateMachine):
         self.settle()
 
     def served_clients(self):
-        """Clients that a worker serves for sure: the end of another one is noticed only when a worker takes it. Some of them have
-        not answered since the queue was made: the others are served."""
+        """Clients that a worker certainly serves: the end of a queued connection is noticed only when a worker takes it. If as
+        many clients wait for an echo as connections are in the queue, the other clients are served."""
         model = self.reference
         if model.in_queue():
             known = len(model.unserved()) == model.in_queue()
@@ -401,7 +401,7 @@ class Machine(RuleBasedStateMachine):
 
     @step(None, which=numbers)
     def stop_reading(self, which):
-        """More than the path takes, and nothing of the echo is read."""
+        """A client sends until the path is full, and does not read the echo."""
         client = self.pick(which, [client for client in self.served_clients() if client.reading and client.is_served()])
         if client:
             client.reading = False
@@ -413,23 +413,23 @@ class Machine(RuleBasedStateMachine):
     def read_again(self, which):
         client = self.pick(which, [client for client in self.clients if not client.reading])
         if client:
-            client.send(1)  # what it gets may come from buffers, not from a worker: see served_clients()
+            client.send(1)  # other bytes may come from buffers, not from a worker: see served_clients()
             client.reading = True
             self.settle()
 
     # Operators
 
     def can_reload(self):
-        """Not while clients of the proxy wait: a child may take one, and pass it back into the queue behind all others."""
+        """No reload while clients of the proxy wait: a child may take such a client, and send it back to the end of the queue."""
         return not any(client.proxied for client in self.reference.waiting)
 
     def can_restart(self):
-        """Where a stop may be final, the supervisor sends first what those in the queue are owed, and waits for the clients."""
+        """If a stop may be final, the supervisor first sends the unsent data of queued connections, and waits for the clients."""
         return self.can_reload() and (self.knows_restart or not self.reference.moved() and
                                       all(client.reading for client in self.clients))
 
     def crew(self, model, workers):
-        """Keys for a model; none where it cannot run here."""
+        """Keys for a model; empty if the model cannot run here."""
         model = model or self.model
         return {} if echod.REFUSALS[model] else dict(model=model, workers=1 if model == "iterative" else workers)
 
@@ -449,7 +449,7 @@ class Machine(RuleBasedStateMachine):
     @step(lambda self: self.can_reload() and self.has_room(), model=models, workers=st.integers(1, 4),
           sources=inet_crowds, size=sizes)
     def connect_while_reloading(self, model, workers, sources, size):
-        """Clients that connect meanwhile are served by the old or the new workers, under the same limits."""
+        """Clients that connect during a reload are served by the old or the new workers, with the same limits."""
         old, half, changes = self.victims(), len(sources) // 2, self.crew(model, workers)
         if not changes:
             return
@@ -472,7 +472,7 @@ class Machine(RuleBasedStateMachine):
 
     @step(can_reload, level=st.sampled_from(("info", "debug")), connections=st.booleans(), size=st.sampled_from((512, 4096, 65536)))
     def reload_without_consequences(self, level, connections, size):
-        """What is logged and buffered changes nothing. The metrics file, written at the end of a reload, agrees with the log."""
+        """A reload with other log and buffer settings does not affect clients. The metrics file, written at its end, is right."""
         path = f"{self.directory}/metrics"
         before, old = metrics.line(self.daemon), self.victims()
         self.daemon.reload(log_level=level, log_connections=connections, buffer_size=size, metrics_file=path)
@@ -489,7 +489,7 @@ class Machine(RuleBasedStateMachine):
     @step(can_restart, model=models, workers=st.integers(1, 4), max_connections=limits,
           max_per_source=limits, deny=denied, which=st.sampled_from((None, None, None, *range(MOST_CLIENTS))))
     def restart(self, model, workers, max_connections, max_per_source, deny, which):
-        """With the descriptor store: no client notices. One resets its connection meanwhile."""
+        """A restart with the descriptor store does not affect clients. One client may reset its connection meanwhile."""
         changes = self.crew(model, workers)
         if not changes:
             return
@@ -497,7 +497,7 @@ class Machine(RuleBasedStateMachine):
         old = self.daemon
         conf = reference.Conf(**changes, listen=self.reference.conf.listen)
         leaver = None
-        # its end is noticed, and no other client takes its slot before all counters begin from 0
+        # only if its end is noticed, and no other client gets its slot before all counters begin from 0
         if which is not None and not self.reference.waiting and len(self.reference.admitted) <= conf.at_once():
             leaver = self.pick(which, [client for client in self.served_clients() if client.ends])
         old.term()
@@ -530,7 +530,7 @@ class Machine(RuleBasedStateMachine):
     @step(None, text=st.sampled_from(("workers = many\n", "no-such-key = 1\n", "listen = {}\n", "/* no end",
                                       'model = "iterative"\nworkers = 4\n')))
     def reload_invalid(self, text):
-        """Nothing changes."""
+        """A reload with an invalid configuration has no effect."""
         since = len(self.daemon.log())
         self.daemon.config.write_text(text)
         self.daemon.hup()
@@ -538,23 +538,23 @@ class Machine(RuleBasedStateMachine):
         self.settle()
 
     def victims(self):
-        """Processes that may be killed: those that accept, and those of single connections."""
+        """The processes that may be killed: all except the supervisor."""
         return [pid for pid in descendants(self.daemon.pid)[1:] if proc.alive(pid)]
 
     def can_kill(self):
-        """Whether it is certain which connections a process has."""
+        """Whether a kill is possible, and it is certain which connections each process has."""
         conf = self.reference.conf
         return self.kills > 0 and not self.reference.in_queue() and not self.reference.moved() and \
             (conf.model not in echod.PROCESSES or all(client.ends for client in self.reference.admitted))
 
     @step(can_kill, which=numbers)
     def kill(self, which):
-        """It takes its own connections with it, and nothing else."""
+        """A killed process loses its own connections only."""
         self.kill_among_clients(which, (), 1)
 
     @step(lambda self: self.can_kill() and self.has_room(), which=numbers, sources=crowds, size=sizes)
     def connect_while_killing(self, which, sources, size):
-        """Clients that connect meanwhile are lost with the process, or served."""
+        """Clients that connect while a process is killed lose their connections, or are served."""
         self.kill_among_clients(which, sources, size)
 
     def kill_among_clients(self, which, sources, size):
@@ -592,7 +592,7 @@ class Machine(RuleBasedStateMachine):
 
     @step(has_room, which=numbers, source=st.sampled_from(SOURCES), size=sizes)
     def stop_and_continue(self, which, source, size):
-        """A process that does not run for a while, and a client that comes meanwhile."""
+        """A client connects while a process is stopped."""
         pid = self.pick(which, self.victims())
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -615,10 +615,10 @@ class Machine(RuleBasedStateMachine):
     @step(lambda self: self.can_reload() and all(client.reading for client in self.clients),
           call=st.sampled_from(tuple(failing.CALLS)), count=st.integers(1, 5), model=models, workers=st.integers(1, 4))
     def reload_while_failing(self, call, count, model, workers):
-        """It succeeds, or everything stays as it was; connections may end, but in good order."""
+        """A reload during failures succeeds, or has no effect. Connections may be drained and closed."""
         since, conf, old = len(self.daemon.log()), self.reference.conf, self.victims()
         changes = self.crew(model, workers)
-        # when connections end, old workers may accept those that wait, and hand them over in silence
+        # when connections end, old workers may accept waiting clients, and hand them over before they send an echo
         waiting = [client for client in self.reference.waiting if not client.moved]
         if not changes or call in ("sendmsg", "recvmsg", "memfd_create") and not all(client.ends for client in waiting):
             return
@@ -630,7 +630,7 @@ class Machine(RuleBasedStateMachine):
         self.may_lose, self.reference.hand_overs_known = True, False
         for client in self.clients:
             client.asked = client.sent
-        for client in self.reference.moved():  # still in the backlog, while there is neither space in the queue nor memory
+        for client in self.reference.moved():  # still in the backlog, if there is neither space in the queue nor memory
             client.at_risk = call == "memfd_create"
         self.failing.fail(call, count)
         self.daemon.configure(**self.keys(changes))
@@ -648,9 +648,9 @@ class Machine(RuleBasedStateMachine):
     # The end
 
     def teardown(self):
-        """Each failure counts, even where hypothesis does not see it: an error of close() after the end of a program, or a failure
-        that does not happen again when hypothesis repeats the program."""
-        pending = sys.exc_info()[1]  # of a rule; not an Exception where hypothesis ends the program
+        """Record each failure, also those that hypothesis does not report: an error of close() after the end of a program, or a
+        failure that does not happen again when hypothesis repeats the program."""
+        pending = sys.exc_info()[1]  # of a rule; not an Exception if hypothesis ends the program
         failure = pending if isinstance(pending, Exception) else None
         try:
             if self.daemon and not pending:
@@ -678,7 +678,7 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def report(self, failure):
-        """The first failure ends the search; after it there is time to find a shorter program."""
+        """Record a failure. The first one ends the search; SHRINKING seconds remain to find a shorter program."""
         machine = type(self)
         if not machine.failure:
             machine.until = time.monotonic() + SHRINKING
@@ -696,7 +696,7 @@ class Machine(RuleBasedStateMachine):
         assert not self.clients and not self.reference.admitted, "clients are left"
 
     def finish(self):
-        """Everybody leaves; each slot and each source is free again; no descriptor, process or connection is left."""
+        """End all connections. Check that all slots and sources are free again, and no descriptor, process or connection is left."""
         self.finishing = True
         self.all_leave()
         conf = self.reference.conf
@@ -712,7 +712,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def descendants(pid):
-    """The pids of a process and of all that it has started."""
+    """The pids of a process and of all its descendants."""
     found = [pid]
     for one in found:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Random operation against a reference model: statemachine.py has the rules, reference.py says what must happen.
+"""Random operation against a reference model: statemachine.py has the rules, reference.py the expected behaviour.
 
     make check-random RANDOM_TIME=120 RANDOM_SEED=1
 
@@ -21,12 +21,12 @@ from hypothesis.stateful import run_state_machine_as_test
 import statemachine
 
 SECONDS = float(os.environ.get("RANDOM_TIME") or 20)
-STEPS = int(os.environ.get("RANDOM_STEPS") or 80)  # of one life of a daemon
+STEPS = int(os.environ.get("RANDOM_STEPS") or 80)  # of one daemon
 PARALLEL = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
-REPORTING = 4 * statemachine.PATIENCE + 120  # for the last programs, of which each may wait for what does not happen
+REPORTING = 4 * statemachine.PATIENCE + 120  # seconds for the last programs, each of which may wait for the time limit
 
 
-# hypothesis begins with up to 50 programs of few steps, which would be all that there is time for.
+# hypothesis begins with up to 50 programs of few steps, which would take all of the time.
 engine.clamp = lambda *limits: -1
 
 
@@ -55,7 +55,7 @@ def test_random(model, request, record_property):
     finally:
         if tested.failure:
             print("The shortest program that failed:", *tested.failed_program, "state.teardown()", sep="\n    ")
-    if tested.failure:  # it need not have happened again when the program was repeated, or no time was left to shorten that
+    if tested.failure:  # also if it did not happen again in the repeated program, or if no time was left to shorten the program
         raise tested.failure
     assert statemachine.steps[model] > 0, "no step was made"
     record_property(f"{model}, random steps",
