@@ -160,7 +160,7 @@ class Daemon:
     """One echod, started and stopped by the fixture `start`.
 
     Keyword arguments are keys of echod.conf (with "_" for "-"); a list for `listen` replaces the default, one
-    loopback port. `args` go on the command line, `env` into the environment (None removes).
+    loopback port. `args` are added to the command line, `env` to the environment (None removes a variable).
     With `store` the service manager keeps descriptors of the daemon; with `notify_file` the manager's socket can be reached from
     other network namespaces.
     """

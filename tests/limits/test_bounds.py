@@ -46,7 +46,7 @@ class Trace:
         return found
 
     def counts(self, pid, pattern):
-        """How often the calls of each iteration match."""
+        """The number of calls in each iteration that match."""
         return [sum(bool(re.search(pattern, call)) for call in iteration) for iteration in self.iterations(pid)]
 
 
@@ -71,7 +71,7 @@ class Stopped:
 
 @pytest.mark.models("epoll")
 def test_signals(launch, model, trace):
-    """Of 500 signals that wait, one iteration takes 64 at most, and all are taken."""
+    """Of 500 pending signals one iteration takes at most 64; all are taken."""
     daemon = launch(model, wrap=trace.wrap(), env=echod.TRACED).wait_ready()
     taken = rf"^read\(\d+, .*, {SIGINFO_SIZE}\) = {SIGINFO_SIZE}"
     with Stopped(daemon):
@@ -102,7 +102,7 @@ def test_ended_processes(launch, model, trace):
 
 @pytest.mark.models("prefork")
 def test_readiness(launch, model, trace):
-    """One iteration reads the messages of all workers that became ready with one call, whatever their number."""
+    """One iteration makes one read(2) call for the messages of all workers that became ready, whatever their number."""
     daemon = launch(model, workers=100, wrap=trace.wrap(), env=echod.TRACED).wait_ready()
     before, *counts = trace.counts(daemon.pid, rf"^read\(\d+, .*, {READY_SIZE}\) = [1-9]")
     assert sum(counts) >= 1, f"{before} reads before the first iteration, which may be of files"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Exhaustion of descriptors and memory: the daemon does not spin, does not exit and logs few lines. Accepted connections go on;
+"""Exhaustion of descriptors and memory: the daemon does not spin, does not exit and logs few lines. Accepted connections continue;
 waiting clients are served later."""
 
 import re
@@ -88,7 +88,7 @@ def test_too_few_descriptors_to_start(launch, limit):
 
 
 def test_reload_without_descriptors_changes_nothing(start, model):
-    """If the new workers cannot be started, the old workers go on."""
+    """If the new workers cannot be started, the old workers continue."""
     daemon = start(model)
     with daemon.connect() as sock:
         peer.echo(sock, b"before")
@@ -110,8 +110,8 @@ def test_reload_without_descriptors_changes_nothing(start, model):
 
 
 def test_memory_runs_out(start, model):
-    """Little address space: clients with much unsent data wait or lose their connections; other clients are served, and all
-    memory is freed afterwards."""
+    """Little address space: clients with much unsent data wait or lose their connections; other clients are served,
+    also afterwards."""
     if echod.SANITIZED:
         pytest.skip("sanitizers need address space of their own")
     daemon = start(model, workers={"prefork": 40, "prethread": 40, "iterative": 1}.get(model, 1 if model in echod.LOOPS else 0),

@@ -7,7 +7,7 @@ the call can return; some cases let the call fail several times in succession. E
 model; they are drawn evenly from all cases, different ones for each model:
 
     ECHOD_FAULTS=14     the default
-    ECHOD_FAULTS=all    every site of every model; this takes hours
+    ECHOD_FAULTS=all    every site of every model; slow
 """
 
 import collections
@@ -94,7 +94,7 @@ ERRORS = {
 # would hit every connection. The code that serves a connection is the same in all models.
 SERVICE = ("recvfrom", "sendto", "splice")
 
-VISIT = 300000  # bytes: more than buffer-size, so that bulk is spliced where the model does that
+VISIT = 300000  # bytes: more than buffer-size, so that models with splice(2) use it
 
 
 class Traced:

@@ -89,7 +89,7 @@ def hold(start, model, record_property, request):
             peer.reset(sock)
         daemon.visit()
         if wait_for_all:
-            metrics.wait_line(daemon, "all gone", connections=0)
+            metrics.wait_line(daemon, "the end of all connections", connections=0)
         return daemon
     return hold
 
@@ -238,17 +238,17 @@ def test_flood_of_half_open_connections(launch, hole, model, record_property):
     p99, worst = good.finish()
     record_property(f"{model}, a flood", f"{count} half-open connections, {most} at once, p99 of the good client "
                     f"{p99 * 1000:.1f} ms, longest {worst * 1000:.1f} ms")
-    metrics.wait_line(daemon, "all gone", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
 
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring", "thread", "process")
 @pytest.mark.timeout(180)
-def test_all_of_them_at_once(start, model, record_property):
-    """With hostile peers of every kind, good clients are served and a good stream goes on; no connection or descriptor is left."""
+def test_all_hostile_peers_together(start, model, record_property):
+    """With hostile peers of every kind, good clients are served; afterwards no connection or descriptor is left."""
     daemon = start(model, workers=2 if model in echod.LOOPS else 0, log_connections=False)
     daemon.visit()
     daemon.settled(2)
-    proc.until(lambda: metrics.line(daemon)["connections"] == 0, "a quiet start")
+    proc.until(lambda: metrics.line(daemon)["connections"] == 0, "no connection at the start")
     descriptors = daemon.descriptors()
     good, stream = Good(daemon.connect()), peer.Stream(daemon.address)
     count = 200 if model != "process" else 60
@@ -268,7 +268,7 @@ def test_all_of_them_at_once(start, model, record_property):
     stream.finish()
     for sock in crowd:
         peer.reset(sock)
-    metrics.wait_line(daemon, "all gone", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
     record_property(f"{model}, all at once", f"{count} hostile peers held, p99 of the good client {p99 * 1000:.1f} ms, "
                     f"longest {worst * 1000:.1f} ms")
     proc.until(lambda: daemon.descriptors() <= descriptors + 20, lambda: f"{descriptors} descriptors again, not "
@@ -310,7 +310,7 @@ def test_memory_of_peers_that_never_read(start, model, record_property):
     assert grown <= most, f"{grown} bytes for {count} peers instead of {most} at most"
     for sock in crowd:
         peer.reset(sock)
-    metrics.wait_line(daemon, "all gone", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
 
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring")
@@ -324,7 +324,7 @@ def test_memory_of_idle_connections(start, model, record_property):
         pytest.skip(f"fewer than {count} descriptors are available")
     daemon = start(model, workers=1, log_connections=False)
     daemon.visit(peer.data(300000))
-    metrics.wait_line(daemon, "gone", connections=0)
+    metrics.wait_line(daemon, "the end of the connection", connections=0)
     crowd = [daemon.connect() for _ in range(count // 2)]  # the workers allocate their pools
     for sock in crowd:
         peer.echo(sock, b"hello")
@@ -341,7 +341,7 @@ def test_memory_of_idle_connections(start, model, record_property):
     assert grown <= count // 2 * 128 + (512 << 10), f"{grown} bytes for {count // 2} idle connections"
     for sock in crowd:
         peer.reset(sock)
-    metrics.wait_line(daemon, "all gone", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
 
 
 # Urgent data
@@ -373,7 +373,7 @@ def test_urgent_byte_is_echoed_in_place(start, model, before, after):
 
 
 def test_many_urgent_bytes(start, model):
-    """Each urgent byte moves the urgent mark. No byte is lost, and the stream goes on, also after a reload."""
+    """Each urgent byte moves the urgent mark. No byte is lost, and the stream continues, also after a reload."""
     daemon = start(model)
     with daemon.connect() as sock:
         for number in range(200):
@@ -390,7 +390,7 @@ def test_many_urgent_bytes(start, model):
 
 
 def test_urgent_data_right_before_the_end(start, model):
-    """splice(2) reports the end of file where urgent data are next and the peer has sent its FIN."""
+    """The stream is echoed to its end, although splice(2) reports the end of file if urgent data are next and FIN has arrived."""
     daemon = start(model)
     message = peer.data(200000)
     for before in 1000, 20000, 60000:

@@ -35,10 +35,10 @@ def test_any_limit_of_descriptors(start, model, limit, tmp_path):
     daemon.visit()
     assert not daemon.lines_about("Reload failed")
     assert not daemon.lines_about("Cannot start")
-    metrics.wait_line(daemon, "all gone", connections=0)
+    metrics.wait_line(daemon, "the end of all connections", connections=0)
 
 
-def test_memory_does_not_follow_from_the_limit(start, model, tmp_path):
+def test_memory_does_not_depend_on_the_limit(start, model, tmp_path):
     """The unlimited value less than doubles the memory that a limit of 1024 needs."""
     used = []
     for limit in (1024, INFINITY):
@@ -64,7 +64,7 @@ def test_values_beyond_the_bounds_are_rejected(model, tmp_path):
 
 
 @pytest.mark.models("process", "thread")
-def test_as_many_workers_as_there_may_be(start, model):
+def test_maximum_number_of_workers(start, model):
     """The largest explicit value starts, and reloads."""
     daemon = start(model, max_connections=100000, workers=0)
     for number in range(RELOADS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""tcp-keepalive: the connection of a dead peer ends, that of a silent peer goes on."""
+"""tcp-keepalive: the connection of a dead peer ends, that of a silent peer continues."""
 
 import re
 import shutil
@@ -83,7 +83,7 @@ def test_three_probes(hole):
     assert network.sent() - before == 3
 
 
-def test_dead_peer_with_data_on_its_way(hole, model):
+def test_dead_peer_with_data_in_flight(hole, model):
     """The peer dies before it has acknowledged an echo: keepalive probes are not sent then."""
     daemon, network = hole(model, tcp_keepalive=2)
     sock = connect(network)
@@ -134,7 +134,7 @@ def test_reload_applies_to_live_connections(hole, model):
     dies(daemon, sock, since, 1)
 
 
-def test_listeners_that_stay_and_passed_ones(hole, launch):
+def test_kept_and_passed_listeners(hole, launch):
     """tcp-keepalive applies to new connections of a listener that was kept over a reload, or passed by the service manager."""
     daemon, network = hole("epoll", tcp_keepalive=0)
     daemon.configure(tcp_keepalive=1)

@@ -120,7 +120,7 @@ def test_max_connections_is_never_passed(start, model):
     assert not wrong, wrong[0]
     assert not any(thread.is_alive() for thread in crowd), "not every client was served"
     assert 1 <= greatest <= most, f"{greatest} at once"
-    metrics.wait_line(daemon, "all gone", connections=0, connections_accepted=60)
+    metrics.wait_line(daemon, "the end of all connections", connections=0, connections_accepted=60)
 
 
 def test_idle_timeout_frees_slots(start, model):
@@ -157,7 +157,7 @@ def test_reloads_do_not_pass_max_connections(start, model):
         # some are handed over twice, if a worker takes one just before it must stop itself
         proc.until(lambda: metrics.line(daemon).get("connections_taken_over", 0) >= most * (number + 1),
                    lambda: f"{most} handed over by reload {number}: {metrics.line(daemon)}, log:\n{daemon.log()}")
-        metrics.wait_line(daemon, "all of them", connections=most)
+        metrics.wait_line(daemon, "all connections", connections=most)
         assert len(inside()) == most, "served beyond max-connections"
     while crowd:
         served = proc.until(inside, f"the next of {len(crowd)} served")
@@ -227,7 +227,7 @@ def test_max_per_source_of_ipv4(start, model):
         peer.echo(sock, b"not touched")
     metrics.wait_line(daemon, "one refusal", connections_ended__limit=1, connections=2)
     peer.finish(mine.pop())
-    metrics.wait_line(daemon, "one left", connections=1)
+    metrics.wait_line(daemon, "the end of one connection", connections=1)
     admitted_from("127.0.0.2", daemon.address)
     peer.finish(mine.pop())
     assert metrics.line(daemon)["connections_accepted"] == 4, "the refused one was counted as accepted"
@@ -245,7 +245,7 @@ def test_max_per_source_leaks_no_count(start, model):
             peer.reset(sock)
         else:
             sock.close()
-        metrics.wait_line(daemon, "gone", connections=0)
+        metrics.wait_line(daemon, "the end of the connection", connections=0)
     assert metrics.line(daemon)["connections_accepted"] == 40
 
 
@@ -265,12 +265,13 @@ def test_max_per_source_counts_no_ended_connection(start, model, others):
             assert peer.receive_all(sock) == b"%d" % number, f"connection {number} was refused"
     for sock in crowd:
         peer.finish(sock)
-    metrics.wait_line(daemon, "all gone", connections=0, connections_accepted=200 + others, connections_ended__eof=200 + others)
+    metrics.wait_line(daemon, "the end of all connections", connections=0, connections_accepted=200 + others,
+                      connections_ended__eof=200 + others)
 
 
 @pytest.mark.models(*not_iterative)
 def test_max_per_source_of_a_removed_listener(start, model):
-    """Clients in the backlog of a listener that a reload removes are refused beyond max-per-source, when their turn comes."""
+    """Clients in the backlog of a listener that a reload removes are refused beyond max-per-source, when a worker takes them."""
     removed = echod.free_port()
     stays = echod.free_port()
     daemon = start(model, workers=2, max_connections=1, max_per_source=3, port=stays,
@@ -307,7 +308,7 @@ def test_max_per_source_over_reloads(start, model):
         peer.echo(sock, b"handed over again")
     refused_from("127.0.0.2", daemon.address)
     peer.finish(mine.pop())
-    metrics.wait_line(daemon, "one left", connections=1)
+    metrics.wait_line(daemon, "the end of one connection", connections=1)
     admitted_from("127.0.0.2", daemon.address)
 
 
@@ -339,7 +340,7 @@ def test_max_per_source_of_an_ipv6_network(launch, addresses, model):
     other = addresses.connect("2001:db8:0:2::1", here)
     peer.echo(other, b"of the next network")
     peer.finish(first)
-    metrics.wait_line(daemon, "one left", connections=2, connections_ended__limit=2)
+    metrics.wait_line(daemon, "the end of one connection", connections=2, connections_ended__limit=2)
     third = addresses.connect("2001:db8:0:1:ffff:ffff:ffff:ffff", here)
     peer.echo(third, b"in its place")
     for sock in (second, third, other):
@@ -395,7 +396,7 @@ def test_ipv4_clients_of_an_ipv6_socket(start):
 
 
 def test_allow_and_deny_by_reload(start, model):
-    """A new list applies to new clients: admitted connections go on."""
+    """A new list applies to new clients: admitted connections continue."""
     daemon = start(model)
     with connect_from("127.0.0.2", daemon.address) as sock:
         peer.echo(sock, b"hello")
@@ -436,15 +437,15 @@ def test_refused_from_the_backlog_by_a_reload(start, model):
         peer.finish(good)
         said = proc.until(lambda: daemon.lines_about(name), f"a line about {name}")
         assert len(said) == 1 and "denied" in said[0], said
-    metrics.wait_line(daemon, "one of two", connections=0, connections_ended__denied=1, connections_accepted=1)
+    metrics.wait_line(daemon, "one refused, one served", connections=0, connections_ended__denied=1, connections_accepted=1)
 
 
-def test_refusals_are_limited_in_their_lines(start):
+def test_log_lines_of_refusals_are_limited(start):
     """The first refusals are logged; further refusals are only counted."""
     daemon = start("epoll", deny=["127.0.0.2"])
     for _ in range(1500):
         refused_from("127.0.0.2", daemon.address)
-    metrics.wait_line(daemon, "counted", connections_ended__denied=1500)
+    metrics.wait_line(daemon, "all refusals", connections_ended__denied=1500)
     daemon.stop()  # all lines are written
     assert 100 < len(daemon.lines_about("denied")) <= 1100, "lines are not limited"
 
@@ -516,13 +517,13 @@ def test_processes_killed_at_any_moment_leak_no_count(start, model):
 
 @pytest.mark.models("process")
 def test_acceptors_killed_at_any_moment_leak_no_count(start, model):
-    """Acceptors are killed while they start child processes. The child processes go on."""
+    """Acceptors are killed while they start child processes. The child processes continue."""
     kill_at_any_moment(start, model, lambda daemon: daemon.workers())
 
 
 @pytest.mark.models("process")
 def test_sources_of_a_killed_acceptor_stay_counted(start, model):
-    """The child processes of a killed acceptor go on, and max-per-source counts their connections as before."""
+    """The child processes of a killed acceptor continue, and max-per-source counts their connections as before."""
     daemon = start(model, max_per_source=2)
     daemon.crash_expected = True
     socks = [connect_from("127.0.0.2", daemon.address) for _ in range(2)]
@@ -569,7 +570,7 @@ def test_acceptor_killed_before_its_child_is_registered(start, model, tmp_path):
 @pytest.mark.models("process")
 @pytest.mark.parametrize("most", [0, 3], ids=["workers", "max-connections"])
 def test_connections_outlive_a_killed_acceptor(start, model, most):
-    """The connections of a killed acceptor go on; their slots are free for the next acceptor only when they end."""
+    """The connections of a killed acceptor continue; their slots are free for the next acceptor only when they end."""
     daemon = start(model, workers=2, max_connections=most)
     daemon.crash_expected = True
     crowd = [daemon.connect() for _ in range(2)]
@@ -587,7 +588,7 @@ def test_connections_outlive_a_killed_acceptor(start, model, most):
     assert peer.receive(waiting, 9) == b"let me in"
     for sock in (*crowd, waiting):
         peer.finish(sock)
-    metrics.wait_line(daemon, "all of them", connections_accepted=3, connections_ended__eof=3)
+    metrics.wait_line(daemon, "all connections", connections_accepted=3, connections_ended__eof=3)
     assert "resource_exhaustions" not in metrics.line(daemon)
 
 

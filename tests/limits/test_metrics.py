@@ -104,7 +104,7 @@ def test_file_is_replaced_atomically(start, path):
 @needs_parser
 @pytest.mark.timeout(180)
 def test_totals_agree_with_the_clients(start, path):
-    """Over reloads from model to model with connections that go on, the totals are exact."""
+    """Over reloads from model to model with connections that continue, the totals are exact."""
     usable = [name for name, reason in echod.REFUSALS.items() if not reason]
     daemon = start(usable[-1], metrics_file=str(path))
     accepted = echoed = 0
@@ -221,7 +221,7 @@ def test_no_counter_decreases_while_workers_start_and_end(start, model):
 
 
 def test_file_that_cannot_be_written_is_logged_once(start, tmpdir):
-    """If the metrics file cannot be written, the service goes on and logs the error once."""
+    """If the metrics file cannot be written, the service continues and logs the error once."""
     directory = pathlib.Path(tmpdir, "missing")
     daemon = start("epoll", metrics_file=str(directory / "echod.prom"), stats_interval=1)
     daemon.visit()

@@ -42,7 +42,7 @@ def check(pid):
 
 @pytest.mark.parametrize("protocols", [["tcp"], ["tcp", "udp"]])
 def test_workers_have_no_capabilities(start, model, protocols):
-    """Started as root: no capability in any set, the bounding set included; the supervisor goes on as before."""
+    """Started as root: no capability in any set, the bounding set included; the supervisor continues as before."""
     if os.geteuid() != 0:
         pytest.skip("without root there are no capabilities to drop")
     daemon = start(model, protocols=protocols)

@@ -39,7 +39,7 @@ def server_side(daemon):
 
 
 def wait_sizes(daemon, sock, size):
-    """After a reload: the old workers may serve a connection for a short time."""
+    """Wait for the new sizes after a reload: the old workers may serve the connection for a short time."""
     def sizes():
         peer.echo(sock, b"still here")
         return [(s["rb"], s["tb"]) for s in server_side(daemon)] == [(2 * size, 2 * size)]
@@ -145,7 +145,7 @@ def test_bulk_through_small_buffers(start, model):
 # Memory
 
 def stuff(crowd):
-    """Send until no connection takes more; nothing is read."""
+    """Send, without reading, until no connection accepts more bytes."""
     for sock in crowd:
         sock.settimeout(0)
     last = time.monotonic()

@@ -44,7 +44,7 @@ def test_the_walk_is_complete():
 
 @pytest.mark.parametrize("segment", range(SEGMENTS))
 def test_every_pair_of_models(start, crowd, segment):
-    """Fifty streams over reloads from every model to every model: all go on, or as many as the new model serves at a time."""
+    """Fifty streams over reloads from every model to every model: all continue, or as many as the new model serves at a time."""
     refusals = echod.REFUSALS
     steps = walk([model for model in echod.MODELS if not refusals.get(model)])
     share = -(-(len(steps) - 1) // SEGMENTS)
@@ -120,7 +120,7 @@ def peer_has(sock):
 
 
 @pytest.mark.parametrize("model,workers", [("iterative", 1), ("prefork", 2), ("prethread", 2)])
-def test_connections_wait_their_turn_in_order(start, model, workers):
+def test_queued_connections_are_served_in_order(start, model, workers):
     """New workers that serve fewer connections at a time take the others from the queue in the order of their last activity."""
     daemon = start("epoll", workers=1)
     socks = []
@@ -228,7 +228,7 @@ def test_a_backlog_larger_than_the_queue(start, small_queue, workers):
     for number, sock in enumerate(socks):
         assert peer.receive_all(sock) == b"%d" % number
         sock.close()
-    metrics.wait_line(daemon, "all", connections_accepted=1500, connections_ended__eof=1500, connections=0)
+    metrics.wait_line(daemon, "all connections", connections_accepted=1500, connections_ended__eof=1500, connections=0)
 
 
 def test_a_backlog_while_connections_cannot_be_sent(start, tmpdir):
@@ -250,7 +250,8 @@ def test_a_backlog_while_connections_cannot_be_sent(start, tmpdir):
     for sock in socks:
         assert peer.receive(sock, 16) == b"from the backlog"
         peer.finish(sock)
-    metrics.wait_line(daemon, "all", connections_accepted=20, connections_ended__eof=20, connections_damaged=0, connections=0)
+    metrics.wait_line(daemon, "all connections", connections_accepted=20, connections_ended__eof=20, connections_damaged=0,
+                      connections=0)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -262,14 +263,15 @@ def test_hand_back_waits_for_space_in_the_queue(start, small_queue, workers):
     socks = [daemon.connect() for _ in range(50)]
     for sock in socks:
         sock.sendall(header[:20])
-    metrics.wait_line(daemon, "all", connections=50)
+    metrics.wait_line(daemon, "all connections", connections=50)
     old = daemon.workers()
     daemon.reload(model="process", workers=workers)
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers", 60)
     for sock in socks:
         sock.sendall(header[20:])
     leave_one_by_one(socks, daemon)
-    metrics.wait_line(daemon, "all", connections_accepted=50, connections_ended__error=0, connections_ended__eof=50, connections=0)
+    metrics.wait_line(daemon, "all connections", connections_accepted=50, connections_ended__error=0, connections_ended__eof=50,
+                      connections=0)
     counts = metrics.line(daemon)
     assert counts.get("connections_handed_over") == counts.get("connections_taken_over"), counts
 

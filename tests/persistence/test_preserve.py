@@ -301,7 +301,7 @@ def test_headers_of_connections_that_wait(start, small_queues):
     assert peer.receive(clients[0], 5) == b"first"
     for client in clients[1:]:
         client.sendall(header[:10])
-    metrics.wait_line(daemon, "all", connections=4, received_bytes=len(header) + 5 + 30)
+    metrics.wait_line(daemon, "all connections", connections=4, received_bytes=len(header) + 5 + 30)
     reload_to_iterative(daemon)
     for client in clients[1:]:
         client.sendall(header[10:])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Connections through a proxy over systemctl restart: headers that have arrived in part, and peers that complete headers name."""
+"""Connections through a proxy over systemctl restart: headers that have arrived in part, and peers named by complete headers."""
 
 import socket
 import struct

@@ -105,7 +105,7 @@ def test_crash(machine):
         client.close()
 
 
-def test_abstract_name_that_is_not_wanted_any_more(machine):
+def test_abstract_name_removed_from_the_configuration(machine):
     """A restart unbinds an abstract name that was removed from the configuration; a stop unbinds every name."""
     machine.configure(CONF % ("epoll", "false"))
     machine.systemctl("start", "echod")

@@ -440,7 +440,7 @@ def test_a_killed_worker_loses_only_its_own_connections(start, model):
 
 
 def test_a_killed_acceptor_loses_no_connection(start):
-    """The child processes of a killed acceptor go on, count for max-connections, and hand over their connections at a reload."""
+    """The child processes of a killed acceptor continue, count for max-connections, and hand over their connections at a reload."""
     daemon = start("process", max_connections=5)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(3)]
@@ -533,7 +533,7 @@ def test_stop_ends_every_connection_properly(start, crowd, model):
 
 
 @pytest.mark.parametrize("model", echod.SERIAL)
-def test_stop_ends_connections_that_wait_properly(start, crowd, model):
+def test_stop_ends_queued_connections_properly(start, crowd, model):
     """Clients of queued connections, which no worker has taken yet, also get all of their data and then the end of the stream."""
     daemon = start("epoll", drain_timeout=60)
     everybody = crowd(daemon.address, 50)

@@ -9,7 +9,8 @@ A client is in one of three states:
     waiting     connected, in the backlog of its listener; or, if a reload has removed the listener, `moved`: in the queue
                 between workers, and not admitted yet
     admitted    holds a connection slot: a worker serves it, or it waits in the queue after a reload
-    gone        refused or ended; `abandoned` clients left while they waited, which the daemon notices only when it accepts them
+    gone        refused or ended; `abandoned` clients closed their connections in the backlog: the daemon notices that only when it
+                accepts them
 
 A restart with the descriptor store is a reload after which all counters are 0. The model does not predict the order in which
 several workers accept, nor the order in which connections leave the queue, but everything that follows from the limits.
@@ -90,7 +91,7 @@ class Reference:
         self.before = collections.Counter(client.source for client in self.admitted)
         self.admitted_before = len(self.admitted)
         self.left, self.refused_now, self.passed = collections.Counter(), [], []
-        self.most = self.conf.capacity() + len(self.moved())  # those come on top
+        self.most = self.conf.capacity() + len(self.moved())  # moved clients are not limited by capacity()
         # clients may be accepted while others of the same source are in the queue, where they do not count
         self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
         # an acceptor counts the connection of a child until it has reaped the child, also if a new worker counts it already

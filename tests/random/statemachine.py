@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(queue=st.sampled_from((0, 1)), knows=st.booleans())
     def start(self, queue, knows):
         """`queue`: the size of the queue between workers; 1: the smallest, 0: the largest that the kernel allows. `knows`: whether
-        the daemon knows that a stop is part of a restart, where the build has fault points."""
+        the daemon knows that a stop is part of a restart, if the build has fault points."""
         self.program.append(f"state.start(queue={queue}, knows={knows})")
         self.knows_restart = knows and FAULT_POINTS
         self.failing = failing.Failing(self.directory, queue=queue, speed=SPEED)
@@ -696,7 +696,7 @@ class Machine(RuleBasedStateMachine):
         assert not self.clients and not self.reference.admitted, "clients are left"
 
     def finish(self):
-        """End all connections. Check that all slots and sources are free again, and no descriptor, process or connection is left."""
+        """End all connections. Check that all slots and sources are free, and no descriptor, process or connection is left."""
         self.finishing = True
         self.all_leave()
         conf = self.reference.conf

@@ -242,7 +242,7 @@ def test_reset_in_answer_to_data(scene):
 
 @segments_only
 def test_forged_segments(scene):
-    """RFC 5961: RST, SYN and data that do not fit exactly are answered with ACK, and the connection goes on."""
+    """RFC 5961: RST, SYN and data that do not fit exactly are answered with ACK, and the connection continues."""
     scene = scene()
     host = scene.connect()
     host.put(DATA[:1000])
