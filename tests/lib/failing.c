@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* failing.c - let system calls fail a given number of times, and let time pass faster (LD_PRELOAD)
  *
- * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: the number
- * of next calls that fail, and their errno; sendmsg(2) without descriptors does not fail. The order of the
+ * The file in FAILING_CALLS, shared by all processes of the program, has two numbers for each call: how many
+ * of the next calls fail, and their errno; sendmsg(2) without descriptors does not fail. The order of the
  * calls is that of CALLS in failing.py. The number of calls that waited for events follows. If FAILING_QUEUE
  * is a number and not 0, the queue between workers, for which the program requests the largest send buffer,
  * has a send buffer of that size. If FAILING_SPEED is a number, the monotonic clocks advance that number of
