@@ -56,11 +56,11 @@ def test_echo(traced, model):
 
 
 # Calls of a connection with one echo, those of libc left out (calls.OF_LIBC): accept, wait, receive, send, wait, receive the end
-# of file, close, and wait for the next client. More in
+# of file, close, and wait for the next client. Additional calls:
 #   process   the acceptor closes the connection, waits, reads the signalfd, and waits for the child; the child closes the epoll
 #             set, the signalfd, the ready pipe and the listener, and seals its memory
 #   epoll     the connection is put into the epoll set
-# io_uring accepts, receives and sends in the ring; how often that has to be entered depends on the kernel.
+# io_uring accepts, receives and sends in the ring; the kernel determines how often the program has to enter the ring.
 CONNECTION = {"iterative": 8, "process": 17, "prefork": 8, "thread": 8, "prethread": 8, "select": 8, "poll": 8, "epoll": 9,
               "io_uring": 6}
 
@@ -81,25 +81,25 @@ def test_connection(traced, model):
         assert max(map(len, own)) <= CONNECTION[model] + 2, own
         assert all([name for name in each if name != "io_uring_enter"] == ["getpeername", "close"] for each in own), own
     else:
-        # After some iterations that found a connection a loop asks for two: see accept_adapt().
+        # After some iterations that accepted a connection an event loop tries to accept two per iteration: see accept_adapt().
         assert min(map(len, own)) == CONNECTION[model], own
         assert max(map(len, own)) <= CONNECTION[model] + (model in echod.LOOPS), own
     assert max(len(each) - len(mine) for each, mine in zip(found, own)) <= CONNECTION_LIBC.get(model, 0), found
 
 
-# A source may cause so many lines about connections in so many seconds (src/models/session.c).
+# The limit of log lines about connections per source address: LINES in INTERVAL seconds (src/models/session.c).
 LINES, INTERVAL = 250, 10
 
 
 def test_connection_without_a_line(traced, model):
-    """Once its source has caused as many lines as it may, a connection costs no more than where none is written."""
-    # each process of a pool has lines of its own
+    """A connection whose log line is suppressed by the rate limit makes no more system calls than one without logging."""
+    # each process of a pool has a rate limit of its own
     daemon, recording = traced(model, workers=1 if model == "prefork" else workers(model), log_connections=True)
     for _ in range(6):
         began = time.monotonic() // INTERVAL
         for _ in range(LINES + 1):
             calls.visit(daemon.address)
-        # not the supervisor's, which reports from time to time how many lines were suppressed
+        # without the supervisor, which reports from time to time how many lines were suppressed
         found = own_calls(recording.during(lambda: calls.visit(daemon.address), [daemon.pid]))
         if time.monotonic() // INTERVAL == began:
             assert len(found) <= CONNECTION[model] + {"io_uring": 2}.get(model, model in echod.LOOPS), found
@@ -109,7 +109,7 @@ def test_connection_without_a_line(traced, model):
 
 @pytest.mark.models(*echod.LOOPS)
 def test_echoes_of_many(traced, model):
-    """One wait of a loop finds the messages of all clients; in io_uring, one call does everything for several of them."""
+    """One wait of an event loop returns the messages of all clients; in io_uring, one call serves several clients."""
     daemon, recording = traced(model, workers=1)
     with connected(daemon, CLIENTS) as socks:
         found = recording.during(lambda: calls.stopped_exchange(daemon, socks), [daemon.pid])
@@ -126,7 +126,7 @@ def test_echoes_of_many_blocking(traced, model):
 
 
 def test_messages_in_flight(traced, model):
-    """One receive finds all messages of a client, and one send answers them."""
+    """One receive returns all messages of a client, and one send echoes them."""
     daemon, recording = traced(model, workers=workers(model))
     with connected(daemon, 1) as socks:
         found = recording.during(lambda: calls.exchange(socks, b"x" * 64 * DEPTH))

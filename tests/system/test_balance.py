@@ -18,7 +18,7 @@ EACH = 100  # connections of a worker
 
 
 def connections(daemon, path):
-    """The connections of each worker, by the metrics file, once they are as many as the daemon's."""
+    """The connections of each worker, from the metrics file, once their sum is the number of the daemon."""
     found = {}
 
     def complete():
@@ -46,7 +46,7 @@ def spread(counts, workers):
 
 
 def capacity(daemon, workers):
-    """EACH connections for each worker; where select(2) holds fewer, what it holds."""
+    """The connections to open: EACH for each worker; with select(2), at most the number that its descriptor sets can hold."""
     if daemon.keys["model"] != "select":
         return EACH * workers
     return min(EACH, (1024 - 100 - 8 * workers) // workers) * workers
@@ -68,8 +68,8 @@ def balanced(start, tmpdir):
 
 @LOOPS
 @pytest.mark.parametrize("workers", [2, 4, 16])
-def test_connections_that_trickle_in(balanced, model, workers):
-    """And again after they were handed over by a reload to as many, and then to twice as many workers."""
+def test_connections_one_after_the_other(balanced, model, workers):
+    """They are spread evenly, also after reloads that hand them over to as many workers, and then to twice as many."""
     daemon, wanted, by_worker = balanced(model, workers)
     socks = []
     for _ in range(wanted):
@@ -101,7 +101,7 @@ def test_connections_that_come_at_once(balanced, model, workers):
 
 
 def take_turns(daemon, free, action):
-    """Clients connect while `action` goes on; each is served although nothing else happens that could wake a worker."""
+    """Clients connect during `action`; each is served although no other event could wake a worker."""
     for step in range(20):
         socks = [daemon.connect() for _ in range(free - 1)]
         action(step)
@@ -113,7 +113,7 @@ def take_turns(daemon, free, action):
 
 
 def test_no_client_waits_while_a_worker_is_free(start, model):
-    """Reloads at every moment of an accept: the worker that was woken for a client may be the one that stops."""
+    """Reload at every moment of an accept: the worker that the kernel woke for a client may be a worker that stops."""
     daemon = start(model, **{} if model == "iterative" else {"workers": 3})
     take_turns(daemon, 1 if model == "iterative" else 3, lambda step: daemon.hup() if step % 3 else daemon.signal(signal.SIGHUP))
     daemon.wait_log("Reloaded")
@@ -121,7 +121,7 @@ def test_no_client_waits_while_a_worker_is_free(start, model):
 
 @pytest.mark.models("prefork", "process")
 def test_no_client_waits_for_a_killed_worker(start, model):
-    """A worker that was woken and killed before it accepted leaves the client to the others."""
+    """A worker is woken for a client, and killed before it accepts: another worker serves the client."""
     daemon = start(model, workers=4, log_connections=False)
     daemon.crash_expected = True
 
@@ -140,7 +140,7 @@ def test_no_client_waits_for_a_killed_worker(start, model):
 
 @pytest.mark.models("prefork", "prethread")
 def test_max_per_source_holds_when_all_are_busy(start, model):
-    """Clients of one source that arrive on several listeners at once wake several workers: no more than two are served."""
+    """Clients of one source connect to several listeners at once, which wakes several workers: only two clients are served."""
     ports = [echod.free_port() for _ in range(4)]
     daemon = start(model, workers=4, max_per_source=2, listen=[f"127.0.0.1:{port}" for port in ports])
     for _ in range(10):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The configuration file and the command line, and how mistakes in them are told."""
+"""The configuration file and the command line, and the messages about errors in them."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebo
 
 @pytest.fixture
 def conf(tmpdir):
-    """conf(text): the path of a file that says so."""
+    """conf(text): write the text to a configuration file; returns the path."""
     def write(text, name="echod.conf"):
         path = os.path.join(tmpdir, name)
         with open(path, "wb") as file:
@@ -26,7 +26,7 @@ def conf(tmpdir):
 
 
 def refuse(path, *args, status=echod.EX_CONFIG):
-    """echod -t must refuse; what it said."""
+    """echod -t must refuse the file; returns its messages."""
     result = echod.run("-t", "-c", path, *args)
     assert result.returncode == status, (result.returncode, result.stdout, result.stderr)
     return result.stderr
@@ -63,21 +63,21 @@ def test_every_mistake_is_listed_with_its_line(conf):
                 "log-level = \"loud\"\n")
     said = refuse(path)
     for line in (2, 4, 5, 6, 7, 8):
-        assert f"{path}:{line}:" in said, f"line {line} is not blamed:\n{said}"
+        assert f"{path}:{line}:" in said, f"no message names line {line}:\n{said}"
     assert f"{path}:1:" not in said and f"{path}:3:" not in said
     assert re.search(rf"^.*{re.escape(path)}:2:.*epoll", said, re.M), "the nearest model is not named"
     assert re.search(rf"^.*{re.escape(path)}:5:.*\bport\b", said, re.M), "the nearest key is not named"
     assert re.search(rf"^.*{re.escape(path)}:6:.*65535", said, re.M), "the range is not named"
 
 
-def test_an_impossible_combination_is_listed_with_the_rest(conf):
+def test_an_invalid_combination_is_listed_with_the_other_errors(conf):
     path = conf("model = \"iterative\"\nprot = 7\nworkers = 4\n")
     said = refuse(path)
     assert f"{path}:2:" in said and f"{path}:3:" in said, said
-    # Nobody can tell which combination was meant.
+    # With invalid values the combination is not checked: the intended values are unknown.
     path = conf("model = \"iterative\"\nworkers = 4x\nmodle = \"epoll\"\n")
     assert len(refuse(path).splitlines()) == 2
-    # Not the command line alone is to blame.
+    # The file has an error of its own, in addition to the option.
     refuse(conf("model = \"iterative\"\nprot = 7\n"), "-w", "4")
 
 
@@ -249,7 +249,7 @@ def test_dump_of_a_bad_file(conf):
 
 @pytest.mark.parametrize("value", [r'"/run/\e[2Jx"', r'"/run/a\nport = 9"', "'/run/\x07'"])
 def test_dump_of_control_characters(conf, value):
-    """They are refused, and printed as escapes: what is printed can be read back, and does nothing to a terminal."""
+    """They are refused, and printed as escapes: the output can be read back, and has no effect on a terminal."""
     result = echod.run("-T", "-c", conf(f"pidfile = {value}\n"))
     assert result.returncode == echod.EX_CONFIG and not result.stdout
     assert re.search(r"pidfile: .* has the control character \\x(1B|0A|07)", result.stderr), result.stderr
@@ -267,7 +267,7 @@ def test_name_of_the_file_with_control_characters(conf):
 
 
 def test_shipped_file_equals_the_defaults(conf):
-    """etc/echod.conf shows every key with its default: taking the comment signs away changes nothing."""
+    """etc/echod.conf shows every key with its default: the file without the comment signs has the same effect."""
     shipped = os.path.join(os.path.dirname(__file__), "..", "..", "etc", "echod.conf")
     with open(shipped) as file:
         text = file.read()
@@ -275,7 +275,7 @@ def test_shipped_file_equals_the_defaults(conf):
     keys = "|".join(echod.KEYS)
     uncommented, count = re.subn(rf"^#\s?((?:{keys})\s*=)", r"\1", text, flags=re.M)
     active = re.findall(rf"^\s*({keys})\s*=", uncommented, re.M)
-    assert sorted(active) == sorted(echod.KEYS), "keys that are missing, or there twice"
+    assert sorted(active) == sorted(echod.KEYS), "keys that are missing, or duplicate"
     assert dump(conf(uncommented, name="uncommented.conf")) == dump(conf(""))
 
 
@@ -309,7 +309,7 @@ def test_usage_error(conf, args, hint):
 
 
 def test_impossible_override(conf):
-    """The file is right and the option is right, only not together."""
+    """The file and the option are both valid, but their combination is not."""
     result = echod.run("-t", "-c", conf("model = \"iterative\"\n"), "-w", "4")
     assert result.returncode in (echod.EX_USAGE, echod.EX_CONFIG)
     assert "iterative" in result.stderr
@@ -320,7 +320,7 @@ def test_version():
         result = echod.run(option)
         assert result.returncode == 0
         assert re.match(r"echod \d+\.\d+\.\d+\b", result.stdout), result.stdout
-        assert len(result.stdout.splitlines()) > 1, "what it was built with is missing"
+        assert len(result.stdout.splitlines()) > 1, "the features of the build are missing"
 
 
 def test_help():
@@ -333,12 +333,12 @@ def test_help():
         lines = result.stdout.splitlines()
         assert lines[-1] == next(line for line in echod.run("-V").stdout.splitlines() if "Configuration file" in line)
         # the path is as long as the installation prefix
-        assert len(lines) <= 40 and max(map(len, lines[:-1])) <= 80, "the help does not fit a terminal"
+        assert len(lines) <= 40 and max(map(len, lines[:-1])) <= 80, "the help does not fit a terminal of 40 lines and 80 columns"
 
 
 @pytest.mark.parametrize("option", ["-T", "-t", "-h", "-V", "--list-models"])
 def test_output_that_cannot_be_written_is_an_error(conf, option):
-    """What ran into a full disk must not look like success, and says why."""
+    """On a full disk the exit status is EX_IOERR, and the message has the reason."""
     with open("/dev/full", "w") as full:
         result = subprocess.run([echod.ECHOD, "-c", conf(""), option], stdout=full, stderr=subprocess.PIPE, text=True,
                                 timeout=30)

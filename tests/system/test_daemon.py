@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echod without -n: the parent's answer, the pid file, and what a daemon detaches itself from."""
+"""echod without -n: the exit status and messages of the parent, the pid file, and how the daemon detaches itself."""
 
 import errno
 import grp
@@ -30,11 +30,11 @@ def test_parent_returns_when_the_daemon_accepts(launch, model):
     assert daemon.popen.wait(echod.START_TIMEOUT) == 0, daemon.log()
     daemon.visit()  # without waiting for anything else
     daemon.wait_ready()
-    assert not daemon.log(), "a successful start says nothing on the terminal"
+    assert not daemon.log(), "a successful start prints nothing on the terminal"
     with open(pidfile(daemon)) as file:
         assert file.read() == f"{daemon.pid}\n"
     daemon.stop()
-    assert not os.path.exists(pidfile(daemon)), "the pid file is left behind"
+    assert not os.path.exists(pidfile(daemon)), "the pid file was not removed"
 
 
 def test_parent_passes_on_the_failure(launch):
@@ -46,7 +46,7 @@ def test_parent_passes_on_the_failure(launch):
         daemon = launch(daemonize=True, port=port)
         said = daemon.fails(echod.EX_UNAVAILABLE)
     assert f"127.0.0.1:{port}" in said
-    assert len([line for line in said.splitlines() if str(port) in line]) == 1, f"said more than once:\n{said}"
+    assert len([line for line in said.splitlines() if str(port) in line]) == 1, f"printed more than once:\n{said}"
     assert not os.path.exists(pidfile(daemon))
 
 
@@ -57,17 +57,17 @@ def test_parent_passes_on_a_bad_configuration(launch):
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_parent_tells_the_end_of_a_daemon_that_never_became_ready(launch, number):
-    """Told to stop, or killed, while it locks its pid file: this too leaves a reason on the terminal."""
+def test_parent_reports_the_end_of_a_daemon_that_was_not_ready(launch, number):
+    """A signal stops or kills the daemon while it locks its pid file: the parent prints the reason on the terminal."""
     inject = ["-e", "trace=/ftruncate", "-e", f"inject=/ftruncate:signal={number.name}"]  # or ftruncate64(2)
     daemon = launch(daemonize=True, env=echod.TRACED, wrap=["strace", "-f", "-qq", "-o", os.devnull, *inject])
     assert "before it was ready" in daemon.fails(echod.EX_OSERR)
 
 
 @root
-def test_parent_tells_that_no_process_can_be_made(launch, visible):
-    """With room for the first of the two forks alone, and with none at all."""
-    # (A sanitizer wants a process of its own at an exit from where the first fork has failed.)
+def test_parent_reports_that_fork_failed(launch, visible):
+    """RLIMIT_NPROC permits only the first of the two forks, or neither."""
+    # (A sanitizer starts a process of its own when the program exits after the first fork has failed.)
     for most in (2,) if echod.SANITIZED else (2, 1):
         wrap = ["setpriv", f"--reuid={60000 + os.getpid() % 5000}", "--clear-groups", "prlimit", f"--nproc={most}"]
         daemon = launch(daemonize=True, program=visible, wrap=wrap, pidfile="")
@@ -97,7 +97,7 @@ def test_detached(start, model):
         os.close(end)
 
 
-def test_main_pid_is_told(start):
+def test_main_pid_is_sent(start):
     daemon = start(daemonize=True)
     assert daemon.notify.wait("MAINPID")["MAINPID"] == str(daemon.pid)
 
@@ -142,8 +142,8 @@ def test_pid_file_that_cannot_be_written(launch, tmpdir):
     assert peer.refused(daemon.address)
 
 
-def test_pid_file_of_somebody_else_stays(start, tmpdir):
-    """The administrator removed ours, and another daemon made its own."""
+def test_pid_file_of_another_daemon_is_not_removed(start, tmpdir):
+    """The administrator removed the daemon's pid file, and another daemon created its own with the same name."""
     path = os.path.join(tmpdir, "echod.pid")
     first = start(daemonize=True, pidfile=path)
     os.unlink(path)
@@ -171,7 +171,7 @@ def test_pid_file_is_not_writable_by_others(start):
 
 
 def test_reload_of_a_relative_path(start):
-    """-c may be relative to where echod was started, although the daemon has gone to /."""
+    """A relative path of -c refers to the directory where echod was started, although the daemon has changed to /."""
     daemon = start(daemonize=True, args=["-c", "echod.conf"])
     daemon.configure(port=echod.free_port())
     daemon.hup()
@@ -190,7 +190,7 @@ def test_reload_and_stop(start, model):
 
 
 def test_started_with_closed_descriptors(launch):
-    """0, 1 and 2 closed by whoever started it: no socket of ours ends up there."""
+    """Descriptors 0, 1 and 2 are closed at the start: echod must not use these numbers for its sockets."""
     daemon = launch(daemonize=True, wrap=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
     assert daemon.popen.wait(echod.START_TIMEOUT) == 0
     daemon.wait_ready()
@@ -202,7 +202,7 @@ def test_started_with_closed_descriptors(launch):
 
 
 def test_started_with_signals_blocked_and_ignored(start):
-    """As some shells and nohup leave them: a stop and a reload work all the same."""
+    """Some shells and nohup(1) start programs with blocked or ignored signals: stop and reload work nevertheless."""
     block = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals());"
              "signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
              "os.execv(sys.argv[1], sys.argv[1:])")
@@ -238,7 +238,7 @@ def test_user_and_group_are_dropped(start, model, visible):
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
 @pytest.mark.parametrize("groups", ["--clear-groups", "--groups=0", "--groups=0,1"])
 def test_root_without_capabilities_remains_root(start, groups):
-    """As in a container that has dropped CAP_SETUID and CAP_SETGID: nothing needs to be changed for user = "root"."""
+    """As in a container without CAP_SETUID and CAP_SETGID: user = "root" does not need them."""
     without = "-setuid,-setgid,-setpcap"
     daemon = start("epoll", user="root", wrap=["setpriv", groups, f"--bounding-set={without}", f"--inh-caps={without}"])
     daemon.visit()
@@ -275,19 +275,19 @@ def bindable(port):
 
 
 @root
-def test_pid_file_of_a_daemon_that_became_somebody_else(start, visible):
+def test_pid_file_of_a_daemon_that_dropped_privileges(start, visible):
     daemon = start(daemonize=True, program=visible, user="nobody")
     with open(pidfile(daemon)) as file:
         assert file.read() == f"{daemon.pid}\n"
     daemon.stop()
-    if os.path.exists(pidfile(daemon)):  # the directory is root's: at least it must not name a process any more
+    if os.path.exists(pidfile(daemon)):  # the daemon cannot remove the file from root's directory, but must have emptied it
         with open(pidfile(daemon)) as file:
             assert file.read() == ""
 
 
 @root
-def test_files_of_a_daemon_that_became_somebody_else(start, visible, tmpdir):
-    """It leaves what it may not remove, and its successor replaces it. No process stays root for this."""
+def test_files_of_a_daemon_that_dropped_privileges(start, visible, tmpdir):
+    """It does not remove files for which it lacks permission; the next daemon replaces them. No process remains root for this."""
     path, pid = os.path.join(tmpdir, "echo.sock"), os.path.join(tmpdir, "echod.pid")
     for _ in range(2):
         daemon = start(daemonize=True, program=visible, user="nobody", listen=[f"unix:{path}"], pidfile=pid)
@@ -300,8 +300,8 @@ def test_files_of_a_daemon_that_became_somebody_else(start, visible, tmpdir):
 
 
 @root
-def test_standard_error_is_closed_by_a_daemon_that_became_somebody_else(visible, tmpdir):
-    """A pipeline behind it ends once it has started."""
+def test_standard_error_is_closed_by_a_daemon_that_dropped_privileges(visible, tmpdir):
+    """A reader of its standard error gets the end of file once the daemon has started."""
     with open(f"{tmpdir}/conf", "w") as file:
         file.write(echod.conf_text(listen=["127.0.0.1"], port=echod.free_port(), user="nobody", log_target="syslog",
                                    pidfile=f"{tmpdir}/echod.pid"))
@@ -325,7 +325,7 @@ def test_standard_error_is_closed_by_a_daemon_that_became_somebody_else(visible,
 @root
 @pytest.mark.parametrize("how", ["flock", "fcntl"])
 def test_a_reader_of_the_pid_file_cannot_lock_it(start, visible, tmpdir, how):
-    """Whoever may read it must not be able to keep the next daemon from starting."""
+    """A process with read permission must not be able to prevent the start of the next daemon."""
     path = os.path.join(tmpdir, "echod.pid")
     start(daemonize=True, pidfile=path).stop()
     with open(path, "w"):
@@ -375,8 +375,8 @@ def test_unix_socket_is_created_by_its_owner(start, visible, tmpdir, stale):
             assert "chown" not in file.read()
 
 
-def test_user_without_root_is_told(launch, visible):
-    """Who cannot become somebody else says so; it does not go on as who it is."""
+def test_user_without_root_is_refused(launch, visible):
+    """A daemon that cannot change to the configured user fails with a message; it does not run as the invoking user."""
     if os.geteuid() == 0:
         daemon = launch(program=visible, wrap=echod.as_nobody(), user="daemon", pidfile="")
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What a client gets: the same bytes, in order, all of them, in every model."""
+"""A client receives the same bytes, complete and in order, in every model."""
 
 import contextlib
 import random
@@ -33,7 +33,7 @@ def test_one_connection_carries_many_messages(start, model):
 
 
 def test_chunks_of_random_size(start, model):
-    """The sender's cuts, its pauses for the answer and the reader's cuts are all at random."""
+    """The sizes of sends and receives, and the points where the sender waits for the echo, are random."""
     daemon = start(model, buffer_size=4096)
     chance = random.Random(3)
     message = peer.data(400000)
@@ -55,7 +55,7 @@ def test_chunks_of_random_size(start, model):
 
 
 def test_half_close_is_answered_in_full(start, model):
-    """What came before our FIN comes back before the server's."""
+    """The server echoes all data that it received before the client's FIN, and then sends its own FIN."""
     daemon = start(model)
     message = peer.data(1048576)
     for size in (1, 65536, len(message)):
@@ -66,7 +66,7 @@ def test_half_close_is_answered_in_full(start, model):
 
 
 def test_fin_with_the_last_byte(start, model):
-    """Connect, send and half-close before the server has had a chance to look."""
+    """Connect, send and half-close before the server accepts the connection."""
     daemon = start(model)
     for _ in range(50):
         with daemon.connect() as sock:
@@ -106,7 +106,7 @@ def test_one_byte_at_a_time(start, model):
 
 
 def test_urgent_data_does_not_disturb(start, model):
-    """Whether the urgent byte counts as part of the stream or not, the rest comes back."""
+    """The urgent byte may or may not be echoed; all other bytes are."""
     daemon = start(model)
     with daemon.connect() as sock:
         peer.echo(sock, b"before")
@@ -120,14 +120,14 @@ def test_urgent_data_does_not_disturb(start, model):
 
 
 def bystanders(model, others):
-    """The configuration with which `others` clients do not keep a good one waiting; None where that cannot be."""
+    """The configuration in which one more client is served beside `others` clients; None where the model cannot do that."""
     if model == "iterative":
         return None
     return {"workers": others + 1} if model in echod.SERIAL else {}
 
 
-def test_peer_that_never_reads_holds_up_nobody(start, model):
-    """Its bytes are bounded, it costs no CPU, and others are served meanwhile."""
+def test_peer_that_never_reads_delays_no_other(start, model):
+    """The daemon takes a limited number of bytes from it, uses no processor time for it, and serves other clients meanwhile."""
     deaf = 1 if model == "iterative" else 3
     daemon = start(model, buffer_size=65536, idle_timeout=0, **(bystanders(model, deaf) or {}))
     daemon.visit(peer.data(1048576))
@@ -150,7 +150,7 @@ def test_peer_that_never_reads_holds_up_nobody(start, model):
             time.sleep(max(0, end - time.monotonic()))
         used = daemon.cpu() - cpu
         assert used <= 0.08, f"{used} s of CPU in a second for peers that do nothing"
-        for sock, sent in zip(socks, stuffed):  # and when they read after all, every byte is there
+        for sock, sent in zip(socks, stuffed):  # when they read at last, they receive every byte
             sock.shutdown(socket.SHUT_WR)
             peer.same(peer.receive_all(sock), sent)
     finally:
@@ -197,7 +197,7 @@ def test_silent_connection_is_closed_when_idle(start, model):
 
 
 def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
-    """It has said all it wanted to say, and never takes the answer."""
+    """The peer has sent all its data and a FIN, and does not read the echo."""
     daemon = start(model, idle_timeout=1)
     with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
         endpoint = peer.endpoint(sock)
@@ -227,7 +227,7 @@ def test_idle_timeout_zero_means_never(start, model):
 
 
 def test_resets_at_every_stage(start, model):
-    """The service goes on, and each costs one line of the log at most."""
+    """The service continues, and each reset leads to at most one line in the log."""
     daemon = start(model)
     endpoints = []
 
@@ -242,17 +242,17 @@ def test_resets_at_every_stage(start, model):
         abandon(sock)  # after a message
         sock = daemon.connect()
         sock.sendall(peer.data(65536))
-        abandon(sock)  # with the answer under way
+        abandon(sock)  # while the echo is being sent
         sock = daemon.connect()
         sock.shutdown(socket.SHUT_WR)
         abandon(sock)  # after a half-close
     sock = daemon.connect(rcvbuf=16384)
     peer.stuff(sock, 0.1)
-    abandon(sock)  # with everything full
+    abandon(sock)  # with all socket buffers full
     sock = daemon.connect()
     sock.sendall(peer.data(65536))
     endpoints.append(peer.endpoint(sock))
-    sock.close()  # gone without having read: the answer meets a RST
+    sock.close()  # closed without reading: the client's kernel answers the echo with a RST
     daemon.visit(peer.data(65536))
     daemon.stop()
     for endpoint in endpoints:
@@ -294,7 +294,7 @@ def test_a_thousand_clients_at_once(start, model):
 
 @pytest.mark.models("iterative", "prefork", "prethread", "select")
 def test_clients_beyond_the_workers_wait_and_are_served(start, model):
-    """Forty at once, each content to wait for those before it."""
+    """Forty clients connect at once; each waits until the server has served the clients before it."""
     daemon = start(model, workers=1 if model == "iterative" else 3)
     crowd = [daemon.connect() for _ in range(40)]
     for number, sock in enumerate(crowd):
@@ -305,7 +305,7 @@ def test_clients_beyond_the_workers_wait_and_are_served(start, model):
         sock.close()
 
 
-def test_500_visits_leave_nothing_behind(start, model):
+def test_500_visits_leak_nothing(start, model):
     """No descriptor, no process, no zombie, no thread."""
     daemon = start(model, log_connections=False)
     for _ in range(30):
@@ -322,7 +322,7 @@ def test_500_visits_leave_nothing_behind(start, model):
 
 
 def test_storm_of_connects_and_closes(start, model):
-    """Three hundred connections that say nothing and go, in one burst; a good client does not notice."""
+    """Bursts of connections that are closed without a byte, three hundred in all; the server echoes other clients meanwhile."""
     daemon = start(model)
     for _ in range(10):
         for sock in [daemon.connect() for _ in range(30)]:
@@ -347,7 +347,7 @@ def test_idling_takes_no_cpu(start, model):
 
 
 def test_slow_reader_gets_everything(start, model):
-    """A reader with a tiny window and pauses."""
+    """The client has a small receive window, and pauses between reads."""
     daemon = start(model)
     message = peer.data(300000)
     with daemon.connect(rcvbuf=4096) as sock:
@@ -357,7 +357,7 @@ def test_slow_reader_gets_everything(start, model):
 
 
 def test_many_streams_at_once(start, model):
-    """Verified streams side by side; in the pools, as many as there are workers."""
+    """Verified streams at the same time; in the pools, as many as there are workers."""
     count = 1 if model == "iterative" else 4
     daemon = start(model)
     streams = [peer.Stream(daemon.address, seed=20 + number) for number in range(count)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Where echod listens, and what it says when it cannot."""
+"""The addresses on which echod listens, and its messages when it cannot listen."""
 
 import os
 import re
@@ -88,7 +88,7 @@ def test_bracketed_ipv6_with_port(start):
 
 
 def test_every_listener_is_served_while_another_is_busy(start, model):
-    """Fairness: a stream of visits to one address does not starve another."""
+    """Fairness: continuous connections to one address do not starve clients of another."""
     second = echod.free_port()
     daemon = start(model, listen=["127.0.0.1", f"127.0.0.1:{second}"])
     for _ in range(20):
@@ -106,11 +106,11 @@ def test_unix_socket(start, model, tmpdir):
     mode = os.stat(path).st_mode
     assert stat.S_ISSOCK(mode)
     daemon.stop()
-    assert not os.path.exists(path), "the socket's file is left behind"
+    assert not os.path.exists(path), "the socket's file was not removed"
 
 
 def test_unix_socket_has_the_same_permissions_whatever_the_umask(start, tmpdir):
-    """For its owner and group, whoever happened to start echod."""
+    """Read and write for owner and group, independent of the caller's umask."""
     modes = set()
     for umask in (0, 0o022, 0o077):
         path = f"{tmpdir}/echo-{umask}.sock"
@@ -141,7 +141,7 @@ def test_stale_unix_socket_after_a_crash_is_replaced(start, tmpdir):
 
 
 def test_live_unix_socket_is_refused(start, launch, tmpdir):
-    """The second daemon says so, and the first keeps its socket."""
+    """The second daemon fails with a message, and the first keeps its socket."""
     path = f"{tmpdir}/echo.sock"
     start(listen=[f"unix:{path}"])
     said = launch(listen=[f"unix:{path}"]).fails(echod.EX_UNAVAILABLE)
@@ -167,10 +167,10 @@ def test_unix_socket_in_a_missing_directory(launch, tmpdir):
     assert daemon.returncode in (echod.EX_UNAVAILABLE, echod.EX_OSERR, echod.EX_NOPERM)
 
 
-# What goes wrong
+# Errors
 
 def test_taken_port(launch):
-    """69, and the message names the address."""
+    """Exit status 69, and the message names the address."""
     port = echod.free_port()
     with listener(("127.0.0.1", port)):
         said = launch(port=port).fails(echod.EX_UNAVAILABLE)
@@ -185,7 +185,7 @@ def test_second_daemon_on_the_same_port(start, launch, model):
 
 
 def test_one_taken_port_among_several(launch):
-    """All or nothing."""
+    """The start fails, and no address is served."""
     port, other = echod.free_port(), echod.free_port()
     with listener(("127.0.0.1", port)):
         said = launch(listen=[f"127.0.0.1:{other}", f"127.0.0.1:{port}"]).fails(echod.EX_UNAVAILABLE)
@@ -195,7 +195,7 @@ def test_one_taken_port_among_several(launch):
 
 @pytest.mark.parametrize("address", ["192.0.2.77", pytest.param("2001:db8::77", marks=ipv6)])
 def test_address_of_another_host(start, launch, address):
-    """Served when it comes, with a warning; refused without freebind."""
+    """With freebind there is a warning, and the address is served once the host has it; without, the start fails."""
     said = launch(listen=[address], freebind=False).fails(echod.EX_UNAVAILABLE)
     assert address in said and "freebind" in said
     daemon = start(listen=[address, "127.0.0.1"], protocols=["tcp", "udp"])
@@ -203,7 +203,7 @@ def test_address_of_another_host(start, launch, address):
     daemon.visit()
 
 
-# Addresses and interfaces that come later
+# Addresses and interfaces that appear later
 
 def wire(inside):
     inside.setup("link", "add", "wire", "type", "veth", "peer", "name", "other")
@@ -231,7 +231,7 @@ def echoes(namespace, address, kind=socket.SOCK_STREAM):
 @root
 @pytest.mark.parametrize("address, prefix", [("192.0.2.7", 24), pytest.param("2001:db8::7", 64, marks=ipv6)])
 def test_address_that_comes_after_the_start(launch, wired, model, address, prefix):
-    """Over TCP and UDP, from the moment it appears, also after it was gone for some time."""
+    """Over TCP and UDP it is served as soon as it appears, also after it was removed and added again."""
     daemon = launch(model, listen=[address], protocols=["tcp", "udp"], wrap=wired.wrap())
     daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_address_that_comes_after_the_start(launch, wired, model, address, prefi
 @ipv6
 @pytest.mark.parametrize("freebind", [True, False])
 def test_address_in_duplicate_address_detection(launch, wired, freebind):
-    """Not an error, nor worth a warning: it is served when that is finished."""
+    """It causes neither an error nor a warning, and is served once the detection has finished."""
     wired.sysctl("net.ipv6.conf.wire.dad_transmits=3")
     wired.setup("link", "set", "wire", "up")
     wired.setup("link", "set", "other", "up")
@@ -261,7 +261,7 @@ def test_address_in_duplicate_address_detection(launch, wired, freebind):
 @ipv6
 @pytest.mark.parametrize("protocols", [["tcp"], ["udp"]])
 def test_missing_interface(launch, protocols):
-    """69, not 78: the file is correct."""
+    """Exit status 69, not 78, because the file is correct."""
     keys = {"listen": ["fe80::1%missing0", "127.0.0.1"], "protocols": protocols, "port": echod.free_port()}
     said = launch(**keys).fails(echod.EX_UNAVAILABLE)
     assert "missing0" in said and "no such interface" in said
@@ -283,7 +283,7 @@ def test_two_missing_interfaces_are_not_the_same(tmpdir):
 @root
 @ipv6
 def test_interface_that_comes_while_systemd_waits(launch, wired):
-    """The start waits for it."""
+    """The start waits for the interface."""
     wired.setup("link", "set", "wire", "down")
     daemon = launch(listen=["fe80::7%late0"], wrap=wired.wrap(), env={"INVOCATION_ID": "0" * 32})
     proc.until(lambda: proc.status(daemon.pid)["State"].startswith("S"), "a process that waits")
@@ -316,7 +316,7 @@ def test_reload_with_a_missing_interface(start):
 
 @root
 def test_privileged_port_without_privilege(launch, visible):
-    """77, and a hint what to do."""
+    """Exit status 77, and a message that names the address."""
     with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
         if int(file.read()) <= 7:
             pytest.skip("port 7 needs no privilege here")
@@ -331,7 +331,7 @@ def test_unprivileged_user_serves_a_high_port(start, visible, model):
 
 
 def test_port_in_time_wait_can_be_taken_again(start):
-    """A restart need not wait for the connections which the first one closed itself."""
+    """A restart need not wait for connections in TIME_WAIT, which the first daemon closed itself."""
     first = start()
     socks = [first.connect() for _ in range(5)]
     for sock in socks:
@@ -356,7 +356,7 @@ def test_activation_replaces_listen_and_port(start, model, tmpdir):
     peer.visit(path, peer.data(65536))
     assert peer.refused(("127.0.0.1", unused)), "the file's port is served too"
     daemon.stop()
-    assert os.path.exists(path), "the manager's socket file is not ours to remove"
+    assert os.path.exists(path), "a socket file of the manager was removed"
 
 
 def test_activation_without_names(start):
@@ -375,7 +375,7 @@ def test_activation_with_ipv6(start):
 
 
 def test_activation_in_a_blocking_socket(start, model):
-    """The manager's sockets may be blocking; a client that is gone before accept must not hold up the others."""
+    """The manager's sockets may be blocking; a client that closes before accept(2) must not delay other clients."""
     port = echod.free_port()
     with listener(("127.0.0.1", port)) as passed:
         passed.setblocking(True)
@@ -385,8 +385,8 @@ def test_activation_in_a_blocking_socket(start, model):
     peer.visit(("127.0.0.1", port))
 
 
-def test_activation_mismatch_is_told(start):
-    """The unit's socket is on another port than the file says: one line names both."""
+def test_activation_mismatch_is_logged(start):
+    """The unit's socket has another port than the configuration file: a line in the log names it."""
     port = echod.free_port()
     with listener(("127.0.0.1", port)) as passed:
         daemon = start(**echod.activated([passed]))
@@ -394,13 +394,13 @@ def test_activation_mismatch_is_told(start):
 
 
 def test_activation_for_another_process_is_ignored(start):
-    """LISTEN_PID of somebody else: the variables were not meant for us."""
+    """LISTEN_PID is the pid of another process: echod ignores the variables."""
     daemon = start(env={"LISTEN_FDS": "1", "LISTEN_PID": "1"})
     daemon.visit()
 
 
-def test_activation_with_something_unusable(launch, tmpdir):
-    """A passed descriptor that is no listening socket is refused, not served by luck."""
+def test_activation_with_an_unusable_descriptor(launch, tmpdir):
+    """A passed descriptor that is not a listening socket is refused."""
     with open(f"{tmpdir}/file", "w") as file:
         daemon = launch(**echod.activated([file]))
         said = daemon.failed()
@@ -409,7 +409,7 @@ def test_activation_with_something_unusable(launch, tmpdir):
 
 
 def test_activated_connections_survive_a_reload(start):
-    """Passed sockets stay in use, whatever the file says now."""
+    """Passed sockets stay in use, independent of `listen` in the new file."""
     port = echod.free_port()
     with listener(("127.0.0.1", port)) as passed:
         daemon = start("epoll", **echod.activated([passed]))
@@ -424,7 +424,7 @@ def test_activated_connections_survive_a_reload(start):
 # The descriptor store of the service manager
 
 def test_listener_survives_a_crash_in_the_store(start, model, tmpdir):
-    """kill -9 of the service: clients that come meanwhile wait, and the next process serves them."""
+    """SIGKILL for the service: clients that connect meanwhile wait in the backlog, and the next process serves them."""
     path = f"{tmpdir}/echo.sock"
     keys = {"listen": ["127.0.0.1", f"unix:{path}"], "port": echod.free_port()}
     first = start(model, store=True, **keys)
@@ -446,11 +446,11 @@ def test_listener_survives_a_crash_in_the_store(start, model, tmpdir):
     second.visit()
     peer.visit(path)
     second.stop()
-    assert not os.path.exists(path), "a kept socket's file is ours to remove"
+    assert not os.path.exists(path), "the file of a stored socket was not removed"
 
 
 def test_stored_listeners_are_given_back_at_a_stop(start):
-    """The manager would keep the port taken until the service is gone: new clients are refused at once."""
+    """A stored socket would keep the port in use during the stop. Without it, new clients are refused at once."""
     daemon = start("epoll", store=True, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
@@ -461,7 +461,7 @@ def test_stored_listeners_are_given_back_at_a_stop(start):
     assert daemon.wait_exit() == 0
 
 
-def test_port_that_was_given_up_leaves_the_store(start):
+def test_port_that_is_no_longer_served_is_removed_from_the_store(start):
     daemon = start("epoll", store=True)
     old = daemon.address
     daemon.reload(port=echod.free_port())

@@ -22,7 +22,7 @@ import proc
 
 
 def test_one_line_a_connection(start, model):
-    """With peer, bytes, duration and reason; and nothing of what was said."""
+    """The line has the peer, the bytes, the duration and the reason, but no data of the client."""
     daemon = start(model)
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
@@ -37,7 +37,7 @@ def test_one_line_a_connection(start, model):
 
 
 def test_connection_without_a_byte_is_logged_at_debug(start, model):
-    """A health check that connects and leaves, with FIN or RST, or is silent until idle-timeout; refusals stay at info."""
+    """A health check connects and closes, with FIN or RST, or is silent until idle-timeout; refusals are logged at info."""
     daemon = start(model, idle_timeout=1)
     endpoints = {}
     for level in ("info", "debug"):
@@ -95,7 +95,7 @@ def test_no_lines_when_switched_off(start, model):
 
 @pytest.mark.parametrize("level", ["err", "warning", "notice", "info", "debug"])
 def test_log_level(start, level):
-    """Connections are told at info: at err, warning and notice they are not."""
+    """Connections are logged at info, but not at err, warning or notice."""
     daemon = start("epoll", log_level=level)
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
@@ -107,12 +107,12 @@ def test_log_level(start, level):
     if level in ("err", "warning", "notice"):
         assert not daemon.lines_about(endpoint)
     if level in ("err", "warning"):
-        assert not daemon.log(), "an uneventful run says something at warning or above"
+        assert not daemon.log(), "a run without errors has messages of level warning or above"
 
 
 @pytest.mark.timeout(240)
 def test_lines_are_rate_limited_with_a_count(start, model):
-    """Thousands of connections do not flood the log, and what was left out is counted: the sum is right."""
+    """The lines about thousands of connections are limited; written and suppressed lines add up to the connections."""
     visits = 1200
     daemon = start(model)
     began = time.monotonic()
@@ -125,7 +125,7 @@ def test_lines_are_rate_limited_with_a_count(start, model):
     log = daemon.log()
     written = sum(1 for line in log.splitlines() if re.search(r"\beof\b", line) and "127.0.0.1:" in line)
     assert written > 0
-    if took < 9:  # so many in so short a time are too many; a slow machine may not get that far
+    if took < 9:  # a slow machine may not make enough connections in the time to reach the limit
         assert written < visits, f"{written} lines for {visits} connections"
     suppressed = sum(int(match) for match in re.findall(r"Suppressed (\d+) log lines", log))
     assert written + suppressed == visits, f"{written} lines and {suppressed} suppressed of {visits}"
@@ -151,7 +151,7 @@ def test_a_flood_from_one_source_leaves_lines_for_others(start, model):
 
 
 def test_bytes_are_counted_exactly(start, model):
-    """Also for a client that resets, and over several connections, in the line of each."""
+    """The line of each connection has its exact number of bytes."""
     daemon = start(model, log_level="debug")
     for size in (0, 1, 65537, 1048577):
         with daemon.connect() as sock:
@@ -184,7 +184,7 @@ def test_statistics_are_carried_over_a_reload(start):
 # Level debug
 
 def test_debug_lines_follow_a_connection(start, model):
-    """Accepted, handed over and taken over (by two workers, in any order), ended."""
+    """The lines: accepted; handed over and taken over, by two workers, in any order; ended."""
     daemon = start(model, log_level="debug")
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
@@ -214,7 +214,7 @@ def test_debug_lines_about_connections_are_switched_off_with_the_others(start, m
 
 
 def test_debug_lines_of_workers(start, model):
-    """Each worker process is started, its workers are ready, stop, and the process ends."""
+    """Lines about the start of each worker process, its ready workers, their stop, and the end of the process."""
     daemon = start(model, log_level="debug")
     daemon.visit()
 
@@ -222,7 +222,7 @@ def test_debug_lines_of_workers(start, model):
         return set(re.findall(rf"debug: {pattern}$", daemon.log()[since:], re.M))
 
     def wait_for(wanted, pattern, what):
-        """Lines of workers reach the log later than what they are about."""
+        """Wait for the lines: workers write them some time after the event."""
         proc.until(lambda: wanted() <= found(pattern), lambda: f"{what}: {wanted()} in\n{daemon.log()}")
 
     def started():
@@ -251,7 +251,7 @@ def test_no_debug_lines_at_other_levels(start, model):
 
 
 def test_probes_are_in_the_program():
-    """Those of HACKING.md, if the program was built with sys/sdt.h."""
+    """The probes that HACKING.md lists, if the program was built with sys/sdt.h."""
     config = (build.DIRECTORY / "config.h").read_text()
     if "#define HAVE_SYS_SDT_H 1" not in config:
         pytest.skip("built without sys/sdt.h (Debian: systemtap-sdt-dev)")
@@ -261,10 +261,10 @@ def test_probes_are_in_the_program():
         "accept", "connection_end", "handover_receive", "handover_send", "stop_request", "worker_state"}
 
 
-# A log that fails never stops the service
+# Errors of the log never stop the service
 
-def test_nobody_reads_the_log_any_more(launch, model):
-    """The reader of the pipe is gone: EPIPE must not end the service."""
+def test_reader_of_the_log_ends(launch, model):
+    """The reader of the pipe closes it while the service runs: EPIPE must not end the service."""
     read, write = os.pipe()
     daemon = launch(model, stderr=write)
     os.close(write)
@@ -278,8 +278,8 @@ def test_nobody_reads_the_log_any_more(launch, model):
     daemon.stop()
 
 
-def test_nobody_has_ever_read_the_log(launch):
-    """Nor must it end a start."""
+def test_log_is_a_pipe_without_reader(launch):
+    """The pipe has no reader from the beginning: the service starts nevertheless."""
     read, write = os.pipe()
     os.close(read)
     daemon = launch("epoll", stderr=write)
@@ -289,7 +289,7 @@ def test_nobody_has_ever_read_the_log(launch):
 
 
 def test_the_log_is_a_file_that_may_not_grow(launch, model):
-    """RLIMIT_FSIZE must not end the service either."""
+    """A log that has reached RLIMIT_FSIZE must not end the service."""
     daemon = launch(model, wrap=["prlimit", "--fsize=1024"])
     daemon.wait_ready()
     for _ in range(20):
@@ -336,7 +336,7 @@ def lost_records(path):
 
 
 def test_the_log_is_not_read(launch, unread, tmpdir):
-    """Nothing waits for the reader of standard error: neither clients nor signals. Lost lines are counted."""
+    """A full pipe on standard error delays neither clients nor the handling of signals. Lost lines are counted."""
     path = pathlib.Path(tmpdir, "metrics")
     daemon = launch("epoll", stderr=unread.stderr, metrics_file=str(path), stats_interval=1, log_level="debug")
     daemon.wait_ready()
@@ -347,7 +347,7 @@ def test_the_log_is_not_read(launch, unread, tmpdir):
             daemon.visit()
         return lost_records(path) > 0
     proc.until(lost, "a lost line", 60)
-    for _ in range(20):  # room for less than one line, again and again
+    for _ in range(20):  # each time there is space for less than one line
         assert unread.read(20)
         daemon.signal(signal.SIGUSR1)
         daemon.visit()
@@ -357,7 +357,7 @@ def test_the_log_is_not_read(launch, unread, tmpdir):
 
 
 def test_lines_are_whole_after_the_log_was_not_read(launch, unread, tmpdir):
-    """A line that was cut ends before the next one begins."""
+    """A line that was written in part ends before the next line begins."""
     path = pathlib.Path(tmpdir, "metrics")
     daemon = launch("epoll", stderr=unread.stderr, metrics_file=str(path), stats_interval=1, log_level="debug")
     daemon.wait_ready()
@@ -382,7 +382,7 @@ def test_lines_are_whole_after_the_log_was_not_read(launch, unread, tmpdir):
         assert line.count(b"echod: ") <= 1, f"two records in one line: {line}"
 
 
-# A log service that does not read
+# A log service that does not read its sockets
 
 MOUNT = """
 set -e
@@ -412,7 +412,7 @@ exec "$@"
     ("", ["-T"], echod.EX_IOERR),
 ])
 def test_no_failure_without_a_message(tmpdir, text, arguments, status):
-    """Where standard error is closed, the reason is in the system log, whatever the step that fails."""
+    """Standard error is closed: whichever step of the start fails, the reason is in the system log."""
     directory = pathlib.Path(tmpdir, "mounts")
     directory.mkdir()
     conf = pathlib.Path(tmpdir, "echod.conf")
@@ -460,7 +460,7 @@ def test_the_log_service_does_not_read(launch, tmpdir, target, kind):
 
 
 def test_standard_error_in_the_background(start, tmpdir):
-    """It is /dev/null there: a warning says so before echod leaves the terminal."""
+    """In the background, standard error is /dev/null: echod logs a warning before it detaches from the terminal."""
     daemon = start(daemonize=True, log_target="stderr")
     assert re.search(r"warning: .*log-target.*/dev/null", daemon.log()), daemon.log()
 
@@ -476,7 +476,7 @@ def test_the_log_is_on_a_full_disk(launch):
 
 @pytest.mark.parametrize("target", ["journal", "syslog", "auto"])
 def test_other_targets(start, target):
-    """Whether or not somebody listens there, the service works."""
+    """The service works whether or not a log service is running."""
     daemon = start("epoll", log_target=target)
     for _ in range(5):
         daemon.visit()
@@ -487,7 +487,7 @@ def test_other_targets(start, target):
 
 def test_auto_is_standard_error_in_the_foreground_without_a_journal(start):
     if os.path.exists("/run/systemd/journal/socket"):
-        pytest.skip("a journal listens here")
+        pytest.skip("a journal runs here")
     daemon = start("epoll", log_target="auto")
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)

@@ -20,7 +20,7 @@ PORT = "7007"
 
 
 def blocks(text):
-    """The literal blocks of a piece of the page, as the reader sees them."""
+    """The literal blocks of a part of the page, as they are displayed."""
     found = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", text, re.M | re.S)
     return [block.replace(r"\(dq", '"').replace(r"\(aq", "'").replace(r"\e", "\\").replace(r"\&", "") for block in found]
 
@@ -55,14 +55,14 @@ def named_calls(model, item):
 
 
 def same_cycle(one, other):
-    """Whether two lists are equal but for where they begin."""
+    """Whether two lists are equal after a rotation."""
     return len(one) == len(other) and any(one[i:] + one[:i] == other for i in range(len(one)))
 
 
 @pytest.mark.skipif(calls.cannot_trace() is not None, reason=str(calls.cannot_trace()))
 @pytest.mark.skipif(echod.SANITIZED, reason="sanitizers make system calls of their own")
 def test_named_calls(start, tmpdir, model):
-    """The calls that the page names are those that the daemon makes. Those of libc differ between its versions."""
+    """The daemon makes the calls that the page names. Calls of libc are left out, because they differ between its versions."""
     path = os.path.join(tmpdir, "trace")
     daemon = start(model, wrap=calls.wrap(path), stats_interval=0, log_connections=False, protocols=["tcp"],
                    workers=1 if model in echod.LOOPS else echod.default_workers(model))
@@ -73,12 +73,12 @@ def test_named_calls(start, tmpdir, model):
 
     named = own(named_calls(model, "Calls of a connection with an echo"))
     calls.visit(daemon.address)
-    # After some iterations that found a connection a loop asks for two: see accept_adapt().
+    # After some iterations that accepted a connection an event loop tries to accept two per iteration: see accept_adapt().
     found = [own(recording.during(lambda: calls.visit(daemon.address))) for _ in range(3)]
     if model in echod.SPAWN:
         assert any(collections.Counter(each) == collections.Counter(named) for each in found), found
     elif model == "io_uring":
-        # how often the ring is entered depends on the kernel
+        # the kernel determines how often the program enters the ring
         assert any(set(each) == set(named) for each in found), found
     else:
         assert any(same_cycle(each, named) for each in found), found
@@ -95,7 +95,7 @@ def test_exercise(model, tmpdir):
             pytest.skip(f"{program} is missing")
     exercise = blocks(sections()[model])[1]
     if "/proc/" in exercise and os.geteuid() != 0:
-        pytest.skip("the exercise is for root")
+        pytest.skip("the exercise needs root")
     if "strace" in exercise and not shutil.which("strace"):
         pytest.skip("no strace was found (Debian: apt install strace)")
     if "strace" in exercise and echod.SANITIZED:

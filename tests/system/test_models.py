@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What a worker is in each model, how many there are, and what happens when one is taken away."""
+"""The workers of each model: processes or threads, their number, and the end of a worker."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import proc
 
 
 def test_list_models_is_the_table():
-    """Each of the nine has a row: what serves a connection, what `workers` counts, whether it runs here."""
+    """Each of the nine models has a row: the server of a connection, the unit of `workers`, and whether the model runs here."""
     result = echod.run("--list-models")
     assert result.returncode == echod.EX_OK
     rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.split()}
@@ -23,7 +23,7 @@ def test_list_models_is_the_table():
 
 
 def test_model_that_cannot_run_is_refused_before_ready(launch):
-    """A row that says no is not substituted by another model."""
+    """A model whose row has "no" is refused, and not replaced by another model."""
     refused = {name: reason for name, reason in echod.REFUSALS.items() if reason}
     if not refused:
         pytest.skip("every model runs here")
@@ -46,7 +46,7 @@ def shape(daemon):
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.models("prefork")
-def test_prefork_has_so_many_processes(start, model, workers):
+def test_prefork_has_the_configured_number_of_processes(start, model, workers):
     daemon = start(model, workers=workers)
     assert shape(daemon) == (workers, 0, workers)
 
@@ -109,8 +109,8 @@ def test_the_supervisor_has_one_thread(start, model):
 # Limits of the models
 
 @pytest.mark.models("iterative", "process", "prefork", "thread", "prethread")
-def test_client_beyond_the_workers_waits_for_a_leaver(start, model):
-    """With as many connections as workers the next one is neither served nor refused until one leaves."""
+def test_client_beyond_the_workers_waits_for_a_free_worker(start, model):
+    """With as many connections as workers, the next client is neither served nor refused until a connection ends."""
     workers = 1 if model == "iterative" else 2
     daemon = start(model, workers=workers)
     served = [daemon.connect() for _ in range(workers)]
@@ -118,7 +118,7 @@ def test_client_beyond_the_workers_waits_for_a_leaver(start, model):
         peer.echo(sock, b"one of the first")
     waiting = daemon.connect()
     waiting.sendall(b"the next one")
-    assert peer.silent(waiting, 0.4), "served although every worker is taken"
+    assert peer.silent(waiting, 0.4), "served although every worker is busy"
     for sock in served:
         peer.echo(sock, b"still served")
     peer.finish(served.pop())
@@ -146,7 +146,7 @@ def test_iterative_with_four_workers_is_refused(launch):
 
 
 def test_select_refuses_more_than_an_fd_set_holds(launch):
-    """Before READY, and the message names what to change."""
+    """The start fails before READY, and the message names the settings to change."""
     said = launch("select", max_connections=5000).fails(echod.EX_CONFIG)
     assert "max-connections" in said, said
     assert "poll" in said, f"no other model is proposed: {said}"
@@ -154,7 +154,7 @@ def test_select_refuses_more_than_an_fd_set_holds(launch):
 
 @pytest.mark.models("select")
 def test_select_at_its_limit_lets_clients_wait(start, model):
-    """More clients than descriptors in an fd_set: all are served, one after the other, and no set overflows."""
+    """More clients than an fd_set can hold: further clients are served after the first ones have closed, and no set overflows."""
     daemon = start(model, workers=1, log_connections=False)
     crowd = [daemon.connect() for _ in range(1200)]
     for number, sock in enumerate(crowd):
@@ -170,11 +170,11 @@ def test_select_at_its_limit_lets_clients_wait(start, model):
 
     proc.until(lambda: answers() >= 900, "nine hundred served at once", 30)
     for pid in daemon.workers():
-        assert max(proc.descriptors(pid)) < 1024, "a descriptor that no fd_set can hold"
+        assert max(proc.descriptors(pid)) < 1024, "a descriptor that does not fit into an fd_set"
     assert len(answered) < 1024
     for number in list(answered):
         crowd[number].close()
-    proc.until(lambda: answers() == 1200, "the rest served after the first had left", 30)
+    proc.until(lambda: answers() == 1200, "the rest served after the first clients have closed", 30)
     for sock in crowd:
         sock.close()
     daemon.visit()
@@ -182,7 +182,7 @@ def test_select_at_its_limit_lets_clients_wait(start, model):
 
 @pytest.mark.models("select")
 def test_select_with_many_inherited_descriptors(start, model):
-    """Whoever started echod left eleven hundred descriptors open: they must not push ours out of an fd_set."""
+    """echod inherits eleven hundred open descriptors: its own descriptors must still fit into an fd_set."""
     with open(os.devnull) as null:
         inherited = [os.dup(null.fileno()) for _ in range(1100)]
         try:
@@ -218,8 +218,8 @@ def limit(pid):
     raise AssertionError("no limit of open files")
 
 
-def test_descriptors_run_out_and_come_back(start, model):
-    """At the hard limit of descriptors clients wait in the backlog; the service neither spins nor ends."""
+def test_limit_of_descriptors_is_reached(start, model):
+    """At the hard limit of descriptors clients wait in the backlog; the service neither ends nor floods the log."""
     daemon = start(model, max_connections=500, wrap=["prlimit", "--nofile=40:40"])
     crowd = [daemon.connect() for _ in range(80)]
     for number, sock in enumerate(crowd):
@@ -235,7 +235,7 @@ def test_descriptors_run_out_and_come_back(start, model):
 # Workers that die
 
 def test_killed_worker_is_replaced(start, model):
-    """And the listener has refused nobody meanwhile."""
+    """The listener serves all clients meanwhile, and the supervisor logs the end of the process in one line."""
     daemon = start(model, workers=2 if model in ("prefork", "prethread") else 0)
     daemon.visit()
     daemon.crash_expected = True
@@ -247,15 +247,15 @@ def test_killed_worker_is_replaced(start, model):
         daemon.visit(b"visit %d" % number)
     after = proc.until(lambda: len(daemon.workers()) == len(before) and before[0] not in daemon.workers()
                        and daemon.workers(), "a new worker in place of the killed one")
-    assert set(before[1:]) <= set(after), "others were replaced too"
+    assert set(before[1:]) <= set(after), "other workers were replaced too"
     daemon.visit()
     daemon.wait_log(f"process {before[0]} ")
     lines = daemon.lines_about(f"process {before[0]}")
-    assert len(lines) == 1 and "kill" in lines[0].lower(), f"not told once, for all its workers:\n{daemon.log()}"
+    assert len(lines) == 1 and "kill" in lines[0].lower(), f"not logged exactly once for the process:\n{daemon.log()}"
 
 
 @pytest.mark.models("prefork")
-def test_killed_worker_costs_its_own_connection_alone(start, model):
+def test_killed_worker_closes_only_its_own_connection(start, model):
     daemon = start(model, workers=2)
     daemon.crash_expected = True
     socks = [daemon.connect() for _ in range(2)]
@@ -272,8 +272,9 @@ def test_killed_worker_costs_its_own_connection_alone(start, model):
 
 
 @pytest.mark.models("process")
-def test_killed_connection_process_gives_its_place_back(start, model):
-    """With two places, one of them killed, the third client is served: the reaper corrects the count."""
+def test_killed_connection_process_releases_its_slot(start, model):
+    """Two connections are permitted and the process of one is killed: a third client is served, because the parent corrects
+    the count."""
     daemon = start(model, workers=2)
     daemon.crash_expected = True
     acceptor, = daemon.workers()
@@ -294,8 +295,8 @@ def test_killed_connection_process_gives_its_place_back(start, model):
         daemon.settled(2)
 
 
-def test_workers_vanish_with_a_killed_supervisor(start, model):
-    """Even with connections in hand nothing of the daemon stays behind."""
+def test_workers_end_with_a_killed_supervisor(start, model):
+    """All processes of the daemon end, although a connection is open."""
     daemon = start(model)
     sock = daemon.connect()
     peer.echo(sock, b"hello")
@@ -305,9 +306,9 @@ def test_workers_vanish_with_a_killed_supervisor(start, model):
     os.kill(daemon.pid, signal.SIGKILL)
     assert daemon.wait_exit() == -signal.SIGKILL
     # a process that is ending loses its environment, by which tagged() finds it, before its sockets
-    proc.until(lambda: not any(map(proc.alive, pids)), lambda: f"left behind: {[p for p in pids if proc.alive(p)]}")
+    proc.until(lambda: not any(map(proc.alive, pids)), lambda: f"still running: {[p for p in pids if proc.alive(p)]}")
     assert not proc.tagged(daemon.tag)
     assert peer.ended(sock)
-    # the kernel takes an io_uring apart after the end of its process
+    # the kernel frees an io_uring instance after the end of its process
     proc.until(lambda: peer.refused(daemon.address), "nothing listens")
     sock.close()

@@ -34,7 +34,7 @@ def connect(address, protocol=IPPROTO_MPTCP, timeout=peer.PATIENCE):
 
 @pytest.mark.parametrize("host", ADDRESSES)
 def test_clients_with_and_without(start, model, host):
-    """Bytes, half-close and the log are the same."""
+    """Clients with and without Multipath TCP get the same echo, half-close and log line."""
     daemon = start(model, listen=[host], mptcp=True)
     assert "(mptcp)" in daemon.log()
     for protocol in (IPPROTO_MPTCP, socket.IPPROTO_TCP):
@@ -50,7 +50,7 @@ def test_clients_with_and_without(start, model, host):
 
 
 def test_switched_off(start, model):
-    """A client that offers Multipath TCP gets plain TCP."""
+    """The server answers a client that offers Multipath TCP with plain TCP."""
     daemon = start(model)
     with connect(daemon.address) as sock:
         peer.echo(sock, b"hello")
@@ -74,7 +74,7 @@ def test_limits_and_idle_timeout(start, model):
 
 
 def test_keepalive_is_set(start, model):
-    """Without TCP_USER_TIMEOUT, which Multipath TCP does not have."""
+    """Keep-alive is set, but not TCP_USER_TIMEOUT, which Multipath TCP does not support."""
     daemon = start(model, mptcp=True, tcp_keepalive=77)
     with connect(daemon.address) as sock:
         peer.echo(sock, b"hello")
@@ -83,13 +83,13 @@ def test_keepalive_is_set(start, model):
 
 
 def listeners(port):
-    """How many sockets listen on the port."""
+    """The number of sockets that listen on the port."""
     return len(os.popen(f"ss -Htln 'sport = :{port}'").read().splitlines())
 
 
-@pytest.mark.parametrize("host, before", list(zip(ADDRESSES, [False, True])))  # each goes both ways
+@pytest.mark.parametrize("host, before", list(zip(ADDRESSES, [False, True])))  # each model changes it in both directions
 def test_reload_that_changes_it_loses_no_client(start, model, host, before):
-    """Clients come all the time, with and without Multipath TCP: none is refused, reset or kept waiting."""
+    """Clients connect continuously, with and without Multipath TCP: none is refused, reset or delayed."""
     daemon = start(model, listen=[host], mptcp=before)
     old = connect((host, daemon.port))
     peer.echo(old, b"before")
@@ -137,7 +137,7 @@ def test_reload_that_changes_it_loses_no_client(start, model, host, before):
 
 
 def test_crash_with_the_store(start, model):
-    """The next process takes the listener of the store up if it has the protocol that is wanted now, and opens one otherwise."""
+    """The next process uses the stored listener if it has the configured protocol, and otherwise opens a new one."""
     port = echod.free_port()
     first = start(model, store=True, port=port, mptcp=True)
     first.visit()
@@ -159,7 +159,7 @@ def test_crash_with_the_store(start, model):
 
 @root
 def test_kernel_where_it_is_switched_off(launch):
-    """69, and the message names the sysctl; a reload fails and changes nothing."""
+    """The start fails with exit status 69, and the message names the sysctl; a reload fails and changes nothing."""
     with netns.make(lambda inside: inside.sysctl("net.mptcp.enabled=0")) as namespace:
         said = launch(mptcp=True, wrap=namespace.wrap()).fails(echod.EX_UNAVAILABLE)
         assert "net.mptcp.enabled" in said and "mptcp = false" in said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What the service manager is told, and the watchdog."""
+"""Notifications to the service manager, and the watchdog."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def test_ready_means_that_it_accepts(start, model):
     status = daemon.notify.wait("STATUS")["STATUS"]
     assert model in status, status
     assert ready.pid == daemon.pid
-    assert not daemon.notify.all("MAINPID"), "it did not fork: the manager knows its pid"
+    assert not daemon.notify.all("MAINPID"), "MAINPID sent, although it did not fork"
 
 
 def test_every_message_is_from_the_main_process(start, model):
@@ -39,7 +39,7 @@ def test_every_message_is_from_the_main_process(start, model):
 
 
 def test_no_notify_socket(launch):
-    """Started by hand it works without."""
+    """echod works without NOTIFY_SOCKET, as when it is started by hand."""
     daemon = launch(env={"NOTIFY_SOCKET": None})
     proc.until(lambda: not peer.refused(daemon.address), "a listener")
     daemon.visit()
@@ -47,14 +47,14 @@ def test_no_notify_socket(launch):
 
 
 def test_broken_notify_socket(launch):
-    """A manager that cannot be reached does not matter."""
+    """echod works when it cannot reach the service manager."""
     daemon = launch(env={"NOTIFY_SOCKET": "/nonexistent/notify"})
     proc.until(lambda: not peer.refused(daemon.address), "a listener")
     daemon.visit()
     daemon.stop()
 
 
-def test_reload_is_told_in_one_message_with_the_monotonic_time(start, model):
+def test_reload_is_sent_in_one_message_with_the_monotonic_time(start, model):
     daemon = start(model)
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     reloading, ready = daemon.hup()
@@ -64,7 +64,7 @@ def test_reload_is_told_in_one_message_with_the_monotonic_time(start, model):
     daemon.visit()
 
 
-def test_failed_reload_is_told_in_the_status(start):
+def test_failed_reload_is_in_the_status(start):
     daemon = start()
     good = daemon.notify.wait("STATUS")["STATUS"]
     daemon.config.write_text("port = 0\n")
@@ -75,11 +75,11 @@ def test_failed_reload_is_told_in_the_status(start):
     daemon.configure()
     _, ready = daemon.hup()
     since = daemon.notify.messages.index(ready)
-    assert daemon.notify.wait("STATUS", since=since)["STATUS"] != bad, "the old failure is still told"
+    assert daemon.notify.wait("STATUS", since=since)["STATUS"] != bad, "the status still has the old failure"
 
 
-def test_a_lost_worker_is_told_in_the_status(start, model):
-    """At once, though nothing is counted and no interval ends; also the one process that serves a client."""
+def test_a_lost_worker_is_in_the_status(start, model):
+    """STATUS= is sent at once, without a change of counters or the end of an interval; also for the process of one connection."""
     daemon = start(model, stats_interval=0)
     with daemon.connect() as sock:
         peer.echo(sock, b"hello")
@@ -125,9 +125,9 @@ def test_stopping(start, model):
 
 
 def quiet_since(daemon):
-    """Wait for two intervals after one another in which no byte moved; the place of the second one among the messages.
+    """Wait for two consecutive intervals without progress; return the mark of the messages at the second one's begin.
 
-    A worker that begins to drain still finds room for some bytes, which the supervisor sees up to an interval later.
+    A worker that begins to drain can still send some bytes, which the supervisor notices up to an interval later.
     """
     def moved():
         return metrics.line(daemon), proc.unsent(daemon.port)
@@ -135,7 +135,7 @@ def quiet_since(daemon):
     before, quiet = moved(), 0
     for _ in range(20):
         since = daemon.notify.mark()
-        time.sleep(1.2)  # longer than the supervisor's interval: long enough to be asked, if nothing moving counted
+        time.sleep(1.2)  # longer than the supervisor's interval: if it asked without progress, a message would arrive
         now = moved()
         quiet = quiet + 1 if now == before else 0
         if quiet == 2:
@@ -144,8 +144,8 @@ def quiet_since(daemon):
     raise AssertionError(f"bytes move although no client reads: {before}")
 
 
-def test_the_supervisor_waits_while_it_drains(start, tmpdir):
-    """Also where a message of LOG_WARNING was logged shortly before the stop, which STATUS= cannot contain any more."""
+def test_the_supervisor_sleeps_while_it_drains(start, tmpdir):
+    """It does not poll busily, also if a warning was logged shortly before the stop, which STATUS= cannot contain any more."""
     calls = failing.Failing(tmpdir, speed=4)
     daemon = start("epoll", stats_interval=0, drain_timeout=300, env=calls.env)
     sock, sent, read = peer.laden(daemon.address)
@@ -155,7 +155,7 @@ def test_the_supervisor_waits_while_it_drains(start, tmpdir):
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     waits, since, read = calls.waits(), daemon.notify.mark(), bytearray(read)
-    while len(daemon.notify.all("EXTEND_TIMEOUT_USEC", since)) < 3:  # one interval of the supervisor each
+    while len(daemon.notify.all("EXTEND_TIMEOUT_USEC", since)) < 3:  # one message in each interval of the supervisor
         read += peer.receive(sock, 4096)
         time.sleep(0.01)  # so that bytes are left for each interval
     waits = calls.waits() - waits
@@ -166,7 +166,7 @@ def test_the_supervisor_waits_while_it_drains(start, tmpdir):
 
 
 def test_stop_is_extended_while_it_drains(start, model):
-    """When bytes move the manager is asked for patience to the end of the drain, and not before."""
+    """Once bytes are sent, and not before, echod asks the manager to extend the time-out to the end of the drain."""
     daemon = start(model, drain_timeout=300)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
@@ -189,7 +189,7 @@ def fed(daemon, times, since):
 
 
 def test_watchdog_is_fed(start, model):
-    """Also while every worker is idle, and while one is busy with a client that is silent."""
+    """WATCHDOG=1 is sent also while all workers are idle, and while a worker serves a silent client."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
     since = daemon.notify.mark()
     proc.until(lambda: fed(daemon, 3, since), "WATCHDOG=1 three times")
@@ -202,7 +202,7 @@ def test_watchdog_is_fed(start, model):
 
 
 def test_watchdog_with_a_client_that_never_reads(start, model):
-    """A worker that cannot send is not a worker that hangs."""
+    """A worker that waits to send must not be reported as hanging."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
     with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
         peer.stuff(sock)
@@ -212,21 +212,21 @@ def test_watchdog_with_a_client_that_never_reads(start, model):
 
 @pytest.mark.models("process", "thread")
 def test_watchdog_while_clients_come(start, model):
-    """Whoever serves a client that has just come has not hung, only because it gave no sign of life yet."""
+    """A new process or thread for a connection must not be taken as hanging because it has no heartbeat yet."""
     daemon = start(model, env={"WATCHDOG_USEC": "3000000"})
     since = daemon.notify.mark()
     end = time.monotonic() + 2 * proc.LIMIT
-    while not fed(daemon, 4, since):  # three times half of it, unless one is missed
-        assert time.monotonic() < end, "the watchdog is not fed"
+    while not fed(daemon, 4, since):  # the time of three intervals, unless a message is missing
+        assert time.monotonic() < end, "WATCHDOG=1 is missing"
         with daemon.connect() as sock:
             peer.echo(sock, b"hello")
-            time.sleep(0.02)  # most of the time there is a client that has just come
+            time.sleep(0.02)  # most of the time there is a new connection
     times = [message.time for message in daemon.notify.all("WATCHDOG", since)]
     gaps = [later - earlier for earlier, later in zip(times, times[1:])]
     assert max(gaps) < 2.9, gaps
 
 
-def test_watchdog_is_off_unless_asked_for(start):
+def test_watchdog_is_off_by_default(start):
     daemon = start("epoll")
     daemon.visit()
     daemon.hup()
@@ -234,7 +234,7 @@ def test_watchdog_is_off_unless_asked_for(start):
 
 
 def test_watchdog_starves_when_a_worker_is_stopped(start, model):
-    """One worker without a sign of life is enough; when it goes on, so does the watchdog."""
+    """One stopped worker ends the WATCHDOG=1 messages; they resume when the worker continues."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
     since = daemon.notify.mark()
     proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1")
@@ -242,7 +242,7 @@ def test_watchdog_starves_when_a_worker_is_stopped(start, model):
     os.kill(worker, signal.SIGSTOP)
     try:
         proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2,
-                   "three missed feedings")
+                   "three missing WATCHDOG=1")
     finally:
         os.kill(worker, signal.SIGCONT)
     since = daemon.notify.mark()
@@ -253,7 +253,7 @@ def test_watchdog_starves_when_a_worker_is_stopped(start, model):
 @pytest.mark.models("thread", "prethread", "select", "poll", "epoll", "io_uring")
 @pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
 def test_watchdog_starves_when_a_thread_hangs(start, model, hung, tmp_path):
-    """One among others that go on, told to hang by a fault point."""
+    """A fault point makes one thread hang while the others run."""
     if "fault points" not in echod.run("-V").stdout:
         pytest.skip("echod was built without fault points (configure --enable-debug-faults)")
     daemon = start(model, workers=2, drain_timeout=1,
@@ -263,12 +263,12 @@ def test_watchdog_starves_when_a_thread_hangs(start, model, hung, tmp_path):
         since = daemon.notify.mark()
         proc.until(lambda: fed(daemon, 2, since), "WATCHDOG=1")
         (tmp_path / str(hung)).touch()
-        proc.until(lambda: not (tmp_path / str(hung)).exists(), "the thread hangs")
-        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2, "three missed feedings")
+        proc.until(lambda: not (tmp_path / str(hung)).exists(), "the thread to hang")
+        proc.until(lambda: time.monotonic() - daemon.notify.all("WATCHDOG")[-1].time > 1.2, "three missing WATCHDOG=1")
 
 
 def test_watchdog_over_a_reload(start):
-    """The new crew is watched, the old one, which has ended or still serves, does not starve it."""
+    """WATCHDOG=1 continues after each reload, whether the old crew has ended or still serves."""
     daemon = start("epoll", env={"WATCHDOG_USEC": "400000"})
     with daemon.connect() as sock:
         peer.echo(sock, b"hello")
@@ -280,7 +280,7 @@ def test_watchdog_over_a_reload(start):
 
 
 def test_a_manager_that_does_not_read(launch, tmpdir):
-    """It blocks nothing, and gets the state once it reads again."""
+    """echod does not block, and the manager receives the state once it reads again."""
     address = f"{tmpdir}/notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)

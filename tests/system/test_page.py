@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: ISC
-"""The page of `make bench`, made from invented numbers: the answer comes first, claims depend on all their figures, and a real
-browser shows everything on a wide and on a narrow screen."""
+"""The page of `make bench`, made from test data: it begins with the recommendation, claims depend on all their figures, and a
+browser displays all parts on a wide and on a narrow screen."""
 
 import copy
 import html
@@ -16,7 +16,7 @@ import pytest
 import build
 import echod
 
-# Behind tests/lib, which has modules of the same names.
+# Appended after tests/lib, which has modules of the same names.
 sys.path.append(str(build.SRCDIR / "tests/bench"))
 
 import curves  # noqa: E402
@@ -26,7 +26,7 @@ import page  # noqa: E402
 import stats  # noqa: E402
 import table  # noqa: E402
 
-# Processor time of an echo; equal numbers make spreads that overlap.
+# Processor time of an echo; equal numbers lead to spreads that overlap.
 COST = {"iterative": 3, "process": 4, "prefork": 3, "thread": 3.5, "prethread": 3, "select": 1.5, "poll": 1.6, "epoll": 1.2,
         "io_uring": 1}
 CROWD = 1000
@@ -163,7 +163,7 @@ def test_claims_hold(tmpdir):
     ("epoll", {"why": "too few descriptors"}, lesson.UNKNOWN),
 ], ids=str)
 def test_limit_of_select(tmpdir, model, change, verdict):
-    """Both halves decide: select stops, and epoll does not; no client is refused or lost."""
+    """The claim has two conditions: select stops, and epoll does not; and no client is refused or lost."""
     data = copy.deepcopy(LESSON)
     data["capacity"][model] |= change
     write(tmpdir, COST, data)
@@ -190,8 +190,8 @@ def test_spread():
     assert stats.summarize([1, 2, 3, 4, 100]).high == 4
 
 
-# What the browser finds: parts of the page outside the screen that cannot be moved into it, and texts of a plot that overlap or
-# are cut off. Slanted texts are not compared: their boxes are larger than they are.
+# Errors that the browser finds: parts of the page outside the screen that cannot be scrolled into it, and texts of a plot that
+# overlap or are cut off. Slanted texts are not compared: their boxes are larger than they are.
 PROBE = """
 <script>
 onload = function () {
@@ -228,7 +228,7 @@ onload = function () {
 };
 </script>
 """
-# The screen: a frame, because a window has a least width.
+# The screen is a frame, because a window has a minimum width.
 SCREEN = """<!doctype html><pre id=result></pre>
 <script>onmessage = event => { document.getElementById("result").textContent = event.data; };</script>
 <iframe style="border: 0; width: WIDTHpx; height: 900px" src="index.html"></iframe>
@@ -255,12 +255,12 @@ def test_in_a_browser(tmpdir, width):
     result = json.loads(html.unescape(match[1]))
     assert result["wide"] == width
     assert result["plots"] > len(load.SCENARIOS)
-    assert result["first"] < 900, "the answer is on the first screen"
+    assert result["first"] < 900, "the recommendation is not on the first screen"
     assert not result["found"]
 
 
 def test_self_contained(tmpdir):
-    """It loads nothing: no scripts, no files, no addresses but names of XML."""
+    """The page loads no scripts or files, and has no URLs but names of XML namespaces."""
     shown = re.sub(r"""xmlns(:\w+)?=["'][^"']*["']""", "", text_of(write(tmpdir, COST)))
     assert not re.search(r"https?://|<script|<link|<img|@import|url\(\s*['\"]?(?!#)", shown)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""PROXY protocol: headers of both versions, in pieces, invalid ones, who the peer is, hand-over, and haproxy."""
+"""PROXY protocol: headers of both versions, in pieces, invalid headers, the peer's address, hand-over, and haproxy."""
 
 import re
 import shutil
@@ -71,7 +71,7 @@ INVALID = {
 
 
 def test_header(start, model):
-    """It is not echoed; the bytes behind it are, at once; the log names the peer."""
+    """The header is not echoed, the bytes after it are echoed at once, and the log has the peer's address from the header."""
     daemon = start(model, proxy_protocol=PROXIES, buffer_size=512)
     for count, (name, (header, named)) in enumerate(HEADERS.items(), 1):
         since = len(daemon.log())
@@ -87,7 +87,7 @@ def test_header(start, model):
 
 @pytest.mark.parametrize("name", ["v1", "v2-ipv6", "v2-extensions", "v1-unknown"])
 def test_header_in_pieces(start, model, name):
-    """Byte by byte; nothing comes back before it is complete."""
+    """The header arrives byte by byte; the server echoes nothing before it is complete."""
     header, named = HEADERS[name]
     daemon = start(model, proxy_protocol=PROXIES)
     with daemon.connect() as sock:
@@ -103,7 +103,7 @@ def test_header_in_pieces(start, model, name):
 
 
 def test_invalid_header(start, model):
-    """The connection is closed without a byte, with the reason `proxy`."""
+    """The connection is closed without a byte; the reason in the log is `proxy`."""
     daemon = start(model, proxy_protocol=PROXIES)
     for count, (name, header) in enumerate(INVALID.items(), 1):
         since = len(daemon.log())
@@ -133,7 +133,7 @@ def test_header_cut_off_by_fin(start, model, part):
 @pytest.mark.parametrize("level", ["info", "debug"])
 @pytest.mark.parametrize("most", [0, 100])
 def test_health_checks(start, model, most, level):
-    """Without a byte behind a header, or without a header: logged at debug. The header counts as received, not as echoed."""
+    """Without data after the header, or without a header: logged at debug. The header counts as received, not as echoed."""
     daemon = start(model, proxy_protocol=PROXIES, max_per_source=most, log_level=level)
     headers = [b"", HEADERS["v2-local"][0], v1(), v2()]
     for header in headers:
@@ -167,7 +167,7 @@ def test_header_from_elsewhere_is_payload(start, model):
 
 
 def test_allow_and_deny(start, model):
-    """They judge the address that the header names; with LOCAL that of the proxy."""
+    """They apply to the address in the header; with LOCAL, to that of the proxy."""
     daemon = start(model, proxy_protocol=PROXIES, allow=["192.0.2.0/24"], deny=["192.0.2.66"])
     for header, served in ((v1("192.0.2.1"), True), (v2("192.0.2.66"), False), (v1("198.51.100.1"), False),
                            (HEADERS["v2-local"][0], False)):
@@ -185,7 +185,7 @@ def test_allow_and_deny(start, model):
 
 @pytest.mark.models("prefork", "prethread", "process", "thread", "select", "poll", "epoll", "io_uring")
 def test_max_per_source(start, model):
-    """It counts the address that the header names, not the proxy; a reload keeps the counts."""
+    """It counts by the address in the header, not by that of the proxy; a reload keeps the counts."""
     daemon = start(model, proxy_protocol=PROXIES, max_per_source=1)
 
     def enter(source):
@@ -212,12 +212,12 @@ def test_max_per_source(start, model):
     def admitted():
         with enter("192.0.2.2") as sock:
             return sock.recv(5) == b"hello"
-    proc.until(admitted, "room for the source")
+    proc.until(admitted, "a free slot for the source")
     metrics.wait_line(daemon, "the others", connections=2)
 
 
 def test_reload_in_the_middle_of_headers(start, model):
-    """At every place of the header, from one model to another."""
+    """A reload at each byte of the header, from one model to another."""
     header = v2(extensions=bytes(40))
     daemon = start(model, proxy_protocol=PROXIES)
     count = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 20)
@@ -236,8 +236,8 @@ def test_reload_in_the_middle_of_headers(start, model):
 
 
 def test_counters_of_hand_overs(start, model):
-    """A connection counts as handed over and as taken over once its header was received, and then on both sides. A child of
-    model process that passes it back to its parent hands nothing over."""
+    """A connection counts as handed over and as taken over, by both workers, once its header was received. In model process, a
+    child that passes a connection back to its parent does not count it as handed over."""
     daemon = start(model, proxy_protocol=PROXIES, max_per_source=100)
     count = {"iterative": 1, "prefork": 4, "prethread": 4}.get(model, 6)
     socks = [daemon.connect() for _ in range(count)]
@@ -254,11 +254,11 @@ def test_counters_of_hand_overs(start, model):
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers")
 
     def handed_over():
-        """More than there are connections, where an old worker that has not seen the stop request yet took one from the queue."""
+        """There are more hand-overs than connections if an old worker took one from the queue before it saw the stop request."""
         line = metrics.line(daemon)
         both = [line.get(f"connections_{way}_over", 0) for way in ("handed", "taken")]
         return line if both[0] == both[1] >= len(named) else None
-    line = proc.until(handed_over, lambda: f"as many taken over as handed over: {metrics.line(daemon)}")
+    line = proc.until(handed_over, lambda: f"equal counts of connections handed over and taken over: {metrics.line(daemon)}")
     if waiting != named:
         waiting[0].sendall(v2()[10:] + b"hello")
         assert peer.receive(waiting[0], 5) == b"hello"
@@ -270,8 +270,8 @@ def test_counters_of_hand_overs(start, model):
     metrics.wait_line(daemon, "the end", connections=0, connections_accepted=count, connections_ended__eof=count)
 
 
-def test_headers_of_connections_that_wait_at_a_stop(start):
-    """The supervisor drains them as workers do: it receives the rest of a header, and echoes what is behind it."""
+def test_headers_of_queued_connections_at_a_stop(start):
+    """The supervisor drains queued connections: it receives the rest of a header, and echoes the data after it."""
     daemon = start("epoll", proxy_protocol=PROXIES)
     socks = [daemon.connect()]
     socks[0].sendall(v1() + b"hello")
@@ -282,7 +282,7 @@ def test_headers_of_connections_that_wait_at_a_stop(start):
         socks[-1].sendall(header[:6])
     metrics.wait_line(daemon, "all", connections=5, received_bytes=len(v1()) + 5 + 4 * 6)
     old = daemon.workers()
-    daemon.reload(model="iterative", deny=["192.0.2.66"])  # which serves one of them; the others are in the queue then
+    daemon.reload(model="iterative", deny=["192.0.2.66"])  # it serves one of them; the others stay in the queue
     proc.until(lambda: not any(map(proc.alive, old)), "the end of the old workers")
     for sock, header in zip(socks[1:], headers.values()):
         sock.sendall(header[6:] + b"behind it" * (header != headers["incomplete"]))
@@ -315,7 +315,7 @@ HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 @pytest.mark.skipif(not HAPROXY, reason="haproxy is not installed")
 @pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2"])
 def test_haproxy(start, model, tmpdir, send):
-    """Its clients are the peers; its health checks are not logged; streams go on over a reload."""
+    """Peers are the clients of haproxy; its health checks are not logged; streams continue during a reload."""
     daemon = start(model, proxy_protocol=["127.0.0.1"])
     port = echod.free_port()
     with open(f"{tmpdir}/haproxy.cfg", "w") as file:
@@ -333,7 +333,7 @@ listen echo
                           stderr=subprocess.DEVNULL) as haproxy:
         try:
             proc.until(lambda: not peer.refused(("127.0.0.1", port)), "haproxy")
-            sock = proc.until(lambda: try_connect(("127.0.0.1", port)), "a way through haproxy")
+            sock = proc.until(lambda: try_connect(("127.0.0.1", port)), "a connection through haproxy")
             endpoint = peer.endpoint(sock)
             peer.echo(sock, peer.data(1 << 20))
             daemon.reload()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""SIGHUP: everything may change, and no client notices."""
+"""SIGHUP: all settings may change, without effect on connected clients."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ import proc
 def test_from_this_model_to_every_other(request, start, model):
     """A verified stream is in flight across each change, and is finished under the next model.
 
-    The walk goes from `model` to each other one and back, so that all parameters together are all ordered pairs.
+    The test changes from `model` to each other model and back, so that all parameters together cover all ordered pairs.
     """
     daemon = start(model)
     refusals = echod.REFUSALS
@@ -38,7 +38,7 @@ def test_from_this_model_to_every_other(request, start, model):
 
 
 def test_idle_and_half_closed_connections_live_on(start, model):
-    """One that waits, and one that has half-closed with its answer still under way."""
+    """An idle connection, and a half-closed one that the server still sends to, survive a reload."""
     target = "epoll" if model != "epoll" else "thread"
     daemon = start(model, **({"workers": 3} if model in ("prefork", "prethread") else {}))
     quiet = daemon.connect()
@@ -57,7 +57,7 @@ def test_idle_and_half_closed_connections_live_on(start, model):
 
 
 def test_reload_without_a_change(start, model):
-    """Twenty times, with a stream going on; nothing accumulates."""
+    """Twenty reloads during a stream; processes and descriptors do not accumulate."""
     daemon = start(model)
     daemon.hup()
     daemon.visit()
@@ -68,7 +68,7 @@ def test_reload_without_a_change(start, model):
         stream.progress(10000)
         daemon.hup()
     stream.finish()
-    daemon.hup()  # to a crew that has done as little as the first
+    daemon.hup()  # a new crew, in the state that the first one had
     daemon.visit()
     daemon.settled(echod.processes(model))
     proc.until(lambda: daemon.descriptors() <= descriptors,
@@ -91,12 +91,12 @@ def test_workers_change(start, model):
 
 
 def given_up(address):
-    """The old crew has the listener until it has handed over its last connection."""
+    """Wait until the listener is closed: the old crew has it open until it has handed over its last connection."""
     proc.until(lambda: peer.refused(address), f"the end of the listener at {address}")
 
 
 def test_port_change(start, model):
-    """The old port is given up, its connections live on, and the new one is served."""
+    """The old port is closed, its connections survive, and the new port is served."""
     daemon = start(model)
     old, port = daemon.address, echod.free_port()
     stream = peer.Stream(old)
@@ -109,7 +109,7 @@ def test_port_change(start, model):
 
 
 def test_listen_change(start, tmpdir):
-    """Addresses come and go; those that stay are never refused."""
+    """Addresses are added and removed; clients of the other addresses are never refused."""
     second, third = echod.free_port(), echod.free_port()
     path = f"{tmpdir}/echo.sock"
     daemon = start(listen=["127.0.0.1", f"127.0.0.1:{second}"])
@@ -121,11 +121,11 @@ def test_listen_change(start, tmpdir):
     daemon.reload(listen=["127.0.0.1"])
     daemon.visit()
     given_up(("127.0.0.1", third))
-    assert not os.path.exists(path), "the file of a socket that was given up is left behind"
+    assert not os.path.exists(path), "the file of a closed socket was not removed"
 
 
 def test_between_star_and_one_address(start):
-    """The same port, first on one address, then on every one, then on one again: the sockets overlap."""
+    """The same port, first on one address, then on all, then on one again: the sockets overlap."""
     daemon = start(listen=["127.0.0.1"])
     daemon.reload(listen=["*"])
     peer.visit(("127.0.0.2", daemon.port))
@@ -136,7 +136,7 @@ def test_between_star_and_one_address(start):
 
 
 class Visitors:
-    """Threads whose clients come and go all the time. `refused`: whether it is right that one is refused."""
+    """Threads whose clients connect and close continuously. `refused`: whether connections may be refused."""
 
     def __init__(self, addresses, refused=False):
         self.wrong, self.visits, self.stop = [], [0] * len(addresses), threading.Event()
@@ -159,7 +159,7 @@ class Visitors:
                 return
 
     def come(self):
-        """Wait until each of them has been served again, or something went wrong."""
+        """Wait until the clients of each address have been served again, or one has failed."""
         seen = list(self.visits)
         proc.until(lambda: self.wrong or all(now > before + 5 for now, before in zip(self.visits, seen)), "visits")
 
@@ -170,8 +170,8 @@ class Visitors:
         assert not self.wrong, self.wrong
 
 
-def test_overlapping_listen_refuses_nobody(start, model):
-    """From an address to "*" and back, and to the wildcard address of one family."""
+def test_overlapping_listen_refuses_no_client(start, model):
+    """Clients connect during changes from an address to "*" and back, and to the wildcard address of one family."""
     addresses = ["127.0.0.1"] + (["::1"] if echod.have_ipv6() else [])
     wildcards = ["0.0.0.0"] + (["::"] if echod.have_ipv6() else [])
     daemon = start(model, listen=addresses)
@@ -192,8 +192,8 @@ def test_listener_that_a_wildcard_covers_is_closed_with_it(start):
     peer.visit(("127.0.0.1", port))
 
 
-def test_an_address_that_is_given_up_resets_nobody(start, model):
-    """Clients of an address that is removed are served or refused."""
+def test_an_address_that_is_removed_resets_no_client(start, model):
+    """Clients of an address that is removed are served or refused, but not reset."""
     second = echod.free_port()
     daemon = start(model, listen=["127.0.0.1", f"127.0.0.1:{second}"])
     visitors = Visitors([("127.0.0.1", second)] * 3, refused=True)
@@ -219,7 +219,7 @@ def test_a_handshake_that_has_begun_completes(launch):
         for sock in clients:
             sock.connect(("127.0.0.1", second))
             sock.sendall(b"hello")
-        assert network.tcp("03") == len(clients), "handshakes that have begun (TCP_SYN_RECV)"
+        assert network.tcp("03") == len(clients), "incomplete handshakes (TCP_SYN_RECV)"
         daemon.signal(signal.SIGHUP)
         daemon.wait_log("Reloaded: ")
         network.nft("delete table inet echod")
@@ -239,21 +239,21 @@ def test_unix_socket_whose_file_is_gone_is_made_again(start, tmpdir, replaced):
     stream.progress()
     inode = os.stat(second).st_ino
     os.unlink(path)
-    if replaced:  # by a socket that nobody listens on
+    if replaced:  # by a socket that does not listen
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(path)
     daemon.hup()
     peer.visit(path)
     stream.progress()
     stream.finish()
-    assert os.stat(second).st_ino == inode, "the other one was made again as well"
+    assert os.stat(second).st_ino == inode, "the other socket was replaced too"
     assert sorted(name for name, _ in daemon.notify.store if "echo" in name and "sock" in name).__len__() == 2
     daemon.stop()
     assert not os.path.exists(path)
 
 
 def test_unix_socket_whose_place_is_taken(start, tmpdir):
-    """The reload fails and says so."""
+    """The reload fails with a message."""
     path = f"{tmpdir}/echo.sock"
     daemon = start("epoll", listen=[f"unix:{path}", "127.0.0.1"])
     os.unlink(path)
@@ -266,8 +266,8 @@ def test_unix_socket_whose_place_is_taken(start, tmpdir):
     assert os.path.exists(path)
 
 
-def test_reload_refuses_nobody(start, model):
-    """Clients come and go all the time; a reload, a change of model included, is not the moment to refuse one."""
+def test_reload_refuses_no_client(start, model):
+    """Clients connect and close continuously; none is refused during a reload, which may change the model."""
     daemon = start(model)
     wrong, visits, stop = [], [0], threading.Event()
 
@@ -293,7 +293,7 @@ def test_reload_refuses_nobody(start, model):
 
 
 def test_backlog_of_waiting_clients_is_kept(start):
-    """Clients that wait behind an iterative worker are served by the next crew."""
+    """Clients that wait in the backlog for an iterative worker are served by the next crew."""
     daemon = start("iterative")
     first = daemon.connect()
     peer.echo(first, b"hello")
@@ -310,7 +310,7 @@ def test_backlog_of_waiting_clients_is_kept(start):
 
 
 def test_time_outs_change(start):
-    """A new connection has the new time-out."""
+    """The new time-out applies to a new connection."""
     daemon = start("epoll", idle_timeout=600, log_level="debug")
     daemon.reload(idle_timeout=1)
     with daemon.connect() as sock:
@@ -319,7 +319,7 @@ def test_time_outs_change(start):
 
 
 def test_log_level_changes_with_the_reload(start, model):
-    """For the workers as well."""
+    """The new level applies to the workers too."""
     daemon = start(model, log_level="notice")
     for level in "info", "notice", "debug":
         daemon.replace(log_level=level)
@@ -348,7 +348,7 @@ def test_log_level_and_log_connections_change(start):
     assert not daemon.lines_about(unseen)
 
 
-# What is wrong changes nothing
+# An invalid configuration changes nothing
 
 def failed_reload(daemon):
     since = len(daemon.log())
@@ -357,7 +357,7 @@ def failed_reload(daemon):
 
 
 def test_bad_file_changes_nothing(start, model):
-    """The error is in the log with its file and line, and in the status; the stream does not notice."""
+    """The error is in the log with its file and line, and in the status; the stream continues."""
     daemon = start(model)
     before = daemon.workers()
     stream = peer.Stream(daemon.address)
@@ -392,7 +392,7 @@ def test_missing_file_changes_nothing(start):
 
 
 def test_taken_port_changes_nothing(start, model):
-    """Nothing of the file is applied, the model neither."""
+    """No setting of the file is applied, not even the model."""
     daemon = start(model)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -405,7 +405,7 @@ def test_taken_port_changes_nothing(start, model):
         daemon.wait_log(rf"127\.0\.0\.1:{port}", since)
         daemon.visit()
         assert daemon.workers() == before, "the workers were replaced"
-        # and the same file is right once the port is free
+        # once the port is free, the same file is applied
     daemon.hup()
     peer.visit(("127.0.0.1", port))
     given_up(daemon.address)
@@ -446,7 +446,7 @@ def test_impossible_combination_changes_nothing(start):
     daemon.visit()
 
 
-def test_user_cannot_be_changed_and_that_is_told(start):
+def test_user_cannot_be_changed_and_that_is_logged(start):
     daemon = start()
     daemon.configure(user="nobody")
     since = len(daemon.log())
@@ -456,7 +456,7 @@ def test_user_cannot_be_changed_and_that_is_told(start):
 
 
 def test_many_hups_at_once(start, model):
-    """A burst of signals ends in a daemon that serves, with one crew."""
+    """After a burst of signals the daemon serves clients with one crew."""
     daemon = start(model)
     since = daemon.notify.mark()
     for _ in range(20):
@@ -475,8 +475,8 @@ def test_stop_during_a_reload(start, model):
 
 
 def test_stop_during_a_reload_removes_new_sockets_too(start, tmpdir):
-    """The socket file that the reload has just made is not left behind by the stop that overtakes it."""
-    daemon = start("prefork", workers=64)  # so many take a moment to become ready
+    """A stop during a reload removes the socket file that the reload has just created."""
+    daemon = start("prefork", workers=64)  # this number of workers takes some time to become ready
     path = f"{tmpdir}/echo.sock"
     daemon.configure(listen=["127.0.0.1", f"unix:{path}"])
     daemon.signal(signal.SIGHUP)
@@ -495,7 +495,7 @@ def test_reload_after_a_worker_was_killed(start, model):
 
 
 def test_a_thousand_idle_connections_live_on(start):
-    """Every one of them answers after the reload."""
+    """Each connection is echoed after the reload."""
     count = 100 if echod.SANITIZED else 1000
     daemon = start("epoll", log_connections=False)
     crowd = [daemon.connect() for _ in range(count)]

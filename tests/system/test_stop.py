@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""SIGTERM and SIGINT: nothing owed is lost, nobody who owes nothing holds it up, nothing is left."""
+"""SIGTERM and SIGINT: unsent data is sent, idle clients do not delay the stop, and no process or file remains."""
 
 import os
 import shutil
@@ -27,8 +27,8 @@ def test_stop_without_connections(start, model, number):
     daemon.notify.wait("STOPPING=1")
 
 
-def test_what_is_owed_is_sent(start, model):
-    """A slow reader gets every byte that had reached the server, and then the end."""
+def test_unsent_data_is_sent(start, model):
+    """A slow reader receives all bytes that had reached the server, and then the end of file."""
     daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
@@ -67,7 +67,7 @@ def test_idle_connections_do_not_delay_it(start, model):
 
 
 def test_a_client_in_the_backlog_does_not_delay_it(start):
-    """It was never accepted; it sees the end of the service."""
+    """The client was never accepted; its connection ends with the service."""
     daemon = start("iterative", drain_timeout=60)
     first, waiting = daemon.connect(), daemon.connect()
     peer.echo(first, b"hello")
@@ -77,7 +77,7 @@ def test_a_client_in_the_backlog_does_not_delay_it(start):
 
 
 def test_busy_streams_are_ended_in_time(start, model):
-    """A client that never stops talking cannot keep the service from stopping."""
+    """A client that sends continuously cannot prevent the stop."""
     daemon = start(model, drain_timeout=2)
     count = 1 if model == "iterative" else 3
     streams = [peer.Stream(daemon.address) for _ in range(count)]
@@ -89,7 +89,7 @@ def test_busy_streams_are_ended_in_time(start, model):
         stream.abandon()
 
 
-def test_drain_timeout_ends_what_nobody_reads(start, model):
+def test_drain_timeout_ends_connection_that_is_not_read(start, model):
     daemon = start(model, drain_timeout=1)
     sock, _, _ = peer.laden(daemon.address)
     began = time.monotonic()
@@ -109,7 +109,7 @@ def test_drain_timeout_zero_ends_at_once(start):
     sock.close()
 
 
-def test_nobody_new_is_accepted_while_it_drains(start, model):
+def test_no_client_is_accepted_while_it_drains(start, model):
     daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
@@ -121,7 +121,7 @@ def test_nobody_new_is_accepted_while_it_drains(start, model):
 
 
 def test_second_sigterm_ends_it_at_once(start, model):
-    """If it comes a second or more after the first."""
+    """The second signal arrives a second or more after the first."""
     daemon = start(model, drain_timeout=60)
     sock, _, _ = peer.laden(daemon.address)
     daemon.term()
@@ -136,11 +136,11 @@ def test_second_sigterm_ends_it_at_once(start, model):
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_two_signals_for_one_stop(start, model, second):
-    """timeout(1) signals its child and then its process group, npm sends each signal twice: the drain goes on."""
+    """timeout(1) signals its child and then its process group, npm sends each signal twice: the drain continues."""
     daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     daemon.term()
-    daemon.notify.wait("STOPPING=1")  # read, so that the next one is not merged with it
+    daemon.notify.wait("STOPPING=1")  # wait until the signal was read, so that the next one is not merged with it
     os.killpg(daemon.pid, second)
     daemon.signal(second)
     peer.same(read + peer.receive_all(sock), sent)
@@ -161,7 +161,7 @@ def test_hup_while_it_drains_is_harmless(start):
 
 
 def test_stop_with_old_crews_that_still_serve(start, model):
-    """After reloads too there is one end for all."""
+    """After reloads, the stop ends all crews at the same time."""
     daemon = start(model, drain_timeout=60)
     socks = []
     for _ in range(3):
@@ -178,8 +178,8 @@ def test_stop_with_old_crews_that_still_serve(start, model):
 
 @pytest.mark.models("process", "prefork")
 def test_stop_while_an_old_crew_hands_over(start, visible, model):
-    """An old crew that waits for room in the queue shows life, and ends in time with the rest."""
-    wrap = ["prlimit", "--nofile=64:64"]  # as many descriptors, about, may be on their way
+    """An old crew that waits for space in the queue sends heartbeats, and the stop ends it in time."""
+    wrap = ["prlimit", "--nofile=64:64"]  # about the limit of descriptors in the queue
     if os.geteuid() == 0:
         wrap += echod.as_nobody()
     daemon = start(model, program=visible, wrap=wrap, workers=100, max_connections=100, drain_timeout=60, pidfile="",
@@ -187,7 +187,7 @@ def test_stop_while_an_old_crew_hands_over(start, visible, model):
     crowd = [daemon.connect() for _ in range(100)]
     for sock in crowd:
         peer.echo(sock, b"hello")
-    daemon.reload(model="iterative", drain_timeout=1)  # serves one of them; the queue does not take the others
+    daemon.reload(model="iterative", drain_timeout=1)  # it serves one of them; the queue has no space for all others
     since = daemon.notify.mark()
     proc.until(lambda: len(daemon.notify.all("WATCHDOG", since)) >= 3, "WATCHDOG=1 three times")
     daemon.stop(AT_ONCE)
@@ -198,7 +198,7 @@ def test_stop_while_an_old_crew_hands_over(start, visible, model):
 
 @pytest.mark.models("process", "thread", "select", "poll", "epoll", "io_uring")
 def test_stop_while_connections_are_between_two_crews(start, model):
-    """What was handed over, and not taken up yet, is sent what it is owed too."""
+    """Connections in the queue, which no new worker has taken over yet, are echoed before the end."""
     daemon = start(model, drain_timeout=30)
     crowd = [daemon.connect() for _ in range(40)]
     for sock in crowd:
@@ -226,7 +226,7 @@ def test_stop_while_connections_are_between_two_crews(start, model):
 
 
 def test_sigterm_before_ready(launch, model):
-    """Early in the start as well, it ends without leaving anything, and not by a crash."""
+    """A signal early in the start ends the daemon without a crash, and no process remains."""
     daemon = launch(model)
     proc.until(lambda: proc.status(daemon.pid).get("SigCgt") and daemon.popen.poll() is None, "a process")
     daemon.term()
@@ -248,7 +248,7 @@ def test_other_signals_do_not_end_it(start, model):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_terminal_signals_every_process(start, model, number):
-    """Control-C and Control-\\ in the foreground reach the whole process group at once; unsent data is sent all the same."""
+    """Control-C and Control-\\ in the foreground reach the whole process group at once; unsent data is sent nevertheless."""
     daemon = start(model, drain_timeout=30)
     sock, sent, read = peer.laden(daemon.address)
     os.killpg(daemon.pid, number)
@@ -260,7 +260,7 @@ def test_terminal_signals_every_process(start, model, number):
 
 
 def test_crew_ends_when_stopped_processes_are_continued(start):
-    """A worker that is SIGSTOPped cannot drain: the stop ends in time anyway."""
+    """A worker stopped by SIGSTOP cannot drain; the stop of the service ends in time nevertheless."""
     daemon = start("prefork", workers=2, drain_timeout=1)
     daemon.crash_expected = True
     os.kill(daemon.workers()[0], signal.SIGSTOP)
@@ -320,7 +320,7 @@ BLOCK = ("import os, signal, sys\n"
 @pytest.mark.skipif(echod.SANITIZED, reason="sanitizers handle faults themselves")
 @pytest.mark.parametrize("number", FAULTS)
 def test_faults_keep_their_default_action(launch, number):
-    """Also where the calling process had blocked and ignored them; in workers too."""
+    """Also in workers, and also if the calling process had blocked and ignored them."""
     daemon = launch("prefork", workers=2, wrap=["prlimit", "--core=0", sys.executable, "-I", "-c", BLOCK])
     daemon.crash_expected = True
     daemon.wait_ready()
@@ -334,7 +334,7 @@ def test_faults_keep_their_default_action(launch, number):
 
 
 def test_sighup_during_the_start(launch, tmpdir):
-    """It waits until the start has succeeded, and leads to a reload."""
+    """The signal stays pending until the start has succeeded, and then leads to a reload."""
     path = f"{tmpdir}/echod.conf"
     os.mkfifo(path)
     daemon = launch("epoll", args=["-c", path])  # blocks until its file is written
@@ -356,7 +356,7 @@ def test_sighup_during_the_start(launch, tmpdir):
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace was found (Debian: apt install strace)")
 @pytest.mark.parametrize("call", ["setsid", "bind", "listen", "signalfd4", "wait4", "clone"])
 def test_sighup_while_it_daemonizes(launch, call):
-    """Neither the daemon nor the process that waits for it ends."""
+    """The signal ends neither the daemon nor the parent that waits for it."""
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=HUP"]
     daemon = launch(daemonize=True, env=echod.TRACED, wrap=["strace", "-f", "-qq", "-o", os.devnull, *inject])
     daemon.pid = daemon.notify.wait("READY=1", timeout=echod.START_TIMEOUT).pid

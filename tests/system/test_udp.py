@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""UDP: what is answered, from where, how much of it, and what never is."""
+"""UDP: which datagrams are answered, from which address, up to which rate, and which never are."""
 
 import ctypes
 import fcntl
@@ -40,12 +40,12 @@ def echoes(sock, message):
 
 
 def nothing_waits(*socks):
-    """Over the loopback what was sent has arrived; none of it was for these."""
+    """Whether the sockets have nothing to receive. On the loopback interface, datagrams arrive before the send returns."""
     return not select.select(socks, [], [], 0)[0]
 
 
 def forge(source, destination, payload, ttl=64):
-    """Send a datagram from wherever it says, (host, port) both; IPv4, through the loopback."""
+    """Send a datagram with a forged source, over IPv4 and the loopback interface; `source` and `destination`: (host, port)."""
     udp = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, ttl, socket.IPPROTO_UDP, 0,
                          socket.inet_aton(source[0]), socket.inet_aton(destination[0]))
@@ -53,7 +53,7 @@ def forge(source, destination, payload, ttl=64):
         sock.sendto(header + udp, (destination[0], 0))
 
 
-# Whole, and from where it was asked
+# Complete answers, from the address that the client sent to
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6)])
@@ -70,7 +70,7 @@ def test_every_size_comes_back_whole(start_udp, model, host):
 
 @READER
 def test_many_at_once(start_udp, model):
-    """As many as surely fit into the socket's queue, from several clients, of all kinds of sizes."""
+    """Datagrams of many sizes from several clients, at most as many at once as fit into the socket's queue."""
     daemon = start_udp(model, udp_rate=0)
     socks = [client(source=f"127.0.0.{i + 1}", connected_to=daemon.port) for i in range(4)]
     for turn in range(20):
@@ -93,7 +93,7 @@ def test_beside_tcp(start_udp, model):
         peer.finish(stream)
 
 
-def test_not_unless_asked_for(start, model):
+def test_off_by_default(start, model):
     daemon = start(model)
     daemon.visit()
     with client(connected_to=daemon.port) as sock:
@@ -111,7 +111,7 @@ def test_without_tcp(start_udp, model):
 
 @READER
 def test_answers_from_the_address_contacted(start_udp, model):
-    """The kernel gives a connected socket only what comes from the address it sent to."""
+    """The client's socket is connected: it receives only datagrams from the address that it sends to."""
     daemon = start_udp(model, listen=["*"])
     hosts = ["127.0.0.1", "127.0.0.2", "127.1.2.3"] + (["::1"] if echod.have_ipv6() else [])
     for host in hosts:
@@ -140,7 +140,7 @@ def test_segments_come_back_as_sent(start_udp, model):
 
 
 def class_of_answer(sock, traffic_class):
-    """Send a datagram with this TOS octet or traffic class; what the answer has."""
+    """Send a datagram with this TOS octet or traffic class; returns that of the answer."""
     level, option, receive = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS) \
         if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, socket.IP_TOS, 13)
     sock.setsockopt(level, receive, 1)
@@ -154,11 +154,11 @@ def class_of_answer(sock, traffic_class):
 @READER
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6)])
 def test_dscp_is_reflected_when_asked_for(start_udp, model, host):
-    """Of every value the upper six bits; the lower two are ECN. A reload turns it on and off."""
+    """Answers have the upper six bits of each value; the lower two are ECN. A reload switches it on and off."""
     daemon = start_udp(model, listen=[host])
 
     def reload(**keys):
-        """The reader of the old crew may still answer a datagram until it has ended."""
+        """Wait for the old workers: until the reader of the old crew has ended, it may still answer a datagram."""
         old = daemon.workers()
         daemon.reload(**keys)
         proc.until(lambda: not any(map(proc.alive, old)), "the old workers have ended", 30)
@@ -221,12 +221,12 @@ def test_activated_unix_datagrams(start, model, tmpdir):
             counted(daemon, received=4, echoed=3, dropped_not_unicast=1)
 
 
-# What is not answered
+# Datagrams that are not answered
 
 
 @READER
-def test_refuses_for_every_reason(start_udp, model, tmpdir):
-    """Without privileges: own port, deny, few hops; good ones in between do not notice."""
+def test_drops_for_every_reason(start_udp, model, tmpdir):
+    """Reasons that need no privileges to test: own port, deny, few hops; valid datagrams in between are answered."""
     metrics = os.path.join(tmpdir, "metrics")
     daemon = start_udp(model, deny=["127.0.0.66"], metrics_file=metrics, stats_interval=1)
     good, denied = client(connected_to=daemon.port), client(source="127.0.0.66", connected_to=daemon.port)
@@ -237,7 +237,7 @@ def test_refuses_for_every_reason(start_udp, model, tmpdir):
         for sock in (denied, own, tired):
             sock.send(b"x")
         good.send(b"%d" % i)
-        if i % 10 == 9:  # never more than fits into the queue
+        if i % 10 == 9:  # so that the queue never overflows
             assert sorted(good.recv(10) for _ in range(10)) == sorted(b"%d" % n for n in range(i - 9, i + 1))
     counted(daemon, received=200, echoed=50, dropped_denied=50, dropped_own_port=50, dropped_loop=50)
     assert nothing_waits(good, denied, own, tired)
@@ -263,9 +263,9 @@ def test_allow_holds(start_udp, model):
 @READER
 @root
 def test_low_source_ports(start_udp, model):
-    """Not answered, unless from a network of udp-trusted."""
+    """Datagrams from low ports are not answered, except from a network in udp-trusted."""
     daemon = start_udp(model, udp_trusted=["127.88.0.0/16"])
-    other = secrets.randbelow(200) + 1  # other tests may use the same ports now
+    other = secrets.randbelow(200) + 1  # from here on other tests may use the same ports
     refused, answered = 0, 0
     for port in (1, 7, 13, 19, 53, 1023, 2049):
         with client(source=f"127.77.{other}.1", port=port, connected_to=daemon.port) as sock:
@@ -294,7 +294,7 @@ def test_own_address_forged(start_udp, model):
 
 
 def answered_or_dropped(daemon, number):
-    """The statistics, once as many datagrams have been answered, or dropped because of the rate: received is counted before."""
+    """The statistics, once `number` datagrams were answered or dropped because of the rate, which is later than "received"."""
     def complete():
         found = statistics(daemon)
         return found.get("datagrams_echoed", 0) + found.get("datagrams_dropped rate", 0) == number and found
@@ -303,7 +303,7 @@ def answered_or_dropped(daemon, number):
 
 @READER
 def test_rate(start_udp, model):
-    """Bounded by what the clock says has passed, however long that took, over all workers."""
+    """The elapsed time limits the number of answers, in the sum over all workers."""
     rate, burst, step = 100, 1000, 40
     daemon = start_udp(model, udp_rate=rate)
     socks = [client(source=f"127.0.0.{i + 1}", connected_to=daemon.port) for i in range(8)]
@@ -311,7 +311,7 @@ def test_rate(start_udp, model):
     for sent in range(step, burst + 1, step):
         for i in range(step):
             socks[i % len(socks)].send(b"x")
-        counted(daemon, received=sent)  # none was lost before the daemon saw it
+        counted(daemon, received=sent)  # none was lost in the socket's queue
     found = answered_or_dropped(daemon, burst)
     took = time.monotonic() - began
     assert rate <= found["datagrams_echoed"] <= rate + rate * took + 1
@@ -325,7 +325,7 @@ def test_rate(start_udp, model):
     assert back == found["datagrams_echoed"]
 
 
-def test_rate_is_each_networks_own(start_udp):
+def test_rate_is_separate_for_each_network(start_udp):
     daemon = start_udp(udp_rate=5)
     for i in range(1, 4):
         socks = [client(source=f"127.7.{i}.{n}", connected_to=daemon.port) for n in (1, 2)]
@@ -345,7 +345,7 @@ def test_no_rate(start_udp):
 
 
 def test_a_flood_from_one_source_leaves_log_lines_to_others(start_udp):
-    """Each hash of a source network has its own limit; of eight others, one at least has another hash."""
+    """Each hash of a source network has its own limit; of eight other networks, at least one has another hash."""
     daemon = start_udp(deny=["127.0.0.0/8"])
     with client(connected_to=daemon.port) as flood:
         for _ in range(300):
@@ -366,7 +366,7 @@ def test_a_flood_from_one_source_leaves_log_lines_to_others(start_udp):
 
 
 def all_counted(daemons):
-    """The statistics of several together."""
+    """The sums of the statistics of several daemons."""
     total = {}
     for daemon in daemons:
         for name, value in statistics(daemon).items():
@@ -375,21 +375,21 @@ def all_counted(daemons):
 
 
 def end_of_loop(daemons):
-    """Wait until the one datagram that goes round has met its end. Returns how often it was answered."""
+    """Wait until the one datagram in the loop was dropped. Returns how often it was answered."""
     def ended():
         if all_counted(daemons).get("datagrams_dropped loop") != 1:
             return None
-        # now nothing is received any more; an answer is counted once it has left
+        # from now on nothing is received; an answer is counted once it was sent
         total = all_counted(daemons)
         return total["datagrams_received"] == total.get("datagrams_echoed", 0) + 1 and total
-    return proc.until(ended, lambda: f"one end of a loop: {all_counted(daemons)}").get("datagrams_echoed", 0)
+    return proc.until(ended, lambda: f"the end of the loop: {all_counted(daemons)}").get("datagrams_echoed", 0)
 
 
 @READER
 @root
 @pytest.mark.parametrize("ttl", [1, 9, 64, 255])
-def test_two_on_different_high_ports_part_soon(start_udp, model, ttl):
-    """Neither knows the other's port; nothing but the hops left tells that it is no client."""
+def test_two_on_different_high_ports_end_their_loop_soon(start_udp, model, ttl):
+    """Neither daemon knows the other's port; only the low number of remaining hops shows that the sender is not a client."""
     daemons = [start_udp(model), start_udp(model, listen=["127.0.0.2"])]
     forge(("127.0.0.2", daemons[1].port), daemons[0].address, b"round and round", ttl)
     assert end_of_loop(daemons) == {1: 0, 9: 1, 64: 7, 255: 7}[ttl]
@@ -405,7 +405,7 @@ def test_a_flood_of_loops_ends(start_udp, model):
         forge(("127.0.0.2", daemons[1].port), daemons[0].address, b"%d" % i, 255)
 
     def quiet():
-        """Nothing is under way any more; some may have been lost in a full queue, which ends them, too."""
+        """No datagram is in the loop any more; some may have been lost in a full queue, which also ends their loops."""
         total = all_counted(daemons)
         return total == all_counted(daemons) and total.get("datagrams_dropped loop", 0) > 0 and total
     total = proc.until(quiet, lambda: f"an end: {all_counted(daemons)}")
@@ -414,7 +414,7 @@ def test_a_flood_of_loops_ends(start_udp, model):
 
 @READER
 @root
-def test_two_on_the_same_port_part_at_once(start_udp, model):
+def test_two_on_the_same_port_end_their_loop_at_once(start_udp, model):
     port = echod.free_port()
     daemons = [start_udp(model, port=port), start_udp(model, port=port, listen=["127.0.0.2"])]
     forge(("127.0.0.2", port), ("127.0.0.1", port), b"round and round", 255)
@@ -423,7 +423,7 @@ def test_two_on_the_same_port_part_at_once(start_udp, model):
 
 
 class Parrot(threading.Thread):
-    """An echo service of the careless kind."""
+    """An echo service without protection against loops."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -449,7 +449,7 @@ class Parrot(threading.Thread):
 @READER
 @root
 def test_the_rate_ends_a_loop_with_others(start_udp, model):
-    """Another's answers have all their hops again; the first of them beyond the rate is the last."""
+    """The answers of another service have their full number of hops again; the loop ends at the first one beyond the rate."""
     daemon, parrot = start_udp(model, udp_rate=20), Parrot()
     parrot.start()
     began = time.monotonic()
@@ -460,14 +460,14 @@ def test_the_rate_ends_a_loop_with_others(start_udp, model):
         assert 20 <= found["datagrams_echoed"] <= 20 + 20 * took + 1
     finally:
         parrot.close()
-    assert statistics(daemon)["datagrams_received"] == found["datagrams_received"], "it went on"
+    assert statistics(daemon)["datagrams_received"] == found["datagrams_received"], "the loop continued"
 
 
-# Over reloads and the end
+# Reloads and the stop
 
 
 def test_reload_loses_no_datagram(start_udp, model):
-    """The socket stays open from crew to crew."""
+    """The new crew uses the same socket, which stays open."""
     daemon = start_udp(model, udp_rate=1000000)
     stop, wrong, count = threading.Event(), [], [0]
 
@@ -495,7 +495,7 @@ def test_reload_loses_no_datagram(start_udp, model):
 
 
 def test_reload_turns_it_on_and_off(start, model):
-    daemon = start(model, keep_connections=False)  # our end of the descriptor store never closes anything
+    daemon = start(model, keep_connections=False)  # the test's descriptor store never closes a descriptor
     daemon.reload(protocols=["tcp", "udp"])
     with client(connected_to=daemon.port) as sock:
         echoes(sock, b"on")
@@ -527,7 +527,7 @@ def test_rate_holds_over_a_reload(start_udp):
     assert 30 <= found["datagrams_echoed"] <= 30 + 30 * (time.monotonic() - began) + 1
 
 
-def test_a_flood_does_not_hold_up_streams_or_the_stop(start_udp, model):
+def test_a_flood_does_not_delay_streams_or_the_stop(start_udp, model):
     daemon = start_udp(model, udp_rate=0)
     done = threading.Event()
 
@@ -553,11 +553,11 @@ def test_a_flood_does_not_hold_up_streams_or_the_stop(start_udp, model):
         thread.join(peer.PATIENCE)
 
 
-# In networks of our own
+# In separate network namespaces
 
 
 class Network:
-    """Two hosts with a wire between them: network namespaces `inside`, where the daemon runs, and `outside`."""
+    """Two hosts connected by a virtual wire: network namespaces `inside`, where the daemon runs, and `outside`."""
 
     CLONE_NEWNET = 0x40000000
 
@@ -593,7 +593,7 @@ class Network:
         self.ip("netns", "exec", self.names[where], *args)
 
     def socket(self, where, family=socket.AF_INET, kind=socket.SOCK_DGRAM, protocol=0):
-        """A socket belongs to the namespace that its thread was in when it made it."""
+        """A socket in a namespace: it belongs to the namespace in which its thread was when it created the socket."""
         made = []
 
         def make():
@@ -610,7 +610,7 @@ class Network:
         return made[0]
 
     def index(self, where):
-        """The number of the wire's end."""
+        """The index of the wire's interface."""
         with self.socket(where) as sock:
             request = fcntl.ioctl(sock, SIOCGIFINDEX, struct.pack("=16sI12x", b"wire", 0))
             return struct.unpack("=16sI12x", request)[1]
@@ -635,7 +635,7 @@ def network():
 
 @pytest.fixture
 def start_inside(launch, network):
-    """The manager's abstract socket is in another network namespace; the log tells."""
+    """Wait by the log, because the manager's abstract socket is in another network namespace."""
     def start_inside(model, **keys):
         daemon = launch(model, **{"protocols": ["udp"], "listen": ["*"], "wrap": network.wrap(), **keys})
         daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
@@ -716,7 +716,7 @@ def test_no_answer_to_broadcast_or_multicast(start_inside, network, model):
 @READER
 @root
 def test_no_answer_to_loopback_from_outside(start_inside, network, model):
-    """Even where the host has been told to let such packets in."""
+    """Such a packet is not answered even if the host's sysctls permit it."""
     daemon = start_inside(model)
     for setting in ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.wire.rp_filter=0",
                     "net.ipv4.conf.wire.route_localnet=1", "net.ipv4.conf.wire.accept_local=1"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""UDP: each datagram socket has one reader, which keeps the order, also over reloads, and counts what is lost."""
+"""UDP: each datagram socket has one reader, which keeps the order, also over reloads, and counts lost datagrams."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def start_udp(start):
 
 
 def reader(daemon):
-    """The process that reads the only socket, once the one before a reload has ended."""
+    """The process that reads the only socket, once its predecessor before a reload has ended."""
     pids = []
 
     def only_one():
@@ -43,7 +43,7 @@ def echoes(sock, message):
 
 
 def test_one_process_for_each_socket(start_udp, model):
-    """It holds its own socket and no other one; the other workers hold none of them."""
+    """Each reader has only its own socket open; the other workers have none of them."""
     hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
     daemon = start_udp(model, listen=hosts)
     pids = datagrams.readers(daemon)
@@ -83,7 +83,7 @@ def test_killed_reader_is_replaced(start_udp, model):
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_passed_socket_keeps_its_flag(start, model, blocking):
-    """O_NONBLOCK belongs to all processes that have the socket. With it and without, each datagram is answered."""
+    """The flag O_NONBLOCK is common to all processes that have the socket. With and without it, each datagram is answered."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed:
         passed.bind(("127.0.0.1", 0))
         os.set_blocking(passed.fileno(), blocking)
@@ -97,18 +97,18 @@ def test_passed_socket_keeps_its_flag(start, model, blocking):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the system call of a process that is not dumpable")
 def test_idle_reader_waits_without_time_limit(start_udp, model):
-    """While datagrams arrive, it waits for them with a short time limit; afterwards as before the first one."""
+    """While datagrams arrive, the reader waits with a short time limit; afterwards without one, as before the first datagram."""
     daemon = start_udp(model)
     pid = reader(daemon)
 
     def waits():
-        """The system call that it sleeps in, with three arguments; None: it runs."""
+        """The system call in which the reader sleeps, with three arguments; None: the reader runs."""
         words = proc.read(f"/proc/{pid}/syscall").split()
         return words[:4] if len(words) > 4 else None
 
     idle = proc.until(waits, "the reader to wait")
     assert datagrams.Flow(daemon.port, 1000).wait()["lost"] == 0
-    proc.until(lambda: waits() == idle, lambda: f"the reader to wait in {idle}, it is in {waits()}")
+    proc.until(lambda: waits() == idle, lambda: f"the reader to wait in {idle}, but it is in {waits()}")
 
 
 # Order
@@ -138,7 +138,7 @@ def test_flow_in_order_over_reloads(start_udp, model):
 
 @READER
 def test_flow_in_order_over_other_addresses(start_udp, model):
-    """From one socket to another: the new one has the later datagrams of the flow, the old one may still have earlier ones."""
+    """A flow moves from one socket to another: the new one has its later datagrams, the old one may still have earlier ones."""
     daemon = start_udp(model, drain_timeout=60)  # the stopped readers are not killed
     flow = datagrams.Flow(daemon.port, datagrams.ENDLESS, 0.0001)
     for listen in (["*"], ["127.0.0.1", "127.0.0.2"], ["*"], ["127.0.0.1"]):
@@ -160,7 +160,7 @@ def test_flow_in_order_over_other_addresses(start_udp, model):
 
 @READER
 def test_flow_in_order_over_crashes(start_udp, model):
-    """A reader that is killed takes one batch with it at the most."""
+    """When a reader is killed, at most one batch of datagrams is lost."""
     daemon = start_udp(model)
     daemon.crash_expected = True
     flow = datagrams.Flow(daemon.port, datagrams.ENDLESS, 0.0001)
@@ -185,7 +185,7 @@ def stop(pid):
 
 @READER
 def test_successor_waits_for_its_predecessor(start_udp, model):
-    """However long that takes: the reload is complete, but nothing is read before the old process has ended."""
+    """The reload is complete, but the new reader reads nothing before the old process has ended, without a time limit."""
     daemon = start_udp(model, drain_timeout=60)
     daemon.crash_expected = True
     with datagrams.client(connected_to=daemon.port) as sock:
@@ -206,7 +206,7 @@ def test_successor_waits_for_its_predecessor(start_udp, model):
 
 @READER
 def test_old_reader_ends_its_work(start_udp, model):
-    """The old reader takes what is in the queue when it has to stop, its successor what comes later: nothing is lost."""
+    """The old reader receives the datagrams in the queue when it has to stop, its successor later ones: none is lost."""
     daemon = start_udp(model)
     with datagrams.client(connected_to=daemon.port) as sock:
         old = reader(daemon)
@@ -235,7 +235,7 @@ def test_old_reader_goes_on_after_a_failed_reload(start_udp, model):
 
 @READER
 def test_stop_while_a_successor_waits(start_udp, model):
-    """The one that waits ends at once, the one that hangs is killed."""
+    """The successor, which waits, ends at once; the old reader, which hangs, is killed."""
     daemon = start_udp(model, drain_timeout=1)
     daemon.crash_expected = True
     old = reader(daemon)
@@ -247,7 +247,8 @@ def test_stop_while_a_successor_waits(start_udp, model):
 
 @READER
 def test_successor_reads_when_its_predecessor_crashes(start_udp, model):
-    """The old reader dies before its crew is told to stop; then two wait for each other's end, and one of them reads."""
+    """The old reader is killed before its crew gets the stop request; its replacement and the reader of the new crew wait for
+    each other's end, and one of them reads."""
     daemon = start_udp(model)
     daemon.crash_expected = True
     with datagrams.client(connected_to=daemon.port) as sock:
@@ -265,7 +266,7 @@ def test_successor_reads_when_its_predecessor_crashes(start_udp, model):
 
 
 def fill(daemon, sock, count):
-    """Send so many while nobody reads."""
+    """Send `count` datagrams while the reader is stopped."""
     pid = reader(daemon)
     stop(pid)
     for _ in range(count):
@@ -283,7 +284,7 @@ def test_full_queue_is_counted_exactly(start_udp, model, host, tmpdir):
         found = datagrams.accounted(daemon, 40000)
         lost = found["datagrams_dropped queue_full"]
         assert 0 < lost < 40000
-        # not twice over reloads
+        # reloads do not count them again
         daemon.reload(idle_timeout=99)
         daemon.reload(idle_timeout=98)
         assert datagrams.accounted(daemon, 40000)["datagrams_dropped queue_full"] == lost
@@ -296,7 +297,7 @@ def test_full_queue_is_counted_exactly(start_udp, model, host, tmpdir):
 
 @READER
 def test_overload_is_counted_exactly(start_udp, model):
-    """Two senders that never wait, one of which is itself overloaded, beside a reader that is stopped now and then."""
+    """Two senders that never wait, one of them with a small send buffer, and a reader that is stopped at times."""
     daemon = start_udp(model)
     sent = 0
     with datagrams.client(connected_to=daemon.port) as one, datagrams.client(source="127.0.0.2", connected_to=daemon.port) as two:
@@ -320,7 +321,7 @@ def test_overload_is_counted_exactly(start_udp, model):
 
 @READER
 def test_history_of_a_passed_socket_is_not_counted(start, model):
-    """The counter belongs to the socket."""
+    """The kernel's counter belongs to the socket, and includes losses before the start."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed:
         passed.bind(("127.0.0.1", 0))
         port = passed.getsockname()[1]
@@ -340,7 +341,7 @@ def test_history_of_a_passed_socket_is_not_counted(start, model):
 
 
 def largest_buffer():
-    """What the kernel says of a socket that was given all that an unprivileged process may have."""
+    """The receive buffer, as the kernel reports it, of a socket with the largest size for an unprivileged process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, (1 << 30) - 1)
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -366,7 +367,7 @@ def test_receive_buffer_is_as_large_as_allowed(start):
 
 @root
 def test_receive_buffer_without_privileges(start, visible):
-    """net.core.rmem_max is the limit, and is reached."""
+    """The receive buffer is as large as net.core.rmem_max permits."""
     with passed_socket() as passed:
         activated = echod.activated([passed])
         activated["wrap"] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *activated["wrap"]]
@@ -376,7 +377,7 @@ def test_receive_buffer_without_privileges(start, visible):
 
 @root
 def test_receive_buffer_is_never_made_smaller(start):
-    """The administrator's ReceiveBuffer= of a socket unit may be larger than what is allowed to us."""
+    """ReceiveBuffer= in a socket unit may be larger than echod has permission to set."""
     with passed_socket() as passed:
         passed.setsockopt(socket.SOL_SOCKET, datagrams.SO_RCVBUFFORCE, 64 << 20)
         before = buffer_of(passed)

@@ -73,7 +73,7 @@ class Uplinks:
                 where.sysctl(f"net.ipv4.conf.{name}.rp_filter=0")
 
     def route(self, uplink):
-        """The server sends everything by this uplink."""
+        """Route all packets of the server over this uplink."""
         self.server.setup("route", "replace", "default", "via", f"10.62.{uplink}.254")
         if echod.have_ipv6():
             self.server.setup("-6", "route", "replace", "default", "via", f"fd62:{uplink}::fe")
@@ -114,7 +114,7 @@ def uplinks(made):
 
 @pytest.fixture
 def start_server(launch, uplinks):
-    """The manager's abstract socket is in another network namespace; the log tells."""
+    """Wait by the log, because the manager's abstract socket is in another network namespace."""
     def start_server(model="epoll", **keys):
         daemon = launch(model, **{"protocols": ["udp"], "listen": ["*"], "wrap": uplinks.server.wrap(), "udp_rate": 0, **keys})
         daemon.wait_log("Ready: ", timeout=echod.START_TIMEOUT)
@@ -131,7 +131,7 @@ def addresses():
 
 
 def dial(uplinks, host, port):
-    """A socket of the client's: connected, it hears only the address that it sends to."""
+    """A connected socket of the client: it receives only from the address that it sends to."""
     sock = uplinks.client.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((host, port))
     return sock
@@ -148,7 +148,7 @@ def echoes(sock, message):
 @READER
 @pytest.mark.parametrize("uplink", [1, 2])
 def test_answers_follow_the_routing_table(start_server, uplinks, model, uplink):
-    """Requests arrive by the first uplink, or the second; all answers leave by one of them."""
+    """Requests arrive over the first or the second uplink; all answers leave over one of them."""
     uplinks.route(uplink)
     daemon = start_server(model)
     for host in addresses():
@@ -159,7 +159,7 @@ def test_answers_follow_the_routing_table(start_server, uplinks, model, uplink):
 
 @pytest.mark.parametrize("uplink", [1, 2])
 def test_answers_of_each_address_follow_the_routing_table(start_server, uplinks, uplink):
-    """With a socket for each address."""
+    """The same with a socket for each address."""
     uplinks.route(uplink)
     daemon = start_server(listen=addresses())
     assert len(datagrams.readers(daemon)) == len(addresses())
@@ -212,7 +212,7 @@ class Tap:
         self.sock.setblocking(False)
 
     def fragments(self, source):
-        """Lengths of the packets from this host that came since the last call."""
+        """Lengths of the packets from this host that arrived since the last call."""
         found = []
         while True:
             try:
@@ -237,8 +237,8 @@ class Tap:
                                   pytest.param("fd62:99::99", marks=ipv6)])
 @pytest.mark.parametrize("mtu", [1280, 1400, 1500])
 def test_answers_of_any_size_arrive(start_server, uplinks, host, mtu):
-    """Also where a wire further on takes less than the server's own: the first of each size is answered. Over IPv6 only the
-    server can fragment, and Linux does not fragment what its own interface takes whole."""
+    """The first datagram of each size is answered, also if a later link has a smaller MTU than the server's. Sizes that fit the
+    server's own MTU only are left out over IPv6: only the server could fragment them, and Linux does not."""
     uplinks.narrow(mtu)
     daemon = start_server()
     with dial(uplinks, host, daemon.port) as sock:
@@ -268,7 +268,7 @@ def heard(uplinks, name):
 
 
 def forge_too_big(uplinks, host, port, client, mtu):
-    """A router, or somebody who says that he is one, tells the server that its answers are too big."""
+    """Send the server a forged ICMP message, as from a router, that its answers are too big."""
     udp = struct.pack("!HHHH", port, client[1], 1408, 0)
     if ":" in host:
         quoted = struct.pack("!IHBB16s16s", 6 << 28, 1408, 17, 60, socket.inet_pton(socket.AF_INET6, host),
@@ -287,7 +287,7 @@ def forge_too_big(uplinks, host, port, client, mtu):
 
 @pytest.mark.parametrize("host, mtu", [("10.62.1.1", 600), pytest.param("fd62:1::1", 1280, marks=ipv6)])
 def test_forged_too_big_has_no_effect(start_server, uplinks, host, mtu):
-    """It would cut each answer in pieces, of which firewalls may drop some."""
+    """The message must not make the server fragment its answers, because firewalls may drop fragments."""
     daemon = start_server()
     with dial(uplinks, host, daemon.port) as sock, Tap(uplinks) as tap:
         message = peer.data(1400)

@@ -30,7 +30,7 @@ def group(path):
 
 
 def another_group(*but):
-    """A group that the process of the test is no member of."""
+    """A group of which the test process is not a member."""
     return next(entry.gr_name for entry in grp.getgrall() if entry.gr_gid not in (*os.getgroups(), os.getegid(), *but))
 
 
@@ -39,7 +39,7 @@ def another_group(*but):
 @pytest.mark.parametrize("umask", [0, 0o077, 0o777])
 @pytest.mark.parametrize("text, bits", [("0600", 0o600), ("666", 0o666), ("0777", 0o777), ("0000", 0), ("0620", 0o620)])
 def test_mode(start, tmpdir, umask, text, bits):
-    """Whatever the umask is."""
+    """The mode is independent of the umask."""
     path = f"{tmpdir}/echo.sock"
     start(listen=[f"unix:{path}"], unix_mode=text, umask=umask)
     assert mode(path) == bits
@@ -48,7 +48,7 @@ def test_mode(start, tmpdir, umask, text, bits):
 
 
 def test_mode_from_the_first_moment(start, tmpdir):
-    """The file is created with its mode: there is no moment at which it has another one."""
+    """The file is created with its mode, and has no other mode at any moment."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     path, trace = f"{tmpdir}/echo.sock", f"{tmpdir}/trace"
@@ -62,7 +62,7 @@ def test_mode_from_the_first_moment(start, tmpdir):
 
 
 def test_mode_where_the_directory_has_a_default_acl(start, tmpdir):
-    """A default ACL replaces the umask; the mode holds all the same once the socket listens."""
+    """A default ACL replaces the umask; the file nevertheless has its mode once the socket listens."""
     if not shutil.which("setfacl"):
         pytest.skip("setfacl is not installed")
     if subprocess.run(["setfacl", "-d", "-m", "u::rwx,g::---,o::---", tmpdir], capture_output=True).returncode:
@@ -73,7 +73,7 @@ def test_mode_where_the_directory_has_a_default_acl(start, tmpdir):
 
 
 def test_reload_changes_the_mode(start, model, tmpdir):
-    """Of a socket that stays, which no client loses, and of a new one."""
+    """The mode of an existing socket, whose clients stay connected, and of a new one."""
     paths = [f"{tmpdir}/{name}.sock" for name in ("old", "new")]
     daemon = start(model, listen=[f"unix:{paths[0]}", "127.0.0.1"])
     inode = os.stat(paths[0]).st_ino
@@ -87,8 +87,8 @@ def test_reload_changes_the_mode(start, model, tmpdir):
 
 
 @root
-def test_reload_that_may_not_change_the_mode_says_so(start, tmpdir):
-    """The file belongs to another user now."""
+def test_reload_that_may_not_change_the_mode_logs_it(start, tmpdir):
+    """The file belongs to another user; the reload logs that it cannot change the mode."""
     path = f"{tmpdir}/echo.sock"
     os.chmod(tmpdir, 0o777)
     daemon = start(listen=[f"unix:{path}"], user="nobody", group=grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name)
@@ -123,7 +123,7 @@ def test_reload_changes_the_group(start, model, tmpdir):
 
 @root
 def test_group_that_the_process_may_not_give(launch, tmpdir):
-    """77, with the way out; no file is left behind."""
+    """Exit status 77, with advice in the message; no file remains."""
     name = another_group()
     directory = f"{tmpdir}/open"
     os.mkdir(directory)
@@ -149,7 +149,7 @@ def test_group_that_does_not_exist(launch, tmpdir):
 # Abstract names
 
 def is_free(name):
-    """Whether no process has a socket of this name any more."""
+    """Whether no process has a socket of this name."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.bind(name)
@@ -164,7 +164,7 @@ def abstract():
 
 
 def test_abstract(start, model, abstract):
-    """Served, logged with its name, and gone with the service."""
+    """The socket is served and logged with its name, and ends with the service."""
     daemon = start(model, listen=[f"unix:@{abstract}", "127.0.0.1"])
     assert f"unix:@{abstract}" in daemon.log()
     with peer.connect("\0" + abstract) as sock:
@@ -202,7 +202,7 @@ def test_abstract_name_in_use(start, launch, abstract):
 
 
 def test_reload_keeps_and_removes_abstract_names(start, model, abstract):
-    """A name that stays keeps its socket and clients; of one that goes, clients that had connected are served."""
+    """A name that remains keeps its socket and clients; clients already connected to a removed name are still served."""
     daemon = start(model, listen=[f"unix:@{abstract}", f"unix:@{abstract}-b"])
     with peer.connect("\0" + abstract) as sock:
         peer.echo(sock, b"before")
@@ -220,7 +220,7 @@ def test_reload_keeps_and_removes_abstract_names(start, model, abstract):
 
 @pytest.mark.models("select", "poll", "epoll", "io_uring")
 def test_clients_in_the_backlog_of_an_abstract_name_that_goes(start, model, abstract):
-    """They connected before, and are served after the reload that removes the name."""
+    """Clients that wait in the backlog are served after the reload that removes the name."""
     daemon = start(model, listen=[f"unix:@{abstract}", "127.0.0.1"], max_connections=1)
     with peer.connect("\0" + abstract) as first:
         peer.echo(first, b"the only one")
@@ -234,7 +234,7 @@ def test_clients_in_the_backlog_of_an_abstract_name_that_goes(start, model, abst
 
 
 def test_abstract_listener_survives_a_crash_in_the_store(start, model, abstract):
-    """kill -9 of the service: a client that comes meanwhile waits, and the next process serves it."""
+    """SIGKILL for the service: a client that connects meanwhile waits in the backlog, and the next process serves it."""
     keys = {"listen": [f"unix:@{abstract}"], "port": echod.free_port()}
     first = start(model, store=True, **keys)
     peer.visit("\0" + abstract)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The io_uring model where completions are hazardous; what all models have in common is tested with the others."""
+"""The io_uring model: cases in which the order of completions matters. Tests common to all models are in other files."""
 
 import ctypes
 import errno
@@ -32,7 +32,7 @@ def faults(model):
 
 
 def rounds(socks, count, size=200):
-    """All of them ask at once, and all are answered with what they asked, `count` times."""
+    """All clients send at once, and each receives its own data, `count` times."""
     for turn in range(count):
         for number, sock in enumerate(socks):
             sock.sendall(peer.data(size, number * 1000 + turn))
@@ -69,12 +69,12 @@ def test_idle_connections_hold_no_buffer(start, faults, model):
     rounds(idle, 2)
 
 
-def test_want_of_buffers_is_not_waited_for_busily(start, faults, model):
+def test_lack_of_buffers_causes_no_busy_wait(start, faults, model):
     daemon = start(model, workers=1, env=faults(buffers=1))
     socks = [daemon.connect() for _ in range(30)]
     rounds(socks, 5)
     before = daemon.cpu()
-    assert peer.silent(socks[0], 1.0), "bytes that nobody sent"
+    assert peer.silent(socks[0], 1.0), "unexpected bytes"
     assert daemon.cpu() - before < 0.2, "it spins"
     rounds(socks, 1)
 
@@ -83,7 +83,7 @@ def test_want_of_buffers_is_not_waited_for_busily(start, faults, model):
 
 @pytest.mark.parametrize("buffers", (1, 256))
 def test_clients_that_never_read(start, faults, model, buffers):
-    """They hold their own share and nobody else's: the good ones go on, and get to their end."""
+    """Clients that never read hold only their own share of buffers: the other clients are served to their end."""
     daemon = start(model, workers=1, env=faults(buffers=buffers))
     good = [daemon.connect() for _ in range(5)]
     bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF) for _ in range(4)]
@@ -92,7 +92,7 @@ def test_clients_that_never_read(start, faults, model, buffers):
     for sock in good:
         peer.echo(sock, peer.data(1 << 20))
         peer.finish(sock)
-    for sock, message in zip(bad[::2], sent[::2]):  # nothing of theirs is lost either
+    for sock, message in zip(bad[::2], sent[::2]):  # none of their data is lost either
         sock.shutdown(socket.SHUT_WR)
         peer.same(peer.receive_all(sock), message)
     for sock in bad[1::2]:
@@ -100,7 +100,7 @@ def test_clients_that_never_read(start, faults, model, buffers):
     daemon.visit()
 
 
-def test_a_client_that_never_reads_costs_its_buffer_and_no_more(start, model):
+def test_a_client_that_never_reads_uses_only_its_buffer(start, model):
     if echod.SANITIZED:
         pytest.skip("sanitizers keep memory that was freed")
     daemon = start(model, workers=1, buffer_size=4194304)
@@ -113,20 +113,20 @@ def test_a_client_that_never_reads_costs_its_buffer_and_no_more(start, model):
     assert held < 4 * (4 << 20) + (8 << 20), f"{held} bytes for four connections of 4 MiB at most"
 
 
-def test_no_spinning_on_a_send_that_cannot_go_on(start, model):
+def test_no_spinning_on_a_send_that_cannot_continue(start, model):
     daemon = start(model, workers=1)
     sock = peer.connect(daemon.address, rcvbuf=8192)
     peer.stuff(sock)
     before = daemon.cpu()
     other = daemon.connect()
-    assert peer.silent(other, 1.0), "bytes that nobody sent"
+    assert peer.silent(other, 1.0), "unexpected bytes"
     assert daemon.cpu() - before < 0.2, "it spins"
 
 
 # Short sends
 
 @pytest.mark.parametrize("buffer_size", (512, 65536, 1048576))
-def test_short_sends_go_on_where_they_stopped(start, model, buffer_size):
+def test_short_sends_continue_where_they_stopped(start, model, buffer_size):
     daemon = start(model, workers=1, buffer_size=buffer_size)
     sock = peer.connect(daemon.address, rcvbuf=4096)
     message = peer.data(3000000)
@@ -135,8 +135,8 @@ def test_short_sends_go_on_where_they_stopped(start, model, buffer_size):
     writer.finish()
 
 
-def test_back_to_the_ring_after_short_sends(start, faults, model):
-    """A session that could not send at times flows again afterwards, over and over."""
+def test_echo_after_short_sends(start, faults, model):
+    """A session that could not send for some time echoes again afterwards, several times."""
     daemon = start(model, workers=1, env=faults(buffers=2))
     sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF)
     for turn in range(3):
@@ -146,12 +146,13 @@ def test_back_to_the_ring_after_short_sends(start, faults, model):
     peer.finish(sock)
 
 
-# Streams: many receives of one operation
+# Multishot receive: one operation with many results
 
 @pytest.mark.parametrize("step", (64, 1023, 1024, 3000))
 @pytest.mark.parametrize("buffer_size", (512, 65536))
-def test_short_messages_that_nobody_reads(start, model, step, buffer_size):
-    """What a stream brings while nothing can be sent is kept, in order, over a reload too, and harms nobody else."""
+def test_short_messages_that_the_client_does_not_read(start, model, step, buffer_size):
+    """Data that multishot receive delivers while nothing can be sent is kept, in order, also over a reload; other clients are
+    served meanwhile."""
     daemon = start(model, workers=1, buffer_size=buffer_size)
     good = [daemon.connect() for _ in range(20)]
     rounds(good, 3)
@@ -169,7 +170,7 @@ def test_short_messages_that_nobody_reads(start, model, step, buffer_size):
     peer.reset(bad.pop())
     sent.pop()
     peer.same(peer.receive(bad[0], len(sent[0])), sent[0])
-    rounds(good + bad, 10)  # it reads again, and is served again
+    rounds(good + bad, 10)  # the client that reads again is served again
     for sock in good + bad:
         peer.finish(sock)
 
@@ -187,7 +188,7 @@ def test_fin_behind_short_messages(start, model, count):
 
 
 def test_fin_during_a_reload(start, model):
-    """Whoever has got everything when the worker stops has ended, and is not handed over."""
+    """A connection whose data and FIN were sent when the worker stops has ended, and is not handed over."""
     daemon = start(model, workers=1, log_connections=True)
     for turn in range(15):
         socks = [daemon.connect() for _ in range(40)]
@@ -206,7 +207,7 @@ def test_fin_during_a_reload(start, model):
 
 @pytest.mark.parametrize("buffers", (1, 2, 256))
 def test_messages_of_every_length(start, faults, model, buffers):
-    """From a stream to single receives to bulk, and back."""
+    """Messages for multishot receive, for single receives and for bulk transfer, in both directions of change."""
     daemon = start(model, workers=1, env=faults(buffers=buffers))
     socks = [daemon.connect() for _ in range(3)]
     for turn in range(4):
@@ -217,7 +218,7 @@ def test_messages_of_every_length(start, faults, model, buffers):
 
 
 def test_many_short_messages_at_once(start, model):
-    """More than a stream can bring before the first of them is sent, from many clients at once."""
+    """Many clients send more messages than multishot receive can deliver before the first one is sent."""
     daemon = start(model, workers=1)
     socks = [daemon.connect() for _ in range(40)]
     for turn in range(10):
@@ -247,10 +248,10 @@ def test_fin_with_the_last_data(start, model, size):
         sock.close()
 
 
-# Descriptors that are used again
+# Reuse of descriptors
 
 def test_descriptors_used_again_at_once(start, model):
-    """What is left of a connection that was cut off never reaches the next one, which has its descriptor and slot."""
+    """Remaining data of a connection that was reset never reaches the next connection with the same descriptor and slot."""
     daemon = start(model, workers=1)
     stays = [daemon.connect() for _ in range(3)]
     for turn in range(60):
@@ -271,7 +272,7 @@ def test_descriptors_used_again_at_once(start, model):
 
 
 def test_descriptors_used_again_after_the_idle_timeout(start, model):
-    """The daemon itself ends connections with a receive in flight."""
+    """The daemon itself closes connections that have a receive in flight."""
     daemon = start(model, workers=1, idle_timeout=1)
     for _ in range(3):
         idle = [daemon.connect() for _ in range(40)]
@@ -305,11 +306,11 @@ def test_resets_in_flight(start, model):
                lambda: f"160 resets in:\n{daemon.log()}")
 
 
-# The limit, with acceptance that knows none
+# Limits and multishot accept, which does not observe them
 
 @pytest.mark.parametrize("spare", (0, None))
 def test_multishot_accept_and_max_connections(start, faults, model, spare):
-    """Never more are served than may be, though all have been accepted (`spare` 0); the others get their turn."""
+    """At most max-connections clients are served, although all were accepted (`spare` 0); the others are served later."""
     most, more = 50, 40
     daemon = start(model, workers=1, max_connections=most, backlog=16 if spare is None else 512,
                    env=faults(spare=spare) if spare is not None else None)
@@ -329,8 +330,8 @@ def test_multishot_accept_and_max_connections(start, faults, model, spare):
             peer.finish(socks.popitem()[1])
         served = set()
         proc.until(lambda: served.update(fd for fd, _ in poller.poll(100)) or len(served) >= min(7, len(waiting)),
-                   lambda: f"{len(served)} of 7 who waited")
-        assert len(served) == min(7, len(waiting)), f"{len(served)} are served where 7 left"
+                   lambda: f"{len(served)} of 7 waiting clients are served")
+        assert len(served) == min(7, len(waiting)), f"{len(served)} clients are served after 7 have closed"
         for sock in [sock for sock in waiting if sock.fileno() in served]:
             poller.unregister(sock)
             waiting.remove(sock)
@@ -341,8 +342,8 @@ def test_multishot_accept_and_max_connections(start, faults, model, spare):
     daemon.visit()
 
 
-def test_accepted_without_a_place_and_reload(start, faults, model):
-    """Those who wait for a place survive a reload, and are served by whoever comes next."""
+def test_accepted_without_a_slot_and_reload(start, faults, model):
+    """Accepted connections that wait for a slot survive a reload, and the next crew serves them."""
     daemon = start(model, workers=1, max_connections=5, env=faults(spare=0))
     inside = [daemon.connect() for _ in range(5)]
     rounds(inside, 1)
@@ -356,8 +357,8 @@ def test_accepted_without_a_place_and_reload(start, faults, model):
     rounds(inside + waiting, 2)
 
 
-def test_multishot_accept_stops_for_want_of_descriptors(start, faults, model):
-    """Nobody who knocks is lost when descriptors run out in the middle of it."""
+def test_multishot_accept_stops_without_descriptors(start, faults, model):
+    """No client is lost when the limit of descriptors is reached during multishot accept."""
     wrap = [sys.executable, "-I", "-c", "import os, resource, sys\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))\nos.execv(sys.argv[1], sys.argv[1:])"]
     daemon = start(model, workers=1, max_connections=500, wrap=wrap, env=faults(spare=0))
@@ -367,13 +368,13 @@ def test_multishot_accept_stops_for_want_of_descriptors(start, faults, model):
     daemon.wait_log("Cannot accept connections: ")
     proc.until(lambda: not peer.silent_now(socks[0]), "an answer to the first")
     assert peer.silent_now(socks[-1]), "more are served than there are descriptors"
-    for sock in socks:  # each that leaves makes room
+    for sock in socks:  # each connection that ends frees a descriptor
         peer.same(peer.receive(sock, 5), b"knock")
         peer.finish(sock)
 
 
 def test_every_worker_gets_connections(start, model):
-    """With several workers no one of them takes all: of what bursts of clients cost, each has its part."""
+    """With several workers no worker accepts all connections: each uses some of the processor time of bursts of clients."""
     daemon = start(model, workers=2)
     tasks = f"/proc/{daemon.workers()[0]}/task"
 
@@ -395,11 +396,11 @@ def test_every_worker_gets_connections(start, model):
     proc.until(shared, "work for the second worker", 30)
 
 
-# Older kernels, and those that refuse
+# Older kernels, and kernels that refuse
 
 @pytest.mark.parametrize("setup", (1, 2))
 def test_older_set_ups(start, faults, model, setup):
-    """Without DEFER_TASKRUN, and without any flag."""
+    """io_uring without DEFER_TASKRUN, and without any flag."""
     daemon = start(model, env=faults(setup=setup))
     socks = [daemon.connect() for _ in range(30)]
     rounds(socks, 10)
@@ -410,7 +411,7 @@ def test_older_set_ups(start, faults, model, setup):
         peer.finish(sock)
 
 
-# A seccomp filter, loaded by what then becomes echod: io_uring_setup(2), number 425 but for Alpha,
+# A program that loads a seccomp filter and then executes echod: io_uring_setup(2), number 425 except on Alpha,
 # fails with the given error.
 FILTER = """
 import ctypes, os, struct, sys
@@ -454,7 +455,7 @@ def test_a_refusal_in_the_list_of_models(seccomp, model):
 
 
 def test_reload_to_a_model_that_is_refused(start, seccomp, model):
-    """The running configuration stays as it was."""
+    """The reload fails, and the running configuration is not changed."""
     daemon = start("epoll", wrap=forbidding(errno.EPERM))
     sock = daemon.connect()
     daemon.configure(model=model)
