@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echoc as a filter: exact, full duplex, and loud about every fault."""
+"""echoc as a filter: an exact copy, full duplex, and an error message for each fault."""
 
 import json
 import os
@@ -24,7 +24,7 @@ BLOCK = os.urandom(16 << 20)
 
 
 def pieces(size):
-    """Blocks of random bytes, `size` in all, no two alike."""
+    """Blocks of random bytes, `size` bytes in all, each different from the others."""
     at = 0
     while size > 0:
         block = BLOCK[at:] + BLOCK[:at]
@@ -48,7 +48,7 @@ def is_copy(stream, size):
 
 
 def copy_through(size, *args):
-    """Stream `size` bytes through echoc by pipes; (exit status, whether the copy is exact, what was said)."""
+    """Stream `size` bytes through echoc by pipes; (exit status, whether the copy is exact, standard error)."""
     process = client.start(*args)
 
     def feed():
@@ -106,7 +106,7 @@ def test_address_with_port():
 
 
 def test_a_server_that_holds_all_back_does_not_block_it():
-    """More than all buffers on the way take: it must go on reading its input though nothing comes back."""
+    """The input exceeds all buffers, and the server echoes only at its end: echoc must continue to read its input."""
     with servers.Stream(servers.hold) as other:
         assert copy_through(64 << 20, *other.where) == (client.OK, True, "")
 
@@ -116,7 +116,7 @@ def test_a_slow_reader_loses_nothing(server):
     size = 24 << 20
     feeder = threading.Thread(target=lambda: (process.stdin.writelines(pieces(size)), process.stdin.close()))
     feeder.start()
-    # Nobody reads: wait until the feeder has come to a stop in the full pipes, then take it all.
+    # Without a reader, wait until the writer of the input blocks in full pipes, then read all.
     select.select([process.stdout], [], [], client.LIMIT)
     assert is_copy(process.stdout, size)
     feeder.join(client.LIMIT)
@@ -135,7 +135,7 @@ def test_the_answer_comes_while_the_input_is_open(server):
 
 
 @pytest.mark.parametrize("offset", [0, 1, 65535, 65536, 3000000])
-def test_the_first_wrong_byte_is_told(offset):
+def test_the_first_wrong_byte_is_reported(offset):
     data = BLOCK[:4 << 20]
     with servers.Stream(servers.corrupt(offset, 0x40)) as other:
         result = client.run(*other.where, data=data, text=False)
@@ -180,7 +180,7 @@ def test_a_silent_server():
 
 
 def test_a_silent_server_while_the_input_is_open():
-    """What is owed is not waited for any longer because more might be to come."""
+    """The time-out for outstanding bytes applies also while the input is open."""
     with servers.Stream(servers.silent) as other:
         process = client.start("-W", "300ms", *other.where)
         process.stdin.write(b"hello")
@@ -190,13 +190,13 @@ def test_a_silent_server_while_the_input_is_open():
 
 
 def test_an_input_that_takes_its_time(server):
-    """Longer than the time-out: nothing is owed meanwhile."""
+    """The pauses of the input are longer than the time-out, but no bytes are outstanding then."""
     process = client.start("-W", 1, "127.0.0.1", server.port)
     for word in (b"one", b"two"):
         process.stdin.write(word)
         process.stdin.flush()
         assert process.stdout.read(3) == word
-        assert not select.select([process.stdout, process.stderr], [], [], 1.3)[0]  # the time it takes
+        assert not select.select([process.stdout, process.stderr], [], [], 1.3)[0]  # the pause of the input
     process.stdin.close()
     assert process.wait(client.LIMIT) == client.OK
 
@@ -225,7 +225,7 @@ def test_a_closed_output():
 
 @pytest.mark.parametrize("closed, said", [("<&-", "standard input"), (">&-", "standard output")])
 def test_started_without_a_descriptor(closed, said):
-    """The socket must not become what is missing."""
+    """The socket must not get the number of the closed descriptor."""
     with servers.Stream(servers.echo) as other:
         result = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *client.command(*other.where)], input="x", text=True,
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=client.LIMIT)
@@ -264,7 +264,7 @@ def test_interrupted_with_bytes_owed():
 
 
 def all_received(port):
-    """Whether nothing that a server on this port sent is on its way, and after that, nothing waits to be received."""
+    """Whether the send queues of a server on this port are empty, and then the receive queues of its clients."""
     def queues(end, which):
         with open("/proc/net/tcp") as file:
             rows = [row.split() for row in file.readlines()[1:]]
@@ -273,7 +273,7 @@ def all_received(port):
 
 
 def test_interrupted_with_the_output_stuck():
-    """All came back, but not all was passed on: more than the pipe takes, and nobody reads it."""
+    """All bytes came back, but echoc cannot write all of them: the output is a full pipe without a reader."""
     size = 200000
     sent = threading.Event()
 
@@ -299,12 +299,12 @@ def test_interrupted_with_the_output_stuck():
 # UDP
 
 def test_udp_interrupted_with_the_output_stuck():
-    """The pipe takes two datagrams; the third must not be waited for in a write that is deaf to signals."""
+    """The pipe has space for two datagrams; a signal must interrupt the write of the third."""
     with servers.Datagram() as other, tempfile.TemporaryFile() as given:
         given.write(BLOCK[:3 * 32768])
         given.seek(0)
         process = client.start("-u", "-s", "32K", *other.where, stdin=given)
-        proc.until(lambda: other.count == 3, "the datagram too many")
+        proc.until(lambda: other.count == 3, "the third datagram")
         process.send_signal(signal.SIGINT)
         assert process.wait(client.LIMIT) == client.DIFFERS
         assert "interrupted" in process.stderr.read().decode()
@@ -377,8 +377,8 @@ def test_udp_over_a_path_with_a_small_mtu(family):
 
 
 def test_udp_answers_that_are_only_late():
-    """Each answer takes longer than the first retransmission: nothing is lost, and only the first datagram is sent twice, but for
-    those of which a busy machine delays the answer even more."""
+    """Each answer takes longer than the first retransmission time-out: none is lost, and only the first datagram is sent twice,
+    except others whose answer a busy machine delays even more."""
     def slow(data, number):
         time.sleep(0.3)
         return [data]
@@ -398,7 +398,7 @@ def test_udp_last_answer_that_is_only_late():
 
 
 def test_udp_losses_are_counted():
-    """Each third datagram is not answered: as many are lost."""
+    """Each third datagram is not answered, and is counted as lost."""
     dropped = []
     with servers.Datagram(lambda data, number: dropped.append(1) or [] if number % 3 == 0 else [data]) as other:
         result = client.run("-u", "-s", 10, "--json", "-W", 20, *other.where, data=BLOCK[:60], text=False)
@@ -407,7 +407,7 @@ def test_udp_losses_are_counted():
 
 
 def test_json_of_a_copy(server):
-    """On standard error, as standard output has the copy."""
+    """The JSON report is on standard error, because standard output has the copy."""
     for transport in ([], ["-u"]):
         result = client.run(*transport, "--json", "127.0.0.1", server.port, data="hello")
         assert (result.returncode, result.stdout) == (client.OK, "hello")

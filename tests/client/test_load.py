@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echoc --load: every mode on every engine, every byte accounted for, and nothing hidden."""
+"""echoc --load: every mode on every engine; all bytes, losses and delays are in the report."""
 
 import ctypes
 import json
@@ -56,7 +56,7 @@ def test_rr(server, engine, more, at_a_time):
 
 @pytest.mark.parametrize("more", [[], ["-P", 4], ["-s", 64]], ids=lambda more: "".join(map(str, more)))
 def test_stream(server, engine, more):
-    # more than the buffers on the way hold, so that messages have come back
+    # more than all buffers on the path can hold, so that messages must have come back
     found = client.load_until(server, 200000000, "--engine", engine, "--mode", "stream", "-n", 4, *more)
     assert found["bytes"] > 100000
     assert found["mb_per_second"] == pytest.approx(found["bytes"] / found["seconds"] / 1e6, rel=0.001, abs=0.001)
@@ -89,7 +89,7 @@ def test_unix(start, engine, tmpdir):
 
 
 def test_connect_to_a_unix_socket_with_a_short_backlog(engine, tmpdir):
-    """Most are refused at first, and try again; at the end too those that were begun are finished."""
+    """Most connections are refused at first and tried again; at the end of the run, connections in progress are completed."""
     with servers.Stream(servers.echo, socket.AF_UNIX, os.path.join(tmpdir, "socket"), backlog=1):
         client.load("--engine", engine, "--mode", "connect", "-n", 50, "unix:" + os.path.join(tmpdir, "socket"))
 
@@ -119,12 +119,12 @@ def test_text(server):
     assert re.search(r"^  echoes     [\d,]+, that is [\d,]+/s and [\d.]+ MB/s each way$", result.stdout, re.M)
     assert re.search(r"^  bytes .* all as sent$", result.stdout, re.M)
     assert re.search(r"^  latency    p50 .*, p90 .*, p99 .*, p99\.9 .*, max .*, mean ", result.stdout, re.M)
-    # The rows of the picture are all of it.
+    # The rows of the histogram add up to 100 %.
     shares = [float(share) for share in re.findall(r"^ +[\d.]+ [num]?s - [\d.]+ +[num]?s? *([\d.]+) %", result.stdout, re.M)]
     assert shares and sum(shares) == pytest.approx(100, abs=0.01)
 
 
-# What goes wrong. A run is over once all connections are lost, however long it was to be.
+# Errors. A run ends once all connections are lost, before its configured duration.
 
 def test_a_wrong_byte(engine):
     with servers.Stream(servers.corrupt(6400 + 5)) as other:
@@ -141,7 +141,7 @@ def test_a_wrong_byte_in_a_stream(engine):
 
 
 def test_bytes_of_another_connection(engine):
-    """Two connections whose echoes are swapped."""
+    """The server swaps the echoes of two connections."""
     together = threading.Barrier(2, timeout=30)
     pair = []
 
@@ -195,7 +195,7 @@ def test_udp_losses_are_counted():
     assert found["bytes_received"] == answered.count(True) * 64
 
 
-def test_udp_duplicates_are_no_fault():
+def test_udp_duplicates_are_not_an_error():
     with servers.Datagram(lambda data, number: [data, data]) as other:
         found = client.load("-u", "-n", 2, *other.where)
     assert found["duplicates"] > 0
@@ -215,7 +215,7 @@ def test_udp_nobody_there():
 
 
 def test_more_connections_than_descriptors(server, tmpdir):
-    """Root may have as many as it likes, so it is asked as nobody."""
+    """The limit does not apply to root, so the test runs echoc as user nobody."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     program = shutil.copy(client.ECHOC, tmpdir)
     os.chmod(program, 0o755)
@@ -249,7 +249,7 @@ def test_idle_connections_that_are_closed(start):
 # The open loop
 
 def all_due(found, due, abs):
-    """Each message that was due is in the latencies, lost or not served."""
+    """Each message that was due has a latency, was lost, or was not served."""
     assert found["due"] == pytest.approx(due, abs=abs)
     assert found["latency_us"]["count"] + found["unserved"] + found["lost"] == found["due"]
 
@@ -268,7 +268,7 @@ def test_rate_over_threads(server):
 
 
 def stalled(engine, *args):
-    """A load on a server that is stopped for 200 ms once a second's worth of messages went through."""
+    """A load on a server that stalls for 200 ms once after 1000 messages."""
     half = threading.Event()
     lock = threading.Lock()
     counted = [0]
@@ -291,14 +291,14 @@ def stalled(engine, *args):
 
 
 def test_a_stall_cannot_hide_from_an_open_loop(engine):
-    """1000 messages/s, 200 ms of stall: one tenth of those due in two seconds wait, evenly from 0 to 200 ms."""
+    """1000 messages/s, a stall of 200 ms: one tenth of the messages due in two seconds wait, evenly from 0 to 200 ms."""
     latency = stalled(engine, "--rate", 1000)["latency_us"]
     assert latency["max"] >= 195000
-    assert latency["p99"] >= 170000  # of 10 % that waited, 1 % of all waited longest: 180 ms
+    assert latency["p99"] >= 170000  # 10 % of the messages wait up to 200 ms, so 1 % of all wait 180 ms or more
     assert 50000 < latency["p999"]
 
 
-def test_a_stalled_daemon_shows(start, engine):
+def test_a_stall_of_the_daemon_is_measured(start, engine):
     """The same with SIGSTOP on every process of the daemon."""
     daemon = start("epoll", log_connections=False)
     process = client.start("--load", "--engine", engine, "--rate", 1000, "-n", 10, "-d", 3, "--warmup", "100ms", "--json",
@@ -310,7 +310,7 @@ def test_a_stalled_daemon_shows(start, engine):
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     stopped = time.monotonic()
-    time.sleep(0.2)  # the stall that is to be seen
+    time.sleep(0.2)  # the stall to be measured
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     stall = time.monotonic() - stopped
@@ -318,12 +318,12 @@ def test_a_stalled_daemon_shows(start, engine):
     assert process.returncode == client.OK, err
     found = json.loads(out)
     all_due(found, 3000, abs=2)
-    assert 190000 <= found["latency_us"]["max"] <= stall * 1e6 + 2000000  # and what a busy machine adds
-    assert found["latency_us"]["p99"] >= 100000  # 200 of 3000 waited: the last 30 of them over 170 ms
+    assert 190000 <= found["latency_us"]["max"] <= stall * 1e6 + 2000000  # plus delays of a busy machine
+    assert found["latency_us"]["p99"] >= 100000  # 200 of 3000 wait, and 30 of them, 1 % of all, over 170 ms
 
 
 def stall_after(count, seconds):
-    """A server that stops for `seconds` when it has echoed `count` messages of 64 bytes."""
+    """A server that stalls for `seconds` when it has echoed `count` messages of 64 bytes."""
     lock = threading.Lock()
     counted = [0]
 
@@ -338,7 +338,7 @@ def stall_after(count, seconds):
 
 
 def test_a_stall_at_the_end_of_the_measurement_is_measured(engine):
-    """From 0.5 s on nothing is answered for 1 s, and the measurement ends at 1 s: half of the messages wait 0.5 s or more."""
+    """The server stalls from 0.5 s to 1.5 s, and the measurement ends at 1 s: half of the messages wait 0.5 s or more."""
     with servers.Stream(stall_after(500, 1)) as other:
         found = client.report("--load", "--engine", engine, "--rate", 1000, "-n", 10, "-d", 1, "--warmup", 0, *other.where)
     all_due(found, 1000, abs=2)
@@ -364,7 +364,7 @@ def slow(connection):
 
 
 def test_rate_that_cannot_be_reached(engine):
-    """A server of 100 messages/s that is asked for 1000: latency grows to the run's length, and the rest is reported."""
+    """A rate of 1000 messages/s on a server that can do 100: the latency grows to the run's length, and the rest is reported."""
     with servers.Stream(slow) as other:
         found = client.report("--load", "--engine", engine, "--rate", 1000, "-n", 1, "-d", 1, "--warmup", 0, "-W", 1,
                               *other.where, status=client.DIFFERS)
@@ -375,7 +375,7 @@ def test_rate_that_cannot_be_reached(engine):
 
 
 def test_a_warm_up_that_cannot_be_served(engine):
-    """All that comes back during the measurement was due before: throughput without latency, and not a success."""
+    """All echoes during the measurement were due in the warm-up: the report has throughput without latency, and an error status."""
     with servers.Stream(slow) as other:
         found = client.report("--load", "--engine", engine, "--rate", 1000, "-n", 1, "-d", "500ms", "--warmup", "500ms", "-W",
                               "500ms", *other.where, status=client.DIFFERS)
@@ -384,7 +384,7 @@ def test_a_warm_up_that_cannot_be_served(engine):
     assert found["latency_us"]["count"] == 0
 
 
-def test_not_served_is_told():
+def test_not_served_is_reported():
     with servers.Stream(slow) as other:
         result = client.run("--load", "--rate", 1000, "-n", 1, "-d", "500ms", "--warmup", 0, "-W", "500ms", *other.where)
     assert result.returncode == client.DIFFERS
@@ -392,7 +392,7 @@ def test_not_served_is_told():
 
 
 def test_messages_of_a_lost_connection_are_not_served(engine):
-    """One of two connections is closed by the server: what becomes due on it is not served."""
+    """The server closes one of two connections: messages that become due on it are not served."""
     first = threading.Event()
 
     def serve(connection):
@@ -409,7 +409,7 @@ def test_messages_of_a_lost_connection_are_not_served(engine):
 
 
 def test_a_lost_datagram_delays_no_other():
-    """Each tenth is lost, on one connection, and recognised after the end only: all others are sent and answered."""
+    """Each tenth datagram of one connection is lost, and recognised only after the end: all others are sent and answered."""
     with servers.Datagram(lambda data, number: [] if number % 10 == 0 else [data]) as other:
         found = client.report("--load", "-u", "--rate", 500, "-n", 1, "-d", 1, "--warmup", 0, "-W", 5, *other.where,
                               status=client.DIFFERS)
@@ -419,8 +419,8 @@ def test_a_lost_datagram_delays_no_other():
     assert found["lost"] == found["due"] // 10
 
 
-def test_a_lost_datagram_takes_one_place_of_the_depth():
-    """Closed loop, 4 in flight, the second message lost: the others go on."""
+def test_a_lost_datagram_reduces_the_depth_by_one():
+    """Closed loop, 4 messages in flight, the second is lost: the other three continue."""
     with servers.Datagram(lambda data, number: [] if number == 2 else [data]) as other:
         found = client.report("--load", "-u", "-n", 1, "-P", 4, "-d", "300ms", "--warmup", 0, "-W", 3, *other.where,
                               status=client.DIFFERS)
@@ -446,7 +446,7 @@ def test_connect_at_a_rate(server, engine):
 
 
 def test_connect_without_local_ports(engine):
-    """16 ports in a namespace of its own, each kept for a minute: that is a limit of the client, and no error of the server."""
+    """16 local ports in a network namespace, each in use for a minute: a limit of the client, not an error of the server."""
     with netns.make(lambda space: space.sysctl("net.ipv4.ip_local_port_range=40000 40015")) as space:
         space.sysctl("net.ipv4.tcp_tw_reuse=0")
         listener = space.socket(socket.AF_INET)
@@ -465,7 +465,7 @@ def test_connect_without_local_ports(engine):
 
 
 def test_ramp():
-    """The connections begin one after the other; all are opened at once."""
+    """All connections are opened at once, but start to send one after the other."""
     began = {}
 
     def serve(connection):
@@ -478,13 +478,13 @@ def test_ramp():
         found = client.report("--load", "--ramp", 1, "--warmup", "100ms", "-d", "200ms", "-n", 5, *other.where)
     times = sorted(began.values())
     assert len(times) == 5
-    assert 0.6 <= times[-1] - times[0] <= client.LIMIT  # 0.8 s, and what a busy machine adds
+    assert 0.6 <= times[-1] - times[0] <= client.LIMIT  # 0.8 s, plus delays of a busy machine
     assert found["seconds"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_udp_over_a_path_with_a_small_mtu(family):
-    """The datagrams that a router drops are sent again, and nothing is lost."""
+    """Datagrams that a router drops are sent again, and none is lost."""
     with paths.network() as net:
         net.server_mtu(0, 1280)
         with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
@@ -512,7 +512,7 @@ def test_intervals_add_up(server, engine, more):
     intervals, summary = load_stream("-d", "700ms", "--warmup", "100ms", "--report", "200ms", *more, "127.0.0.1", server.port)
     assert [one["start"] for one in intervals] == pytest.approx([0, 0.2, 0.4, 0.6])
     assert [one["end"] for one in intervals] == pytest.approx([0.2, 0.4, 0.6, 0.7])
-    # What comes back between the end of the measurement and the moment when a thread notices it is in the summary only.
+    # Echoes between the end of the measurement and the moment when a thread notices the end are in the summary only.
     assert 0 < sum(one["bytes"] for one in intervals) <= summary["bytes"]
     assert sum(one["latency_us"]["count"] for one in intervals) <= summary["latency_us"]["count"]
     assert all(one["errors"] == one["lost"] == one["mismatches"] == 0 for one in intervals)
@@ -565,7 +565,7 @@ def test_interim_line(server):
                                                  (["-M", "do"], "IP_MTU_DISCOVER", 2)])
 @pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
 def test_packets_of_a_load(server, transport, args, option, value):
-    """The settings reach every socket."""
+    """The settings apply to each socket."""
     result = client.run("--load", *transport, *args, "-n", 3, "-d", "50ms", "--warmup", 0, "127.0.0.1", server.port,
                         wrap=["strace", "-f", "-e", "trace=setsockopt"], env={**os.environ, **echod.TRACED})
     assert result.returncode == client.OK, result.stderr
@@ -575,9 +575,9 @@ def test_packets_of_a_load(server, transport, args, option, value):
 
 # The client itself
 
-def test_it_says_when_it_is_the_limit(server):
-    """On one processor together with the server: which of both waits for the other is the scheduler's choice, but what is
-    said agrees with what was measured."""
+def test_it_reports_when_it_is_the_limit(server):
+    """Client and server share one processor. The scheduler determines which of them is the limit, but the report must agree with
+    the measured shares."""
     cpu = min(os.sched_getaffinity(0))
     for stat in server.tree():
         for thread in os.listdir(f"/proc/{stat.pid}/task"):
@@ -619,7 +619,7 @@ def test_interrupted_in_the_warmup(server):
 
 
 def test_interrupted_with_a_silent_server(engine):
-    """Interrupted after all connections were made, which the client shows by sending on each."""
+    """The signal arrives after all connections were made: the client has sent on each."""
     heard = []
 
     def silent(connection):
@@ -627,7 +627,7 @@ def test_interrupted_with_a_silent_server(engine):
         servers.silent(connection)
 
     with servers.Stream(silent) as other:
-        process = client.start("--load", "--engine", engine, "-d", 120, "--warmup", 0, "-n", 5, *other.where)  # twice the time limit
+        process = client.start("--load", "--engine", engine, "-d", 120, "--warmup", 0, "-n", 5, *other.where)  # twice the time limit of the test
         proc.until(lambda: len(heard) == 5, "a byte on each connection")
         status, out, _ = client.interrupt(process)
     assert status == client.DIFFERS
@@ -641,7 +641,7 @@ class Filter(ctypes.Structure):
 
 
 def refuse_io_uring():
-    """A seccomp filter as a container's: io_uring_setup(2) fails with EPERM."""
+    """Load a seccomp filter, as in a container: io_uring_setup(2) fails with EPERM."""
     libc = ctypes.CDLL(None, use_errno=True)
     code = b"".join(struct.pack("=HBBI", *op) for op in [
         (0x20, 0, 0, 0),            # load the number of the system call
@@ -665,7 +665,7 @@ def test_io_uring_refused(server):
     assert "--engine io_uring: the kernel denies it" in result.stderr and "use --engine epoll" in result.stderr
 
 
-# The picture
+# The plot
 
 def test_plot(server, tmpdir):
     if not shutil.which("gnuplot"):
@@ -689,7 +689,7 @@ def test_plot_of_a_single_value(server, tmpdir):
 
 
 def test_plot_that_cannot_be_written(server, tmpdir):
-    """It is told before the run, and by echoc."""
+    """echoc itself, not gnuplot, reports the error before the run."""
     if not shutil.which("gnuplot"):
         pytest.skip("gnuplot is not installed")
     path = os.path.join(tmpdir, "nowhere", "x.svg")
@@ -699,8 +699,8 @@ def test_plot_that_cannot_be_written(server, tmpdir):
     assert result.stdout == ""
 
 
-def test_no_empty_plot_is_left(tmpdir):
-    """Neither when there is nothing to draw, nor when the client is killed; an older picture stays."""
+def test_no_empty_plot_remains(tmpdir):
+    """No empty file remains if there is nothing to draw, or if the client is killed; an older plot is not changed."""
     if not shutil.which("gnuplot"):
         pytest.skip("gnuplot is not installed")
     old = os.path.join(tmpdir, "old.svg")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The command line: refusals that name what is wrong, help that fits a screen, and papers that agree."""
+"""The command line: error messages, help that fits a screen, and agreement of manual, completion and program."""
 
 import contextlib
 import json
@@ -114,7 +114,7 @@ def test_refused(args, said):
     ["--load", "-n", "1000000", "--idle", "1000000", "127.0.0.1"],
 ], ids="_".join)
 def test_json_of_a_failure(args):
-    """One object, with the error that is printed as well."""
+    """One object, with the error that is also printed."""
     result = client.run(*args[:-1], "--json", *args[-1:])
     assert result.returncode in (client.USAGE, client.UNREACHED)
     assert json.loads(result.stdout)["error"] == result.stderr.splitlines()[0].removeprefix("echoc: ")
@@ -122,7 +122,7 @@ def test_json_of_a_failure(args):
 
 @pytest.mark.parametrize("what", ["--ping", "--load"])
 @pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
-def test_json_where_no_service_is(what, transport):
+def test_json_without_a_server(what, transport):
     result = client.run(what, "--json", *transport, "-d" if what == "--load" else "-w", "300ms", "-W", "300ms", "127.0.0.1",
                         echod.free_port())
     assert result.returncode == client.UNREACHED
@@ -166,15 +166,15 @@ def test_host_with_a_port(host):
 
 
 def test_host_with_a_service():
-    """The name of a service is looked up: without a server there, that port refuses."""
+    """The port is that of the service's name: without a server there, the connection to it is refused."""
     result = client.run("localhost:echo", data="")
     assert result.returncode in (client.UNREACHED, client.OK)
     assert "is neither a port" not in result.stderr
 
 
-# Errors of reaching somebody
+# Errors of lookup and connection
 
-def test_a_name_that_is_none():
+def test_a_name_that_does_not_exist():
     result = client.run("nosuchhost.invalid", data="")
     assert result.returncode == client.UNREACHED
     assert result.stderr.startswith("echoc: cannot look up nosuchhost.invalid: ")
@@ -187,7 +187,7 @@ def test_refused_connection():
     assert result.stderr == f"echoc: cannot connect to 127.0.0.1:{port} over TCP: Connection refused\n"
 
 
-def test_unix_socket_that_is_not_there(tmpdir):
+def test_unix_socket_that_does_not_exist(tmpdir):
     result = client.run(f"unix:{tmpdir}/none")
     assert result.returncode == client.UNREACHED
     assert result.stderr == f"echoc: cannot connect to unix:{tmpdir}/none: No such file or directory\n"
@@ -203,7 +203,7 @@ def test_no_answer_in_time():
 @pytest.mark.parametrize("args", [[], ["--ping"], ["--load"]], ids="".join)
 @pytest.mark.parametrize("limit", ["300ms", "0"])
 def test_a_unix_socket_that_is_full(tmpdir, args, limit):
-    """Its backlog is full: the time-out ends the wait, and Ctrl-C does, also where there is no time-out."""
+    """The backlog is full: the time-out ends the wait, and so does Ctrl-C, with and without a time-out."""
     path = os.path.join(tmpdir, "full")
     with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
         full.bind(path)
@@ -221,10 +221,10 @@ def test_a_unix_socket_that_is_full(tmpdir, args, limit):
         assert said.decode() == f"echoc: cannot connect to unix:{path}: no answer within 0.3 s\n"
 
 
-# Names with several addresses (RFC 8305). The names come from a hosts file of a mount namespace of the test's own.
+# Names with several addresses (RFC 8305). The names are in a hosts file in a separate mount namespace.
 
 def with_hosts(hosts, *command):
-    """Run a command that sees this /etc/hosts, and whose resolver asks nothing else."""
+    """Run a command with this /etc/hosts, and a resolver that uses no other source."""
     script = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
     return ["unshare", "-m", "sh", "-c", script, "sh", hosts[0], hosts[1], *map(str, command)]
 
@@ -239,7 +239,7 @@ def hosts(tmpdir):
         return files
     if os.geteuid() != 0 or not shutil.which("unshare") \
             or subprocess.run(with_hosts(hosts(""), "true"), capture_output=True, timeout=client.LIMIT).returncode != 0:
-        pytest.skip("a mount namespace of its own is not permitted here")
+        pytest.skip("mount namespaces are not permitted here")
     return hosts
 
 
@@ -259,20 +259,20 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
 
 
 def test_interrupted_while_a_name_is_looked_up(hosts, tmpdir):
-    """The resolver asks a silent server, for ten seconds or more."""
+    """The resolver queries a silent server, for ten seconds or more."""
     files = hosts("nameserver 127.0.0.1\n")
     with open(files[1], "w") as file:
         file.write("hosts: dns\n")
     script = 'ip link set lo up && mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
     wrap = ["unshare", "-m", "-n", "sh", "-c", script, "sh", *files]
     if not shutil.which("ip") or subprocess.run([*wrap, "true"], capture_output=True, timeout=client.LIMIT).returncode != 0:
-        pytest.skip("a network namespace of its own is not permitted here, or ip is not installed")
+        pytest.skip("network namespaces are not permitted here, or ip is not installed")
     result = subprocess.run([*wrap, sys.executable, "-c", SILENT_RESOLVER, *client.command("nowhere.test", 7)],
                             capture_output=True, text=True, timeout=client.LIMIT)
     assert result.stdout == f"{-signal.SIGINT}\n", result.stderr
 
 
-def test_every_address_of_a_name_is_told(hosts):
+def test_every_address_of_a_name_is_reported(hosts):
     port = echod.free_port()
     files = hosts("127.0.0.1 many\n127.0.0.2 many\n127.0.0.3 many\n")
     result = subprocess.run(with_hosts(files, *client.command("many", port)), capture_output=True, text=True,
@@ -284,11 +284,11 @@ def test_every_address_of_a_name_is_told(hosts):
 
 
 def test_families_take_turns(hosts):
-    """Two addresses of each, all refused: they are told in the order in which they were tried (RFC 8305, section 4)."""
+    """Two addresses of each family, all refused: the message has them in the order of the attempts (RFC 8305, section 4)."""
     files = hosts("127.0.0.1 many\n127.0.0.2 many\n::1 many\nfd00::7 many\n")
     prelude = ["unshare", "-n", "sh", "-c", 'ip link set lo up && ip -6 addr add fd00::7/128 dev lo nodad && exec "$@"', "sh"]
     if not shutil.which("ip") or subprocess.run([*prelude, "true"], capture_output=True, timeout=client.LIMIT).returncode != 0:
-        pytest.skip("a network namespace of its own with IPv6 is not permitted here, or ip is not installed")
+        pytest.skip("network namespaces with IPv6 are not permitted here, or ip is not installed")
     result = subprocess.run([*prelude, *with_hosts(files, *client.command("many", 7007))], capture_output=True, text=True,
                             timeout=client.LIMIT, stdin=subprocess.DEVNULL)
     assert result.returncode == client.UNREACHED
@@ -297,7 +297,7 @@ def test_families_take_turns(hosts):
     assert [address[0] for address in tried] in (["[", "1", "[", "1"], ["1", "[", "1", "["])
 
 
-def test_an_address_that_refuses_is_passed_over(hosts):
+def test_an_address_that_refuses_is_skipped(hosts):
     files = hosts("127.0.0.2 many\n127.0.0.3 many\n127.0.0.1 many\n")
     with servers.Stream(servers.echo) as other:
         result = subprocess.run(with_hosts(files, *client.command("many", other.port)), capture_output=True, text=True,
@@ -306,7 +306,7 @@ def test_an_address_that_refuses_is_passed_over(hosts):
 
 
 def test_an_address_that_is_silent_is_overtaken(hosts):
-    """The next address is begun after 250 ms, not after the first one's time is up."""
+    """The attempt on the next address starts after 250 ms, not after the time-out of the first one."""
     files = hosts("127.0.0.1 many\n127.0.0.2 many\n")
     with servers.full("127.0.0.1") as (_, port), servers.Stream(servers.echo, address=("127.0.0.2", port)):
         began = time.monotonic()
@@ -316,7 +316,7 @@ def test_an_address_that_is_silent_is_overtaken(hosts):
     assert result.returncode == client.OK, result.stderr
     assert "(127.0.0.2:" in result.stdout
     took = float(re.search(r"connected in ([\d.]+) ms", result.stdout).group(1))
-    # That is the time of this connection, not that in which the other address was tried.
+    # The time is that of this connection, without the attempt on the other address.
     assert took + 250 <= whole
 
 
@@ -400,9 +400,9 @@ def manual_examples():
 
 
 def test_examples_work_when_pasted(tmpdir):
-    """All of them, in order, on a port and in a folder of the test's own, and with shorter runs."""
+    """All examples run in order, on a free port, in a temporary directory, and with shorter durations."""
     if not echod.ECHOD:
-        pytest.skip("there is no echod to test with")
+        pytest.skip("no echod was built")
     port = echod.free_port()
     os.mkdir(os.path.join(tmpdir, "bin"))
     for name, program in (("echoc", client.ECHOC), ("echod", echod.ECHOD)):
@@ -414,7 +414,7 @@ def test_examples_work_when_pasted(tmpdir):
         for example in examples:
             if "--plot" in example and not shutil.which("gnuplot"):
                 continue
-            if example.startswith("echod -c ") and os.geteuid() == 0:  # the examples are an ordinary user's
+            if example.startswith("echod -c ") and os.geteuid() == 0:  # the examples are written for an unprivileged user
                 example = f"echo 'user = \"root\"' >> {example.split()[-1]}; {example}"
             # As in the manual page on a terminal: indented.
             pasted = "      " + example.replace("7007", str(port)).replace("-d 3", "-d 0.2 --warmup 0").replace("/tmp/", tmpdir + "/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Other people's echo servers: echoc works the same with each."""
+"""Echo servers of other projects: echoc works the same with each."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PAYLOAD = os.urandom(1 << 20) * 8
 
 
 def inetd_conf(tmpdir, port):
-    # A port's number stands for a service's name, but inetd takes the built-in service from the name.
+    # inetd accepts a port number as the name of a service, but finds its built-in services by name.
     path = os.path.join(tmpdir, "inetd.conf")
     with open(path, "w") as file:
         file.write("127.0.0.1:{0} stream tcp4 nowait root internal\n".format("echo"))
@@ -31,7 +31,7 @@ def start_inetd(tmpdir, port):
     if os.geteuid() != 0:
         pytest.skip("inetd's echo is on port 7, which needs root")
     if not in_namespace():
-        pytest.skip("inetd's echo is always on port 7: it needs a network namespace of its own, not permitted here")
+        pytest.skip("inetd's echo is always on port 7: it needs a network namespace, which is not permitted here")
     return ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", program, "-R", "1000000", "-d", inetd_conf(tmpdir, port)], 7
 
 
@@ -92,7 +92,7 @@ def in_namespace():
 
 
 class Peer:
-    """A server, and where echoc finds it: perhaps in a network namespace."""
+    """A server and its address, which may be in a network namespace."""
 
     def __init__(self, name, tmpdir, tcp=True):
         self.name = name
@@ -156,8 +156,8 @@ def test_filter(peer):
 
 
 def slow_filter(peer):
-    """ncat --exec stops, with any client, when more is on its way than a pipe holds, and loses what is on its way when the input
-    ends: so the input ends after all has come back."""
+    """ncat --exec stops, with any client, when more data is in flight than a pipe holds, and loses the data in flight when the
+    input ends: so the test ends the input after all data has come back."""
     payload = PAYLOAD[:40000]
     process = client.start(*peer.where())
     process.stdin.write(payload)
@@ -176,7 +176,7 @@ def test_ping(peer):
 @streams
 @pytest.mark.parametrize("mode", ["rr", "stream", "connect"])
 def test_load(peer, mode):
-    # Under way at once: not more than ncat can take. And inetd -d takes a second to begin with a connection.
+    # Not more data in flight than ncat can hold. And inetd -d takes a second before it serves a connection.
     more = ["-P", 2, "-s", 8192] if mode == "stream" else []
     found = client.load("--mode", mode, "-n", 4, "--warmup", "1500ms", "-d", "1", *more, *peer.where(), wrap=peer.wrap)
     assert found["bytes"] > 0
@@ -184,7 +184,7 @@ def test_load(peer, mode):
 
 @datagrams
 def test_udp(peer):
-    # Some of them lose datagrams that come while they are busy with one: then this says so, and the copy is exact yet.
+    # Some servers lose datagrams that arrive while they serve one: echoc reports it, and the copy is exact nevertheless.
     result = client.run("--ping", "--json", "-u", "-c", 20, "-i", "2ms", "-W", "1", *peer.where(), wrap=peer.wrap)
     found = json.loads(result.stdout)
     assert found["sent"] == 20 and found["received"] > 0

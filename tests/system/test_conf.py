@@ -11,7 +11,7 @@ import pytest
 import echod
 import peer
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the user")
 
 
 @pytest.fixture

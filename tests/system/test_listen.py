@@ -15,7 +15,7 @@ import peer
 import proc
 
 ipv6 = pytest.mark.skipif(not echod.have_ipv6(), reason="no IPv6 on this host")
-root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the user")
 
 
 def listener(address, family=socket.AF_INET):

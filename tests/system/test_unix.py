@@ -18,7 +18,7 @@ import echod
 import peer
 import proc
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the user")
 
 
 def mode(path):
