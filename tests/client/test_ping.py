@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echoc --ping: what it measures, and what it makes of answers that go astray."""
+"""echoc --ping: measurements, and lost, late, duplicate and wrong answers."""
 
 import ipaddress
 import json
@@ -45,7 +45,7 @@ def test_tcp(size):
 def test_reconnect():
     with servers.Stream(servers.echo) as other:
         result = client.run("--ping", "--reconnect", "-c", 4, "-i", "5ms", *other.where)
-        assert other.accepted == 1 + 4  # the first one tells whether the target can be reached
+        assert other.accepted == 1 + 4  # the first connection shows that the target can be reached
     assert result.returncode == client.OK
     assert len(lines(result, r"seq=\d connect=\d+\.\d+ ms time=\d+\.\d+ ms$")) == 4
     assert lines(result, r"^connect .*\(4 made\)$")
@@ -94,7 +94,7 @@ def test_udp_through_echod(server):
 
 
 def test_udp_over_a_bad_path_counts_what_happened():
-    """The relay knows what it did to each datagram, so the counts must agree exactly."""
+    """The relay counts the faults that it causes, and the counts of echoc must be exactly the same."""
     with servers.Datagram() as other, \
             servers.Path(other.where, loss=0.1, duplication=0.05, delay=0.005) as path:
         found = client.report("--ping", "-u", "-c", 2000, "-i", "1ms", "-W", "4", *path.where, status=client.DIFFERS)
@@ -102,10 +102,10 @@ def test_udp_over_a_bad_path_counts_what_happened():
         assert found["sent"] == 2000 == path.passed + path.lost
         assert found["lost"] == path.lost
         assert found["received"] == path.passed
-        # The last probe's second answer may come when all is over.
+        # The duplicate of the last answer may arrive after the end.
         assert path.doubled - 1 <= found["duplicates"] <= path.doubled
         assert found["loss_percent"] == pytest.approx(100 * path.lost / 2000, abs=0.001)
-    # And what the path was told, within five standard deviations.
+    # The counts also agree with the configured rates, within five standard deviations.
     assert abs(found["lost"] - 200) < 5 * (2000 * 0.1 * 0.9) ** 0.5
     assert abs(found["duplicates"] - 90) < 5 * (1800 * 0.05 * 0.95) ** 0.5
     assert found["rtt_us"]["min"] >= 5000
@@ -117,17 +117,17 @@ def test_udp_delay_and_jitter_are_measured():
         found = client.report("--ping", "-u", "-c", 300, "-i", "2ms", *path.where)
     rtt = found["rtt_us"]
     assert 30000 <= rtt["min"] < rtt["max"]
-    assert 39000 <= rtt["mean"] and rtt["p50"] < 500000  # what the machine adds comes on top
+    assert 39000 <= rtt["mean"] and rtt["p50"] < 500000  # plus delays of the machine
     assert rtt["mdev"] >= 5000  # uniform over 20 ms: 5.77
 
 
-def test_udp_reordering_is_told():
-    """One held back for 20 ms is overtaken by those that left after it."""
+def test_udp_reordering_is_reported():
+    """An answer delayed by 20 ms arrives after answers that were sent later."""
     with servers.Datagram() as other, servers.Path(other.where, reordering=0.1, hold=0.1) as path:
         found = client.report("--ping", "-u", "-c", 500, "-i", "2ms", *path.where)
         assert path.held > 20
     assert found["received"] == 500
-    # One among the last is not overtaken by anything, and two held one after the other keep their order.
+    # Later answers do not overtake one of the last answers, and two consecutive delayed answers keep their order.
     assert 0.7 * path.held <= found["reordered"] <= path.held
 
 
@@ -153,7 +153,7 @@ def wrong_answers(data, number):
     return [data]
 
 
-def test_udp_wrong_answers_are_told_as_such():
+def test_udp_wrong_answers_are_reported():
     with servers.Datagram(wrong_answers) as other:
         result = client.run("--ping", "-u", "-c", 6, "-i", "50ms", "-W", 2, *other.where)
     assert result.returncode == client.DIFFERS
@@ -172,8 +172,8 @@ def test_tcp_wrong_byte():
     assert lines(result, r"^3 sent, 2 received, 0% loss, .*1 differing$")
 
 
-def test_tcp_goes_on_when_the_server_closes():
-    """It connects again. A server on a busy machine may close after more probes have been sent, which are lost then."""
+def test_tcp_continues_when_the_server_closes():
+    """echoc connects again. On a busy machine, it may have sent more probes before the server closes, which are lost."""
     with servers.Stream(servers.close_after(2 * 56 + 20)) as other:
         process = client.start("--ping", "-i", "20ms", *other.where)
         proc.until(lambda: other.accepted >= 3, "a third connection, after probes on the second one", 60)
@@ -198,7 +198,7 @@ def test_deadline(server):
 
 @pytest.mark.parametrize("more", [["-u"], [], ["--reconnect"]], ids="".join)
 def test_silence_until_the_deadline_is_no_success(more):
-    """The probe is still under way, so it is not lost; but nothing came back."""
+    """The probe is still outstanding, so it is not counted as lost, but the exit status is an error without an answer."""
     with (servers.Datagram(lambda data, number: []) if more == ["-u"] else servers.Stream(servers.silent)) as other:
         result = client.run("--ping", "-w", 1, "-i", 30, "-W", 20, *more, *other.where)
     assert result.returncode == client.DIFFERS
@@ -228,8 +228,8 @@ def test_interrupted(server):
     assert re.search(r"^\d+ sent, \d+ received, 0% loss", out, re.M)
 
 
-def test_an_output_that_nobody_reads_ends_it(server):
-    """As behind "| head"."""
+def test_a_closed_output_ends_it(server):
+    """The reader of the output ends, as in "echoc ... | head"."""
     process = client.start("--ping", "-i", "10ms", "127.0.0.1", server.port)
     process.stdout.readline()
     process.stdout.close()
@@ -251,7 +251,7 @@ def test_nobody_there(udp):
 
 
 @pytest.mark.parametrize("how", ["-q", "--json"])
-def test_nobody_there_is_told_where_probes_are_not(how):
+def test_no_service_is_reported_on_standard_error(how):
     port = echod.free_port()
     result = client.run("--ping", "-u", how, "-c", 1, "127.0.0.1", port)
     assert result.returncode == client.UNREACHED
@@ -261,7 +261,7 @@ def test_nobody_there_is_told_where_probes_are_not(how):
 # Jitter, interim summary, streams of objects
 
 def test_jitter_is_the_difference_of_consecutive_round_trips():
-    """Every second answer takes 30 ms longer; what a busy machine adds is in the round trips, too."""
+    """Every second answer takes 30 ms longer; delays of a busy machine are part of the round-trip times too."""
     with servers.Datagram(lambda data, number: time.sleep(0.03 * (number % 2)) or [data]) as other:
         *probes, found = stream("--ping", "-u", "-c", 11, "-i", "100ms", *other.where)
     times = [probe["rtt_us"] for probe in probes]
@@ -283,7 +283,7 @@ def test_jitter_needs_two_consecutive_answers():
 
 @pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
 def test_interim_summary(server, transport):
-    """Ctrl-\\ prints the summary so far, and the ping goes on."""
+    """Ctrl-\\\\ prints the summary so far, and the ping continues."""
     process = client.start("--ping", *transport, "-c", 100000, "-i", "5ms", "127.0.0.1", server.port)
     for line in process.stdout:
         if b"seq=5" in line:
@@ -331,7 +331,7 @@ def test_stream_of_objects(server):
     assert found[3]["received"] == 3
 
 
-def test_stream_of_objects_for_what_goes_wrong():
+def test_stream_of_objects_for_errors():
     answers = {1: lambda data: [data, data], 2: lambda data: [], 3: lambda data: [data[:30] + b"?" + data[31:]],
                4: lambda data: [b"x" * 10]}
     with servers.Datagram(lambda data, number: answers[number](data)) as other:
@@ -352,7 +352,7 @@ def test_timestamps(server):
     assert len(stamps) == 2 and stamps == sorted(stamps) and abs(stamps[0] - time.time()) < 60
 
 
-# What the packets tell
+# Fields of the received packets, and ICMP errors
 
 def test_port_unreachable():
     port = echod.free_port()
@@ -376,7 +376,7 @@ def test_a_hop_limit_shows_the_router(family, router, text):
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_path_mtu(family):
-    """A router reports the MTU of the next link, then this host knows it."""
+    """A router reports the MTU of the next link; from then on the kernel of this host reports it."""
     with paths.network() as net:
         net.server_mtu(0, 1280)
         with servers.Datagram(host=paths.SERVER[family], make=net.server.socket) as other:
@@ -391,7 +391,7 @@ def test_a_path_mtu(family):
     assert ipaddress.ip_address(routed["from"]) in map(ipaddress.ip_address, ["10.98.0.2", "fd98:0:0::2"])
     assert local["from"] is None and "(MTU 1280)" in local["error"]
     assert summary["lost"] == 2
-    assert later["received"] == 2  # the path MTU is known by now
+    assert later["received"] == 2  # the kernel has stored the path MTU
     if family == 4:
         assert (always["received"], always["errors"]) == (2, 0)
 
@@ -442,7 +442,7 @@ def test_a_flow_that_breaks_does_not_break_the_others():
             servers.echo(connection)
     with servers.Stream(serve) as other:
         found = client.report("--ping", "--flows", 2, "-c", 8, "-i", "20ms", *other.where, status=client.DIFFERS)
-        assert other.accepted == 3  # the broken one is opened again
+        assert other.accepted == 3  # the failed flow is opened again
     assert found["flows"][1]["lost"] == 0
     assert found["worst_flow"] == 1
 
@@ -450,7 +450,7 @@ def test_a_flow_that_breaks_does_not_break_the_others():
 @pytest.mark.skipif(not shutil.which("nft"), reason="nft (nftables) is not installed")
 @pytest.mark.parametrize("family", [4, 6])
 def test_flows_show_the_path_that_loses(family):
-    """Two paths of equal cost; the router of the second drops half of the datagrams: its flows lose, and no others."""
+    """Two paths of equal cost; the router of the second drops half of the datagrams: only flows on that path have losses."""
     rule = "add table inet t; add chain inet t f { type filter hook forward priority 0; }; " \
            "add rule inet t f meta l4proto udp iifname rc1 numgen random mod 2 0 drop"
     with paths.network(2) as net:
@@ -465,7 +465,7 @@ def test_flows_show_the_path_that_loses(family):
     bad = [loss for loss in losses if loss > 0]
     assert 0 < len(bad) < 16, losses  # each port takes one of the paths
     assert sum(flow["lost"] for flow in found["flows"]) == found["lost"]
-    assert min(bad) > 5 and max(bad) < 95  # of 20 probes each, half
+    assert min(bad) > 5 and max(bad) < 95  # half of 20 probes in each flow
     assert losses[found["worst_flow"] - 1] == max(losses)
     assert re.search(r"^\d+ of 16 flows had losses; worst: flow \d+ \(source port \d+\), \d+\.?\d*% loss", text.stdout, re.M)
 
@@ -514,7 +514,7 @@ def test_metrics_of_a_failure(tmpdir):
 
 
 def test_reconnect_without_local_ports():
-    """Probes wait until a port is free, and are not counted as lost."""
+    """Probes wait until a local port is free, and are not counted as lost."""
     with netns.make(lambda space: space.sysctl("net.ipv4.ip_local_port_range=40000 40015")) as space:
         space.sysctl("net.ipv4.tcp_tw_reuse=0")
         listener = space.socket(socket.AF_INET)
@@ -525,7 +525,7 @@ def test_reconnect_without_local_ports():
     assert re.search(r"^15 sent, 15 received, 0% loss", result.stdout, re.M)
 
 
-# How the packets leave
+# Settings of the sent packets
 
 @pytest.mark.parametrize("dscp, tos", [("EF", 0xb8), ("46", 0xb8), ("cs1", 0x20), ("AF41", 0x88), ("0", 0)])
 def test_dscp(dscp, tos):
@@ -543,7 +543,7 @@ def test_source():
         assert other.connections and other.accepted == 1
 
 
-def test_source_that_is_not_ours():
+def test_source_of_another_host():
     with servers.Stream(servers.echo) as other:
         result = client.run("--ping", "-c", 1, "--source", "192.0.2.77", *other.where)
     assert result.returncode == client.UNREACHED
@@ -561,7 +561,7 @@ def test_interface():
     assert "cannot bind to the interface: No such device" in result.stderr
 
 
-# netem: the kernel's own bad network, in a network namespace of the test's own
+# netem: the kernel's network emulator, in a separate network namespace
 
 NETEM = """
 set -e
@@ -573,7 +573,7 @@ exec "$@"
 
 def netem_missing():
     if os.geteuid() != 0:
-        return "needs root, for a network namespace of its own"
+        return "needs root, for a network namespace"
     for tool in ("unshare", "ip", "tc"):
         if not shutil.which(tool):
             return f"{tool} is not installed"
@@ -587,7 +587,7 @@ def netem_missing():
 
 
 @pytest.mark.parametrize("netem, check", [
-    # Each way, so what a probe meets is both.
+    # In both directions, so each probe is affected twice.
     ("loss 5%", lambda f: abs(f["loss_percent"] - 9.75) < 5 * 100 * (0.0975 * 0.9025 / 2000) ** 0.5),
     ("delay 10ms", lambda f: f["rtt_us"]["min"] >= 20000 and f["rtt_us"]["p50"] < 25000 and f["lost"] == 0),
     ("duplicate 5%", lambda f: f["lost"] == 0 and 100 < f["duplicates"] < 320),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echoc on a terminal, as a person has it before them: by a pty of our own, and inside tmux."""
+"""echoc on a terminal: on a pseudo-terminal of the test, and in tmux."""
 
 import fcntl
 import os
@@ -43,7 +43,7 @@ class Terminal:
     def read(self, limit):
         ready, _, _ = select.select([self.fd], [], [], max(0, limit))
         if not ready:
-            raise AssertionError(f"nothing more came; so far: {self.text!r}")
+            raise AssertionError(f"no more output; so far: {self.text!r}")
         try:
             data = os.read(self.fd, 65536)
         except OSError:  # EIO: the other side is closed
@@ -52,7 +52,7 @@ class Terminal:
         return data
 
     def expect(self, pattern, timeout=client.LIMIT):
-        """Read until the pattern is in what came since the last match."""
+        """Read until the pattern is found in the output since the last match."""
         deadline = time.monotonic() + timeout
         while True:
             match = re.search(pattern, ESCAPES.sub("", self.text))
@@ -109,7 +109,7 @@ def test_lines_come_back(terminal, udp):
             if EDITING:
                 session.expect("echo> ")
             session.type(line + "\r")
-            # Once as typed, once as it came back.
+            # The terminal shows the line twice: as typed, and as received.
             session.expect(re.escape(line) + r"\s*\n" + re.escape(line) + r"\s*\n")
         session.end()
         size = len("hello\n\ngrüße, 世界\n".encode())
@@ -135,15 +135,15 @@ def test_editing_and_history(terminal):
 
 
 @needs_editing
-def test_editing_goes_on_after_a_stop(terminal):
-    """Ctrl-Z, and the shell takes the terminal back into its own hands; then fg."""
+def test_editing_continues_after_a_stop(terminal):
+    """Ctrl-Z stops echoc, the shell changes the modes of the terminal, and fg continues echoc."""
     with servers.Stream(servers.echo) as other:
         session = terminal(*other.where)
         left = termios.tcgetattr(session.fd)
         session.expect("echo> ")
         session.type("half a lin")
         session.expect("half a lin")
-        os.kill(session.pid, signal.SIGSTOP)  # not SIGTSTP: nobody is there to whom the terminal could go
+        os.kill(session.pid, signal.SIGSTOP)  # not SIGTSTP: there is no shell that could take the terminal
         os.waitpid(session.pid, os.WUNTRACED)
         left[3] |= termios.ICANON | termios.ECHO
         termios.tcsetattr(session.fd, termios.TCSANOW, left)
@@ -171,7 +171,7 @@ def test_a_resized_terminal_shows_the_line_again(terminal):
 
 
 @needs_editing
-def test_no_letter_is_lost_where_no_locale_is_set(terminal):
+def test_no_letter_is_lost_without_a_locale(terminal):
     with servers.Stream(servers.echo) as other:
         session = terminal(*other.where, LC_ALL="", LC_CTYPE="", LANG="")
         session.expect("echo> ")
@@ -213,7 +213,7 @@ def test_a_wrong_byte_ends_it(terminal):
         assert session.wait() == client.DIFFERS
 
 
-def test_the_server_goes_away_at_the_prompt(terminal):
+def test_the_server_closes_at_the_prompt(terminal):
     with servers.Stream(servers.echo) as other:
         session = terminal(*other.where)
         session.expect("echo> |comes back")
@@ -235,14 +235,14 @@ def test_control_c_prints_the_summary(terminal):
 
 
 def test_progress_line(tmpdir, start):
-    """Standard error is a terminal, the copy a file: after a second there is a line, with what is left of a known length."""
+    """Standard error is a terminal, input and output are files: after a second a line shows the estimated remaining time."""
     source = os.path.join(tmpdir, "in")
     with open(source, "wb") as file:
         file.write(os.urandom(1 << 20) * 8)
 
     def slow(connection):
         while data := connection.recv(262144):
-            time.sleep(0.05)  # the service time: the whole takes two seconds or so
+            time.sleep(0.05)  # the service time: the copy takes about two seconds
             connection.sendall(data)
 
     leader, follower = pty.openpty()
@@ -280,7 +280,7 @@ def test_live_line_of_load(server):
     assert b"echoes     " in out and b"\r" not in out
 
 
-# The session of a person: one tmux, three programs after each other
+# An interactive session in tmux with three programs, one after the other
 
 class Tmux:
     def __init__(self, directory):
@@ -331,7 +331,7 @@ def test_a_session_in_tmux(tmpdir, server):
         tmux.wait(r"^status=0$")
         screen = tmux.screen()
         assert "all as sent" in screen and re.search(r"latency +p50", screen)
-        # The live line is gone once the report is there.
+        # The live line has been erased when the report is displayed.
         assert not re.search(r"s of the measurement ", screen)
     finally:
         tmux.close()

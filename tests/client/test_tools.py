@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echoc beside other programs: through proxies, and on the same path as ping, fping, irtt and iperf3, which must agree."""
+"""echoc and other programs: through proxies, and on the same path as ping, fping, irtt and iperf3, whose results must agree."""
 
 import contextlib
 import ipaddress
@@ -29,7 +29,7 @@ def needs(*programs):
 
 @contextlib.contextmanager
 def running(command, answers, **more):
-    """A program until the end of the block, from when answers() is true."""
+    """Context manager: run a program until the end of the block, which begins when answers() is true."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                start_new_session=True, **more)
     try:
@@ -91,7 +91,7 @@ listen echo
 @pytest.fixture(params=[pytest.param(nginx, marks=needs("nginx")), pytest.param(haproxy, marks=needs("haproxy"))],
                 ids=["nginx", "haproxy"])
 def proxy(request, tmpdir, server):
-    """The port of a proxy before an echod."""
+    """The port of a proxy in front of an echod."""
     port = echod.free_port()
     with running(request.param(tmpdir, port, server.port), lambda: client.run("127.0.0.1", port, data="x").stdout == "x"):
         yield port
@@ -148,7 +148,7 @@ def in_client(net, *command):
 
 
 def drop_every_fourth(net, protocol):
-    """On the way to the server. Each rule counts for itself."""
+    """Drop packets on the path to the server. Each rule has its own counter."""
     net.routers[0].nft("add table inet t; add chain inet t f { type filter hook forward priority 0; }; "
                        f"add rule inet t f iifname rc0 meta l4proto {protocol} numgen inc mod 4 3 drop")
 
@@ -156,7 +156,7 @@ def drop_every_fourth(net, protocol):
 @needs("ping")
 @pytest.mark.parametrize("family", [4, 6])
 def test_ping_sees_the_same_hops(net, family):
-    """The router that a TTL of 1 reaches, the TTL of replies, and the MTU of the path."""
+    """The router at which a TTL of 1 expires, the TTL of replies, and the MTU of the path."""
     net.server_mtu(0, 1280)
     headers = 28 if family == 4 else 48
     with udp_server(net, family) as other:
@@ -170,7 +170,7 @@ def test_ping_sees_the_same_hops(net, family):
         == ipaddress.ip_address(re.search(r"^From ([0-9a-f.:]+): ", lines, re.M).group(1))
     theirs = in_client(net, "ping", "-n", "-c", 1, paths.SERVER[family]).stdout
     assert plain["ttl_min"] == int(re.search(r"ttl=(\d+)", theirs).group(1)) == 63
-    # ping is second: the kernel has kept the path MTU, so it reports that itself.
+    # ping runs second: the kernel has stored the path MTU and reports it itself.
     theirs = in_client(net, "ping", "-n", "-c", 1, "-M", "do", "-s", 1400 - headers, paths.SERVER[family])
     assert re.search(r"mtu[ =:]*1280", theirs.stdout + theirs.stderr)
     assert "(MTU 1280)" in large
@@ -202,7 +202,7 @@ def test_irtt_measures_the_same_jitter():
         found = client.report("--ping", "-u", "-c", 300, "-i", "20ms", *ours.where)
     assert result.returncode == 0, result.stderr
     ipdv = json.loads(result.stdout)["stats"]["ipdv_round_trip"]["mean"] / 1e3
-    # A busy machine adds to both, not necessarily the same.
+    # A busy machine increases both, by different amounts.
     assert ipdv > 5000 and found["jitter_us"]["mean"] > 5000
     assert ipdv / 2 < found["jitter_us"]["mean"] < ipdv * 2
 
@@ -214,7 +214,7 @@ def listens_udp(port):
 
 @needs("nft", "ping", "iperf3")
 def test_the_dscp_is_that_of_other_tools(net):
-    """ping -Q and iperf3 -S take the same traffic class; a router counts their packets."""
+    """ping -Q and iperf3 -S set the same traffic class; a router counts the packets."""
     net.routers[0].nft("add table inet t; add chain inet t f { type filter hook forward priority 0; }; "
                        "add rule inet t f iifname rc0 ip dscp ef counter")
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: ISC
-"""Every model does the same short scenario on each host of a table: limits, processors, kernels, file systems, networks
-and users as they are elsewhere, made by LD_PRELOAD (host.c), namespaces and real limits."""
+"""Every model runs the same short scenario on each host of a table. LD_PRELOAD (host.c), namespaces and real limits emulate
+the limits, processors, kernels, file systems, networks and users of other hosts."""
 
 import contextlib
 import fcntl
@@ -26,28 +26,28 @@ import netns
 import peer
 import proc
 
-STOCK_WMEM_MAX = 212992  # net.core.wmem_max where nobody changed it
+STOCK_WMEM_MAX = 212992  # default of net.core.wmem_max
 LAST_CALL = 439          # faccessat2, the newest of Linux 5.9, the oldest kernel that README names
 LAST_CALL_BEFORE_CLOSE_RANGE = 435
 TICKS_WRAP = 1 << 47     # microseconds of the monotonic clock: the ticks of sessions are stored modulo 2^29 (session.h)
-PIPE_USER = 9            # the number of a system user whose pipe memory is used up; tests beside this one have 1 to 8
-MEMORY = 48 << 20        # most of the daemon without connections; tables that follow from a limit must not make it larger
+PIPE_USER = 9            # the uid of a system user whose pipe memory is used up; other tests use 1 to 8
+MEMORY = 48 << 20        # maximum of the daemon without connections; tables sized by a limit must not exceed it
 
 TCP, UDP, UNIX = "tcp", "udp", "unix"
 
 
 @dataclass
 class Host:
-    """How to start a daemon there, and what holds there."""
-    wrap: list = field(default_factory=list)     # before the command
+    """How to start a daemon on this host, and the expected properties."""
+    wrap: list = field(default_factory=list)     # prefix of the command
     env: dict = field(default_factory=dict)
     keys: dict = field(default_factory=dict)     # of echod.conf
     program: Optional[str] = None
     clients: list = field(default_factory=lambda: ["127.0.0.1", *(["::1"] if echod.have_ipv6() else [])])
-    inside: Callable = lambda act: act()         # calls act() where the clients are
+    inside: Callable = lambda act: act()         # calls act() in the network namespace of the clients
     transports: tuple = (TCP, UDP, UNIX)
     processors: Optional[int] = None             # the event loops that `workers = 0` must give
-    connections: int = 1                         # that live over the reload
+    connections: int = 1                         # connections that are open during the reload
     forked: bool = False                         # echod is a child of `wrap`
     first_process: bool = False                  # echod is PID 1 of its namespace
 
@@ -60,7 +60,7 @@ def needs_root():
 
 
 def preload(**settings):
-    """A host as host.c shows it."""
+    """Environment for a host that host.c emulates."""
     if echod.SANITIZED:
         pytest.skip("a sanitizer does not run beside LD_PRELOAD")
     library = build.DIRECTORY / "tests/hosts/host.so"
@@ -69,19 +69,19 @@ def preload(**settings):
 
 
 def limited(number):
-    """A real hard and soft RLIMIT_NOFILE."""
+    """A host with this hard and soft RLIMIT_NOFILE."""
     if number > proc.hard_nofile():
         return Host(env=preload(nofile=number))
     return Host(wrap=["prlimit", f"--nofile={number}:{number}"])
 
 
 def shell(script, *args):
-    """A command prefix: run a shell script, whose last command is exec "$@", in namespaces of its own."""
+    """A command prefix: run a shell script, whose last command is exec "$@", in a new mount namespace."""
     needs_root()
     return ["unshare", "--mount", "sh", "-ec", script, "sh", *args]
 
 
-# A root directory with everything of this one but $2, at $1.
+# Make a root directory at $1 with all of the current one except the paths $2.
 ROOT = """
 new=$1 without=$2
 shift 2
@@ -123,7 +123,7 @@ def read_only(directory, stack):
 
 
 def quota_v1(directory, stack):
-    """Half a processor, by a real control group."""
+    """A host with half a processor, by a real control group."""
     needs_root()
     parent = Path("/sys/fs/cgroup/cpu")
     if not (parent / "cpu.cfs_quota_us").parent.is_dir() or not os.access(parent / "cgroup.procs", os.W_OK):
@@ -141,7 +141,7 @@ def quota_v1(directory, stack):
 
 
 def quota_v2(directory, stack):
-    """A container with three and a half of 64 processors: 4 loops."""
+    """A container that may use three and a half of 64 processors: 4 event loops."""
     files = directory / "files"
     for name, text in {
             "proc/self/mountinfo": "31 24 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
@@ -227,15 +227,15 @@ def root(directory, stack):
 
 
 def no_bus(directory, stack):
-    """Neither a system bus nor a journal; a service manager that stores descriptors."""
+    """A host without system bus and journal, but with a service manager that stores descriptors."""
     (directory / "root").mkdir()
     return Host(wrap=shell(ROOT, str(directory / "root"), "/run /var"),
                 env={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={directory}/no-bus"})
 
 
 def pipe_memory_used_up(directory, stack):
-    """Other programs of the user have more pipes than fs.pipe-user-pages-soft has room for: a new pipe has two pages, and no
-    pipe may grow (pipe(7))."""
+    """Other programs of the user have more pipes than fs.pipe-user-pages-soft permits: a new pipe has two pages, and no pipe
+    may grow (pipe(7))."""
     needs_root()
     soft = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
     pipe, other = os.pipe()
@@ -245,7 +245,7 @@ def pipe_memory_used_up(directory, stack):
     count = soft // pages + 1
     if soft == 0 or 2 * count + 100 > proc.hard_nofile():
         pytest.skip(f"{count} pipes cannot be made here: fs.pipe-user-pages-soft is {soft}")
-    # pipes of the same user are counted together, so one daemon at a time has this host
+    # the kernel counts all pipes of a user, so only one daemon at a time may use this host
     lock = stack.enter_context(open(__file__, "rb"))
     fcntl.flock(lock, fcntl.LOCK_EX)
     user = pwd.getpwuid(PIPE_USER)
@@ -270,7 +270,7 @@ sys.stdin.read()
 
 
 def uptime(seconds):
-    """The monotonic clock shows `seconds` when the daemon starts."""
+    """A host whose monotonic clock is at `seconds` when the daemon starts."""
     def make(directory, stack):
         needs_root()
         if not Path("/proc/self/ns/time").exists():
@@ -320,7 +320,7 @@ def host(request, tmpdir):
 # The scenario
 
 def command(host, daemon, *args):
-    """Run echod to its end on this host."""
+    """Run echod on this host until it exits."""
     result = subprocess.run([*host.wrap, host.program or echod.ECHOD, "-c", daemon.config, *args], env={**os.environ, **host.env},
                             capture_output=True, text=True, timeout=echod.START_TIMEOUT, stdin=subprocess.DEVNULL)
     assert result.returncode == 0, f"echod {' '.join(args)}: {result.returncode}\n{result.stdout}{result.stderr}"
@@ -328,7 +328,7 @@ def command(host, daemon, *args):
 
 
 def dumps_consistently(host, daemon, directory):
-    """-T prints every key; what it prints is a valid file that means the same."""
+    """-T prints every key; its output is a valid file with the same meaning."""
     text = command(host, daemon, "-T")
     found = echod.parse_dump(text)
     assert found["port"] == str(daemon.port) and found["idle-timeout"] == "100"
@@ -396,12 +396,12 @@ def test_host(launch, model, host, tmpdir):
     assert counts.get("connections", 0) == 0 or proc.until(lambda: metrics.line(daemon).get("connections", 0) == 0, "no connection")
     assert not [name for name in counts if name.startswith(("connections_damaged", "resource_exhaustions"))], counts
     daemon.stop()
-    assert "killed by signal" not in daemon.log(), daemon.log()  # every worker ends when it is asked to
+    assert "killed by signal" not in daemon.log(), daemon.log()  # every worker ends after the stop request
 
 
 def test_idle_timeout_when_ticks_wrap(launch, model, tmpdir):
-    """After four and a half years of uptime the ticks of the last activity begin at 0 again: a connection from before lives
-    its idle-timeout, not less and not for ever."""
+    """After four and a half years of uptime the ticks of the last activity restart at 0: a connection from before that is closed
+    after its idle-timeout, not earlier and not later."""
     with contextlib.ExitStack() as stack:
         host = uptime(TICKS_WRAP // 1000000 - 1)(Path(tmpdir), stack)
         started = time.monotonic()
