@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Socket activation: the sockets are systemd's, of every kind, and the service the tighter one."""
+"""Socket activation: systemd opens sockets of every kind, and the service has tighter restrictions."""
 
 import socket
 import time
@@ -10,7 +10,7 @@ from machine import ACTIVATED, ERR, EVENTS, SERVICE, SOCKET, WARNING, at_least, 
 
 
 def wait_active(machine, unit=ACTIVATED):
-    """The first worker may serve before the last one is ready."""
+    """Wait until the unit is active, because the first worker may serve before the last one is ready."""
     until(lambda: machine.active(unit) == "active", f"{unit} is active")
 
 
@@ -25,7 +25,7 @@ def test_first_client_starts_it(machine):
 
 
 def test_every_model(machine, model):
-    """Each model works under the tighter restrictions, io_uring too, and takes connections over a restart."""
+    """Each model works under the tighter restrictions, including io_uring, and keeps connections over a restart."""
     machine.configure(f'model = "{model}"\n')
     machine.systemctl("start", SOCKET)
     since = machine.cursor()
@@ -60,21 +60,21 @@ def test_every_kind_of_socket(machine):
     for where in (("127.0.0.1", 7003), ("::1", 7004)):
         with machine.connect(*where, kind=socket.SOCK_DGRAM) as client:
             assert echo_datagram(client, b"datagram"), where
-    # in there: an answer needs an address that means the same to both
+    # run inside the machine: both ends must see the client's address at the same path
     assert machine.run("python3", "-c", "import os, socket; client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
                        "client.bind('/run/client'); os.chmod('/run/client', 0o666); client.connect('/run/echo.dgram'); "
                        "client.settimeout(10); client.send(b'unix datagram'); print(client.recv(100))").stdout == "b'unix datagram'\n"
     said = "\n".join(entry["MESSAGE"] for entry in machine.journal(since, _SYSTEMD_UNIT=ACTIVATED))
     for text in ("127.0.0.1:7001", "[::1]:7002", "unix:/run/echo.sock", "unix:/run/echo.dgram", "127.0.0.1:7003", "[::1]:7004", "127.0.0.1:7005",
                  "several", "more"):
-        assert text in said, f"{text} is not told"
+        assert text in said, f"{text} is not in the log"
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
     # and again after a restart
     machine.systemctl("restart", ACTIVATED)
     assert machine.serves("::1", 7002) and machine.serves("127.0.0.1", 7005)
 
 
-def test_mismatch_is_told_once(machine):
+def test_mismatch_is_logged_once(machine):
     machine.configure("port = 7777\n")
     since = machine.cursor()
     machine.systemctl("start", SOCKET)
@@ -88,7 +88,7 @@ def test_mismatch_is_told_once(machine):
 
 
 def test_mismatch_that_a_reload_brings(machine):
-    """It is told then; also where the file asks for more than there is."""
+    """The reload logs it; also if the file has more addresses than there are sockets."""
     machine.configure("port = 7\n")
     since = machine.cursor()
     machine.systemctl("start", SOCKET)
@@ -108,8 +108,8 @@ def test_agreeing_file_is_not_a_mismatch(machine):
     assert not machine.journal(since, MESSAGE_ID=EVENTS["LISTENERS_DIFFER"])
 
 
-def test_socket_of_no_use(machine):
-    """A kind of socket that cannot be served is refused, among the errors, with what would do."""
+def test_unusable_socket(machine):
+    """A socket of a kind that cannot be served is refused; the error names its unit and a kind that can be served."""
     machine.unit("echod-other.socket", "[Socket]\nService=echod.service\nListenSequentialPacket=/run/other.sock\n")
     machine.systemctl("start", "echod-other.socket")
     since = machine.cursor()
@@ -132,7 +132,7 @@ def test_reload(machine):
 
 
 def test_crash(machine):
-    """After a crash the sockets are still there, and the next client starts it anew."""
+    """After a crash the sockets still exist, and the next client starts the service again."""
     machine.systemctl("start", SOCKET)
     assert machine.serves()
     pid = machine.main_pid(ACTIVATED)
@@ -147,11 +147,11 @@ def test_mistake_and_its_correction(machine):
     machine.systemctl("start", SOCKET)
     with machine.connect() as client, pytest.raises(ConnectionResetError):
         client.recv(1)
-    until(lambda: machine.active(SOCKET) == "failed", "the socket has given up")
+    until(lambda: machine.active(SOCKET) == "failed", "the socket has failed")
     machine.configure()
 
     def started_again():
-        time.sleep(2.5)  # nobody corrects a file faster; the limit of the socket holds for some seconds
+        time.sleep(2.5)  # the start limit of the socket applies for some seconds
         machine.systemctl("start", SOCKET, check=False)
         try:
             return machine.serves()
@@ -162,7 +162,7 @@ def test_mistake_and_its_correction(machine):
 
 
 def test_other_unit_takes_over(machine):
-    """The two ways exclude each other: starting the one stops the other, and nobody is confused."""
+    """The two services exclude each other: a start of one stops the other."""
     machine.systemctl("start", SERVICE)
     machine.systemctl("start", SOCKET)
     assert machine.active(SERVICE) == "inactive" and machine.active(SOCKET) == "active"
@@ -174,7 +174,7 @@ def test_other_unit_takes_over(machine):
 
 
 def test_plain_service_with_sockets(machine):
-    """echod.service itself takes sockets, too, where somebody prefers it so."""
+    """echod.service itself accepts sockets too."""
     machine.unit("echod-plain.socket", "[Socket]\nService=echod.service\nListenStream=127.0.0.1:7010\n")
     machine.systemctl("start", "echod-plain.socket")
     assert machine.serves("127.0.0.1", 7010)

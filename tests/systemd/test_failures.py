@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""When something goes wrong: crashes, hangs, and starts that cannot succeed."""
+"""Failures: crashes, hangs, and starts that cannot succeed."""
 
 import socket
 
@@ -9,7 +9,7 @@ from machine import ERR, SERVICE, at_least, echo, until
 
 
 def test_crash(machine, model):
-    """kill -9 of the supervisor: systemd starts it again, and no new client is refused meanwhile."""
+    """SIGKILL for the supervisor: systemd starts the service again, and no new client is refused meanwhile."""
     machine.configure(f'model = "{model}"\n')
     machine.systemctl("start", "echod")
     since = machine.cursor()
@@ -25,7 +25,7 @@ def test_crash(machine, model):
 
 
 def test_worker_crash(machine, model):
-    """kill -9 of a worker process: told, replaced, and the service was never away."""
+    """SIGKILL for each worker process: it is logged and replaced, and the service stays active."""
     machine.configure(f'model = "{model}"\nworkers = 1\n')
     machine.systemctl("start", "echod")
     pid = machine.main_pid()
@@ -38,7 +38,7 @@ def test_worker_crash(machine, model):
 
 
 def test_watchdog(machine, model):
-    """A worker process that hangs (SIGSTOP) starves the watchdog, and systemd starts the service anew."""
+    """A worker process that hangs (SIGSTOP) ends the WATCHDOG=1 messages, and systemd starts the service again."""
     machine.configure(f'model = "{model}"\n')
     machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\n")
     machine.systemctl("start", "echod")
@@ -55,7 +55,7 @@ def test_watchdog(machine, model):
 
 @pytest.mark.parametrize("kind", ["client", "datagrams"])
 def test_watchdog_of_other_processes(machine, kind):
-    """Also the process that serves one client, and the one that answers datagrams, is missed when it hangs."""
+    """The watchdog also covers the process of one connection, and the reader of datagrams."""
     machine.configure('model = "process"\nprotocols = {"tcp", "udp"}\n')
     machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\n")
     machine.systemctl("start", "echod")
@@ -74,7 +74,7 @@ def test_watchdog_of_other_processes(machine, kind):
 @pytest.mark.parametrize("hung", [0, 1], ids=["first", "second"])
 @pytest.mark.models("thread", "prethread", "select", "poll", "epoll", "io_uring")
 def test_watchdog_of_threads(machine, fault_points, model, hung):
-    """One thread that hangs among others that do not is enough."""
+    """One hanging thread is enough, although the others run."""
     machine.configure(f'model = "{model}"\nworkers = 2\n')
     machine.drop_in(SERVICE, "[Service]\nWatchdogSec=1\nEnvironment=ECHOD_FAULT_HANG=/run/echod\n")
     machine.systemctl("start", "echod")
@@ -94,7 +94,7 @@ def test_watchdog_of_threads(machine, fault_points, model, hung):
     (66, "", "-c /no/such/file"),
 ])
 def test_not_restarted(machine, status, conf, dropin):
-    """What another start would not cure is not tried again."""
+    """systemd does not start the service again after errors that another start would not fix."""
     machine.configure(conf)
     if dropin:
         machine.drop_in(SERVICE, f"[Service]\nExecStart=\nExecStart={machine.echod} -n {dropin}\n")
@@ -111,7 +111,7 @@ def test_not_restarted(machine, status, conf, dropin):
 
 
 def test_port_taken(machine):
-    """Somebody else has the port: the reason is in the journal, and systemd tries again."""
+    """Another process uses the port: the reason is in the journal, and systemd tries again."""
     taken = machine.socket(socket.AF_INET6)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger there
     taken.bind(("::", 7))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What the units take away is gone: where echod stands, it is tried, and fails."""
+"""The restrictions of the units are in effect: a program in the place of echod tries forbidden actions, which fail."""
 
 import re
 
@@ -144,7 +144,7 @@ def test_what_it_may_not_do(machine, unit):
 
 @pytest.mark.parametrize("unit, capability", [(SERVICE, 1 << 10), (ACTIVATED, 0)])
 def test_process_status(machine, unit, capability):
-    """Of the supervisor: no privileges but the one, none to be had, a system call filter. Of workers: not even the one."""
+    """The supervisor has only the one capability, cannot gain others, and has a system call filter; workers have no capability."""
     start(machine, unit)
     assert machine.children(unit), "there are no workers"
     for pid in [machine.main_pid(unit), *machine.children(unit)]:
@@ -159,7 +159,7 @@ def test_process_status(machine, unit, capability):
 
 
 def test_no_network_of_its_own(machine):
-    """The socket-activated service lives in a network without anything, and serves all the same."""
+    """The socket-activated service runs in an empty network namespace, and serves clients nevertheless."""
     start(machine, ACTIVATED)
     pid = machine.main_pid(ACTIVATED)
     assert machine.run("readlink", f"/proc/{pid}/ns/net").stdout != machine.run("readlink", "/proc/1/ns/net").stdout
@@ -169,7 +169,7 @@ def test_no_network_of_its_own(machine):
 
 
 def test_files(machine):
-    """What is installed belongs to root and nobody else may write it."""
+    """Installed files belong to root, and other users may not write them."""
     for path in (machine.echod, machine.conf_path, "/usr/local/lib/systemd/system", "/usr/local/lib/sysusers.d"):
         if machine.path(path).exists():
             mode = machine.run("find", path, "(", "-perm", "/022", "-o", "-not", "-user", "root", ")").stdout
@@ -187,7 +187,7 @@ def use_example(machine, unit, name):
 
 @pytest.mark.parametrize("unit", [SERVICE, ACTIVATED])
 def test_drop_in_without_io_uring(machine, unit):
-    """It serves in another model; the calls are refused, and io_uring says why it cannot run."""
+    """echod serves in another model; the calls are refused, and the message for io_uring has the reason."""
     use_example(machine, unit, "no-io-uring.conf")
     start(machine, unit)
     assert machine.serves()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What is found in the journal, and what is not."""
+"""Records in the journal, and their fields."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from machine import CATALOG_SUBJECTS, EVENTS, SERVICE, WARNING, at_least, echo, 
 
 
 def query(machine, *arguments):
-    """What a person asks journalctl for."""
+    """The output of journalctl with these arguments."""
     machine.run("journalctl", "--sync")
     return machine.run("journalctl", "-q", "--no-pager", *arguments).stdout
 
@@ -38,7 +38,7 @@ def test_connections_of_a_client(machine):
 
 
 def test_reasons(machine):
-    """A client that is denied, and one that is silent after a byte, are told apart."""
+    """A client that is denied and a client that is silent after a byte have different reasons."""
     machine.configure('deny = {"::1"}\nidle-timeout = 1\n')
     machine.systemctl("start", "echod")
     since = machine.cursor()
@@ -53,7 +53,7 @@ def test_reasons(machine):
 
 
 def test_by_message_id(machine):
-    """Each kind of event can be asked for alone."""
+    """Each kind of event can be selected by its MESSAGE_ID."""
     machine.systemctl("start", "echod")
     machine.reload()
     machine.systemctl("stop", "echod")
@@ -67,7 +67,7 @@ def test_by_message_id(machine):
 
 
 def test_explanations(machine):
-    """journalctl -x explains what echod says."""
+    """journalctl -x explains the messages of echod."""
     machine.systemctl("start", "echod")
     with machine.connect() as client:
         peer = "127.0.0.1:%d" % client.getsockname()[1]
@@ -90,11 +90,11 @@ def test_mistake_at_start(machine):
     wrong = at_least(3, machine.journal(since, MESSAGE_ID=EVENTS["CONFIG_WRONG"]))
     assert len(wrong) == 1 and f"{machine.conf_path}:1:" in wrong[0]["MESSAGE"] and '"port"' in wrong[0]["MESSAGE"]
     told = [entry for entry in machine.journal(since) if "prot" in entry["MESSAGE"]]
-    assert len(told) == 1, "it is told once"
+    assert len(told) == 1, "not logged exactly once"
 
 
 def test_priorities_on_standard_error(machine):
-    """log-target = "stderr" comes to the journal, too: what is trouble is found as such."""
+    """With log-target = "stderr", records in the journal have their priorities too."""
     machine.configure('model = "prefork"\nlog-target = "stderr"\n')
     machine.systemctl("start", "echod")
     since = machine.cursor()
@@ -105,7 +105,7 @@ def test_priorities_on_standard_error(machine):
 
 
 def test_nothing_lost_before_the_journal_is_open(machine):
-    """The very first message of the daemon is there, and belongs to it."""
+    """The first message of the daemon is in the journal, with its fields."""
     since = machine.cursor()
     machine.systemctl("start", "echod")
     pid = str(machine.main_pid())

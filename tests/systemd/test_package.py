@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)  # dpkg takes its time
 
 @pytest.fixture
 def fresh(bare_machine):
-    """Nothing of the package, nor of an earlier test, is left; the package is at /tmp/echod.deb."""
+    """A machine without files of the package or of an earlier test; the package is at /tmp/echod.deb."""
     if not DEB:
         pytest.skip('ECHOD_DEB names no package; "make check-deb" builds one and tests it')
     bare_machine.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)  # a container's, to forbid starts
@@ -47,7 +47,7 @@ def files(machine):
 
 
 def test_install(fresh):
-    """After dpkg -i it runs, is enabled, and everything is where the distribution expects it."""
+    """After dpkg -i the service runs and is enabled, and all files are where the distribution expects them."""
     dpkg(fresh, "-i", "/tmp/echod.deb")
     assert fresh.active() == "active" and fresh.serves() and fresh.serves("::1")
     enabled = {unit: fresh.systemctl("is-enabled", unit, check=False).stdout.strip() for unit in (SERVICE, ACTIVATED, SOCKET)}
@@ -66,7 +66,7 @@ def test_install(fresh):
 
 
 def test_upgrade(fresh, tmp_path):
-    """An upgrade restarts the service; live connections, and what the administrator wrote, survive it."""
+    """An upgrade restarts the service; live connections and changes of the administrator survive it."""
     dpkg(fresh, "-i", "/tmp/echod.deb")
     fresh.configure('# mine\nmodel = "poll"\n')
     fresh.reload()
@@ -137,7 +137,7 @@ def test_stopped_stays_stopped(fresh, tmp_path):
 
 
 def test_remove_and_purge(fresh):
-    """Removal stops it and leaves the configuration; a purge leaves nothing but the user."""
+    """A removal stops the service and keeps the configuration; after a purge only the user remains."""
     dpkg(fresh, "-i", "/tmp/echod.deb")
     shipped = {path for path in files(fresh) if path.startswith("/") and fresh.path(path).is_file()}
     dpkg(fresh, "--remove", "echod")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""echod.service as an operator meets it."""
+"""echod.service, as an operator uses it."""
 
 import re
 import socket
@@ -26,7 +26,7 @@ def test_start(machine, record_property):
 
 
 def test_status(machine):
-    """systemctl status says in words what is going on."""
+    """systemctl status shows the status text."""
     machine.configure('model = "poll"\nworkers = 3\nstats-interval = 1\n')
     machine.systemctl("start", "echod")
     status = machine.systemctl("status", "echod").stdout
@@ -54,7 +54,7 @@ def test_reload_bad_file(machine):
         text = "\n".join(entry["MESSAGE"] for entry in errors)
         assert len(errors) == 2, text
         assert f"{machine.conf_path}:2: " in text and f"{machine.conf_path}:3: " in text and '"model"' in text
-        # the daemon was not even asked
+        # the daemon did not get a reload request
         assert not machine.journal(since, MESSAGE_ID=EVENTS["RELOAD_FAILED"])
         machine.configure('model = "poll"\n')
         machine.reload()
@@ -62,7 +62,7 @@ def test_reload_bad_file(machine):
 
 
 def test_reload_failing_in_the_daemon(machine):
-    """What only the daemon can find out, a port that is taken, is logged and shown by systemctl status."""
+    """An error that only the daemon can find, a port in use, is logged and shown by systemctl status."""
     machine.systemctl("start", "echod")
     with machine.connect() as client:
         taken = machine.socket(socket.AF_INET)
@@ -107,7 +107,7 @@ def test_no_keep_connections(machine):
 
 
 def test_stop_slow_reader(machine):
-    """A client that takes what it is owed only slowly gets all of it, for longer than TimeoutStopSec would allow."""
+    """A slow client receives all unsent data during a stop, although it takes longer than TimeoutStopSec permits."""
     machine.configure("drain-timeout = 60\nbuffer-size = 4194304\n")
     machine.drop_in(SERVICE, "[Service]\nTimeoutStopSec=2\n")
     machine.systemctl("start", "echod")
@@ -124,7 +124,7 @@ def test_stop_slow_reader(machine):
         client.settimeout(10)
         machine.systemctl("stop", "--no-block", "echod")
         got, start = 0, time.monotonic()
-        # about as much as goes in five seconds, in small helpings
+        # read in small steps, about five seconds
         helping = max(1, sent // 50)
         while got < sent:
             more = client.recv(min(helping, sent - got))
@@ -150,7 +150,7 @@ def test_operator_meets_no_limit(machine):
 
 
 def test_two_instances(machine):
-    """With different models, beside each other; a reload and a restart of one leave the other alone."""
+    """Two instances with different models run at the same time; a reload and a restart of one do not affect the other."""
     directory = machine.path(f"{machine.sysconfdir}/echod")
     directory.mkdir(exist_ok=True)
     for name, model, port in ("one", "epoll", 7001), ("two", "prefork", 7002):
@@ -199,7 +199,7 @@ def test_group_of_a_unix_socket(machine):
 
 
 def test_unix_socket_and_metrics(machine):
-    """The runtime directory is for both, and others can reach them."""
+    """Both are in the runtime directory; the socket has its default mode, and other users can read the metrics."""
     machine.configure('listen = {"unix:/run/echod/echod.sock"}\nmetrics-file = "/run/echod/echod.prom"\n')
     machine.systemctl("start", "echod")
     for _ in range(2):

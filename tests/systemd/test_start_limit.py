@@ -9,7 +9,7 @@ from machine import SERVICE, until
 
 
 def test_crash_loop_meets_limit(machine):
-    """A daemon that dies at once each time is given up after a while."""
+    """systemd stops restarting a daemon that ends at once each time."""
     machine.drop_in(SERVICE, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n")
     since = machine.cursor()
     machine.systemctl("start", "echod", check=False)

@@ -24,7 +24,7 @@ def require(machine, version=254):
 
 
 def install_drop_in(machine):
-    """What the comment of the drop-in says."""
+    """Follow the instructions in the comment of the drop-in."""
     text = Path(BUILDDIR, "systemd/keep-over-stop.conf").read_text()
     commands = [line[4:] for line in text.splitlines() if line.startswith("#   ")]
     assert len(commands) == 4 and commands[0].startswith("install ") and commands[-1] == "systemctl daemon-reload"
@@ -68,7 +68,7 @@ def restored(machine, since):
 
 
 def test_environment(machine):
-    """The manager says how large the store is: what echod learns without a system bus."""
+    """The manager sets the size of the store in the environment, so that echod knows it without a system bus."""
     require(machine)
     machine.systemctl("start", "echod")
     assert environment(machine)["FDSTORE"] == machine.show(SERVICE, "FileDescriptorStoreMax") == "128"
@@ -76,7 +76,7 @@ def test_environment(machine):
 
 @pytest.mark.models("process", "thread", "select", "poll", "epoll", "io_uring")
 def test_stop_and_start(keeping, model):
-    """Nothing is lost, also of what clients send while the service is stopped."""
+    """No data is lost, including data that clients send while the service is stopped."""
     keeping.configure(CONF % model)
     keeping.systemctl("start", "echod")
     for _ in range(2):
@@ -118,7 +118,7 @@ def test_clean(keeping):
 
 def receive_rest(client):
     received = bytearray()
-    with contextlib.suppress(ConnectionResetError):  # what echod had not received yet is lost
+    with contextlib.suppress(ConnectionResetError):  # data that echod had not received is lost
         while piece := client.recv(1 << 20):
             received += piece
     return received
@@ -183,7 +183,7 @@ def test_restart_without_bus(machine):
 
 
 def test_soft_reboot(installed, stage, tmp_path):
-    """Every process but the manager ends, and the connections go on after it."""
+    """All processes except the manager end, and the connections continue afterwards."""
     require(installed)
     with booted(tmp_path / "m") as machine:
         machine.install(stage)

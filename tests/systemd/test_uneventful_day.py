@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""A day on which nothing goes wrong. In a file of its own, so that it runs beside the others."""
+"""Operation without errors. In a separate file, so that it runs in parallel with the other tests."""
 
 import re
 import socket
@@ -15,7 +15,7 @@ def visits(count):
 
 
 def test_uneventful_day(machine, model):
-    """Start, 10,000 connections, two reloads, stop: no message at warning or above, and nothing lost."""
+    """Start, 10,000 connections, two reloads, stop: no message at warning or above, and no byte lost."""
     machine.configure(f'model = "{model}"\n')
     since = machine.cursor()
     machine.systemctl("start", "echod")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Every model under every restriction of echod.service, through its whole life."""
+"""Every model with all restrictions of echod.service: start, reload, restart, stop."""
 
 
 import pytest
@@ -22,7 +22,7 @@ def test_every_model(machine, model):
 
 
 def test_reload_switches_model(machine, model):
-    """Edit the file, reload: the model is another one, and a client noticed nothing."""
+    """After a change of the file and a reload the model is another one, and a client's connection continues."""
     first = "epoll" if model != "epoll" else "poll"
     machine.configure(f'model = "{first}"\n')
     machine.systemctl("start", "echod")
@@ -49,19 +49,19 @@ def test_restart_keeps_connections(machine, model):
         machine.systemctl("restart", "echod")
         assert machine.main_pid() != pid
         assert echo(client, b"after\n")
-        # the journal tells, and does not count what a reload had handed over before
+        # the journal has it, without connections that an earlier reload handed over
         assert machine.wait_event("HANDOVER", since)["MESSAGE"].startswith("Handed 1 connection ")
         assert "1 connection and 2 listening sockets" in machine.wait_event("RESTORED", since)["MESSAGE"]
     assert machine.serves()
 
 
 def test_stop(machine, model):
-    """A stop sends what is owed, ends idle connections, and leaves nothing."""
+    """A stop sends unsent data and ends idle connections, and no process remains."""
     machine.configure(f'model = "{model}"\ndrain-timeout = 300\n')
     machine.systemctl("start", "echod")
     with machine.connect() as client:
         assert echo(client, b"bytes")
-        machine.systemctl("stop", "echod", timeout=60)  # an idle connection is not waited for
+        machine.systemctl("stop", "echod", timeout=60)  # the stop does not wait for an idle connection
         assert client.recv(1) == b""
     assert machine.show(SERVICE, "Result") == "success" and machine.show(SERVICE, "ExecMainStatus") == "0"
     with pytest.raises(ConnectionRefusedError):

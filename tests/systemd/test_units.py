@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The unit files and the catalog as text: nothing is run but systemd's own checks of them."""
+"""The unit files and the catalog as text; only systemd's own checks of them are run."""
 
 import re
 import shutil
@@ -75,7 +75,7 @@ def test_examples(name):
 
 
 def test_install_and_uninstall(tmp_path):
-    """make install puts each file where systemd looks for it, and make uninstall leaves nothing."""
+    """make install puts each file where systemd looks for it, and make uninstall removes all of them."""
     if not BUILDDIR:
         pytest.skip("ECHOD_BUILDDIR names no build")
     prefix = make_variable("prefix")
@@ -116,7 +116,7 @@ def test_install_on_the_running_system(bare_machine, tmp_path):
 
 
 def test_verify(machine):
-    """systemd-analyze verify has nothing to say about what is installed; the manual pages it names are there."""
+    """systemd-analyze verify has no message about the installed units; the manual pages that they name exist."""
     done = machine.run("systemd-analyze", "--man=no", "verify", SERVICE, ACTIVATED, SOCKET)
     assert done.stdout + done.stderr == ""
     for page, section in re.findall(r"man:(echo[\w.]+)\((\d)\)", "".join(map(unit_text, (SERVICE, ACTIVATED, SOCKET)))):
@@ -124,7 +124,7 @@ def test_verify(machine):
 
 
 def test_every_restriction_is_explained():
-    """Each line that takes something away says why it may: a comment stands before it, or before its group of one name."""
+    """Each restriction has a comment with its reason, before the line or before its group."""
     if not BUILDDIR:
         pytest.skip("ECHOD_BUILDDIR names no build")
     for unit in (SERVICE, ACTIVATED):
@@ -141,7 +141,7 @@ def test_every_restriction_is_explained():
 
 
 def test_variants_agree():
-    """The two services differ in what the sockets make different and in nothing else."""
+    """The two services differ only in settings that depend on the sockets."""
     if not BUILDDIR:
         pytest.skip("ECHOD_BUILDDIR names no build")
     own, activated = set(lines_of(unit_text(SERVICE))), set(lines_of(unit_text(ACTIVATED)))
@@ -152,7 +152,7 @@ def test_variants_agree():
 
 
 def test_catalog_has_every_event():
-    """One entry for each MESSAGE_ID of event.h and no other, named as there, with a subject and a way on."""
+    """One entry for each MESSAGE_ID of event.h and no other, with the same name, a subject and advice."""
     text = CATALOG.read_text()
     entries = re.findall(r"^# EVENT_(\w+)\n-- ([0-9a-f]{32})\nSubject: ([^\n]+)\nDefined-By: echod\n"
                          r"((?:[\w-]+: [^\n]+\n)*)\n(.+?)\n(?=\n# EVENT|\Z)",
@@ -167,13 +167,13 @@ def test_catalog_has_every_event():
 
 
 def test_every_event_happens():
-    """An entry of the catalog that nothing logs would explain what nobody ever reads."""
+    """echod logs each event of the catalog."""
     sources = "".join(path.read_text() for path in (SRCDIR / "src").rglob("*.c"))
     assert [name for name in EVENTS if not re.search(rf"\bEVENT_{name}\b", sources)] == []
 
 
 def test_catalog_fields_exist():
-    """What the catalog puts in from the journal is something that echod logs, or systemd adds."""
+    """echod logs, or systemd adds, each field of the journal that the catalog refers to."""
     sources = "".join(path.read_text() for path in (SRCDIR / "src").rglob("*.c"))
     for field in set(re.findall(r"@(\w+)@", CATALOG.read_text())):
         assert field == "_SYSTEMD_UNIT" or f'"{field}"' in sources, field
