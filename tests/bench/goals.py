@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
 """The goals: what io_uring and epoll must reach against the yardstick, in one interleaved run.
 
-Each ratio is of two measurements of the same round, one right after the other; told are its median over the rounds
-and its spread.
+Each ratio is of two measurements of the same round, one right after the other; the results are its median over the
+rounds and its spread.
 """
 from dataclasses import dataclass
 

@@ -124,7 +124,7 @@ class Contestant:
         return server
 
     def wait_ready(self, server):
-        """Others tell nobody when they are ready, so ask."""
+        """Wait by connecting, because other servers do not report when they are ready."""
         until = time.monotonic() + START_WITHIN
         while not answers(server.host, server.port):
             if server.process.poll() is not None:

@@ -627,7 +627,7 @@ def test_interrupted_with_a_silent_server(engine):
         servers.silent(connection)
 
     with servers.Stream(silent) as other:
-        process = client.start("--load", "--engine", engine, "-d", 120, "--warmup", 0, "-n", 5, *other.where)  # twice the time limit of the test
+        process = client.start("--load", "--engine", engine, "-d", 120, "--warmup", 0, "-n", 5, *other.where)  # twice the time limit
         proc.until(lambda: len(heard) == 5, "a byte on each connection")
         status, out, _ = client.interrupt(process)
     assert status == client.DIFFERS

@@ -283,7 +283,7 @@ def test_jitter_needs_two_consecutive_answers():
 
 @pytest.mark.parametrize("transport", [[], ["-u"]], ids=["tcp", "udp"])
 def test_interim_summary(server, transport):
-    """Ctrl-\\\\ prints the summary so far, and the ping continues."""
+    """Ctrl-\\ prints the summary so far, and the ping continues."""
     process = client.start("--ping", *transport, "-c", 100000, "-i", "5ms", "127.0.0.1", server.port)
     for line in process.stdout:
         if b"seq=5" in line:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_conf.c - whole configuration files, through libconfuse
  *
- * Whatever the file says, it is either refused with at least one mistake told, or accepted
+ * Each file is either refused, with at least one error message, or accepted
  * with every value in its range; and then its dump is accepted too and dumps the same.
  * No descriptor may be left open.
  */

@@ -3,7 +3,7 @@
  *
  * The input is read as what a daemon is bound to, its lists, and datagrams with the time at
  * which they come. Whatever is answered may be answered by every rule in words; whatever is
- * not breaks the rule that is named; nobody gets more than the rate.
+ * not breaks the rule that is named; no network gets more than the rate.
  */
 #include <config.h>
 

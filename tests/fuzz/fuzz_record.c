@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz_record.c - log records of workers that may say anything
+/* fuzz_record.c - log records of workers, with any contents
  *
  * An accepted record has one line in each field, a priority that is one, and is accepted again as it is.
  */

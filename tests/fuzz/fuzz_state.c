@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz_state.c - connections read back from messages that may say anything
+/* fuzz_state.c - connections decoded from messages with any contents
  *
  * The input is tried as it is, and once more with its frame (magic, version, size, check)
  * put right, so that the fields behind the check are reached. What is accepted must be within

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
-/* host.c - another host for the process that preloads this (LD_PRELOAD): what it is told of the kernel and
- * its files
+/* host.c - emulates another host for the process that preloads this (LD_PRELOAD): results of system calls,
+ * and files
  *
  * These variables of the environment describe the host:
  *

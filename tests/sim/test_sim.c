@@ -774,7 +774,7 @@ static void stop_all(void)
 /* No client comes any more: stop under load, or let all connections end first. */
 static void finish(void)
 {
-	/* without a successor nobody would take what is in the queue */
+	/* without a successor no worker would receive the connections in the queue */
 	bool may_stop = all.inbox->queue.count == 0;
 
 	/* one worker may serve many clients one after the other */

@@ -22,7 +22,7 @@
 #define OBJECT 112
 #define OBJECTS 3000
 
-/* Objects keep what was written to them while others come and go. */
+/* Objects keep their contents while others are allocated and freed. */
 static void pool_objects_do_not_overlap(void **state)
 {
 	static unsigned char *objects[OBJECTS];

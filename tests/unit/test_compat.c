@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_compat.c - the replacements for what an older libc or kernel lacks */
+/* test_compat.c - the replacements for functions that an older libc or kernel lacks */
 #include <config.h>
 
 #include <setjmp.h>

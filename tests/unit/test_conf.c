@@ -357,7 +357,7 @@ static void listens_where_told(void **state)
 	bad("listen = {\"::1\", \"*\"}", "F:1: listen: \"::1\": included in \"*\" on the same port...");
 	bad("listen = {\"10.0.0.1\", \"0.0.0.0\"}", "F:1: listen: \"10.0.0.1\": included in \"0.0.0.0\"...");
 	bad("listen = {\"::\", \"::1\"}", "F:1: listen: \"::1\": included in \"::\"...");
-	/* The port is not known, so nobody can say that these are the same. */
+	/* The port is not known, so the addresses cannot be compared. */
 	bad("port = x\nlisten = {\"127.0.0.1\", \"127.0.0.1:7\"}", "F:1: port: ...");
 }
 
@@ -491,7 +491,7 @@ static void refuses_include(void **state)
 	bad("exec(ls)", "F:1: \"exec\" is a call...");
 }
 
-/* What libconfuse drops in silence, so that the value is another than the one written. */
+/* Characters that libconfuse drops without a message, so that the value differs from the text. */
 static void refuses_what_would_be_dropped(void **state)
 {
 	(void) state;

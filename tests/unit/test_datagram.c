@@ -585,7 +585,7 @@ static void never_asks_for_broadcast(void **state)
 	stage_close(stage);
 }
 
-/* An ICMP message about an earlier answer disturbs nobody, and does not keep the socket ready for ever. */
+/* An ICMP message about an earlier answer affects no client, and does not keep the socket ready for ever. */
 static void forgets_clients_that_are_gone(void **state)
 {
 	int fd = socket_at("127.0.0.1", 0), gone = socket_at("127.0.0.1", 0),

@@ -412,7 +412,7 @@ static void lets_the_rate_pass(void **state)
 
 	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1000), 100);
 	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1), 0);
-	/* all of the /24, nobody else */
+	/* all of the /24, no other network */
 	assert_int_equal(take(*state, 100, "192.0.2.255", now, 1), 0);
 	assert_int_equal(take(*state, 100, "192.0.3.1", now, 60), 60);
 	assert_int_equal(take(*state, 100, "192.0.3.2", now, 60), 40);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_numbers.c - numbers as people write and read them */
+/* test_numbers.c - numbers with units, as in options and reports */
 #include <config.h>
 
 #include <setjmp.h>

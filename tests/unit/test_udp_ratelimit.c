@@ -214,7 +214,7 @@ static void a_bucket_holds_one_second_and_fills_evenly(void **state)
 	assert_int_equal(udp_ratelimit_take(table, 4, 1, SECOND + SECOND / 4 - 1, 1), 0);
 	assert_int_equal(udp_ratelimit_take(table, 4, 1, SECOND + SECOND / 4, 2), 1);
 	assert_int_equal(udp_ratelimit_take(table, 4, 1, SECOND + SECOND, 9), 3);
-	/* other cells are not concerned; the table ends at its last cell */
+	/* other cells are not affected; the table ends at its last cell */
 	assert_int_equal(udp_ratelimit_take(table, 4, UDP_RATELIMIT_CELLS - 1, SECOND, 9), 4);
 	assert_int_equal(udp_ratelimit_take(table, 4, UDP_RATELIMIT_CELLS, SECOND, 9), 4);
 	assert_int_equal(udp_ratelimit_take(table, 4, 1 + UDP_RATELIMIT_CELLS, SECOND + SECOND, 9), 0);
