@@ -392,7 +392,7 @@ def test_many_urgent_bytes(start, model):
 def test_urgent_data_right_before_the_end(start, model):
     """The stream is echoed to its end, although splice(2) reports the end of file if urgent data are next and FIN has arrived."""
     daemon = start(model)
-    message = peer.data(200000)
+    message, processes = peer.data(200000), len(daemon.tree())
     for before in 1000, 20000, 60000:
         with daemon.connect() as sock:
             peer.echo(sock, message)
@@ -408,6 +408,7 @@ def test_urgent_data_right_before_the_end(start, model):
                 for pid in workers:
                     os.kill(pid, signal.SIGCONT)
             assert peer.receive_all(sock) == message[:before] + b"Ubehind it"
+        daemon.settled(processes)  # the process of this connection has ended
 
 
 def test_urgent_byte_of_a_unix_client(start, model, tmpdir):
