@@ -424,9 +424,10 @@ class Machine(RuleBasedStateMachine):
         return not any(client.proxied for client in self.reference.waiting)
 
     def can_restart(self):
-        """If a stop may be final, the supervisor first sends the unsent data of queued connections, and waits for the clients."""
+        """If a stop may be final, the supervisor first sends the unsent data of queued connections, and waits for the clients; it
+        also counts the end of half-closed ones."""
         return self.can_reload() and (self.knows_restart or not self.reference.moved() and
-                                      all(client.reading for client in self.clients))
+                                      all(client.reading and not client.half_closed for client in self.clients))
 
     def crew(self, model, workers):
         """Keys for a model; empty if the model cannot run here."""
@@ -517,6 +518,8 @@ class Machine(RuleBasedStateMachine):
         self.kills = KILLS
         self.reference.restart(conf)
         if leaver:
+            restored = int(self.daemon.wait_log(r"Restored (\d+) connection").group(1))
+            metrics.wait_line(self.daemon, "all restored connections", PATIENCE, connections_taken_over=restored)
             self.reference.lost(leaver, "reset", "eof", "drain", "error")
             self.reference.hand_overs_known = False
         self.settle_after_reload(())
