@@ -32,8 +32,9 @@ static bool has_space(struct supervisor *supervisor)
 {
 	int outbox = supervisor->context.outbox;
 
-	if (!handover_has_space(outbox))
-		restore_take(&supervisor->restore, supervisor->context.inbox, outbox);
+	if (handover_has_space(outbox))
+		return true;
+	restore_take(&supervisor->restore, supervisor->context.inbox, outbox);
 	return handover_has_space(outbox);
 }
 
