@@ -133,6 +133,9 @@ void uring_writable_event(struct uring *uring);
 int uring_accept_open(struct uring *uring);
 void uring_accept_close(struct uring *uring);
 
+/* Poll `watch` unless its poll is in flight, as `*armed` says. */
+void uring_arm(struct uring *uring, const struct watch *watch, bool *armed);
+
 /* Start the operations for the present accept_state. Polls that are not needed any more stay in flight; their
  * events are ignored. */
 void uring_accept_update(struct uring *uring);

@@ -187,8 +187,7 @@ void uring_wakeup_event(struct uring *uring)
 	ring_poll(&uring->ring, &uring->wakeup);
 }
 
-/* Poll `watch` unless a poll is in flight. */
-static void arm(struct uring *uring, const struct watch *watch, bool *armed)
+void uring_arm(struct uring *uring, const struct watch *watch, bool *armed)
 {
 	if (!*armed)
 		ring_poll(&uring->ring, watch);
@@ -201,9 +200,9 @@ void uring_accept_update(struct uring *uring)
 	const struct worker *worker = uring->body.worker;
 
 	if (accept->inheriting && worker->inbox_fd >= 0)
-		arm(uring, &uring->inbox, &uring->inbox_armed);
+		uring_arm(uring, &uring->inbox, &uring->inbox_armed);
 	if (accept->waiting && !accept->stopped)
-		arm(uring, &uring->slot, &uring->slot_armed);
+		uring_arm(uring, &uring->slot, &uring->slot_armed);
 	for (size_t i = 0; i < worker->listener_count; i++) {
 		struct uring_listener *listener = &uring->listeners[i];
 

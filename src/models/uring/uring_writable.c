@@ -39,13 +39,6 @@ bool uring_writable_is_needed(const struct watch *watch, const struct ring_event
 	       !(event->result & (POLLOUT | POLLERR | POLLHUP));
 }
 
-static void arm(struct uring *uring)
-{
-	if (!uring->writable_armed)
-		ring_poll(&uring->ring, &uring->writable);
-	uring->writable_armed = true;
-}
-
 bool uring_writable_watch(struct uring *uring, struct session *session)
 {
 	struct uring_state *state = ring_state(&uring->ring, &session->watch);
@@ -53,7 +46,7 @@ bool uring_writable_watch(struct uring *uring, struct session *session)
 	if (!state->in_epoll && poller_epoll.add(uring->half_closed, &session->watch, POLLER_WAKE_ALL) == 0)
 		state->in_epoll = true;
 	if (state->in_epoll)
-		arm(uring);
+		uring_arm(uring, &uring->writable, &uring->writable_armed);
 	return state->in_epoll;
 }
 
@@ -75,7 +68,7 @@ void uring_writable_event(struct uring *uring)
 	/* all operations were cancelled: sessions that are not handed over are watched again */
 	if (uring->quiescing)
 		return;
-	arm(uring);
+	uring_arm(uring, &uring->writable, &uring->writable_armed);
 	n = poller_epoll.wait(uring->half_closed, events, BATCH, 0);
 	for (int i = 0; i < n; i++) {
 		struct session *session = LIST_ENTRY(events[i].watch, struct session, watch);
