@@ -115,6 +115,8 @@ uint64_t histogram_between(const struct histogram *histogram, uint64_t low, uint
 	for (size_t i = 0; i < HISTOGRAM_CELLS; i++) {
 		uint64_t first = cell_first(i);
 
+		if (first < histogram->min)
+			first = histogram->min;
 		if (first >= high)
 			break;
 		if (first >= low)

@@ -41,8 +41,8 @@ double histogram_mean(const struct histogram *histogram);
 /* Standard deviation of the whole population; ping(8) calls it mdev. */
 double histogram_deviation(const struct histogram *histogram);
 
-/* The number of values in [low, high). A cell is counted where its lowest value is, so that adjacent ranges
- * neither count a value twice nor omit it. */
+/* The number of values in [low, high). A cell is counted where the lowest value is that it may hold (not less
+ * than the minimum), so that adjacent ranges neither count a value twice nor omit it. */
 uint64_t histogram_between(const struct histogram *histogram, uint64_t low, uint64_t high);
 
 #endif

@@ -155,6 +155,17 @@ static void adjoining_ranges_count_each_value_once(void **state)
 	assert_int_equal(counted, histogram.count);
 }
 
+/* The cell of 10001 begins at 9984. */
+static void a_range_contains_a_minimum_right_after_its_lower_limit(void **state)
+{
+	(void) state;
+	histogram_add(&histogram, 10001);
+	histogram_add(&histogram, 30000);
+	assert_int_equal(histogram_between(&histogram, 5000, 10000), 0);
+	assert_int_equal(histogram_between(&histogram, 10000, 20000), 1);
+	assert_int_equal(histogram_between(&histogram, 10000, 50000), 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -165,6 +176,7 @@ int main(void)
 		cmocka_unit_test_setup(mean_and_deviation_are_those_of_the_population, clear),
 		cmocka_unit_test_setup(merged_is_as_if_added_to_one, clear),
 		cmocka_unit_test_setup(adjoining_ranges_count_each_value_once, clear),
+		cmocka_unit_test_setup(a_range_contains_a_minimum_right_after_its_lower_limit, clear),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
