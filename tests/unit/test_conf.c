@@ -1307,7 +1307,9 @@ static int reads_as_descriptor_0(void)
 	struct conf *conf;
 
 	close(0);
-	return conf_read(&conf, "/dev/null", &no_overrides, model_names, NULL, &errors) == 0 ? 0 : 1;
+	if (conf_read(&conf, "/dev/null", &no_overrides, model_names, NULL, &errors) != 0)
+		return 1;
+	return conf && errors.count == 0 ? 0 : 2;
 }
 
 /* As in a daemon that was started without standard input. */
