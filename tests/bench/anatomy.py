@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: ISC
-"""make anatomy: what an echo and a connection cost in each model, counted instead of timed.
+"""make anatomy: the cost of an echo and of a connection in each model, counted instead of timed.
 
 System calls, context switches, page faults and wake-ups are those of all processes of the daemon, counted by perf(1); the
 calls in their order are recorded by strace(1). With one client the numbers are exact on a busy machine, too, except context
@@ -25,7 +25,7 @@ SECONDS = 1.0                # of a load with 50 clients
 SIZE = 64
 EVENTS = ["raw_syscalls:sys_enter", "context-switches", "page-faults", "sched:sched_switch"]
 FIELDS = ["calls", "switches", "faults", "wakeups"]
-WAKEUP = "prev_state & 3"    # it went to sleep, and so has to be woken; else it was preempted, or has ended
+WAKEUP = "prev_state & 3"    # the thread went to sleep and needs a wake-up; in other switches it was preempted or has ended
 
 CASES = [
     ("echo1", "echo, 1 client", "echo"),
@@ -45,7 +45,7 @@ def parse():
 
 
 def cannot_count():
-    """Why perf(1) cannot count here; None: it can."""
+    """The reason why perf(1) cannot count here, or None."""
     if not shutil.which("perf"):
         return "there is no perf (Debian: apt install linux-perf)"
     done = subprocess.run(["perf", "stat", "-x,", *event_options(), "--", "true"], capture_output=True, text=True,
@@ -86,7 +86,7 @@ class Counter:
         self._command(b"disable")
 
     def result(self):
-        """After the end of perf: what was counted, by the names of FIELDS."""
+        """The counts by the names of FIELDS; call it after the end of perf."""
         found = {}
         with open(self.output, encoding="utf-8") as file:
             for line in file:
@@ -102,14 +102,14 @@ class Counter:
 
 class Anatomy:
     def __init__(self, options, directory):
-        # They look for the programs when they are imported.
+        # These modules look for the programs when they are imported.
         self.echod, self.calls, self.proc = __import__("echod"), __import__("calls"), __import__("proc")
         self.cost = __import__("cost")
         self.options, self.directory = options, directory
         self.seconds = SECONDS / 3 if options.short else SECONDS
         usable = self.cost.processors()
         if usable is None:
-            sys.exit("anatomy: it takes two processors, one for the server and one for the client")
+            sys.exit("anatomy: two processors are needed, one for the server and one for the client")
         self.cpus = usable
         os.sched_setaffinity(0, {self.cpus[1]})
 
@@ -125,8 +125,8 @@ class Anatomy:
                                    log_level="warning")
         return daemon.wait_ready(60)
 
-    # What is done to the daemon between begin() and end() of a counter: each returns the number of units, and the number of
-    # connections that were made for them
+    # The loads. Each counts its units between begin() and end() of the counter, and returns the number of units and the number of
+    # connections whose cost counts() subtracts.
 
     def echo1(self, daemon, counter):
         with daemon.connect() as sock:
@@ -149,7 +149,7 @@ class Anatomy:
         return VISITS, 0
 
     def idle(self, daemon):
-        """Until the children of the last connections are gone."""
+        """Wait until all threads of the server sleep and no child is a zombie."""
         pid = daemon.server
         self.proc.until(lambda: all(state in self.calls.SLEEPING for state in self.calls.states(pid)), "the workers to be idle")
 
@@ -172,7 +172,7 @@ class Anatomy:
         return self.load(daemon, counter, "--mode", "connect")["connections_made"], 0
 
     def count(self, model, key):
-        """One case: units, connections, and what was counted in all."""
+        """Run one case. Returns the units, the connections and the total counts."""
         counter = Counter(self.directory)
         try:
             daemon = self.start(model, 1 if key.endswith("1") else CLIENTS, counter.wrap, counter.pass_fds)
@@ -189,7 +189,7 @@ class Anatomy:
             counter.close()
 
     def counts(self, model):
-        """Case → field → number for each unit. What the connections of a load cost is taken off."""
+        """Case → field → number for each unit, without the cost of the connections of a load."""
         found = {}
         for key in ("echo1", "connection1", "echo50", "flight", "connection50"):
             if model == "iterative" and key in ("echo50", "flight"):
@@ -201,7 +201,7 @@ class Anatomy:
 
     @staticmethod
     def setup(found, field):
-        """What a connection costs without its echo."""
+        """The cost of a connection without its echo."""
         return found["connection1"][field] - found["echo1"][field] if "connection1" in found else 0
 
     def sequences(self, model):
@@ -222,7 +222,7 @@ class Anatomy:
 
 def number(value):
     if abs(value) < 0.005:
-        return "0.00"  # also where slightly too much was taken off for connections: not "-0.00"
+        return "0.00"  # not "-0.00" where slightly too much was subtracted for connections
     return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 
 

@@ -3,9 +3,9 @@
 """make bench-attacks: round-trip times of a good client without and beside attacks; see tests/bench/local.mk, and --help.
 
 Each attack runs in processes of its own against a new daemon on the loopback interface, as fast as it can. The good client is
-echoc: one connection with 64-byte messages, one after the other. Round-trip times include what the attacker takes of the
-processors of this host, which a remote attacker would not. After each attack the counters of the daemon are compared with those
-of the attacker.
+echoc: one connection with 64-byte messages, one after the other. The attacker uses processors of this host, too, which increases
+the round-trip times; a remote attacker would not. After each attack the counters of the daemon are compared with those of the
+attacker.
 """
 import argparse
 import contextlib
@@ -30,7 +30,7 @@ BURST = 65536
 
 
 class Attack:
-    """What an attacking process counts for the comparison."""
+    """The attacker's connections and datagrams, counted for the comparison."""
 
     def __init__(self, port, stop, counts):
         self.port, self.stop, self.counts = port, stop, counts
@@ -73,7 +73,7 @@ def stalled(attack):
 
 
 def addresses(last):
-    """Sources, one for each IPv4 address (max-per-source) or /24 (udp-rate)."""
+    """Source addresses without end, with the fourth bytes `last`: max-per-source counts each address, udp-rate each /24 network."""
     while True:
         for second in range(1, 255):
             for third in range(256):
@@ -172,8 +172,8 @@ def counters(path):
         return {name: float(value) for name, value in re.findall(r"^(echod_\S+) (\S+)$", file.read(), re.M)}
 
 
-def settled(metrics, process):
-    """The counters when they change no more, so that all ends are counted."""
+def wait_counters(metrics, process):
+    """Wait until the counters do not change any more: all ends of connections are counted then. Returns the counters."""
     before = None
     for _ in range(100):
         process.send_signal(signal.SIGUSR1)
@@ -190,14 +190,14 @@ def total(found, name):
 
 
 def check(found, counts):
-    """What differs between the counters and what the attacker did, and wake-ups that led to nothing."""
+    """The differences between the counters of the daemon and those of the attacker, and idle wake-ups, as texts."""
     wrong = []
     made = counts[0] + 2  # the good client, and the probe at the start
     accepted, ended = total(found, "echod_connections_accepted_total"), total(found, "echod_connections_ended_total")
     if accepted != made or ended != made:
         wrong.append(f"{made} connections made, {accepted} accepted, {ended} ended")
     if total(found, "echod_idle_wakeups_total"):
-        wrong.append(f"{total(found, 'echod_idle_wakeups_total')} wake-ups led to nothing")
+        wrong.append(f"{total(found, 'echod_idle_wakeups_total')} idle wake-ups")
     datagrams = total(found, "echod_datagrams_echoed_total") + total(found, "echod_datagrams_dropped_total")
     if datagrams != counts[1]:
         wrong.append(f"{counts[1]} datagrams sent, {datagrams} echoed or dropped")
@@ -216,7 +216,7 @@ def measure(options, name):
         stop.set()
         for attacker in attackers:
             attacker.join()
-        return report, list(counts), settled(metrics, process)
+        return report, list(counts), wait_counters(metrics, process)
 
 
 def main():

@@ -52,11 +52,11 @@ def parse():
     parser.add_argument("--scenarios", type=lambda text: text.split(","),
                         help="some of " + ", ".join(each.key for each in SCENARIOS) + ", memory")
     parser.add_argument("--other", type=other, action="append", default=[], metavar="NAME=COMMAND",
-                        help="another echo server to measure, with {port} in its command; with --goals, one that io_uring "
-                             "must not be behind")
+                        help="another echo server to measure, with {port} in its command; with --goals, io_uring must reach "
+                             "its echoes per CPU second")
     parser.add_argument("--engine", choices=("auto", "io_uring", "epoll"), default="auto", help="of the client")
     parser.add_argument("--congestion", metavar="NAME",
-                        help="measure with this congestion control, in a network namespace of its own, which root may make")
+                        help="measure with this congestion control, in a new network namespace (needs root)")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--warmup", type=float, help="seconds before it")
@@ -87,7 +87,7 @@ class Bench:
         self.timing = choose_timing(options)
         self.cpus = cost.processors()
         if self.cpus is None:
-            die("it takes two processors, one for the server and one for the client, and only one may be used here")
+            die("two processors are needed, one for the server and one for the client, and only one may be used here")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         # This program shares the client's processor: it must not disturb the server.
@@ -107,7 +107,7 @@ class Bench:
         self.began = time.monotonic()
 
     def say(self, text):
-        """Where it is, on a line of its own that the next one replaces."""
+        """Show the progress on a line of the terminal, which the next call replaces."""
         if sys.stderr.isatty():
             print(f"\r{time.monotonic() - self.began:6.0f} s  {text}\033[K", end="", file=sys.stderr, flush=True)
 
@@ -119,11 +119,11 @@ class Bench:
         if self.options.short and scenario.held > 2000 and contestant.name == "process":
             return f"{scenario.held} processes take too long for the short mode"
         if self.options.short and contestant.kind == "peer" and not self.options.only and contestant not in self.options.other:
-            return "the short mode leaves out the servers of others"
+            return "the short mode leaves out other echo servers"
         return contestant.unfit(scenario)
 
     def measure(self, contestant, scenario):
-        """One round, or None; the reason is kept."""
+        """Measure one round. Returns None if it cannot be measured, with the reason in `unfit`."""
         try:
             found = load.measure(contestant, scenario, self.timing, self.options, self.cpus, self.directory)
         except Unfit as why:
@@ -149,7 +149,7 @@ class Bench:
             first = number % len(taking) if taking else 0
             for contestant in taking[first:] + taking[:first]:
                 if failures[contestant.name] > 1:
-                    continue  # it would only cost time
+                    continue  # two rounds have failed
                 self.say(f"{scenario.title}: round {number + 1} of {self.timing.rounds}, {contestant.name}")
                 found = self.measure(contestant, scenario)
                 if found:
@@ -177,13 +177,13 @@ class Bench:
             for scenario in self.scenarios:
                 self.run_scenario(scenario)
             if not self.options.scenarios:
-                self.say("clients that notice a crash, that wait, and that select and epoll serve at once")
+                self.say("clients after a crash, a second client, and the limit of select and epoll")
                 self.lesson = lesson.measure([each for each in self.taking if each.kind == "model"], self.directory, self.cpus[0])
         finally:
             self.clear()
 
     def run_goals(self):
-        """The rounds of all that the goals compare: (name, scenario) → one measurement a round."""
+        """Measure all rounds of the goals: (name, scenario) → one measurement for each round."""
         scenarios = {each.key: each for each in self.scenarios}
         taking = {each.name: each for each in self.taking}
         wanted = [goal for goal in self.goals
@@ -215,7 +215,7 @@ class Bench:
 
 
 def flags_text():
-    """What BENCH_FLAGS held, from the command line."""
+    """The argument BENCH_FLAGS of make, from the command line; "" if it was empty."""
     own, words, skip = {"--echod", "--echoc", "--yardstick", "--output"}, [], False
     for word in sys.argv[1:]:
         if skip:
@@ -239,7 +239,7 @@ def report(data, output):
     print("\n".join(table.lines(results)))
     page.write(results, os.path.join(output, "index.html"))
     page.write_overview(results, os.path.join(output, "overview.svg"))
-    print(f"\n{output}/index.html has the pictures, {output}/bench.json every round; it took {data['took_seconds']:.0f} s.")
+    print(f"\n{output}/index.html has the plots, {output}/bench.json every round; it took {data['took_seconds']:.0f} s.")
 
 
 def run_all(bench, output):
@@ -265,7 +265,7 @@ def run_all(bench, output):
 
 def run_goals(bench, output):
     rounds = bench.run_goals()
-    verdicts = [goals.judge(goal, rounds) for goal in bench.goals]
+    verdicts = [goals.evaluate(goal, rounds) for goal in bench.goals]
     data = bench.facts()
     data |= {"goals": verdicts, "unfit": bench.unfit,
              "rounds": {f"{name} {key}": found for (name, key), found in rounds.items()}}
@@ -277,7 +277,7 @@ def run_goals(bench, output):
             print(f"{name}, {key}: {why}")
     others = max((each["others_share"] for found in rounds.values() for each in found if each), default=0)
     if others > 0.1:
-        print(f"OTHERS WERE AT WORK on the server's processor, up to {others * 100:.0f} % of the time: measure again when it is quiet.")
+        print(f"OTHER PROGRAMS USED the server's processor up to {others * 100:.0f} % of the time: measure again when it is idle.")
     missed = sum(not each["reached"] for each in verdicts)
     print(f"{len(verdicts) - missed} of {len(verdicts)} goals reached, in {bench.timing.rounds} rounds of "
           f"{bench.timing.seconds:g} s; it took {data['took_seconds']:.0f} s. {output}/goals.json has every round.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""The command line that the benchmark programs share, and their end by signals."""
+"""The common part of the command lines of the benchmark programs, and their end by signals."""
 import argparse
 import os
 import sys
@@ -12,8 +12,8 @@ def names(text):
 
 
 def parser(description, *programs, short=None):
-    """A parser with a required option for the path of each program, with --output, and with --short where `short` says what
-    that does."""
+    """A parser with a required option for the path of each program, with --output, and with --short if `short`, its help text, is
+    given."""
     made = argparse.ArgumentParser(description=description)
     for name in programs:
         made.add_argument(f"--{name}", required=True, type=os.path.abspath, help="the program")

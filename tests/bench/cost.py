@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
-"""What a server costs: processor time and memory of its whole process tree, read from /proc.
+"""The cost of a server: processor time and memory of its whole process tree, read from /proc.
 
-Processor time is that of the processes that live, to the nanosecond from their CPU clocks (threads that ended
-included), and of the children that were reaped, as /proc/PID/stat has it.
+Processor time is the sum of the CPU clocks of the running processes, in nanoseconds and with their ended threads, and of
+the times of their reaped children in /proc/PID/stat.
 """
 import os
 import time
@@ -11,7 +11,7 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid):
-    """Only those of the first thread: a server that forks from other threads is not among those measured."""
+    """The children of the first thread: no measured server forks in another thread."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             return [int(word) for word in file.read().split()]
@@ -27,7 +27,7 @@ def tree(pid):
 
 
 def _clock(pid):
-    """What clock_getcpuclockid(3) gives: the clock of all threads, by the scheduler."""
+    """Seconds of the CPU clock of clock_getcpuclockid(3): the processor time of all threads of the process."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -52,7 +52,7 @@ def processes(pid):
 
 
 def memory_kib(pid):
-    """(PSS, RSS) of the tree. PSS counts shared pages once; it is None where /proc does not tell."""
+    """(PSS, RSS) of the tree. PSS counts shared pages once; it is None if /proc/PID/smaps_rollup must not be read."""
     pss, rss = 0, 0
     for each in tree(pid):
         try:
@@ -81,7 +81,7 @@ def processor_busy(cpu):
 
 
 def processors():
-    """One for the server, one for the client: two cores where there are two, not two threads of one."""
+    """(processor of the server, processor of the client): of different cores if possible. None if only one may be used."""
     usable = sorted(os.sched_getaffinity(0))
     server = usable[0]
     try:

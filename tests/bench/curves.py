@@ -28,11 +28,11 @@ from load import Scenario, Timing
 from servers import Unfit
 
 LONG, SHORT = Timing(3, 0.5, 0.15), Timing(3, 0.15, 0.05)
-MORE_ROUNDS = 1             # where the spreads of two neighbours overlap, in the long mode,
-MORE_SECONDS = 120          # while these rounds have taken less than this in all
+MORE_ROUNDS = 1             # additional rounds where the spreads of two neighbours overlap, not in the short mode
+MORE_SECONDS = 120          # limit of the total time of additional rounds
 BUSY = 20                   # connections that send, among idle ones and in the curve of sizes
 LOADS, LOADS_SHORT = (0.2, 0.5, 0.8, 0.95, 1.2), (0.5, 0.9, 1.2)  # of the capacity
-LOAD_SECONDS, LOAD_SECONDS_SHORT = 0.75, 0.15  # of a round of these and of the capacity
+LOAD_SECONDS, LOAD_SECONDS_SHORT = 0.75, 0.15  # of the measurement of one load, and of the capacity
 LOOPS = ("select", "poll", "epoll", "io_uring")
 WORKERS, EACH = 4, 100      # balance: loops, and connections of each
 OVERLOAD, OVERLOAD_DEPTH = 50, 16
@@ -48,7 +48,7 @@ class Curve:
     points: tuple
     short: tuple
     more_is_better: bool = True
-    models: tuple = ()    # all
+    models: tuple = ()    # names; (): all models
 
 
 CURVES = [
@@ -85,7 +85,7 @@ def parse():
 
 
 def control_group():
-    """The path of a new control group with a memory controller (version 2); None: there is none here."""
+    """The path of a new control group with a memory controller (version 2), or None if it cannot be created here."""
     group = f"/sys/fs/cgroup/echod-bench-{os.getpid()}"
     try:
         os.mkdir(group)
@@ -98,7 +98,7 @@ def control_group():
 
 
 def kernel_kib():
-    """Memory of the kernel that sockets, threads and processes need."""
+    """KiB of kernel memory of the whole machine of the kinds that sockets, threads and processes need."""
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":") for line in file)
     return sum(int(lines[name].split()[0]) for name in ("Slab", "KernelStack", "PageTables"))
@@ -110,7 +110,7 @@ class Curves:
         self.timing = SHORT if options.short else LONG
         self.cpus = cost.processors()
         if self.cpus is None:
-            sys.exit("bench-curves: it takes two processors, one for the server and one for the client")
+            sys.exit("bench-curves: two processors are needed, one for the server and one for the client")
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.descriptors = hard
@@ -124,7 +124,7 @@ class Curves:
         return not self.options.curves or key in self.options.curves
 
     def cannot(self, model, each):
-        """Why a model does not serve this scenario; None: it can."""
+        """The reason why a model cannot serve this scenario, or None."""
         if each.held + 200 > self.descriptors:
             return f"{each.held} connections need more than the {self.descriptors} descriptors of a process here"
         if model.name == "thread" and each.held > MOST_THREADS:
@@ -151,7 +151,7 @@ class Curves:
                     taking.append(model)
             rounds = 0
             while rounds < self.timing.rounds or (rounds < self.timing.rounds + MORE_ROUNDS and self.more_seconds > 0
-                                                  and self.close(found, x)):
+                                                  and self.spreads_overlap(found, x)):
                 begin = time.monotonic()
                 first = rounds % len(taking) if taking else 0
                 for model in taking[first:] + taking[:first]:
@@ -168,8 +168,8 @@ class Curves:
         return {"values": found, "left_out": left_out}
 
     @staticmethod
-    def close(found, x):
-        """Whether two neighbours in the order of this point overlap."""
+    def spreads_overlap(found, x):
+        """Whether the spreads of two models overlap that are neighbours in the order of their medians at this point."""
         summaries = sorted((stats.summarize(each[x]) for each in found.values() if x in each), key=lambda each: each.median)
         return any(one.overlaps(other) for one, other in zip(summaries, summaries[1:]))
 
@@ -212,7 +212,7 @@ class Curves:
         return {"models": {name: merge(found) for name, found in rounds.items()}, "left_out": left_out}
 
     def load_of(self, model, each):
-        """One round: share → what was found."""
+        """One round: share → the values of load()."""
         found = {}
         seconds = LOAD_SECONDS_SHORT if self.options.short else LOAD_SECONDS
         arguments = ["-n", OVERLOAD, "-d", seconds, "--warmup", self.timing.warmup]
@@ -290,7 +290,7 @@ class Curves:
             return ((cost.memory_kib(server.pid)[0] or 0) + kernel_kib()) * 1024
 
         try:
-            # What a pool costs is there before the connections are: compare it with the least one.
+            # A pool needs its memory before there are connections: compare it with the smallest pool.
             if pool:
                 floor = model.workers(load.Held(1))
                 with self.started(model, load.Held(1), enter) as server:
@@ -307,7 +307,7 @@ class Curves:
                 each.close()
 
     def started(self, model, held, enter):
-        """Contestant.start() with a function that the child runs before it becomes the server."""
+        """Like Contestant.start(), but the child calls enter() before it executes the server."""
         port, errors = model.port(), os.path.join(self.directory, f"{model.name}.err")
         with open(errors, "wb") as log:
             process = subprocess.Popen(model.command(held, port, self.directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -320,7 +320,7 @@ class Curves:
             raise
         return server
 
-    # Balance over workers, as the metrics file has it
+    # Balance over workers, from the metrics file
 
     def balance(self):
         """model → way → the connections of each of WORKERS loops in all rounds, after WORKERS * EACH clients connected one by
@@ -400,7 +400,7 @@ def spread(values):
 
 
 def extremes(counts, pick):
-    """The share of the least (`pick` is min) or the most loaded loop of the mean, in each round."""
+    """The connections of the least (`pick` is min) or most loaded loop as a share of the mean, in each round."""
     return [pick(each) * len(each) / sum(each) for each in counts]
 
 

@@ -50,7 +50,7 @@ SCENARIOS = [
 
 
 class Datagrams:
-    """A server of datagrams, by the name of a model or of a yardstick."""
+    """A UDP server, which is ready when it answers a datagram."""
 
     def wait_ready(self, server):
         until = time.monotonic() + servers.START_WITHIN
@@ -64,7 +64,7 @@ class Datagrams:
                         return
                 except (ConnectionRefusedError, TimeoutError):
                     if server.process.poll() is not None:
-                        raise servers.Unfit(f"it ended at once: {server.complaint()}") from None
+                        raise servers.Unfit(f"it ended at once: {server.last_message()}") from None
                     time.sleep(0.01)
         raise servers.Unfit("it did not answer")
 
@@ -92,7 +92,7 @@ class Yardstick(Datagrams, servers.Contestant):
 
 
 def measure(contestant, scenario, options, cpus, directory):
-    """One round of one server: (datagrams per CPU second, per second, the server's share of its processor, lost)."""
+    """One round of one server: datagrams per CPU second and per second, the server's share of its processor, and lost datagrams."""
     with contestant.start(scenario, cpus[0], directory) as server:
         command = [options.load, str(server.port), str(scenario.size), str(scenario.window), str(scenario.segments),
                    str(options.warmup), str(options.seconds)]
@@ -132,7 +132,7 @@ def main():
     options = parse()
     cpus = cost.processors()
     if cpus is None:
-        sys.exit("bench: it takes two processors, one for the server and one for the client")
+        sys.exit("bench: two processors are needed, one for the server and one for the client")
     unknown = set(options.scenarios) - {each.key for each in SCENARIOS}
     if unknown:
         sys.exit(f"bench: there is no scenario {', '.join(sorted(unknown))}; there are {', '.join(each.key for each in SCENARIOS)}")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: ISC
-"""The goals: what io_uring and epoll must reach against the yardstick, in one interleaved run.
+"""The goals: bounds of ratios that io_uring and epoll must reach, measured in one interleaved run.
 
-Each ratio is of two measurements of the same round, one right after the other; the results are its median over the
-rounds and its spread.
+Each ratio is of two measurements of the same round; the results are its median over the rounds and its spread.
 """
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ def against_itself(name):
 
 
 def not_behind(other):
-    """What io_uring must reach against another server that returns right bytes."""
+    """The goals of io_uring against the server with the name `other`."""
     return [Goal(f"io_uring, {text}: echoes per server CPU second against {other}", "io_uring", key, other, key, 1.0)
             for key, text in (("rr50", "64 B, 50 connections"), ("rr1000", "64 B, 1000 connections"),
                               ("pipe16", "64 B, 16 in flight"))]
@@ -59,7 +58,7 @@ GOALS = [
 
 
 def plan(wanted):
-    """The measurements of one round, in an order that puts what is compared side by side."""
+    """The measurements of one round, with those of the same scenario one after the other."""
     found = []
     for goal in wanted:
         for each in goal.pair:
@@ -68,8 +67,9 @@ def plan(wanted):
     return sorted(found, key=lambda each: [goal.scenario for goal in GOALS].index(each[1]))
 
 
-def judge(goal, rounds):
-    """rounds: (name, scenario) → one measurement a round, None where it failed. → dict, for people and JSON."""
+def evaluate(goal, rounds):
+    """The result of a goal, for lines() and goals.json. `rounds`: (name, scenario) → one measurement for each round, None where
+    it failed."""
     one, other = (rounds.get(key, []) for key in goal.pair)
     field = "per_cpu_second" if goal.at_least else "cost_us"
     ratios = [a[field] / b[field] for a, b in zip(one, other) if a and b]

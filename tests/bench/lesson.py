@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: ISC
-"""The claims of the lesson about concurrency models: each a sentence, the figure measured on this machine, and whether it
-holds. Three of them are measured here: which clients notice a crash, whether a second client is served, and how many clients
-are served at once by select(2) and epoll(7)."""
+"""Claims about concurrency models: for each a sentence, the figure measured on this machine, and whether the claim holds. The
+figures of three claims are measured here: how many clients notice a crash, whether a second client is served, and how many
+clients select(2) and epoll(7) serve at once."""
 import contextlib
 import json
 import os
@@ -21,10 +21,10 @@ CLIENTS = 10
 OFFERED = 1100            # connections for the limit of select(2), which is FD_SETSIZE
 FD_SETSIZE = 1024
 OWN_DESCRIPTORS = 100     # that this program needs besides its connections
-QUIET_SECONDS = 1         # without an answer: all clients that are served were answered
-LEAVE_SECONDS = 30        # for the other ones to be answered
+QUIET_SECONDS = 1         # without an answer, after which all clients that are served at once have been answered
+LEAVE_SECONDS = 30        # limit of the time until another client is answered after clients have left
 HOLDS, FAILS, OPEN, UNKNOWN = "holds", "does not hold", "undecided: spreads overlap", "not measured"
-SCAN_GROWTH = 2.0  # from this ratio on a cost counts as growing with idle connections
+SCAN_GROWTH = 2.0  # the least ratio at which a cost counts as growing with idle connections
 
 
 # --- crash and delay --------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def clients_that_notice(model, directory, cpu):
 
 
 def serves(pid, port):
-    """Whether a process has a connection: a socket beyond those that all workers have."""
+    """Whether a process has an established connection with this local port."""
     try:
         sockets = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
         with open(f"/proc/{pid}/net/tcp", encoding="ascii") as file:
@@ -152,7 +152,7 @@ def measure(models, directory, cpu):
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 class Found:
-    """All that the benchmarks have left in a directory; each part may be missing."""
+    """The results of the benchmarks in a directory; each part may be missing."""
 
     def __init__(self, directory, results):
         self.results = results
@@ -209,7 +209,7 @@ def crash(found):
 
 
 def growth(found, model):
-    """(least idle connections, most, cost there, cost here)"""
+    """(least idle connections, most, cost with the least, cost with the most); None if fewer than two points were measured"""
     points = found.curve("idle").get(model, {})
     return (min(points), max(points), points[min(points)], points[max(points)]) if len(points) > 1 else None
 
@@ -227,7 +227,7 @@ def grows(each):
 
 
 def worst(verdicts):
-    """The verdict of a claim that says several things."""
+    """The verdict of a claim that has several parts."""
     return next(each for each in (UNKNOWN, FAILS, OPEN, HOLDS) if each in verdicts)
 
 

@@ -60,10 +60,10 @@ def run(options, directory):
     __import__("proc").raise_nofile()
     cpus = cost.processors()
     if cpus is None:
-        sys.exit("bench-live: it takes two processors, one for the server and one for the client")
+        sys.exit("bench-live: two processors are needed, one for the server and one for the client")
     models = [model for model, refusal in echod.REFUSALS.items() if not refusal]
     each = EACH_SHORT if options.short else EACH
-    # The first model serves all clients; iterative comes after it, and lets all but one wait.
+    # Begin with a model that serves all clients at once. iterative is the last one, in which all clients but one wait.
     order = models[1:] + models[:1]
     daemon = echod.Daemon(directory, order[0], wrap=["taskset", "-c", str(cpus[0])], protocols=["tcp"],
                           workers=workers(echod, order[0]), stats_interval=0, log_connections=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""What is measured: the scenarios, and one measurement of one server."""
+"""The scenarios, and one measurement of one server."""
 import json
 import os
 import select
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cost
 from servers import Unfit
 
-SAMPLE_EVERY = 0.02  # seconds between two looks at the server's processor time
-# Seconds for all that is not measuring: connections to be made, the last answers to come. poll(2) and select(2) look at all
-# connections for each new one.
+SAMPLE_EVERY = 0.02  # seconds between two samples of the server's processor time
+# Limit of the seconds besides warm-up and measurement, in which connections are made and the last answers arrive. For each new
+# connection poll(2) and select(2) scan all others.
 PATIENCE, PATIENCE_PER_CONNECTION = 20, 0.004
 
 
@@ -69,7 +69,7 @@ class Timing:
 
 
 def echoc(command, server, cpu, limit):
-    """Run it pinned, and look at the server meanwhile: (exit status, stdout, stderr, [(when, CPU seconds)])."""
+    """Run the client on processor `cpu`, and sample the server. Returns (exit status, stdout, stderr, [(when, CPU seconds)])."""
     client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
     samples, ended, until = [], os.pidfd_open(client.pid), time.monotonic() + limit
@@ -77,7 +77,7 @@ def echoc(command, server, cpu, limit):
         while True:
             before = time.monotonic()
             if before > until:
-                raise Unfit(f"it was not over after {limit:.0f} s")
+                raise Unfit(f"echoc did not end within {limit:.0f} s")
             used = cost.cpu_seconds(server.pid)
             after = time.monotonic()
             samples.append(((before + after) / 2, used))
@@ -95,7 +95,7 @@ def echoc(command, server, cpu, limit):
 
 
 def at(samples, when):
-    """Processor time at that moment, between the two looks around it."""
+    """Processor time at the time `when`, interpolated between the samples before and after it."""
     for (t0, c0), (t1, c1) in zip(samples, samples[1:]):
         if t0 <= when <= t1:
             return c0 + (c1 - c0) * (when - t0) / (t1 - t0) if t1 > t0 else c0
@@ -103,16 +103,16 @@ def at(samples, when):
 
 
 def fault(out, err):
-    """What went wrong, from what echoc said."""
+    """The reason of a failure, from the output of echoc."""
     if not out:
-        return (err.strip().splitlines() or ["it said nothing"])[-1]
+        return (err.strip().splitlines() or ["no message"])[-1]
     report = json.loads(out)
     counts = [f"{report[key]} {key}" for key in ("errors", "lost", "mismatches", "idle_lost") if report[key]]
     return ", ".join(counts + [report["first_error"]] if report["first_error"] else counts) or "not all bytes came back"
 
 
 def measure(contestant, scenario, timing, options, cpus, directory):
-    """One round of one contestant: a dict, or Unfit with the reason."""
+    """One round of one contestant, as a dict. Raises Unfit with the reason if it cannot be measured."""
     with contestant.start(scenario, cpus[0], directory) as server:
         command = [options.echoc, "--load", "--json", "-q", "--engine", options.engine, "-d", f"{timing.seconds}",
                    "--warmup", f"{timing.warmup}", *scenario.arguments(), server.host, str(server.port)]
@@ -149,7 +149,7 @@ WARM_ECHOES = 1000
 
 @dataclass(frozen=True)
 class Held:
-    """As a scenario for the one question what a connection costs that is held open."""
+    """A scenario for memory(): open connections without load."""
     connections: int
     idle: int = 0
     size: int = 64
@@ -166,7 +166,7 @@ def held_for(name, short):
 
 
 def hold(server, sockets, count, size):
-    """Have `count` connections held, each of which has echoed once, and so was accepted for sure."""
+    """Make connections until `sockets` has `count`. Each new one echoes once, so that the server has accepted it."""
     fresh = [socket.create_connection((server.host, server.port), timeout=30) for _ in range(count - len(sockets))]
     sockets += fresh
     for each in fresh:
@@ -177,7 +177,7 @@ def hold(server, sockets, count, size):
 
 
 def use_shared_buffers(sockets, size):
-    """Echo until buffers that connections share have all been touched."""
+    """Echo WARM_ECHOES messages, so that buffers that connections share are in memory."""
     for number in range(WARM_ECHOES):
         each = sockets[number % len(sockets)]
         each.sendall(b"?" * size)
@@ -186,13 +186,13 @@ def use_shared_buffers(sockets, size):
 
 
 def memory(contestant, held, cpus, directory):
-    """What the process tree grows by for each connection that has echoed once and is idle since. What only the first
-    ones cost, such as buffers that all share, is left out."""
+    """The growth of the process tree for each connection that has echoed once and is idle since. Memory that only the first
+    connections need, such as shared buffers, is not counted."""
     sockets = []
     empty, floor = Held(1), held.connections // 10
     pool = contestant.name in ("prefork", "prethread")
     try:
-        # The cost of a pool is there before the connections are: compare it with the least one.
+        # A pool needs its memory before there are connections: compare it with the smallest pool.
         if pool:
             with contestant.start(empty, cpus[0], directory) as least:
                 before, floor = cost.memory_kib(least.pid), contestant.workers(empty)

@@ -4,9 +4,10 @@
  *   load_udp PORT SIZE WINDOW SEGMENTS WARMUP SECONDS
  *
  * Sends datagrams of SIZE bytes to 127.0.0.1, at most WINDOW of them without an answer, and counts the
- * answers. Of SEGMENTS above 1, so many datagrams are sent by one call, with UDP_SEGMENT (udp(7)). Prints
- * "begin" after WARMUP seconds, and then "end", the number of answers in SECONDS, and the number of datagrams
- * that were not answered within LOST_AFTER. Checks no content: tests do that.
+ * answers. If SEGMENTS is greater than 1, each message that it sends has that number of datagrams, with
+ * UDP_SEGMENT (udp(7)). Prints "begin" after WARMUP seconds, and then "end", the number of answers in
+ * SECONDS, and the number of datagrams that were not answered within LOST_AFTER. Does not check the content
+ * of the answers, because tests do.
  */
 #include <config.h>
 
@@ -88,7 +89,7 @@ static void prepare(void)
 	}
 }
 
-/* Send as many as the window allows. */
+/* Send as many datagrams as the window allows. */
 static void fill(int fd)
 {
 	for (;;) {
@@ -104,7 +105,7 @@ static void fill(int fd)
 	}
 }
 
-static void take(int fd)
+static void receive(int fd)
 {
 	struct pollfd ready = { .fd = fd, .events = POLLIN };
 	int n = poll(&ready, 1, LOST_AFTER);
@@ -118,7 +119,7 @@ static void take(int fd)
 		fail("recvmmsg");
 	for (int i = 0; i < n; i++)
 		load.answered += (in[i].msg_len + load.size - 1) / load.size;
-	/* some were only late */
+	/* some of the datagrams that count as lost were only late */
 	if (load.answered + load.lost > load.sent)
 		load.lost = load.sent - load.answered;
 }
@@ -127,7 +128,7 @@ static void run(int fd, double seconds)
 {
 	for (double until = now() + seconds; now() < until;) {
 		fill(fd);
-		take(fd);
+		receive(fd);
 	}
 }
 

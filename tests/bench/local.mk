@@ -11,7 +11,7 @@
 #   make bench-datagrams          datagrams per CPU second against two plain loops; some minutes
 #   make bench-attacks            round-trip times of a good client beside attacks, and the counters; a minute
 #   make bench BENCH_FLAGS='--only epoll,io_uring --scenarios rr50,stream8 --rounds 7'
-#   make bench-goals BENCH_FLAGS='--congestion reno'      in a network of its own, for root
+#   make bench-goals BENCH_FLAGS='--congestion reno'      in a new network namespace; needs root
 #   make bench-goals BENCH_FLAGS='--other "theirs=/path/to/server --port {port}"'
 #
 # The results go to bench/: index.html, its plots live.svg and overview.svg, and a JSON file with all rounds of each program.

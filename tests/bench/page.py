@@ -56,7 +56,7 @@ def quoted(text):
 
 
 def gnuplot(script):
-    """The SVG it draws, ready to stand in a page; None without gnuplot."""
+    """The SVG that gnuplot draws, to be included in a page; None without gnuplot."""
     program = shutil.which("gnuplot")
     if program is None:
         return None
@@ -295,7 +295,7 @@ def advice_table(rows):
 
 
 def heat_table(results):
-    """Every server in every scenario: processor time against the cheapest model; the darker, the more."""
+    """Every server in every scenario: processor time against the cheapest model; darker cells mean more time."""
     memory = results.memory()
     yield ("<div class=scroll tabindex=0><table class=heat><tr><th>server"
            + "".join(f"<th><span>{escape(title)}</span>" for title in [each["title"] for each in results.scenarios] + ["memory"]) + "</tr>")
@@ -368,7 +368,7 @@ def parts(results, directory):
 
 
 def write_overview(results, path):
-    """The plot "At a glance" by itself, for a document; nothing where it cannot be drawn."""
+    """Write the overview plot as a file, for README; nothing if it cannot be drawn."""
     svg = overview_plot(results, {each["name"]: each["kind"] for each in results.data["contestants"]})
     if svg:
         with open(path, "w", encoding="utf-8") as file:

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* plain_epoll.c - the yardstick of "make bench": the least that echoes on epoll(7)
+/* plain_epoll.c - the yardstick of "make bench": a minimal echo server on epoll(7)
  *
  *   plain_epoll PORT [BUFFER]      on 127.0.0.1, with BUFFER bytes (16384) for all connections together
  *
- * One thread, level-triggered; a ready connection costs one recv(2) and one send(2), a new one a turn costs
- * one accept(2). Nothing else: no limits, no time-outs, no counts, no log. The sockets block, so that a send
- * takes all it is given and nothing has to be remembered; it would stall for a client that never reads, and
- * is no server to be used. TCP_NODELAY is inherited from the listening socket.
+ * One thread, level-triggered. It calls recv(2) and send(2) once for a ready connection, and accepts at most
+ * one connection after each epoll_wait(2). There are no limits, time-outs, counters or log. The sockets are
+ * blocking, so that send(2) sends all bytes and connections need no state; a client that never reads stops
+ * the server, so it is not for general use. Connections inherit TCP_NODELAY from the listening socket.
  */
 #include <config.h>
 
@@ -42,7 +42,7 @@ static int listener_open(int port)
 	return fd;
 }
 
-static void take(int epoll, int listener)
+static void accept_connection(int epoll, int listener)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 
@@ -63,7 +63,7 @@ static _Noreturn void serve(int epoll, int listener, char *buffer, size_t size)
 			ssize_t n;
 
 			if (fd == listener) {
-				take(epoll, listener);
+				accept_connection(epoll, listener);
 				continue;
 			}
 			n = recv(fd, buffer, size, 0);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* plain_udp.c - the yardsticks of "make bench-datagrams": the least that echoes datagrams
+/* plain_udp.c - the yardsticks of "make bench-datagrams": minimal UDP echo servers
  *
- *   plain_udp PORT            on 127.0.0.1: recvmmsg(2) and sendmmsg(2), 32 datagrams at a time
- *   plain_udp PORT segments   the same with UDP_GRO and UDP_SEGMENT (udp(7)): datagrams of one size come and
- * go together
+ *   plain_udp PORT            on 127.0.0.1: recvmmsg(2) and sendmmsg(2), up to 32 datagrams at a time
+ *   plain_udp PORT segments   the same with UDP_GRO and UDP_SEGMENT (udp(7)): datagrams of one size are
+ *                             received and sent together
  *
- * One thread, which blocks in recvmmsg(2). No checks, no limits, no counts, no log: it answers a forged
- * datagram for ever, and is no server to be used.
+ * One thread, which blocks in recvmmsg(2). There are no checks, limits, counters or log: a datagram with the
+ * forged address of another echo server makes an endless loop, so it is not for general use.
  */
 #include <config.h>
 
@@ -32,7 +32,7 @@ static struct mmsghdr headers[BATCH];
 static struct iovec pieces[BATCH];
 static struct sockaddr_in sources[BATCH];
 static union control controls[BATCH];
-/* the remainder keeps the payloads from competing for the same lines of the processor's caches */
+/* 192 more bytes, so that the payloads do not compete for the same lines of the processor's caches */
 static unsigned char payloads[BATCH][PAYLOAD + 192];
 
 static int fail(const char *what)
@@ -67,7 +67,7 @@ static void prepare(unsigned i, bool segments)
 	};
 }
 
-/* Turn what was received into the answer. */
+/* Prepare the received message `i` for sending: the same bytes and segment size. */
 static void answer(unsigned i)
 {
 	struct msghdr *header = &headers[i].msg_hdr;

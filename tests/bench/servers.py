@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
-"""Who takes part: the models of echod, the yardstick, and other echo servers that are installed.
+"""The measured servers: the models of echod, the yardstick, and other echo servers that are installed.
 
-A Contestant says whether it is there and fit for a scenario, and starts a fresh server for each measurement, on one
-processor and on a port of its own.
+A Contestant reports whether it is available and suitable for a scenario, and starts a new server for each measurement, on
+one processor and on a port of its own.
 """
 import grp
 import os
@@ -17,17 +17,17 @@ import time
 from pathlib import Path
 
 
-START_WITHIN = 60  # seconds; a pool of a thousand processes on a busy machine takes some
+START_WITHIN = 60  # seconds; a pool of a thousand processes starts slowly on a busy machine
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 APACHE_MODULES = ["/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/lib/httpd/modules"]
 
 
 class Unfit(Exception):
-    """Why this server cannot be measured, in words."""
+    """A server cannot be measured; the text is the reason."""
 
 
 class Server:
-    """One that runs. Use as a context; it is gone afterwards."""
+    """A running server, as a context at whose end it is stopped."""
 
     def __init__(self, process, host, port, errors):
         self.process, self.host, self.port, self.errors = process, host, port, errors
@@ -41,7 +41,7 @@ class Server:
             if self.process.poll() is None:
                 self.process.send_signal(number)
                 self.ended(patience)
-        # Children that outlive it are in its session.
+        # Children that are still running are in its process group.
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -54,9 +54,9 @@ class Server:
             return False
         return True
 
-    def complaint(self):
+    def last_message(self):
         text = Path(self.errors).read_text(encoding="utf-8", errors="replace").strip()
-        return text.splitlines()[-1] if text else "it said nothing"
+        return text.splitlines()[-1] if text else "no message"
 
 
 def free_port(host):
@@ -66,8 +66,8 @@ def free_port(host):
 
 
 def answers(host, port):
-    """Whether a byte comes back. One that holds it until the line ends, as Apache's mod_echo does, is no echo server
-    by RFC 862, and would leave the client waiting."""
+    """Whether a byte comes back. Raises Unfit for a server that answers only at the end of a line, as Apache's mod_echo does:
+    it does not follow RFC 862, and the client would wait for ever."""
     try:
         with socket.create_connection((host, port), timeout=1) as probe:
             probe.settimeout(2)
@@ -91,11 +91,11 @@ class Contestant:
         self.name = name
 
     def absent(self):
-        """Why it cannot take part at all; None: it can."""
+        """The reason why the server cannot be measured here, or None."""
         return None
 
     def unfit(self, scenario):
-        """Why it sits out this scenario; None: it does not."""
+        """The reason why the server is not measured in this scenario, or None."""
         return None
 
     def command(self, scenario, port, directory):
@@ -128,9 +128,9 @@ class Contestant:
         until = time.monotonic() + START_WITHIN
         while not answers(server.host, server.port):
             if server.process.poll() is not None:
-                raise Unfit(f"it ended at once: {server.complaint()}")
+                raise Unfit(f"it ended at once: {server.last_message()}")
             if time.monotonic() > until:
-                raise Unfit(f"it did not answer within {START_WITHIN} s: {server.complaint()}")
+                raise Unfit(f"it did not answer within {START_WITHIN} s: {server.last_message()}")
             select.select([], [], [], 0.01)
 
 
@@ -183,8 +183,8 @@ class Model(Contestant):
                         return
                 except TimeoutError:
                     if server.process.poll() is not None:
-                        raise Unfit(f"it ended at once: {server.complaint()}") from None
-        raise Unfit(f"it was not ready within {START_WITHIN} s: {server.complaint()}")
+                        raise Unfit(f"it ended at once: {server.last_message()}") from None
+        raise Unfit(f"it was not ready within {START_WITHIN} s: {server.last_message()}")
 
 
 class Yardstick(Contestant):
@@ -199,7 +199,7 @@ class Yardstick(Contestant):
 
 
 class Peer(Contestant):
-    """An echo server of others. `programs`: the names under which it may be installed."""
+    """An installed echo server of another project. `programs`: its possible names."""
     programs = ()
 
     def program(self):
@@ -219,7 +219,7 @@ class Inetd(Peer):
     host = "127.0.0.1"
 
     def port(self):
-        return 7  # its own services know only the ports of /etc/services
+        return 7  # its internal services use only the ports of /etc/services
 
     def absent(self):
         why = super().absent()
@@ -229,7 +229,7 @@ class Inetd(Peer):
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind((self.host, 7))
             except OSError as error:
-                why = f"it can use port 7 alone, and that cannot be had: {error.strerror}"
+                why = f"it can use only port 7, which is not available: {error.strerror}"
         return why
 
     def command(self, scenario, port, directory):
@@ -287,7 +287,7 @@ class Apache(Peer):
 
 
 class Other(Contestant):
-    """One that the user names, by its command; it must echo bytes as they come."""
+    """A server given by its command (--other); it must echo bytes as they arrive."""
 
     def __init__(self, name, words):
         super().__init__(name)
@@ -301,7 +301,7 @@ class Other(Contestant):
 
 
 def models(echod):
-    """As echod itself lists them, with its reason where one cannot run here."""
+    """The models of echod --list-models, with the reasons of those that cannot run here."""
     listing = subprocess.run([echod, "--list-models"], check=True, capture_output=True, text=True,
                              env=dict(os.environ, LC_ALL="C")).stdout.splitlines()
     at = listing[0].index("CAN RUN HERE")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Medians with spread, and ranks that are refused where spreads overlap."""
+"""Medians with their spreads, and ranks of values whose spreads do not overlap."""
 import statistics
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ def rank_text(rank):
 
 
 def number(value):
-    """Three digits that count, as people write numbers."""
+    """The value with two decimal places below 10, one below 100, and none from 100 on."""
     if value >= 100:
         return f"{value:,.0f}"
     if value >= 10:

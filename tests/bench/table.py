@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: ISC
-"""What was found, in words and columns; the terminal's half of the report."""
+"""The report for the terminal: results in sentences and columns."""
 import stats
 
 MODEL, YARDSTICK = "model", "yardstick"
 
 
 class Results:
-    """All rounds, as bench.json holds them, and what follows from them."""
+    """All rounds, as in bench.json, and values computed from them."""
 
     def __init__(self, data):
         self.data = data
@@ -27,7 +27,7 @@ class Results:
         return self.data["unfit"].get(key, {})
 
     def first(self, key, field="cost_us", least_is_best=True, excluded=()):
-        """The models than which no other one is better beyond the spreads, the best median first; without `excluded`."""
+        """The models of rank 1, the best median first, without `excluded`: no other model is better by more than the spreads."""
         summaries = {name: each for name, each in self.summaries(key, field, {MODEL}).items() if name not in excluded}
         ranks = stats.ranks(summaries, least_is_best)
         sign = 1 if least_is_best else -1
@@ -79,7 +79,7 @@ def from_to(values):
 
 
 def advice(results):
-    """(what it is for, which models, why) for each scenario, for the page and the terminal."""
+    """(use, recommended models, reason) for each scenario, for the page and the terminal."""
     found = []
     for scenario in results.scenarios:
         key = scenario["key"]
@@ -163,12 +163,12 @@ def caveats(results):
            "not ranked against each other.")
     if any(results.limited(each["key"], name) for each in results.scenarios for name in results.of(each["key"])):
         yield ("client-bound: the client's processor was full, so the rate is a lower bound; the processor time of the "
-               "server for each echo holds.")
+               "server for each echo is valid.")
     if results.worst_others() > 0.1:
-        yield (f"OTHERS WERE AT WORK: up to {results.worst_others() * 100:.0f} % of the server's processor went to something "
-               "else than the server. Measure again when the machine is quiet.")
+        yield (f"OTHER PROGRAMS WERE RUNNING: they used up to {results.worst_others() * 100:.0f} % of the server's processor. "
+               "Measure again when the machine is idle.")
     for name, why in data["absent"].items():
-        yield f"{name} did not take part: {why}."
+        yield f"{name} was not measured: {why}."
 
 
 def lines(results):

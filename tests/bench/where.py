@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Where it is measured: what of this machine decides the result, and a network of its own where that is wanted."""
+"""The machine of a measurement: properties that affect the results, a new network namespace, and the end by signals."""
 import ctypes
 import fcntl
 import gc
@@ -17,7 +17,7 @@ CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 
 
 def end_by_exception():
-    """SIGTERM and SIGHUP raise KeyboardInterrupt: however a measurement is ended, no server is left running."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, so that no server is left running at the end by a signal."""
     def interrupt(*_):
         raise KeyboardInterrupt
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -30,12 +30,12 @@ def congestion_control():
 
 
 def own_network(congestion):
-    """Go on in a network namespace that has nothing but a loopback interface and this congestion control. Takes
-    CAP_SYS_ADMIN and CAP_NET_ADMIN; OSError says what is missing."""
+    """Enter a new network namespace with a loopback interface and this congestion control. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN;
+    raises OSError with the reason of a failure."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"no network namespace of its own: {os.strerror(error)}")
+        raise OSError(error, f"cannot create a network namespace: {os.strerror(error)}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
     try:
@@ -57,12 +57,12 @@ def _least_us(call, times=20000, tries=9):
 
 
 def system_call_us():
-    """What a system call costs that does nothing, beyond a call from Python that makes none."""
+    """Microseconds that a system call without effect takes, without the time of a call from Python."""
     return max(0.0, _least_us(os.getppid) - _least_us(gc.isenabled))
 
 
 def machine():
-    """One line for people: what it is, and what of its kernel decides how much a model can save."""
+    """One line of text: the processors, the kernel, and properties of the kernel that limit how much a model can save."""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
     return (f"{model}, {os.cpu_count()} processors, Linux {platform.release()}; a system call costs {system_call_us():.2f} µs, "

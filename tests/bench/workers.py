@@ -42,7 +42,7 @@ class Model(servers.Model):
 
 
 def echoes(contestant, scenario, options, directory):
-    """One round: echoes per second, and processor time per echo."""
+    """One round: echoes per second, and the number of processors that the server used on average."""
     with contestant.start(scenario, os.sched_getaffinity(0), directory) as server:
         command = [options.echoc, "--load", "--json", "-q", "-d", f"{options.seconds}", "--warmup", f"{options.warmup}",
                    *scenario.arguments(), server.host, str(server.port)]
@@ -56,7 +56,7 @@ def echoes(contestant, scenario, options, directory):
 
 
 def balance(contestant, pause, directory):
-    """Connections that arrive `pause` seconds apart, of each worker."""
+    """The number of connections of each worker, of clients that connect `pause` seconds apart."""
     count = contestant.count * CONNECTIONS
     with contestant.start(Scenario("", "", "", count), os.sched_getaffinity(0), directory) as server:
         socks = []
