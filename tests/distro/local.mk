@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: ISC
-# Other releases of Debian, and other architectures, in chroots that are built once, in distro/ of the build directory
-# (as root; see check-distro).
+# Tests in other releases of Debian and for other architectures, in chroots that are built once, in distro/ of the build
+# directory (needs root; see check-distro).
 #
 #   make check-distro DISTRO=trixie
 #   make check-distro DISTRO=bookworm-i386 PARTS="unit system"
