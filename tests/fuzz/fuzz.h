@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz.h - what the fuzz targets share
+/* fuzz.h - common definitions of the fuzz targets
  *
- * A target defines LLVMFuzzerTestOneInput() and claims, with FUZZ_CLAIM(), what must hold for
- * every input. It is linked either with libFuzzer, which invents inputs, or with replay.c,
- * which takes them from files. Single thread.
+ * A target defines LLVMFuzzerTestOneInput() and checks with FUZZ_CLAIM() the conditions that must be true
+ * for every input. It is linked either with libFuzzer, which generates inputs, or with replay.c, which
+ * reads them from files. Single thread.
  */
 #ifndef ECHOD_TESTS_FUZZ_H
 #define ECHOD_TESTS_FUZZ_H
@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 		} \
 	} while (0)
 
-/* What is left of an input that is read as a schedule. An exhausted one gives zeros. */
+/* The rest of an input that is read in pieces. After its end it gives zeros. */
 struct fuzz_input {
 	const uint8_t *data;
 	size_t size;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_addr.c - addresses and networks from any text
  *
- * The input is text. As one address: what is accepted prints as text that is read as the same
- * address. Line by line as networks: the set of them answers as a plain search does.
+ * The input is text, which is parsed as one address, and line by line as addresses and networks. An
+ * accepted address is printed as text that is parsed as the same address. The set of the networks
+ * gives the same results as a linear search.
  */
 #include <config.h>
 
@@ -66,7 +67,7 @@ static void addr_from_bits(struct addr *addr, const uint8_t bits[static 16])
 	}
 }
 
-/* A network that is wider than all of IPv4 is one of IPv6 and does not mean IPv4. */
+/* A linear search. An IPv6 network that contains the IPv4 block does not match IPv4 addresses. */
 static bool search(const struct cidr *networks, size_t count, const uint8_t bits[static 16])
 {
 	for (size_t i = 0; i < count; i++) {
@@ -78,7 +79,7 @@ static bool search(const struct cidr *networks, size_t count, const uint8_t bits
 	return false;
 }
 
-/* Ask the set for `bits` and for both its neighbours. */
+/* Look up `bits` and the addresses before and after it in the set. */
 static void try_match(const struct cidr_set *set, const struct cidr *networks, size_t count,
                       const uint8_t bits[static 16])
 {

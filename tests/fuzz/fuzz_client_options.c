@@ -20,7 +20,7 @@
 #define ARGUMENTS_MAX 32
 #define DAYS_MAX 1000
 
-/* Messages and the texts of --help and --version are not of interest. */
+/* Discard messages and the texts of --help and --version. */
 static void silence(void)
 {
 	static bool done;
@@ -71,7 +71,7 @@ static void claim_ranges(const struct client_options *options)
 	FUZZ_CLAIM(options->json || !options->json_stream);
 }
 
-/* Whether target_split() gives the two halves of the host. */
+/* Check that target_split() gives the two halves of the host. */
 static void claim_split(const char *host)
 {
 	const char *port = NULL;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_conf.c - whole configuration files, through libconfuse
  *
- * Each file is either refused, with at least one error message, or accepted
- * with every value in its range; and then its dump is accepted too and dumps the same.
- * No descriptor may be left open.
+ * Each file is either refused, with at least one error message, or accepted with every value in its
+ * range. The dump of an accepted file is accepted, too, and its dump is the same. No descriptor may be
+ * left open.
  */
 #include <config.h>
 
@@ -21,8 +21,8 @@
 #define NAME "echod.conf"
 
 
-/* Every mistake is one printable line that begins with the name of the file. */
-static void claim_told(const struct diagnostics *errors)
+/* Every error message is one printable line that begins with the name of the file. */
+static void claim_messages(const struct diagnostics *errors)
 {
 	FUZZ_CLAIM(errors->count > 0);
 	for (size_t i = 0; i < errors->count; i++) {
@@ -66,7 +66,7 @@ static char *try_file(const char *data, size_t size, size_t *dumped)
 
 	if (r < 0) {
 		FUZZ_CLAIM(r == -EINVAL && !conf);
-		claim_told(&errors);
+		claim_messages(&errors);
 	} else {
 		FUZZ_CLAIM(r == 0 && conf && errors.count == 0);
 		claim_ranges(conf);

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz_conn.c - schedules of partial I/O and errors, against the simplest reference
+/* fuzz_conn.c - partial I/O and errors on a connection, compared with a simple reference
  *
- * The input is a schedule of what a driver may do with a connection. Byte i of the peer's
- * stream is a function of i, so the reference is two counters: how many bytes came in and how
- * many went out. Whatever the schedule, what goes out must continue the stream, never more
- * than the limit may be held, conn_want() must follow from the counters, and what it wants
- * must be possible: a driver that is woken for input finds a place to put it.
+ * The input is a sequence of operations that a driver may do with a connection. Byte i of the peer's
+ * stream is a function of i, so the reference is two counters, of received and of sent bytes. After every
+ * sequence the bytes to send must continue the stream, not more than the limit may be pending, and
+ * conn_want() must agree with the counters. If it wants input, there must be memory for it.
  *
- * Allocation fails where the schedule says so: conn.c is compiled in here for that.
+ * Some operations let allocations fail; for this conn.c is included here.
  */
 #include <config.h>
 
@@ -37,14 +36,14 @@ static void *fuzz_realloc(void *memory, size_t size)
 
 #define SCRATCH_MAX 70000
 
-/* What drives the connection, and the reference. */
+/* The driver of the connection, and the reference. */
 struct driver {
 	struct conn conn;
 	size_t limit;
 	size_t limit_was;  /* the largest limit so far */
 	struct span scratch;
-	uint8_t *lent;     /* memory that the kernel chose, until it is needed no more */
-	bool lent_in_use;  /* owed bytes lie in scratch or lent memory */
+	uint8_t *provided; /* a provided buffer, which the kernel chose; NULL: none is borrowed */
+	bool borrowed;     /* pending bytes are in scratch or in the provided buffer */
 	uint64_t received; /* counters of the stream */
 	uint64_t sent;
 	size_t piped;
@@ -75,37 +74,37 @@ static size_t min_size(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-static size_t driver_held(const struct driver *d)
+static size_t driver_pending(const struct driver *d)
 {
 	return (size_t) (d->received - d->sent);
 }
 
-/* What may be received, as the reference sees it. */
+/* The number of bytes that may be received, by the reference. */
 static size_t driver_room(const struct driver *d)
 {
-	size_t held = driver_held(d), room = held < d->limit ? d->limit - held : 0;
+	size_t pending = driver_pending(d), room = pending < d->limit ? d->limit - pending : 0;
 
 	if (d->eof || d->reason != CONN_OPEN)
 		return 0;
-	/* allowed to offer none until half of a full memory is sent, but no longer */
-	if (d->conn.memory && held * 2 > d->conn.memory->size && conn_recv_window(&d->conn, d->limit) == 0)
+	/* the window may be 0 while more than half of the owned memory is in use */
+	if (d->conn.memory && pending * 2 > d->conn.memory->size && conn_recv_window(&d->conn, d->limit) == 0)
 		return 0;
 	return d->draining ? min_size(room, d->quota) : room;
 }
 
 static void driver_finish(struct driver *d)
 {
-	if (d->reason == CONN_OPEN && d->eof && driver_held(d) == 0)
+	if (d->reason == CONN_OPEN && d->eof && driver_pending(d) == 0)
 		d->reason = CONN_EOF;
 }
 
-/* The driver makes other use of memory that it no longer lends. */
-static void driver_reuse_lent(struct driver *d)
+/* The connection no longer borrows memory: overwrite and free it. */
+static void driver_reuse_borrowed(struct driver *d)
 {
-	d->lent_in_use = false;
+	d->borrowed = false;
 	memset(d->scratch.data, 0xee, d->scratch.size);
-	free(d->lent);
-	d->lent = NULL;
+	free(d->provided);
+	d->provided = NULL;
 }
 
 static void driver_got(struct driver *d, size_t n)
@@ -117,11 +116,11 @@ static void driver_got(struct driver *d, size_t n)
 
 static void driver_receive(struct driver *d, size_t amount, bool elsewhere)
 {
-	size_t room = driver_room(d), in_memory = driver_held(d) - d->piped;
+	size_t room = driver_room(d), in_memory = driver_pending(d) - d->piped;
 	struct span span = conn_recv_buf(&d->conn, d->scratch, d->limit);
 
 	FUZZ_CLAIM(span.size <= room);
-	if (d->piped > 0 || d->lent_in_use)
+	if (d->piped > 0 || d->borrowed)
 		FUZZ_CLAIM(span.size == 0);
 	else if (in_memory == 0)
 		FUZZ_CLAIM(span.size == min_size(room, d->scratch.size));
@@ -131,17 +130,17 @@ static void driver_receive(struct driver *d, size_t amount, bool elsewhere)
 		return;
 	if (elsewhere && in_memory == 0) {
 		/* as with a ring of provided buffers: the kernel chose the memory */
-		d->lent = malloc(span.size);
-		if (!d->lent)
+		d->provided = malloc(span.size);
+		if (!d->provided)
 			abort();
-		span.data = d->lent;
+		span.data = d->provided;
 	}
 	amount = 1 + amount % span.size;
 	stream_fill(span.data, d->received, amount);
 	conn_received(&d->conn, span.data, amount);
 	driver_got(d, amount);
 	if (in_memory == 0)
-		d->lent_in_use = true;
+		d->borrowed = true;
 }
 
 static void driver_sent(struct driver *d, size_t n)
@@ -158,33 +157,33 @@ static void driver_send(struct driver *d, size_t amount)
 	if (!(conn_want(&d->conn, d->limit) & CONN_SEND) || d->piped > 0)
 		return;
 	owed = conn_pending(&d->conn, &data);
-	FUZZ_CLAIM(owed == driver_held(d));
+	FUZZ_CLAIM(owed == driver_pending(d));
 	stream_check(data, d->sent, owed);
 	amount = 1 + amount % owed;
 	conn_sent(&d->conn, amount);
 	driver_sent(d, amount);
-	if (driver_held(d) == 0)
-		driver_reuse_lent(d);
+	if (driver_pending(d) == 0)
+		driver_reuse_borrowed(d);
 }
 
-static void driver_keep(struct driver *d)
+static void driver_own_data(struct driver *d)
 {
 	int r;
 
 	if (d->reason != CONN_OPEN)
 		return;
 	r = conn_own_data(&d->conn);
-	FUZZ_CLAIM(r == 0 || (r == -ENOMEM && allocation_fails && d->lent_in_use));
+	FUZZ_CLAIM(r == 0 || (r == -ENOMEM && allocation_fails && d->borrowed));
 	if (r < 0)
 		d->reason = CONN_ERROR;
-	driver_reuse_lent(d);
+	driver_reuse_borrowed(d);
 }
 
 static void driver_splice_in(struct driver *d, size_t amount)
 {
 	size_t room = driver_room(d);
 
-	if (room == 0 || driver_held(d) > d->piped)
+	if (room == 0 || driver_pending(d) > d->piped)
 		return;
 	amount = 1 + amount % room;
 	conn_pipe_received(&d->conn, amount);
@@ -216,7 +215,7 @@ static void driver_empty_pipe(struct driver *d)
 	d->piped = 0;
 }
 
-/* The connection comes from another worker, which owed `n` bytes. */
+/* Another worker has handed over the connection, with `n` pending bytes. */
 static void driver_take_over(struct driver *d, size_t n)
 {
 	uint8_t *data = conn_restore(&d->conn, n);
@@ -263,22 +262,22 @@ static void driver_eof(struct driver *d)
 	driver_finish(d);
 }
 
-/* What must hold between any two steps. */
+/* Check the conditions that must be true before and after every step. */
 static void driver_check(const struct driver *d)
 {
 	unsigned want = 0;
 
 	FUZZ_CLAIM(d->conn.reason == d->reason);
 	FUZZ_CLAIM(d->conn.echoed == d->sent);
-	FUZZ_CLAIM(conn_owed_total(&d->conn) == driver_held(d));
+	FUZZ_CLAIM(conn_owed_total(&d->conn) == driver_pending(d));
 	FUZZ_CLAIM(conn_recv_window(&d->conn, d->limit) == driver_room(d));
-	FUZZ_CLAIM(driver_held(d) <= d->limit_was);
+	FUZZ_CLAIM(driver_pending(d) <= d->limit_was);
 	FUZZ_CLAIM(!d->conn.memory || d->conn.memory->size <= d->limit_was);
-	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_held(d) > d->piped || !d->conn.memory);
+	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_pending(d) > d->piped || !d->conn.memory);
 	if (d->reason != CONN_OPEN) {
 		want = CONN_CLOSE;
 	} else {
-		want |= driver_held(d) > 0 ? CONN_SEND : 0;
+		want |= driver_pending(d) > 0 ? CONN_SEND : 0;
 		want |= driver_room(d) > 0 ? CONN_RECV : 0;
 		if (want == 0)
 			want = CONN_LINGER;
@@ -300,7 +299,7 @@ static void driver_step(struct driver *d, struct fuzz_input *input)
 		driver_send(d, fuzz_take_size(input));
 		break;
 	case 6:
-		driver_keep(d);
+		driver_own_data(d);
 		break;
 	case 7:
 		allocation_fails = true;
@@ -334,17 +333,17 @@ static void driver_step(struct driver *d, struct fuzz_input *input)
 		break;
 	default:
 		allocation_fails = choice == 1;
-		driver_keep(d);
+		driver_own_data(d);
 	}
 }
 
-/* Everything received must get out, and the end be called by its name. */
+/* At the end all received bytes must be sent, and the connection must have a reason for its end. */
 static void driver_flush(struct driver *d)
 {
 	driver_splice_out(d, d->piped - 1);
-	if (d->reason == CONN_OPEN && driver_held(d) > 0)
-		driver_send(d, driver_held(d) - 1);
-	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_held(d) == 0);
+	if (d->reason == CONN_OPEN && driver_pending(d) > 0)
+		driver_send(d, driver_pending(d) - 1);
+	FUZZ_CLAIM(d->reason != CONN_OPEN || driver_pending(d) == 0);
 	driver_eof(d);
 	FUZZ_CLAIM(d->reason != CONN_OPEN);
 	driver_check(d);
@@ -372,7 +371,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	driver_flush(&d);
 	conn_clear(&d.conn);
-	free(d.lent);
+	free(d.provided);
 	free(d.scratch.data);
 	return 0;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz_dgram.c - the guard and the meter against plain statements of their rules
+/* fuzz_dgram.c - the filter and the rate limit of datagrams, compared with a second version of their rules
  *
- * The input is read as what a daemon is bound to, its lists, and datagrams with the time at
- * which they come. Whatever is answered may be answered by every rule in words; whatever is
- * not breaks the rule that is named; no network gets more than the rate.
+ * The input is read as the address lists of a daemon, its own addresses and rate, and datagrams with
+ * their times. A datagram that is answered must break no rule; one that is not answered must break the
+ * rule that is returned. No source may get more answers than the rate permits.
  */
 #include <config.h>
 
@@ -22,11 +22,12 @@
 #define DATAGRAMS_MAX 64
 #define USEC 1000000
 
-static struct udp_ratelimit meter;
+static struct udp_ratelimit limiter;
 
-/* --- taking the input apart ------------------------------------------------------------ */
+/* --- decoding of the input ------------------------------------------------------------- */
 
-/* Addresses that matter come often: a byte chooses one of a few, or says that four or sixteen follow. */
+/* A byte selects one of a few special addresses, or an address whose 4 or 16 bytes follow. So addresses for
+ * which there are rules occur often. */
 static struct in6_addr take_bits(struct fuzz_input *input)
 {
 	static const char *const common[] = {
@@ -103,7 +104,7 @@ static struct cidr_set take_set(struct fuzz_input *input)
 	return set;
 }
 
-/* --- the rules, in other words --------------------------------------------------------- */
+/* --- second version of the rules ------------------------------------------------------- */
 
 static bool matches(const struct cidr_set *set, const struct in6_addr *bits)
 {
@@ -137,7 +138,7 @@ static bool loopback(const struct in6_addr *bits)
 	                                  : IN6_IS_ADDR_LOOPBACK(bits);
 }
 
-/* Which reasons speak against an answer, as a set of bits. */
+/* The rules that the datagram breaks, as a set of bits. */
 static unsigned reasons(const struct dgram_rules *rules, const struct dgram *dgram)
 {
 	struct in6_addr source = bits_of(&dgram->source), own;
@@ -179,28 +180,30 @@ static unsigned unix_reasons(const struct dgram_rules *rules, const struct addr 
 
 /* --- the target ------------------------------------------------------------------------ */
 
-struct tally {
+/* The datagrams of one source that passed the rate limit. */
+struct usage {
 	struct addr source;
 	uint64_t passed;
 	int64_t since;
 };
 
-/* Never more than one second's worth and the rate for the time gone by. */
-static void try_meter(struct tally *tally, unsigned rate, const struct addr *source, int64_t now,
-                      unsigned count)
+/* At most the datagrams of one second pass at once, and after that the rate for the elapsed time. */
+static void try_limiter(struct usage *usage, unsigned rate, const struct addr *source, int64_t now,
+                        unsigned count)
 {
-	unsigned passed = udp_ratelimit_take(&meter, rate, udp_ratelimit_hash(&meter, source), now, count);
+	unsigned passed =
+		udp_ratelimit_take(&limiter, rate, udp_ratelimit_hash(&limiter, source), now, count);
 
 	FUZZ_CLAIM(passed <= count);
 	if (rate == 0) {
 		FUZZ_CLAIM(passed == count);
 		return;
 	}
-	if (tally->passed == 0 || !addr_equal(&tally->source, source)) {
-		*tally = (struct tally) { .source = *source, .since = now };
+	if (usage->passed == 0 || !addr_equal(&usage->source, source)) {
+		*usage = (struct usage) { .source = *source, .since = now };
 	}
-	tally->passed += passed;
-	FUZZ_CLAIM(tally->passed <= rate + (uint64_t) (now - tally->since) * rate / USEC + 1);
+	usage->passed += passed;
+	FUZZ_CLAIM(usage->passed <= rate + (uint64_t) (now - usage->since) * rate / USEC + 1);
 }
 
 static void try_dgram(struct fuzz_input *input, const struct dgram_rules *rules)
@@ -236,11 +239,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct addr own[OWN_MAX];
 	struct dgram_rules rules = { &allow, &deny, &trusted, own, fuzz_take(&input) % (OWN_MAX + 1) };
 	unsigned rate = fuzz_take(&input) * fuzz_take(&input);
-	struct tally tally = { .passed = 0 };
+	struct usage usage = { .passed = 0 };
 
 	for (size_t i = 0; i < rules.own_count; i++)
 		own[i] = take_addr(&input);
-	/* a thousand seconds later every cell is as good as new */
+	/* after a thousand seconds earlier inputs have no effect on the rate limit */
 	epoch += (int64_t) 1000 * USEC;
 	for (int i = 0, later = 0; i < DATAGRAMS_MAX && input.size > 0; i++) {
 		struct addr source;
@@ -248,7 +251,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		try_dgram(&input, &rules);
 		source = take_addr(&input);
 		later += (int) fuzz_take_size(&input) * 16;
-		try_meter(&tally, rate, &source, epoch + later, (unsigned) fuzz_take_size(&input));
+		try_limiter(&usage, rate, &source, epoch + later, (unsigned) fuzz_take_size(&input));
 	}
 	cidr_set_clear(&allow);
 	cidr_set_clear(&deny);

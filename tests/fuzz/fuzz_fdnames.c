@@ -55,8 +55,8 @@ static int make(enum kind kind)
 	}
 }
 
-/* Put the descriptors where the service manager puts them. Others that the process was started with are of no
- * use to it. */
+/* Put the descriptors where the service manager puts them. Descriptors that the process was started with, and
+ * that have these numbers, are closed. */
 static unsigned pass(struct fuzz_input *input)
 {
 	unsigned count = fuzz_take(input) % (DESCRIPTORS_MAX + 1);

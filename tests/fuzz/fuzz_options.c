@@ -36,7 +36,7 @@ static void claim_ranges(const struct options *options)
 	FUZZ_CLAIM(overrides->port == -1 || (overrides->port >= 1 && overrides->port <= 65535));
 }
 
-/* What was refused has a message without control characters, which ends with a newline. */
+/* The message about a refused command line has no control characters and ends with a newline. */
 static void claim_message(const char *text, size_t size)
 {
 	FUZZ_CLAIM(size > 1 && text[size - 1] == '\n');

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* fuzz_proxy.c - headers of the PROXY protocol: whole and in pieces they are judged alike */
+/* fuzz_proxy.c - headers of the PROXY protocol: the result is the same if they arrive byte by byte */
 #include <config.h>
 
 #include <stdlib.h>
@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t *copy;
 	int r = proxy_parse(data, size, &whole), found = 0;
 
-	/* in memory of its exact size, which a sanitizer guards */
+	/* in a copy, so that a sanitizer detects reads beyond its end */
 	for (size_t n = 0; n <= size && n <= 300 && found == 0; n++) {
 		copy = malloc(n + 1);
 		if (!copy)

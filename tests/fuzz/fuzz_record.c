@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_record.c - log records of workers, with any contents
  *
- * An accepted record has one line in each field, a priority that is one, and is accepted again as it is.
+ * An accepted record has one line in each field and a valid priority, and is accepted again without a change.
  */
 #include <config.h>
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 /* fuzz_state.c - connections decoded from messages with any contents
  *
- * The input is tried as it is, and once more with its frame (magic, version, size, check)
- * put right, so that the fields behind the check are reached. What is accepted must be within
- * bounds and, described again, give the same message. Longer ones of a later version are accepted, too.
+ * The input is tried as it is, and once more with a valid frame (magic, version, size, check), so that
+ * the other fields are decoded, too. The values of an accepted message must be within bounds and, encoded
+ * again, give the same message. Longer messages of a later version are accepted, too.
  */
 #include <config.h>
 
@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	if (size > 0)
 		memcpy(copy, data, size);
-	try_message(copy, size); /* a copy of exactly that size: reading beyond it is noticed */
+	try_message(copy, size); /* a copy of this size, so that a sanitizer detects reads beyond its end */
 	free(copy);
 
 	if (size > 0)

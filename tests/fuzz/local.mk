@@ -28,7 +28,7 @@ tests_fuzz_fuzz_proxy_SOURCES = tests/fuzz/fuzz_proxy.c $(fuzz_main)
 tests_fuzz_fuzz_record_SOURCES = tests/fuzz/fuzz_record.c $(fuzz_main)
 tests_fuzz_fuzz_state_SOURCES = tests/fuzz/fuzz_state.c $(fuzz_main)
 
-# libFuzzer invents inputs. Without it the same programs replay the kept ones in "make check".
+# libFuzzer generates inputs. Without it the same programs try the stored inputs in "make check".
 if FUZZING
 fuzz_main = tests/fuzz/fuzz.h
 EXTRA_PROGRAMS += $(fuzzers)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* replay.c - run a fuzz target over kept inputs, without libFuzzer
+/* replay.c - run a fuzz target with stored inputs, without libFuzzer
  *
- * Every argument is a file or a directory of files. So the corpus, and whatever fuzzing once
- * found, is tried by every "make check", with any compiler.
+ * Every argument is a file or a directory of files. So every "make check", with any compiler, tries the
+ * corpus, which includes inputs that fuzzing has found.
  */
 #include <config.h>
 
