@@ -155,7 +155,7 @@ int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 
 /* --- system calls ------------------------------------------------------------------------ */
 
-/* By a filter, which children inherit. */
+/* Install a filter, which children inherit. */
 __attribute__((constructor)) static void limit_system_calls(void)
 {
 	const char *last = getenv("HOST_LAST_CALL");
@@ -178,7 +178,7 @@ __attribute__((constructor)) static void limit_system_calls(void)
 
 /* --- files ------------------------------------------------------------------------------- */
 
-/* `path`, or into `other` (PATH_MAX bytes) that of the file to read instead. */
+/* Returns `path`, or the path of the file to read instead, which is stored in `other` (PATH_MAX bytes). */
 static const char *substitute(const char *path, char *other)
 {
 	const char *directory = getenv("HOST_FILES");

@@ -297,7 +297,7 @@ HOSTS = {
     "no-bus": no_bus,
     "no-proc": without("/proc"),
     "no-run": without("/run"),
-    "no-passwd": without("/etc", user=None),  # nor a name of root
+    "no-passwd": without("/etc", user=None),  # `user` cannot be "root", which has no name without /etc
     "read-only-root": read_only,
     "pid-1": first_process,
     "two-uplinks": two_uplinks,

@@ -15,7 +15,7 @@ ANSWER = 150  # seconds; longer than `streams` waits for a stalled stream
 BAD = ("refused", "reset", "cut", "corrupt", "stalled")
 
 
-def tell(record_property, pause):
+def report_pause(record_property, pause):
     """Report a measurement in the log of make check, and on standard output for pytest -s."""
     record_property("longest pause", pause)
     print("longest pause", pause)

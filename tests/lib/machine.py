@@ -116,7 +116,7 @@ class Machine:
         self.log.seek(0)
         text = self.log.read()
         self.log.close()
-        assert status == 0 and not text, f"the machine did not end well: status {status}, {text}"
+        assert status == 0 and not text, f"boot: exit status {status}, {text}"
 
     def run(self, *command, check=True, timeout=60, **more):
         """Run a command in the machine; its output is text.

@@ -16,8 +16,8 @@ class Network:
     """client - router N - server, for each path. The client sends over all paths, chosen by addresses and ports."""
 
     def __init__(self, stack, paths):
-        self.client = stack.enter_context(netns.make(lambda space: self._furnish(space, CLIENT)))
-        self.server = stack.enter_context(netns.make(lambda space: self._furnish(space, SERVER)))
+        self.client = stack.enter_context(netns.make(lambda space: self._add_addresses(space, CLIENT)))
+        self.server = stack.enter_context(netns.make(lambda space: self._add_addresses(space, SERVER)))
         self.routers = [stack.enter_context(netns.make(lambda space, path=path: self._join(space, path)))
                         for path in range(paths)]
         for family, length, option in ((4, 32, []), (6, 128, ["-6"])):
@@ -45,8 +45,8 @@ class Network:
         return f"10.98.{net}.{host}" if family == 4 else f"fd98:{net}::{host}"
 
     @staticmethod
-    def _furnish(space, addresses):
-        """Set addresses that do not belong to a path."""
+    def _add_addresses(space, addresses):
+        """Add addresses that do not belong to a path."""
         space.setup("addr", "add", f"{addresses[4]}/32", "dev", "lo")
         space.setup("-6", "addr", "add", f"{addresses[6]}/128", "dev", "lo", "nodad")
 

@@ -22,6 +22,6 @@ def compile_shim(name, directory):
 def preload(path, **variables):
     """The environment that preloads the shared object."""
     env = {"LD_PRELOAD": str(path), **variables}
-    if echod.SANITIZED:  # its run-time library must be the first one otherwise
+    if echod.SANITIZED:  # otherwise the run-time library of the sanitizer must be the first one
         env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
     return env

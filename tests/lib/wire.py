@@ -33,7 +33,7 @@ Packet = collections.namedtuple("Packet", "source destination protocol payload r
 Segment = collections.namedtuple("Segment", "seq ack flags window urgent data")
 
 
-def furnish(namespace):
+def prepare(namespace):
     """Prepare a netns.Namespace before Wire(namespace)."""
     namespace.ip(*namespace.wrap()[1:], "sysctl", "-eqw", *SYSCTLS)
     namespace.setup("tuntap", "add", DEVICE, "mode", "tun")

@@ -106,7 +106,7 @@ def test_five_thousand_connections_over_ten_restarts(request, machine, everybody
     told = [entry["MESSAGE"] for entry in machine.journal(since, MESSAGE_ID=EVENTS["HANDOVER"])]
     kept = [int(re.search(r"\d+", line)[0]) for line in told]
     assert len(kept) == len(pauses) and min(kept) > count * 0.9 and max(kept) <= count, told
-    crowds.tell(record_property, f"of any of {count} streams over {len(pauses)} restarts {max(pauses):.0f} ms, median "
+    crowds.report_pause(record_property, f"of any of {count} streams over {len(pauses)} restarts {max(pauses):.0f} ms, median "
                 f"{sorted(pauses)[len(pauses) // 2]:.0f} ms, the restart itself {min(times):.0f} to {max(times):.0f} ms; "
                 f"without a restart {quiet:.0f} ms")
 

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def network():
     """A netns.Namespace and its Wire."""
-    with netns.make(wires.furnish) as namespace:
+    with netns.make(wires.prepare) as namespace:
         try:
             wire = wires.Wire(namespace)
         except OSError as error:
