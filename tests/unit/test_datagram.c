@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_datagram.c - turns over real sockets on the loopback: what goes in, what comes back, what is
- * counted */
+/* test_datagram.c - datagrams over real sockets on the loopback: answers and counters */
 #include <config.h>
 
 #include <setjmp.h>
@@ -48,7 +47,7 @@ static struct addr addr_of(const char *text)
 	return addr;
 }
 
-/* A datagram socket bound to `text`, at a port the kernel chooses unless `port` says which. */
+/* A datagram socket bound to `text` and `port`; 0: a port that the kernel chooses. */
 static int socket_at(const char *text, uint16_t port)
 {
 	struct addr addr = addr_of(text);
@@ -128,7 +127,8 @@ static void send_to(const struct stage *stage, int fd, const void *data, size_t 
 		fail_msg("send %zu: %s", size, strerror(errno));
 }
 
-/* The next datagram, at most `most` bytes; -1 where there is none. Over the loopback nothing is under way. */
+/* Receive the next datagram, at most `most` bytes of it. Returns -1 where there is none: over the loopback,
+ * datagrams arrive before the sending call returns. */
 static ssize_t take(int fd, void *data, size_t most)
 {
 	return recv(fd, data, most, MSG_DONTWAIT);
@@ -153,7 +153,7 @@ static void expect_nothing(int fd)
 	assert_int_equal(errno, EAGAIN);
 }
 
-/* Bytes in which no stretch repeats soon. */
+/* Pseudo-random bytes, so that bytes at a wrong position differ. */
 static unsigned char *bytes_of(size_t size)
 {
 	unsigned char *data = malloc(size + 1);
@@ -197,7 +197,7 @@ static void echoes_every_size(void **state)
 	free(data);
 }
 
-static void judges_each_of_a_batch(void **state)
+static void filters_each_datagram_of_a_batch(void **state)
 {
 	struct stage *stage = stage_open(socket_at("0.0.0.0", 0));
 	uint16_t port = addr_port(&stage->addr);
@@ -242,14 +242,14 @@ static void judges_each_of_a_batch(void **state)
 	stage_close(stage);
 }
 
-static void leaves_own_port_alone(void **state)
+static void does_not_answer_its_own_port(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
 	int twin = socket_at("127.0.0.2", addr_port(&stage->addr));
 
 	(void) state;
 	send_to(stage, twin, "x", 1);
-	/* and itself */
+	/* a datagram from the listening socket itself */
 	send_to(stage, stage->listener.fd, "y", 1);
 	turn(stage);
 	expect_nothing(twin);
@@ -260,8 +260,8 @@ static void leaves_own_port_alone(void **state)
 	stage_close(stage);
 }
 
-/* The client's socket is connected: the kernel gives it only what comes from where it sent to. */
-static void answers_from_where_it_was_asked(void **state)
+/* The client's socket is connected: it receives only datagrams from the address to which it sends. */
+static void answers_from_the_contacted_address(void **state)
 {
 	const char *const places[] = { "127.0.0.1", "127.0.0.2", "127.9.8.7", "[::1]" };
 	struct stage *stage = stage_open(socket_at("[::]", 0));
@@ -337,7 +337,8 @@ static void answers_with_fewer_hops(void **state)
 	stage_close(stage);
 }
 
-/* Send `size` bytes as datagrams of `segment` each, cut by the kernel. False where it cannot. */
+/* Send `size` bytes in one call, which the kernel splits into datagrams of `segment` bytes. Returns false
+ * where the kernel does not support this. */
 static bool send_segments(const struct stage *stage, int fd, unsigned char *data, size_t size,
                           uint16_t segment)
 {
@@ -389,14 +390,14 @@ static void answers_segments_with_segments(void **state)
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), SEGMENTS + 1);
 	assert_int_equal(counted(stage, STAT_UDP_ECHOED), SEGMENTS + 1);
 	assert_int_equal(counted(stage, STAT_UDP_BYTES), SEGMENTS * SEGMENT + REST);
-	/* and that in one message, where the receiver takes such */
+	/* a receiver with UDP_GRO gets the segments in one message */
 	set_int(client, IPPROTO_UDP, UDP_GRO, 1);
 	assert_true(send_segments(stage, client, data, SEGMENTS * SEGMENT, SEGMENT));
 	turn(stage);
 	assert_int_equal(take(client, back, sizeof back), SEGMENTS * SEGMENT);
 	assert_memory_equal(back, data, SEGMENTS * SEGMENT);
 	expect_nothing(client);
-	/* a datagram that only looks like one segment */
+	/* a message of a single segment */
 	assert_true(send_segments(stage, client, data, SEGMENT, SEGMENT));
 	turn(stage);
 	expect(client, data, SEGMENT);
@@ -428,7 +429,7 @@ static void answers_part_of_the_segments(void **state)
 }
 
 /* A socket without checksums cannot send segments: the kernel refuses with EINVAL. */
-static void sends_pieces_where_segments_are_refused(void **state)
+static void sends_single_datagrams_where_segments_are_refused(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
 	unsigned char *data = bytes_of(SEGMENTS * SEGMENT + REST);
@@ -451,7 +452,7 @@ static void sends_pieces_where_segments_are_refused(void **state)
 	stage_close(stage);
 }
 
-static void works_in_bounded_turns(void **state)
+static void one_call_reads_a_bounded_number(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
 	int client = socket_at("127.0.0.1", 0);
@@ -467,14 +468,14 @@ static void works_in_bounded_turns(void **state)
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 200);
 	for (int i = 0; i < 200; i++)
 		expect(client, "x", 1);
-	/* with nothing there it returns at once */
+	/* without a datagram it returns at once */
 	turn(stage);
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 200);
 	close(client);
 	stage_close(stage);
 }
 
-static void waits_for_the_next_of_a_flow(void **state)
+static void waits_for_the_next_datagram_of_a_stream(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
 	int client = socket_at("127.0.0.1", 0);
@@ -489,7 +490,7 @@ static void waits_for_the_next_of_a_flow(void **state)
 	for (int i = 0; i < 20; i++)
 		expect(client, "y", 1);
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 21);
-	/* with nothing there it ends by its time limit */
+	/* without a datagram it returns after its time limit */
 	datagram_read_stream(&stage->datagram);
 	assert_int_equal(counted(stage, STAT_UDP_RECEIVED), 21);
 	assert_true(stage->datagram.blocking);
@@ -497,8 +498,8 @@ static void waits_for_the_next_of_a_flow(void **state)
 	stage_close(stage);
 }
 
-/* O_NONBLOCK belongs to all processes that have the socket. */
-static void keeps_the_flag_of_an_adopted_socket(void **state)
+/* All processes that have the socket share O_NONBLOCK, so it is not changed. */
+static void does_not_change_the_flags_of_an_adopted_socket(void **state)
 {
 	(void) state;
 	for (int nonblocking = 0; nonblocking <= 1; nonblocking++) {
@@ -511,7 +512,7 @@ static void keeps_the_flag_of_an_adopted_socket(void **state)
 		assert_int_equal(fcntl(fd, F_GETFL), flags);
 		assert_int_equal(stage->datagram.blocking, !nonblocking);
 		send_to(stage, client, "x", 1);
-		/* does not read where it cannot wait */
+		/* a socket that does not block is not read here */
 		datagram_read_stream(&stage->datagram);
 		assert_int_equal(counted(stage, STAT_UDP_RECEIVED), !nonblocking);
 		turn(stage);
@@ -523,7 +524,7 @@ static void keeps_the_flag_of_an_adopted_socket(void **state)
 }
 
 /* After shutdown(2) by another process that has the socket, the kernel still queues datagrams, but a call
- * that would wait returns an empty message at once. It is not a datagram. */
+ * that would wait returns an empty message at once. This message must not be taken for a datagram. */
 static void survives_shutdown(void **state)
 {
 	const char *const places[] = { "127.0.0.1", "[::1]" };
@@ -533,7 +534,7 @@ static void survives_shutdown(void **state)
 		struct stage *stage = stage_open(socket_at(places[i], 0));
 		int client = socket_at(places[i], 0);
 
-		/* ENOTCONN, but it takes effect */
+		/* fails with ENOTCONN, but takes effect */
 		(void) shutdown(stage->listener.fd, SHUT_RD);
 		send_to(stage, client, "x", 1);
 		turn(stage);
@@ -551,7 +552,7 @@ static void survives_shutdown(void **state)
 	}
 }
 
-static void keeps_the_rate(void **state)
+static void limits_the_rate(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
 	int client = socket_at("127.0.0.1", 0);
@@ -571,7 +572,7 @@ static void keeps_the_rate(void **state)
 	stage_close(stage);
 }
 
-static void never_asks_for_broadcast(void **state)
+static void disables_broadcast_of_an_adopted_socket(void **state)
 {
 	int fd = socket_at("127.0.0.1", 0), on = 1;
 	socklen_t size = sizeof on;
@@ -585,8 +586,8 @@ static void never_asks_for_broadcast(void **state)
 	stage_close(stage);
 }
 
-/* An ICMP message about an earlier answer affects no client, and does not keep the socket ready for ever. */
-static void forgets_clients_that_are_gone(void **state)
+/* An ICMP error about an earlier answer affects no other client, and does not keep the socket readable. */
+static void ignores_icmp_errors(void **state)
 {
 	int fd = socket_at("127.0.0.1", 0), gone = socket_at("127.0.0.1", 0),
 	    client = socket_at("127.0.0.1", 0);
@@ -676,8 +677,8 @@ static void answers_unix_sockets_with_names(void **state)
 	stage_close(stage);
 }
 
-/* It is not answered in part. */
-static void drops_what_does_not_come_whole(void **state)
+/* A datagram longer than the receive buffer is not answered in part. */
+static void drops_truncated_datagrams(void **state)
 {
 	struct stage *stage = stage_open(unix_socket("echo-whole"));
 	int named = unix_socket("named-whole");
@@ -696,7 +697,7 @@ static void drops_what_does_not_come_whole(void **state)
 	stage_close(stage);
 }
 
-static void takes_no_descriptors(void **state)
+static void keeps_no_descriptors_of_messages(void **state)
 {
 	struct stage *stage = stage_open(unix_socket("echo-fd"));
 	int named = unix_socket("named-fd"), passed = dup(0);
@@ -729,8 +730,8 @@ static void takes_no_descriptors(void **state)
 	stage_close(stage);
 }
 
-/* The answers to one that does not read are dropped; others get theirs. */
-static void waits_for_nobody(void **state)
+/* Answers to a client that does not read are dropped; other clients get theirs. */
+static void does_not_wait_for_clients_that_do_not_read(void **state)
 {
 	struct stage *stage = stage_open(unix_socket("echo-full"));
 	int deaf = unix_socket("deaf"), named = unix_socket("named-full");
@@ -755,8 +756,8 @@ static void waits_for_nobody(void **state)
 	stage_close(stage);
 }
 
-/* The maker of an adopted socket may have asked for time stamps of what it sends. They arrive in the error
- * queue, and make the socket readable until they are taken. */
+/* The process that made an adopted socket may have enabled time stamps of sent datagrams. They arrive in the
+ * error queue, and cause POLLERR until they are read. */
 static void empties_the_error_queue(void **state)
 {
 	struct stage *stage = stage_open(socket_at("127.0.0.1", 0));
@@ -784,24 +785,24 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(echoes_every_size),
-		cmocka_unit_test(judges_each_of_a_batch),
-		cmocka_unit_test(leaves_own_port_alone),
-		cmocka_unit_test(answers_from_where_it_was_asked),
+		cmocka_unit_test(filters_each_datagram_of_a_batch),
+		cmocka_unit_test(does_not_answer_its_own_port),
+		cmocka_unit_test(answers_from_the_contacted_address),
 		cmocka_unit_test(answers_with_fewer_hops),
 		cmocka_unit_test(answers_segments_with_segments),
 		cmocka_unit_test(answers_part_of_the_segments),
-		cmocka_unit_test(sends_pieces_where_segments_are_refused),
-		cmocka_unit_test(works_in_bounded_turns),
-		cmocka_unit_test(waits_for_the_next_of_a_flow),
-		cmocka_unit_test(keeps_the_flag_of_an_adopted_socket),
+		cmocka_unit_test(sends_single_datagrams_where_segments_are_refused),
+		cmocka_unit_test(one_call_reads_a_bounded_number),
+		cmocka_unit_test(waits_for_the_next_datagram_of_a_stream),
+		cmocka_unit_test(does_not_change_the_flags_of_an_adopted_socket),
 		cmocka_unit_test(survives_shutdown),
-		cmocka_unit_test(keeps_the_rate),
-		cmocka_unit_test(never_asks_for_broadcast),
-		cmocka_unit_test(forgets_clients_that_are_gone),
+		cmocka_unit_test(limits_the_rate),
+		cmocka_unit_test(disables_broadcast_of_an_adopted_socket),
+		cmocka_unit_test(ignores_icmp_errors),
 		cmocka_unit_test(answers_unix_sockets_with_names),
-		cmocka_unit_test(drops_what_does_not_come_whole),
-		cmocka_unit_test(takes_no_descriptors),
-		cmocka_unit_test(waits_for_nobody),
+		cmocka_unit_test(drops_truncated_datagrams),
+		cmocka_unit_test(keeps_no_descriptors_of_messages),
+		cmocka_unit_test(does_not_wait_for_clients_that_do_not_read),
 		cmocka_unit_test(empties_the_error_queue),
 	};
 

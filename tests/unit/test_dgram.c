@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_dgram.c - which datagrams are answered, how far answers travel, and how many a second */
+/* test_dgram.c - filter of datagrams, hops and interface of answers, udp-rate */
 #include <config.h>
 
 #include <setjmp.h>
@@ -54,7 +54,7 @@ static struct cidr_set set_of(const char *text)
 	return set;
 }
 
-/* What most cases share; a case names what it changes. */
+/* A datagram and the expected decision. try() replaces values of 0 by those of an ordinary datagram. */
 struct trial {
 	const char *source, *to, *local;
 	unsigned interface;
@@ -106,7 +106,7 @@ static void try_all(const struct trial *trials, size_t count)
 		try_all(trials, sizeof trials / sizeof trials[0]); \
 	} while (0)
 
-static void answers_ordinary_ones(void **state)
+static void answers_ordinary_datagrams(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1:40000", .expected = OK },
@@ -120,12 +120,12 @@ static void answers_ordinary_ones(void **state)
 	          .interface = DGRAM_LOOPBACK,
 	          .expected = OK },
 	        { .source = "[::1]:40000", .to = "::1", .interface = DGRAM_LOOPBACK, .expected = OK },
-	        /* what came before the socket was told to report where to */
+	        /* received before the socket reported destination addresses */
 	        { .source = "198.51.100.1:40000", .to = "::", .expected = OK },
 	        { .source = "239.1.1.1:40000", .to = "::", .expected = STAT_UDP_NOT_UNICAST });
 }
 
-static void leaves_low_ports_alone(void **state)
+static void does_not_answer_low_ports(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1:1", .expected = STAT_UDP_LOW_PORT },
@@ -137,14 +137,14 @@ static void leaves_low_ports_alone(void **state)
 	        { .source = "[2001:db8:1::1]:2049", .expected = STAT_UDP_LOW_PORT });
 }
 
-static void trusts_low_ports_of_some(void **state)
+static void udp_trusted_permits_low_ports(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1:7", .trusted = "198.51.100.0/24", .expected = OK },
 	        { .source = "198.51.100.1:2049", .trusted = "198.51.100.0/24", .expected = OK },
 	        { .source = "[2001:db8:1::1]:53", .trusted = "2001:db8::/32", .expected = OK },
 	        { .source = "198.51.101.1:7", .trusted = "198.51.100.0/24", .expected = STAT_UDP_LOW_PORT },
-	        /* with nothing but that */
+	        /* the other rules still apply */
 	        { .source = "198.51.100.1:7007",
 	          .trusted = "198.51.100.0/24",
 	          .expected = STAT_UDP_OWN_PORT },
@@ -177,17 +177,17 @@ static void never_answers_port_0(void **state)
 	cidr_set_clear(&all);
 }
 
-static void knows_its_own(void **state)
+static void does_not_answer_its_own_sockets(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1:7007", .expected = STAT_UDP_OWN_PORT },
 	        { .source = "198.51.100.1:8008", .expected = STAT_UDP_OWN_PORT },
 	        { .source = "[2001:db8:1::1]:7007", .expected = STAT_UDP_OWN_PORT },
-	        /* what it is bound to, and the address contacted, of whatever socket */
+	        /* the address of a socket, and the contacted address with the port of any socket */
 	        { .source = "192.0.2.7:7007", .to = "::ffff:192.0.2.9", .expected = STAT_UDP_OWN_ADDRESS },
 	        { .source = "192.0.2.7:8008", .expected = STAT_UDP_OWN_ADDRESS },
 	        { .source = "[2001:db8::7]:8008", .expected = STAT_UDP_OWN_ADDRESS },
-	        /* a client on this very host */
+	        /* a client on this host */
 	        { .source = "192.0.2.7:40000", .interface = DGRAM_LOOPBACK, .expected = OK },
 	        { .source = "unix:/run/echod.dgram", .expected = STAT_UDP_OWN_ADDRESS },
 	        { .source = "unix:/run/client", .expected = OK });
@@ -215,7 +215,7 @@ static void answers_no_unnamed_unix_socket(void **state)
 	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
 }
 
-static void answers_one_to_one_only(void **state)
+static void answers_unicast_only(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1", .to = "::ffff:224.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
@@ -226,7 +226,7 @@ static void answers_one_to_one_only(void **state)
 	        { .source = "198.51.100.1",
 	          .to = "::ffff:255.255.255.255",
 	          .expected = STAT_UDP_NOT_UNICAST },
-	        /* the kernel says that 192.0.2.255 is a broadcast by naming another local address */
+	        /* another local address means that 192.0.2.255 is a broadcast address */
 	        { .source = "198.51.100.1",
 	          .to = "::ffff:192.0.2.255",
 	          .local = TO4,
@@ -253,7 +253,7 @@ static void answers_one_to_one_only(void **state)
 	        { .source = "[::]", .expected = STAT_UDP_NOT_UNICAST });
 }
 
-static void keeps_loopback_inside(void **state)
+static void loopback_addresses_need_the_loopback_interface(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "127.0.0.1", .expected = STAT_UDP_NOT_UNICAST },
@@ -265,7 +265,7 @@ static void keeps_loopback_inside(void **state)
 	        { .source = "[2001:db8:1::1]", .to = "::1", .expected = STAT_UDP_NOT_UNICAST });
 }
 
-static void obeys_the_lists(void **state)
+static void applies_allow_and_deny(void **state)
 {
 	(void) state;
 	TRY_ALL({ .source = "198.51.100.1", .deny = "198.51.100.0/24", .expected = STAT_UDP_DENIED },
@@ -280,8 +280,9 @@ static void obeys_the_lists(void **state)
 	        { .source = "unix:/run/client", .allow = "198.51.100.0/24", .expected = OK });
 }
 
-/* Between any two that keep to the rule a datagram dies, whatever TTL it was forged with. */
-static void ends_what_goes_round(void **state)
+/* A datagram that two servers answer to each other is dropped after a few answers, whatever its first TTL
+ * was. */
+static void ends_loops(void **state)
 {
 	(void) state;
 	for (int forged = 1; forged <= 255; forged++) {
@@ -319,8 +320,8 @@ static void drops_datagrams_without_hops_left(void **state)
 	assert_int_equal(dgram_filter(&rules, &dgram), DGRAM_ANSWER);
 }
 
-/* What leaves with 64, 128 or 255 hops, as all common systems send, is answered far away. */
-static void reaches_distant_clients(void **state)
+/* Clients behind up to 28 routers get answers, if they send with 64, 128 or 255 hops as common systems do. */
+static void answers_distant_clients(void **state)
 {
 	const int starts[] = { 64, 128, 255 };
 
@@ -334,7 +335,7 @@ static void reaches_distant_clients(void **state)
 	assert_true(dgram_answer_hops(-1) >= 28);
 }
 
-/* The way back may leave by another interface than the way here came in by. */
+/* Other answers may leave by another interface than the one at which the datagram arrived. */
 static void names_an_interface_for_link_local_addresses_only(void **state)
 {
 	static const struct {
@@ -371,7 +372,7 @@ static void names_an_interface_for_link_local_addresses_only(void **state)
 	}
 }
 
-/* --- the meter ------------------------------------------------------------------------- */
+/* --- the rate limit -------------------------------------------------------------------- */
 
 #define SECOND INT64_C(1000000)
 
@@ -386,13 +387,13 @@ static struct udp_ratelimit *udp_ratelimit_open(void)
 	return udp_ratelimit;
 }
 
-static int make_meter(void **state)
+static int make_table(void **state)
 {
 	*state = udp_ratelimit_open();
 	return 0;
 }
 
-static int free_meter(void **state)
+static int free_table(void **state)
 {
 	udp_ratelimit_unmap(*state);
 	return 0;
@@ -406,13 +407,13 @@ static unsigned take(struct udp_ratelimit *udp_ratelimit, unsigned rate, const c
 	return udp_ratelimit_take(udp_ratelimit, rate, udp_ratelimit_hash(udp_ratelimit, &addr), now, count);
 }
 
-static void lets_the_rate_pass(void **state)
+static void each_network_gets_the_rate(void **state)
 {
 	int64_t now = 1000 * SECOND;
 
 	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1000), 100);
 	assert_int_equal(take(*state, 100, "192.0.2.1", now, 1), 0);
-	/* all of the /24, no other network */
+	/* all addresses of a /24 or /48 share one limit, and so do all unix sockets */
 	assert_int_equal(take(*state, 100, "192.0.2.255", now, 1), 0);
 	assert_int_equal(take(*state, 100, "192.0.3.1", now, 60), 60);
 	assert_int_equal(take(*state, 100, "192.0.3.2", now, 60), 40);
@@ -421,15 +422,15 @@ static void lets_the_rate_pass(void **state)
 	assert_int_equal(take(*state, 100, "[2001:db8:2::3]", now, 1), 1);
 	assert_int_equal(take(*state, 100, "unix:/a", now, 99), 99);
 	assert_int_equal(take(*state, 100, "unix:/b", now, 99), 1);
-	/* a hundredth of a second is one datagram */
+	/* one datagram in each hundredth of a second */
 	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 100 - 1, 1), 0);
 	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 100, 2), 1);
 	assert_int_equal(take(*state, 100, "192.0.2.1", now + SECOND / 2 + SECOND / 100, 1000), 50);
-	/* no more is saved up than a second's worth */
+	/* at most one second's worth is saved */
 	assert_int_equal(take(*state, 100, "192.0.2.1", now + 3600 * SECOND, 1000), 100);
 }
 
-static void knows_no_limit(void **state)
+static void a_rate_of_0_is_no_limit(void **state)
 {
 	assert_int_equal(take(*state, 0, "192.0.2.1", SECOND, 4000000000U), 4000000000U);
 	assert_int_equal(take(*state, 1, "192.0.2.1", SECOND, 2), 1);
@@ -454,8 +455,8 @@ static void keeps_every_rate(void **state)
 	}
 }
 
-/* Whatever others send, and however many they are, nobody gets more than the rate. */
-static void lets_nobody_exceed(void **state)
+/* A network gets no more than the rate, however many other networks send. */
+static void other_networks_do_not_raise_the_rate(void **state)
 {
 	unsigned passed = 0, others = 0;
 	char text[32];
@@ -466,12 +467,12 @@ static void lets_nobody_exceed(void **state)
 		passed += take(*state, 10, "223.0.2.1", SECOND, 1);
 	}
 	assert_true(passed <= 10);
-	/* and almost none of the others is disturbed, although one and a half share a cell on average */
+	/* almost all others are answered, although there are 1.5 networks for each cell */
 	assert_in_range(others, 399900, 400000);
 }
 
-/* After a reload with another rate. */
-static void follows_another_rate(void **state)
+/* A reload may change the rate. */
+static void the_rate_may_change(void **state)
 {
 	assert_int_equal(take(*state, 1, "192.0.2.1", SECOND, 5), 1);
 	assert_int_equal(take(*state, 1000, "192.0.2.1", SECOND, 5000), 0);
@@ -498,9 +499,10 @@ static struct addr addr_in(uint64_t network)
 	return addr;
 }
 
-/* The owner of an IPv6 /32 has 65,536 networks, among which are some that share a cell with nearly every
- * other network where the hash has no key: one pair of a victim and an attacker's network in four. */
-static void no_network_can_choose_whose_cell_it_shares(void **state)
+/* Where the hash has no key, the owner of an IPv6 /32 can compute which of its 65,536 networks shares a cell
+ * with a victim; for one victim in five there is such a network. With a key, such a pair shares a cell only
+ * by chance. */
+static void no_network_can_choose_its_cell(void **state)
 {
 	static uint16_t attackers[UDP_RATELIMIT_CELLS];
 	struct udp_ratelimit *udp_ratelimit = *state;
@@ -520,7 +522,7 @@ static void no_network_can_choose_whose_cell_it_shares(void **state)
 		           (UDP_RATELIMIT_CELLS - 1)) == 0;
 	}
 	assert_in_range(pairs, 1000, 16384);
-	/* one pair in UDP_RATELIMIT_CELLS shares a cell by chance: 0.02 of all these */
+	/* one pair in UDP_RATELIMIT_CELLS shares a cell by chance: less than one of all these is expected */
 	assert_in_range(shared, 0, 3);
 }
 
@@ -534,7 +536,7 @@ static void each_table_has_its_own_key(void **state)
 }
 
 /* The next reader of the socket maps the same file. */
-static void keeps_its_cells_for_a_successor(void **state)
+static void a_successor_has_the_same_cells(void **state)
 {
 	int fd = udp_ratelimit_make();
 	struct udp_ratelimit *udp_ratelimit, *next;
@@ -547,14 +549,14 @@ static void keeps_its_cells_for_a_successor(void **state)
 	assert_int_equal(take(next, 10, "192.0.2.1", SECOND, 100), 0);
 	assert_int_equal(take(next, 10, "192.0.2.1", 2 * SECOND, 100), 10);
 	udp_ratelimit_unmap(next);
-	/* a reader that is compromised cannot make its successor fail */
+	/* a compromised reader cannot truncate the file of its successor */
 	assert_int_equal(ftruncate(fd, 0), -1);
 	assert_int_equal(errno, EPERM);
 	close(fd);
 }
 
-/* Whatever is in a cell, it limits for a second at the most. */
-static void survives_any_content(void **state)
+/* Any value of a cell limits for at most one second. */
+static void any_value_limits_for_one_second_at_most(void **state)
 {
 	const int64_t values[] = { INT64_MIN, INT64_MIN + 1, -1, 0, 1, INT64_MAX - 1, INT64_MAX };
 	struct addr addr = addr_of("192.0.2.1");
@@ -572,29 +574,29 @@ static void survives_any_content(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(answers_ordinary_ones),
-		cmocka_unit_test(leaves_low_ports_alone),
-		cmocka_unit_test(trusts_low_ports_of_some),
+		cmocka_unit_test(answers_ordinary_datagrams),
+		cmocka_unit_test(does_not_answer_low_ports),
+		cmocka_unit_test(udp_trusted_permits_low_ports),
 		cmocka_unit_test(never_answers_port_0),
-		cmocka_unit_test(knows_its_own),
+		cmocka_unit_test(does_not_answer_its_own_sockets),
 		cmocka_unit_test(answers_no_unnamed_unix_socket),
 		cmocka_unit_test(drops_datagrams_without_hops_left),
-		cmocka_unit_test(answers_one_to_one_only),
-		cmocka_unit_test(keeps_loopback_inside),
-		cmocka_unit_test(obeys_the_lists),
-		cmocka_unit_test(ends_what_goes_round),
-		cmocka_unit_test(reaches_distant_clients),
+		cmocka_unit_test(answers_unicast_only),
+		cmocka_unit_test(loopback_addresses_need_the_loopback_interface),
+		cmocka_unit_test(applies_allow_and_deny),
+		cmocka_unit_test(ends_loops),
+		cmocka_unit_test(answers_distant_clients),
 		cmocka_unit_test(names_an_interface_for_link_local_addresses_only),
-		cmocka_unit_test_setup_teardown(lets_the_rate_pass, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(knows_no_limit, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(keeps_every_rate, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(lets_nobody_exceed, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(follows_another_rate, make_meter, free_meter),
-		cmocka_unit_test_setup_teardown(no_network_can_choose_whose_cell_it_shares, make_meter,
-		                                free_meter),
-		cmocka_unit_test_setup_teardown(each_table_has_its_own_key, make_meter, free_meter),
-		cmocka_unit_test(keeps_its_cells_for_a_successor),
-		cmocka_unit_test_setup_teardown(survives_any_content, make_meter, free_meter),
+		cmocka_unit_test_setup_teardown(each_network_gets_the_rate, make_table, free_table),
+		cmocka_unit_test_setup_teardown(a_rate_of_0_is_no_limit, make_table, free_table),
+		cmocka_unit_test_setup_teardown(keeps_every_rate, make_table, free_table),
+		cmocka_unit_test_setup_teardown(other_networks_do_not_raise_the_rate, make_table, free_table),
+		cmocka_unit_test_setup_teardown(the_rate_may_change, make_table, free_table),
+		cmocka_unit_test_setup_teardown(no_network_can_choose_its_cell, make_table, free_table),
+		cmocka_unit_test_setup_teardown(each_table_has_its_own_key, make_table, free_table),
+		cmocka_unit_test(a_successor_has_the_same_cells),
+		cmocka_unit_test_setup_teardown(any_value_limits_for_one_second_at_most, make_table,
+		                                free_table),
 	};
 
 	return cmocka_run_group_tests_name("dgram", tests, NULL, NULL);

@@ -94,7 +94,7 @@ static int map_without_random_numbers(void)
 	return udp_ratelimit_map(&table, fd) == -ENOSYS && !table ? 0 : 1;
 }
 
-/* Descriptor 0, for a daemon that was started without it; an old value of errno does not matter. */
+/* As in a daemon that was started without standard input. An old value of errno does not matter. */
 static int make_as_descriptor_0(void)
 {
 	int open = count_descriptors();
@@ -124,7 +124,7 @@ static void expect_of_child(int (*check)(void))
 	assert_int_equal(r, 0);
 }
 
-static void kernels_before_6_3_do_not_know_one_flag(void **state)
+static void kernels_before_6_3_lack_a_flag_of_memfd_create(void **state)
 {
 	(void) state;
 	expect_of_child(make_without_noexec);
@@ -147,7 +147,7 @@ static void errors_are_returned(void **state)
 
 /* --- the key --------------------------------------------------------------------------- */
 
-/* A key is not replaced because one half of it is zero, as one random key in 2^63 has it. */
+/* A key of which one half is zero is valid (one random key in 2^63). */
 static void only_a_key_of_zeros_is_replaced(void **state)
 {
 	static const struct siphash_key keys[] = { { 0, 7 }, { 7, 0 }, { 7, 7 } };
@@ -258,7 +258,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_has_a_fixed_size),
-		cmocka_unit_test(kernels_before_6_3_do_not_know_one_flag),
+		cmocka_unit_test(kernels_before_6_3_lack_a_flag_of_memfd_create),
 		cmocka_unit_test(errors_are_returned),
 		cmocka_unit_test(only_a_key_of_zeros_is_replaced),
 		cmocka_unit_test(networks_are_ipv4_24_and_ipv6_48),
