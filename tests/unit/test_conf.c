@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_conf.c - echod.conf: what is read, what is refused and how, what is printed back */
+/* test_conf.c - echod.conf: values, errors and their messages, dump */
 #include <config.h>
 
 #include <setjmp.h>
@@ -50,8 +50,7 @@ static char *errors_text(struct diagnostics *errors)
 static int read_length(struct conf **conf, const char *text, size_t length, char **told)
 {
 	struct diagnostics errors = { 0 };
-	char *copy = malloc(length +
-	                    1); /* without a NUL at its end, so that a sanitizer sees a look too far */
+	char *copy = malloc(length + 1); /* not terminated: the last byte is not initialized */
 	int r;
 
 	assert_non_null(copy);
@@ -75,8 +74,8 @@ static struct conf *good(const char *text)
 	return conf;
 }
 
-/* The text is refused with exactly the `expected` lines, each of which may be just the beginning of what is
- * told, if it ends in "...". */
+/* The text is refused with the `expected` lines and no others. A line that ends in "..." is the beginning of
+ * a message. */
 static void bad(const char *text, const char *expected)
 {
 	struct conf *conf;
@@ -90,11 +89,11 @@ static void bad(const char *text, const char *expected)
 
 		length -= start ? 3 : 0;
 		if (got < length || (!start && got != length) || memcmp(line, want, length) != 0)
-			fail_msg("\"%s\" is told as\n%snot as\n%s", text, told, expected);
+			fail_msg("\"%s\" gives\n%sinstead of\n%s", text, told, expected);
 		line += got + (line[got] == '\n');
 	}
 	if (*line)
-		fail_msg("\"%s\" is told as\n%sbut only this is right:\n%s", text, told, expected);
+		fail_msg("\"%s\" gives\n%sbut must only give\n%s", text, told, expected);
 	free(told);
 }
 
@@ -110,7 +109,7 @@ static char *dump(const struct conf *conf)
 	return text;
 }
 
-/* Both texts mean the same. */
+/* Both texts give the same configuration. */
 static void same(const char *a, const char *b)
 {
 	struct conf *first = good(a), *second = good(b);
@@ -123,7 +122,7 @@ static void same(const char *a, const char *b)
 	conf_free(second);
 }
 
-/* ---- what is right ---- */
+/* ---- valid files ---- */
 
 static void check_defaults(const struct conf *conf)
 {
@@ -163,7 +162,7 @@ static void check_defaults(const struct conf *conf)
 	assert_string_equal(conf->metrics_file, "");
 }
 
-static void takes_an_empty_file(void **state)
+static void reads_an_empty_file(void **state)
 {
 	static const char *const empty[] = { "",          "\n",         " \t\r\n",
 		                             "# comment", "// comment", "/* comment */",
@@ -290,7 +289,7 @@ static void reads_libconfuse_syntax(void **state)
 	same("pidfile = '/\\a \\'x\\' \\\\ ${HOME}'", "pidfile = \"/\\\\a 'x' \\\\ \\${HOME}\"");
 }
 
-/* libconfuse itself refuses comments inside of lists, and counts a line too many for some. */
+/* libconfuse itself refuses comments inside of lists, and counts one line too many for some comments. */
 static void reads_comments_anywhere(void **state)
 {
 	struct conf *conf;
@@ -324,7 +323,7 @@ static void reads_variables_that_are_set(void **state)
 	assert_int_equal(unsetenv("ECHOD_TEST_PORT"), 0);
 }
 
-static void listens_where_told(void **state)
+static void reads_listen_addresses(void **state)
 {
 	struct conf *conf = good("listen = {\"*\", \"*:9\", \"10.0.0.1:9007\"}\nport = 8");
 
@@ -361,7 +360,7 @@ static void listens_where_told(void **state)
 	bad("port = x\nlisten = {\"127.0.0.1\", \"127.0.0.1:7\"}", "F:1: port: ...");
 }
 
-/* ---- the traps of libconfuse 3.3 ---- */
+/* ---- errors that libconfuse 3.3 does not report, or not as such ---- */
 
 static void refuses_unclosed_comments_and_sections(void **state)
 {
@@ -384,7 +383,7 @@ static void refuses_unclosed_comments_and_sections(void **state)
 	bad("}", "F:1: \"}\" does not belong here...");
 }
 
-static void refuses_numbers_that_are_none(void **state)
+static void refuses_invalid_numbers(void **state)
 {
 	static const char *const wrong[] = { "\"\"",   "010",   "00",   "0x10", "-1",
 		                             "\"+1\"", "1.5",   "1k",   "7;",   "' 7'",
@@ -406,7 +405,7 @@ static void refuses_numbers_that_are_none(void **state)
 	    "without leading zeros");
 }
 
-static void holds_the_ranges(void **state)
+static void checks_ranges(void **state)
 {
 	static const struct {
 		const char *key;
@@ -462,7 +461,7 @@ static void refuses_a_key_given_twice(void **state)
 	bad("port += 1", "F:1: port: \"+=\" is not offered; write the whole value after \"=\"");
 }
 
-static void is_not_misled_by_a_stale_errno(void **state)
+static void ignores_an_old_errno(void **state)
 {
 	struct conf *conf;
 
@@ -478,7 +477,7 @@ static void refuses_include(void **state)
 	int before = count_descriptors();
 
 	(void) state;
-	/* Often, because libconfuse leaks a descriptor each time, and is at its end after ten. */
+	/* Repeated, because libconfuse leaks a descriptor for each include(), and fails after ten. */
 	for (int i = 0; i < 20; i++) {
 		bad("include(\"/dev/null\")\nport = 0", "F:1: \"include\" is a call, and echod.conf has "
 		                                        "none; put the settings of all files into this one\n"
@@ -491,8 +490,8 @@ static void refuses_include(void **state)
 	bad("exec(ls)", "F:1: \"exec\" is a call...");
 }
 
-/* Characters that libconfuse drops without a message, so that the value differs from the text. */
-static void refuses_what_would_be_dropped(void **state)
+/* libconfuse drops these characters without a message, so that the value would differ from the text. */
+static void refuses_characters_that_would_be_dropped(void **state)
 {
 	(void) state;
 	bad("listen = *", "F:1: listen: \"*\" has a character that needs quotes...");
@@ -510,7 +509,7 @@ static void refuses_what_would_be_dropped(void **state)
 	bad("+", "F:1: \"+\" has a character that needs quotes...");
 }
 
-/* ---- other mistakes ---- */
+/* ---- other errors ---- */
 
 static void refuses_unknown_keys(void **state)
 {
@@ -608,21 +607,21 @@ static void refuses_broken_syntax(void **state)
 	bad("user = \"\\", "F:1: user: ...");
 }
 
-/* Every mistake once, in the order of the lines, whatever kind of mistake it is. */
-static void tells_all_mistakes_in_order(void **state)
+/* Errors of all kinds are reported once each, in the order of their lines. */
+static void reports_all_errors_in_order(void **state)
 {
 	(void) state;
-	bad("workers = 010\n"              /* a value */
-	    "port = 7 8\n"                 /* form */
-	    "colour = \"blue\"\n"          /* a key */
+	bad("workers = 010\n"              /* invalid value */
+	    "port = 7 8\n"                 /* invalid syntax */
+	    "colour = \"blue\"\n"          /* unknown key */
 	    "listen = {\n"
 	    "\t\"*\",\n"
 	    "\t\"nowhere\",\n"
 	    "\t\"unix:x\"\n"
 	    "}\n"
-	    "port = 9\n"                   /* again */
-	    "deny = {\"10.0.0.0/33\"\n"    /* never closed */
-	    "user = \"root\n"              /* nor this */
+	    "port = 9\n"                   /* given twice */
+	    "deny = {\"10.0.0.0/33\"\n"    /* list not closed */
+	    "user = \"root\n"              /* string not closed */
 	    "backlog = 1\n"
 	    "model = \"epol\"\n"
 	    "include(\"x\")\n"
@@ -642,9 +641,9 @@ static void tells_all_mistakes_in_order(void **state)
 	    "F:16: \"/*\" begins a comment...");
 }
 
-/* ---- strange files ---- */
+/* ---- unusual files ---- */
 
-static void names_a_byte_order_mark(void **state)
+static void reports_a_byte_order_mark(void **state)
 {
 	(void) state;
 	bad("\xef\xbb\xbfport = 8\nport = 0\n",
@@ -656,7 +655,7 @@ static void names_a_byte_order_mark(void **state)
 	    "F:1: begins with the byte-order mark of UTF-16; save the file as UTF-8 without one");
 }
 
-static void names_an_empty_variable(void **state)
+static void reports_an_empty_variable(void **state)
 {
 	(void) state;
 	assert_int_equal(setenv("ECHOD_TEST_EMPTY", "", 1), 0);
@@ -673,7 +672,7 @@ static void names_an_empty_variable(void **state)
 	assert_int_equal(unsetenv("ECHOD_TEST_EMPTY"), 0);
 }
 
-static void refuses_text_that_is_none(void **state)
+static void refuses_nul_bytes(void **state)
 {
 	struct conf *conf;
 	char *told;
@@ -687,7 +686,7 @@ static void refuses_text_that_is_none(void **state)
 	free(told);
 }
 
-/* `size` bytes of `unit` again and again, after `before`. */
+/* `before` and copies of `unit`, together at most `size` bytes. The caller frees the text. */
 static char *repeat(const char *before, const char *unit, size_t size)
 {
 	char *text = malloc(size + 1);
@@ -701,7 +700,7 @@ static char *repeat(const char *before, const char *unit, size_t size)
 	return text;
 }
 
-static void survives_big_and_deep_files(void **state)
+static void refuses_large_and_deeply_nested_files(void **state)
 {
 	static const struct {
 		const char *before, *unit, *told;
@@ -735,7 +734,7 @@ static void survives_big_and_deep_files(void **state)
 	}
 }
 
-static void refuses_a_path_without_end(void **state)
+static void refuses_a_path_that_is_too_long(void **state)
 {
 	char *text = repeat("pidfile = \"", "/abcdefg", 5000), *whole;
 
@@ -746,7 +745,7 @@ static void refuses_a_path_without_end(void **state)
 	free(text);
 }
 
-static void ends_the_list_of_mistakes_somewhere(void **state)
+static void reports_a_limited_number_of_errors(void **state)
 {
 	char *text = repeat("", "x=1\n", 4 * 1234), *told, *last;
 	struct conf *conf;
@@ -760,7 +759,7 @@ static void ends_the_list_of_mistakes_somewhere(void **state)
 	free(text);
 }
 
-static void takes_up_to_a_mebibyte(void **state)
+static void reads_up_to_a_mebibyte(void **state)
 {
 	char *text = repeat("port = 9\n", "# a comment\n", (1 << 20) - 1), *told;
 	struct conf *conf = good(text);
@@ -812,7 +811,7 @@ static int read_path(const char *path, char **told)
 	return r;
 }
 
-static void tells_what_cannot_be_opened(void **state)
+static void reports_files_that_cannot_be_read(void **state)
 {
 	const char *directory = *state;
 	char path[64], expected[256], *told;
@@ -857,7 +856,7 @@ static void reads_special_files(void **state)
 	assert_int_equal(read_path("/dev/zero", &told), -EINVAL);
 	assert_string_equal(told, "/dev/zero: longer than 1048576 bytes; is it an echod.conf?\n");
 	free(told);
-	/* A name with directives of printf(3) is still a name. */
+	/* Directives of printf(3) in a name are printed as they are. */
 	assert_int_equal(read_path("/nonexistent/%s%n", &told), -ENOENT);
 	assert_int_equal(strncmp(told, "/nonexistent/%s%n: cannot be opened: ", 37), 0);
 	free(told);
@@ -866,7 +865,7 @@ static void reads_special_files(void **state)
 
 /* ---- the command line ---- */
 
-static void lets_the_command_line_win(void **state)
+static void the_command_line_overrides_the_file(void **state)
 {
 	static const char text[] = "model = \"poll\"\nworkers = 1\nport = 8\nlog-level = \"err\"\nlisten = "
 	                           "{\"::1\"}\n";
@@ -892,7 +891,7 @@ static void lets_the_command_line_win(void **state)
 	assert_int_equal(conf->origin[CONF_LISTEN].source, CONF_FROM_FILE);
 	conf_free(conf);
 
-	/* It does not hide the mistakes of the file. */
+	/* An overridden value of the file must still be valid. */
 	assert_int_equal(conf_read_text(&conf, "F", "port = 0", 8, &overrides, model_names, NULL, &errors),
 	                 -EINVAL);
 	assert_null(conf);
@@ -906,7 +905,7 @@ static int finds_fault(const struct conf *conf, struct diagnostics *errors)
 	return -EINVAL;
 }
 
-static void lists_what_is_impossible_too(void **state)
+static void reports_errors_of_the_check(void **state)
 {
 	static const struct {
 		const char *text, *told;
@@ -942,7 +941,7 @@ static void lists_what_is_impossible_too(void **state)
 	}
 }
 
-static void blames_the_origin(void **state)
+static void reports_the_origin_of_a_value(void **state)
 {
 	struct conf_overrides overrides = { .model = "select", .workers = -1, .port = -1 };
 	struct diagnostics errors = { 0 };
@@ -963,7 +962,7 @@ static void blames_the_origin(void **state)
 	diag_clear(&errors);
 }
 
-static void names_the_keys(void **state)
+static void keys_have_names(void **state)
 {
 	(void) state;
 	assert_string_equal(conf_key_name(CONF_MODEL), "model");
@@ -973,7 +972,7 @@ static void names_the_keys(void **state)
 
 /* ---- the dump ---- */
 
-/* What is printed, read back, prints the same. */
+/* A dump of the configuration can be read, and gives the same dump. */
 static void check_round_trip(const char *text)
 {
 	struct conf *conf = good(text), *again;
@@ -990,7 +989,7 @@ static void check_round_trip(const char *text)
 	conf_free(again);
 }
 
-static void dumps_what_it_can_read(void **state)
+static void a_dump_can_be_read(void **state)
 {
 	struct conf *conf = good(every_key);
 	char *printed = dump(conf);
@@ -1013,8 +1012,8 @@ static bool is_control(int c)
 	return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
 
-/* Every byte, but for control characters, which are refused: nothing that is printed may act on a terminal or
- * begin a line. */
+/* Strings may have all bytes but control characters: a dump must not send commands to a terminal, nor begin a
+ * line within a value. */
 static void keeps_every_byte_of_a_string(void **state)
 {
 	(void) state;
@@ -1077,7 +1076,7 @@ static void refuses_control_characters(void **state)
 }
 
 /* The shipped file has every key commented out, with its default. */
-static void ships_the_defaults(void **state)
+static void the_shipped_file_has_the_defaults(void **state)
 {
 	const char *source = getenv("ECHOD_SRCDIR");
 	char path[4096], line[512], *all, *bare;
@@ -1097,7 +1096,7 @@ static void ships_the_defaults(void **state)
 	while (fgets(line, sizeof(line), file)) {
 		bool key = line[0] == '#' && line[1] >= 'a' && line[1] <= 'z';
 
-		/* Nothing but settings without a blank after "#", explanations with one, and empty lines. */
+		/* A line is a setting (no blank after "#"), an explanation ("# "), or empty. */
 		assert_true(key || line[0] == '\n' || strncmp(line, "# ", 2) == 0 ||
 		            strcmp(line, "#\n") == 0);
 		assert_in_range(strlen(line), 1, 101);
@@ -1108,7 +1107,7 @@ static void ships_the_defaults(void **state)
 	fclose(all_out);
 	fclose(bare_out);
 
-	/* As it ships it changes nothing; its settings are what the dump of the defaults says, all of it. */
+	/* The shipped file sets no key. Without "#", its settings are the dump of the defaults. */
 	conf = good(all);
 	for (int key = 0; key < CONF_KEYS; key++)
 		assert_int_equal(conf->origin[key].source, CONF_FROM_DEFAULT);
@@ -1125,8 +1124,8 @@ static void ships_the_defaults(void **state)
 
 /* ---- random files ---- */
 
-/* The scan must know libconfuse's tokens: what it lets through, libconfuse understands, and the result
- * prints and reads back. The texts are soups of what makes trouble. */
+/* libconfuse must be able to parse each text that the syntax check accepts, and the dump must give the same
+ * configuration. The texts are random sequences of tokens that are difficult to parse. */
 static void agrees_with_libconfuse(void **state)
 {
 	static const char *const pieces[] = {
@@ -1240,7 +1239,7 @@ static void modes_are_three_octal_digits(void **state)
 	}
 }
 
-/* 0 has a meaning of its own, the numbers between 0 and the minimum have none. */
+/* 0 has a special meaning. Numbers between 0 and the minimum are refused. */
 static void zero_may_be_outside_the_range(void **state)
 {
 	struct conf *conf = good("socket-buffer = 0");
@@ -1319,7 +1318,7 @@ static void files_may_be_descriptor_0(void **state)
 	assert_int_equal(in_child(reads_as_descriptor_0), 0);
 }
 
-static void zero_workers_of_the_command_line_win(void **state)
+static void zero_workers_of_the_command_line_override_the_file(void **state)
 {
 	struct conf_overrides overrides = no_overrides;
 	struct diagnostics errors = { 0 };
@@ -1335,7 +1334,7 @@ static void zero_workers_of_the_command_line_win(void **state)
 	diag_clear(&errors);
 }
 
-/* Nothing is lost of the text that follows a comment at once. */
+/* Text that follows a comment without a blank is read. */
 static void comments_need_no_blank_after_them(void **state)
 {
 	struct conf *conf = good("port =/*c*/9\nallow={/*c*/\"::1\"/*c*/}/*c*/workers=/*c*/3");
@@ -1347,7 +1346,7 @@ static void comments_need_no_blank_after_them(void **state)
 	conf_free(conf);
 }
 
-/* Each syntax error is one message, and none follows from it. */
+/* Each syntax error is one message, without further messages that result from it. */
 static void reports_each_syntax_error_once(void **state)
 {
 	static const struct {
@@ -1367,15 +1366,15 @@ static void reports_each_syntax_error_once(void **state)
 		{ "port = 9\nport = x", "F:2: port: given twice, first in line 1..." },
 		{ "another(1)",
 		  "F:1: \"another\" is a call, and echod.conf has none; a setting is written..." },
-		/* the first key of all */
+		/* the first key of the table */
 		{ "model 9", "F:1: model: no \"=\" after it..." },
 		{ "model {\n}", "F:1: model: no \"=\" after it..." },
-		/* the key of a statement without "=" was given */
+		/* a statement without "=" also counts as giving its key */
 		{ "port\nport = 9",
 		  "F:1: port: no \"=\" after it...\nF:2: port: given twice, first in line 1..." },
 		{ "port = 9\nport\nport = 8",
 		  "F:2: port: no \"=\" after it...\nF:3: port: given twice, first in line 1..." },
-		/* and its value is unknown: whether the addresses are the same depends on it */
+		/* the port is unknown, so the addresses cannot be compared */
 		{ "port\nlisten = {\"*\", \"*:7\"}", "F:1: port: no \"=\" after it..." },
 	};
 
@@ -1401,7 +1400,7 @@ static void the_syntax_check_fills_in_all_keys(void **state)
 	assert_int_equal(diag.count, 0);
 }
 
-static void a_byte_order_mark_alone_is_named(void **state)
+static void a_byte_order_mark_alone_is_reported(void **state)
 {
 	(void) state;
 	bad("\xef\xbb\xbf", "F:1: begins with a byte-order mark...");
@@ -1424,7 +1423,7 @@ static void reads_every_model_name(void **state)
 }
 
 /* PATH_MAX includes the NUL. */
-static void knows_the_longest_path(void **state)
+static void paths_have_a_maximum_length(void **state)
 {
 	char text[PATH_MAX + 64];
 	struct conf *conf;
@@ -1445,7 +1444,7 @@ static void knows_the_longest_path(void **state)
 	}
 }
 
-static void knows_the_longest_wildcard(void **state)
+static void reads_the_longest_wildcard(void **state)
 {
 	struct conf *conf = good("listen = {\"*:65535\"}");
 
@@ -1457,8 +1456,8 @@ static void knows_the_longest_wildcard(void **state)
 	bad("listen = {\"*:6553500\"}", "F:1: listen: \"*:6553500\": ...");
 }
 
-/* An interface may come later: its name is kept, and makes addresses different. */
-static void listens_at_missing_interfaces(void **state)
+/* An interface may be added later. Its name is kept, and addresses with different names are different. */
+static void accepts_missing_interfaces(void **state)
 {
 	struct conf *conf = good("listen = {\"[fe80::1%none0]:9\", \"fe80::1%none1\"}");
 
@@ -1483,7 +1482,7 @@ static void reports_each_entry_once(void **state)
 	    "F:1: deny: \"10.0.0.0/8\\x09\": has...\nF:1: deny: \"x\": a network...");
 }
 
-/* Messages may consist of characters that are escaped, or of nothing. */
+/* Messages may be empty, or consist of characters that are escaped. */
 static void escapes_messages(void **state)
 {
 	struct diagnostics diag = { 0 };
@@ -1503,7 +1502,7 @@ static void escapes_messages(void **state)
 	diag_clear(&diag);
 }
 
-/* By line, then in the order in which they were added; the first thousand. */
+/* Messages are sorted by line, then in the order in which they were added; the first thousand remain. */
 static void sorts_messages(void **state)
 {
 	struct diagnostics diag = { 0 };
@@ -1547,55 +1546,55 @@ int main(void)
 		cmocka_unit_test(only_some_keys_need_a_restart),
 		cmocka_unit_test(a_check_that_finds_nothing_changes_nothing),
 		cmocka_unit_test(files_may_be_descriptor_0),
-		cmocka_unit_test(zero_workers_of_the_command_line_win),
+		cmocka_unit_test(zero_workers_of_the_command_line_override_the_file),
 		cmocka_unit_test(comments_need_no_blank_after_them),
 		cmocka_unit_test(reports_each_syntax_error_once),
 		cmocka_unit_test(the_syntax_check_fills_in_all_keys),
-		cmocka_unit_test(a_byte_order_mark_alone_is_named),
+		cmocka_unit_test(a_byte_order_mark_alone_is_reported),
 		cmocka_unit_test(reads_every_model_name),
-		cmocka_unit_test(knows_the_longest_path),
-		cmocka_unit_test(knows_the_longest_wildcard),
-		cmocka_unit_test(listens_at_missing_interfaces),
+		cmocka_unit_test(paths_have_a_maximum_length),
+		cmocka_unit_test(reads_the_longest_wildcard),
+		cmocka_unit_test(accepts_missing_interfaces),
 		cmocka_unit_test(reports_each_entry_once),
 		cmocka_unit_test(escapes_messages),
 		cmocka_unit_test(sorts_messages),
-		cmocka_unit_test(takes_an_empty_file),
+		cmocka_unit_test(reads_an_empty_file),
 		cmocka_unit_test(reads_every_key),
 		cmocka_unit_test(reads_libconfuse_syntax),
 		cmocka_unit_test(reads_comments_anywhere),
 		cmocka_unit_test(reads_variables_that_are_set),
-		cmocka_unit_test(listens_where_told),
+		cmocka_unit_test(reads_listen_addresses),
 		cmocka_unit_test(refuses_unclosed_comments_and_sections),
-		cmocka_unit_test(refuses_numbers_that_are_none),
-		cmocka_unit_test(holds_the_ranges),
+		cmocka_unit_test(refuses_invalid_numbers),
+		cmocka_unit_test(checks_ranges),
 		cmocka_unit_test(refuses_a_key_given_twice),
-		cmocka_unit_test(is_not_misled_by_a_stale_errno),
+		cmocka_unit_test(ignores_an_old_errno),
 		cmocka_unit_test(refuses_include),
-		cmocka_unit_test(refuses_what_would_be_dropped),
+		cmocka_unit_test(refuses_characters_that_would_be_dropped),
 		cmocka_unit_test(refuses_unknown_keys),
 		cmocka_unit_test(refuses_unknown_names),
 		cmocka_unit_test(refuses_wrong_types),
 		cmocka_unit_test(refuses_broken_syntax),
-		cmocka_unit_test(tells_all_mistakes_in_order),
-		cmocka_unit_test(refuses_text_that_is_none),
-		cmocka_unit_test(refuses_a_path_without_end),
-		cmocka_unit_test(ends_the_list_of_mistakes_somewhere),
-		cmocka_unit_test(takes_up_to_a_mebibyte),
-		cmocka_unit_test_setup_teardown(tells_what_cannot_be_opened, make_directory,
+		cmocka_unit_test(reports_all_errors_in_order),
+		cmocka_unit_test(refuses_nul_bytes),
+		cmocka_unit_test(refuses_a_path_that_is_too_long),
+		cmocka_unit_test(reports_a_limited_number_of_errors),
+		cmocka_unit_test(reads_up_to_a_mebibyte),
+		cmocka_unit_test_setup_teardown(reports_files_that_cannot_be_read, make_directory,
 		                                remove_directory),
 		cmocka_unit_test(reads_special_files),
-		cmocka_unit_test(lets_the_command_line_win),
-		cmocka_unit_test(lists_what_is_impossible_too),
-		cmocka_unit_test(blames_the_origin),
-		cmocka_unit_test(names_the_keys),
-		cmocka_unit_test(names_a_byte_order_mark),
-		cmocka_unit_test(names_an_empty_variable),
-		cmocka_unit_test(dumps_what_it_can_read),
+		cmocka_unit_test(the_command_line_overrides_the_file),
+		cmocka_unit_test(reports_errors_of_the_check),
+		cmocka_unit_test(reports_the_origin_of_a_value),
+		cmocka_unit_test(keys_have_names),
+		cmocka_unit_test(reports_a_byte_order_mark),
+		cmocka_unit_test(reports_an_empty_variable),
+		cmocka_unit_test(a_dump_can_be_read),
 		cmocka_unit_test(keeps_every_byte_of_a_string),
 		cmocka_unit_test(refuses_control_characters),
-		cmocka_unit_test(ships_the_defaults),
-		/* the slow ones last */
-		cmocka_unit_test(survives_big_and_deep_files),
+		cmocka_unit_test(the_shipped_file_has_the_defaults),
+		/* slow tests last */
+		cmocka_unit_test(refuses_large_and_deeply_nested_files),
 		cmocka_unit_test(files_have_a_maximum_size),
 		cmocka_unit_test(agrees_with_libconfuse),
 	};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_conf_memory.c - echod.conf where functions fail: each allocation once, libconfuse, read(2)
+/* test_conf_memory.c - reading echod.conf while allocations, libconfuse or read(2) fail
  *
  * The linker (--wrap) sends these calls of the program, but not those of libraries, to the functions below.
  */
@@ -26,7 +26,7 @@
 
 static const struct conf_overrides no_overrides = CONF_OVERRIDES_NONE;
 
-/* The number of the next allocation that fails, from 1; 0: none. */
+/* Number of allocations until one fails, which is included; 0: none fails. */
 static unsigned failing;
 
 static bool fails(void)
@@ -55,7 +55,7 @@ WRAPPED(int, __vasprintf_chk, (char **text, int flag, const char *format, va_lis
 WRAPPED(FILE *, open_memstream, (char **text, size_t *size), (text, size), NULL)
 WRAPPED(cfg_t *, cfg_init, (cfg_opt_t * options, cfg_flag_t flags), (options, flags), NULL)
 
-/* What cfg_parse_buf() does instead of reading the text, if it is not NULL. */
+/* Called instead of cfg_parse_buf(), if it is not NULL. */
 static int (*confuse_result)(cfg_t *cfg, const char *text);
 
 int __real_cfg_parse_buf(cfg_t *cfg, const char *text);
@@ -65,8 +65,8 @@ int __wrap_cfg_parse_buf(cfg_t *cfg, const char *text)
 	return confuse_result ? confuse_result(cfg, text) : __real_cfg_parse_buf(cfg, text);
 }
 
-/* The first call of read(2) fails with this error, if it is not 0; the others read one byte each, and must
- * offer the space that the call before has left. */
+/* The first call of read(2) fails with this error, if it is not 0. The other calls read one byte each; their
+ * buffer must be the rest of the one of the call before. */
 static int read_error;
 static size_t read_space;
 
@@ -101,7 +101,7 @@ static const char valid[] = "model = \"poll\"\n"
 static const char invalid[] = "prot = 9\nmodel = \"pol\"\nworkers = x\n"
 			      "listen = { \"127.0.0.1\", \"127.0.0.1\" }\n";
 
-/* Read `text` with the `number`th allocation failing. Returns whether there were as many. */
+/* Read `text`, where allocation `number` fails. Returns whether that allocation was made. */
 static bool read_without_memory(const char *text, unsigned number, int expected,
                                 const struct conf_overrides *overrides)
 {
@@ -190,7 +190,7 @@ static int reports_without_memory(cfg_t *cfg, const char *text)
 	(void) text;
 	failing = 1;
 	cfg_error(cfg, "no reason");
-	errno = 0; /* libconfuse may call other functions after it */
+	errno = 0; /* as functions that libconfuse calls next may do */
 	return CFG_PARSE_ERROR;
 }
 
@@ -223,8 +223,7 @@ static int is_never_called(const struct conf *conf, struct diagnostics *diag)
 	return 0;
 }
 
-/* Whatever libconfuse reports after the syntax check has found no error: it is the only message, and no value
- * is used. */
+/* Where the syntax check has found no error, one of libconfuse is the only message, and no value is used. */
 static void errors_of_libconfuse_are_reported(void **state)
 {
 	static const struct {
