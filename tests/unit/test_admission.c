@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_admission.c - connection slots and sources, over several processes, and what a lost process held */
+/* test_admission.c - connection slots and sources over several processes, also where processes are killed */
 #include <config.h>
 
 #include <errno.h>
@@ -45,11 +45,11 @@ int __wrap_sched_yield(void)
 	return __real_sched_yield();
 }
 
-/* What the supervisor and the processes of a group share; each test has its own. The memory of each process
- * begins at a page. */
+/* Memory that the supervisor and the processes of all groups share; each test has its own. The memory of each
+ * process begins at a page. */
 struct shared {
 	struct admission_shared admission;
-	struct admission_group behind; /* the groups, where there is none */
+	struct admission_group behind; /* follows the array of groups; must not be read as a group */
 	size_t stride;
 	struct {
 		_Atomic uint32_t generations[PROCESSES];
@@ -79,7 +79,7 @@ static void process_end(struct shared *shared, uint32_t index)
 	                      &shared->groups[0].generations[index]);
 }
 
-/* Open a group of which processes 1 to 7 run. */
+/* Open a group and start its processes 1 to 7. */
 static void group_open_limited(struct shared *shared, uint32_t index, uint32_t capacity, uint32_t sources,
                                uint32_t max_connections)
 {
@@ -109,7 +109,7 @@ static void group_open(struct shared *shared, uint32_t index, uint32_t capacity,
 	group_open_limited(shared, index, capacity, sources, 0);
 }
 
-/* With one group. */
+/* Make shared memory with one group. */
 static struct shared *shared_make(uint32_t capacity)
 {
 	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
@@ -183,8 +183,8 @@ static void slots_are_counted_over_all_processes(void **state)
 	assert_int_equal(taken(*state), 0);
 }
 
-/* The sum of all capacities is below the limit: but one process alone must not exceed it either. */
-static void a_process_alone_has_the_limit_too(void **state)
+/* The limit is above the sum of all capacities. A single process must not exceed it either. */
+static void a_single_process_does_not_exceed_the_limit(void **state)
 {
 	struct shared *shared = *state;
 	struct admission one = make(shared, 1, PROCESSES * CAPACITY + 1, 0);
@@ -244,14 +244,14 @@ static void a_lost_process_gives_its_sources_back(void **state)
 	process_end(*state, 2);
 	assert_int_equal(admission_source_count(&one, &peer), 1);
 	assert_int_equal(admission_admit(&one, &peer), ADMISSION_OK);
-	/* nor does its successor have them */
+	/* its successor does not have them either */
 	process_start(*state, 2);
 	assert_int_equal(admission_source_count(&one, &peer), 2);
 	assert_int_equal(admission_admit(&two, &peer), ADMISSION_OK);
 	assert_int_equal(admission_source_count(&one, &peer), 3);
 }
 
-/* Random traffic of many sources and processes, against plain counters. */
+/* Random traffic of many sources and processes, compared with plain counters. */
 static void the_tables_agree_with_counters(void **state)
 {
 	static unsigned counts[64][PROCESSES];
@@ -291,7 +291,7 @@ static void the_tables_agree_with_counters(void **state)
 	}
 }
 
-static void what_is_in_the_queue_counts(void **state)
+static void queued_connections_count(void **state)
 {
 	struct shared *shared = *state;
 	struct admission old = make(shared, 1, 3, 3), new = make(shared, 2, 3, 3);
@@ -308,7 +308,7 @@ static void what_is_in_the_queue_counts(void **state)
 	assert_true(admission_queue_pending(&new));
 	assert_int_equal(taken(shared), 3);
 	assert_int_equal(admission_source_count(&new, &peer), 1);
-	/* the old one has only the third now */
+	/* the old process has only the third connection now */
 	process_end(shared, 1);
 	assert_int_equal(taken(shared), 2);
 	assert_int_equal(admission_source_count(&new, &peer), 0);
@@ -317,7 +317,7 @@ static void what_is_in_the_queue_counts(void **state)
 	admission_dequeue(&new, &peer);
 	assert_int_equal(taken(shared), 2);
 	assert_int_equal(admission_source_count(&new, &peer), 1);
-	/* the new one has one of them, the other is lost */
+	/* the new process has one of these two, the other one is lost */
 	admission_queue_settle(&shared->admission, 0);
 	assert_int_equal(taken(shared), 1);
 	assert_false(admission_queue_pending(&new));
@@ -327,7 +327,7 @@ static void what_is_in_the_queue_counts(void **state)
 	assert_int_equal(admission_source_count(&new, &peer), 0);
 }
 
-static void what_an_earlier_daemon_left_in_the_queue_counts(void **state)
+static void connections_queued_by_an_earlier_daemon_count(void **state)
 {
 	struct shared *shared = *state;
 	struct admission admission = make(shared, 1, 3, 0);
@@ -358,7 +358,7 @@ static void a_full_process_takes_no_more_from_the_queue(void **state)
 	assert_int_equal(taken(*state), 2);
 }
 
-static void what_cannot_be_sent_stays(void **state)
+static void a_connection_that_cannot_be_sent_stays(void **state)
 {
 	struct shared *shared = *state;
 	struct admission admission = make(shared, 1, 3, 3);
@@ -376,9 +376,9 @@ static void what_cannot_be_sent_stays(void **state)
 	assert_int_equal(admission_source_count(&admission, &peer), 0);
 }
 
-/* A process without the limit takes a connection out of the queue that another one has put there with it, and
- * back. */
-static void the_limit_may_change_while_one_is_in_the_queue(void **state)
+/* A process without max-per-source takes a connection out of the queue that a process with it has put there,
+ * and puts it back. */
+static void the_limit_may_change_while_a_connection_is_queued(void **state)
 {
 	struct admission with = make(*state, 1, 3, 3), without = make(*state, 2, 3, 0);
 	struct peer peer = peer_of("192.0.2.1:1");
@@ -405,8 +405,8 @@ static void the_first_process_counts_too(void **state)
 	assert_false(admission_queue_pending(&first));
 }
 
-/* A child of model `process` sends its connection back to its parent, which has the same counts. */
-static void what_a_process_sends_to_itself_does_not_count(void **state)
+/* A child of model `process` sends its connection to its parent, for which the same counts are used. */
+static void connections_sent_to_the_own_process_do_not_count(void **state)
 {
 	struct shared *shared = *state;
 	struct admission_process *one = process_of(shared, 1);
@@ -416,7 +416,7 @@ static void what_a_process_sends_to_itself_does_not_count(void **state)
 	atomic_store(&one->sent, 3);
 	atomic_store(&one->received, 3);
 	assert_int_equal(taken(shared), 1);
-	/* one more, of the supervisor */
+	/* it received one more, which the supervisor sent */
 	atomic_store(&one->received, 4);
 	assert_int_equal(taken(shared), 0);
 	process_end(shared, 1);
@@ -434,8 +434,8 @@ static void families_are_different_sources(void **state)
 	assert_false(admission_same_source(&v6, &vm));
 }
 
-/* The entries of an earlier process in the same memory are free, with whatever they contain. */
-static void new_entries_begin_with_nothing(void **state)
+/* The entries of an earlier process in the same memory are free, whatever they contain. */
+static void new_entries_begin_with_zero_counts(void **state)
 {
 	struct admission one = make(*state, 1, 100, 3);
 	struct admission_process *process = process_of(*state, 1);
@@ -471,8 +471,8 @@ static struct admission_source *only_source(struct shared *shared)
 	return found;
 }
 
-/* As each other number; without a limit or a table nothing is counted, nor is what was counted before. */
-static void one_connection_of_a_source_is_a_limit(void **state)
+/* A limit of 1 works as other limits. Without a limit or own counts no connection is added or removed. */
+static void max_per_source_may_be_1(void **state)
 {
 	struct admission one = make(*state, 1, 100, 1), unlimited = make(*state, 1, 100, 0), none = one;
 	struct peer peer = peer_of("192.0.2.1:1");
@@ -496,7 +496,7 @@ static void one_connection_of_a_source_is_a_limit(void **state)
 
 /* --- the supervisor -------------------------------------------------------------------------- */
 
-/* Readers see that a change begins and that it ends. */
+/* The number of changes is incremented at the beginning and at the end of each change. */
 static void each_change_of_the_supervisor_is_announced(void **state)
 {
 	struct shared *shared = *state;
@@ -526,8 +526,8 @@ static void running_processes_are_counted(void **state)
 	assert_int_equal(atomic_load(&shared->admission.capacity), (PROCESSES - 2) * CAPACITY);
 }
 
-/* Of a process that ends, what it has sent to itself is not in the queue. */
-static void an_ended_process_leaves_what_it_sent_to_others(void **state)
+/* Connections that a process has sent to itself are not in the queue after its end. */
+static void connections_sent_by_an_ended_process_stay_queued(void **state)
 {
 	struct shared *shared = *state;
 	struct admission_process *one = process_of(shared, 1), *two = process_of(shared, 2);
@@ -547,7 +547,7 @@ static void an_ended_process_leaves_what_it_sent_to_others(void **state)
 	assert_int_equal(taken(shared), 11);
 }
 
-/* `count` connections are in the queue, whatever the counts were before. */
+/* After admission_queue_settle() the counts add up to the given number of connections. */
 static void the_queue_is_corrected(void **state)
 {
 	struct shared *shared = *state;
@@ -572,7 +572,7 @@ static void the_queue_is_corrected(void **state)
 		assert_int_equal(atomic_load(&supervisor->received), 2);
 		assert_int_equal(taken(shared), 1);
 	}
-	/* some were received before: three of four are lost, then three more are found than were sent */
+	/* some were received before: three of four are lost; then the queue has three more than were sent */
 	atomic_store(&process_of(shared, 2)->received, 5);
 	atomic_store(&process_of(shared, 1)->sent, 9);
 	admission_queue_settle(&shared->admission, 1);
@@ -584,7 +584,7 @@ static void the_queue_is_corrected(void **state)
 	assert_int_equal(atomic_load(&supervisor->sent), 3);
 	assert_int_equal(atomic_load(&supervisor->received), 0);
 	assert_int_equal(taken(shared), 1);
-	/* as long as a group stops, the queue is in use */
+	/* the queue is in use while a group stops */
 	admission_queue_settle(&shared->admission, 0);
 	assert_true(atomic_load(&shared->admission.queue_in_use));
 	assert_int_equal(taken(shared), 0);
@@ -660,7 +660,7 @@ static void errors_of_opening_are_returned(void **state)
 	}
 }
 
-/* Whatever a process writes into its own counts, others lose no more than what it can hold. */
+/* Whatever a process writes into its own counts, others lose no more slots than it can have connections. */
 static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 {
 	struct shared *shared = shared_make(1);
@@ -692,8 +692,8 @@ static void a_process_cannot_claim_more_than_it_can_hold(void **state)
 
 /* --- interleavings ------------------------------------------------------------------------ */
 
-/* To interleave processes without a race, the test plays all of them: the first access to the counts of one
- * process is a fault, and its handler does what another process does just then. */
+/* To interleave processes without a race, the test acts for all of them: the first access to the counts of
+ * one process causes SIGSEGV, whose handler performs a step of another process. */
 static struct {
 	struct shared *shared;
 	void *page;
@@ -767,7 +767,7 @@ static void the_first_in_order_waits_for_others(void **state)
 	assert_int_equal(atomic_load(&process_of(shared, 1)->trying), 0);
 	admission_slot_release(&one);
 
-	/* it gives up where the other one is admitted, or stops in the middle */
+	/* it is refused where the other process is admitted, or stops before it withdraws */
 	set_slots(shared, 2, 1, 1);
 	on_access(shared, 3, second_is_admitted);
 	assert_false(admission_slot_acquire(&one));
@@ -796,17 +796,17 @@ static void the_others_withdraw_and_try_again(void **state)
 	assert_int_equal(atomic_load(&process_of(shared, 2)->trying), 0);
 }
 
-static void no_process_waits_where_the_limit_is_reached_anyway(void **state)
+static void no_process_waits_where_the_limit_is_reached(void **state)
 {
 	struct shared *shared = *state;
 	struct admission one = make(shared, 1, 2, 0);
 
-	/* two admitted, one trying: its end makes no difference */
+	/* two connections admitted, one trying: whether that one withdraws makes no difference */
 	set_slots(shared, 2, 3, 1);
 	on_access(shared, 3, second_withdraws);
 	assert_false(admission_slot_acquire(&one));
 	assert_interleaved();
-	/* one admitted, one trying */
+	/* one connection admitted, one trying */
 	set_slots(shared, 2, 2, 1);
 	on_access(shared, 3, second_is_admitted);
 	assert_true(admission_slot_acquire(&one));
@@ -819,7 +819,7 @@ static void second_starts_again(struct shared *shared)
 	process_start(shared, 2);
 }
 
-/* The counts of process 2 were read, then the supervisor moves them. */
+/* Called when the counts of process 2 were read: the supervisor changes them. */
 static void second_ends(struct shared *shared)
 {
 	process_end(shared, 2);
@@ -853,8 +853,8 @@ static void fourth_receives(struct shared *shared)
 	admission_dequeue(&four, NULL);
 }
 
-/* The own count was read before it included the connection, that of the queue afterwards. */
-static void what_another_thread_takes_from_the_queue_counts(void **state)
+/* Process 4 reads its own count before it receives the connection, and the count of the queue afterwards. */
+static void connections_received_by_another_thread_count(void **state)
 {
 	struct shared *shared = *state;
 	struct admission four = make(shared, 4, 2, 0);
@@ -876,8 +876,8 @@ static void first_hands_over(struct shared *shared)
 		admission_enqueue(&one, NULL);
 }
 
-/* It received these connections itself in an earlier reload; what it has received was read already. */
-static void what_a_process_hands_on_counts(void **state)
+/* Process 1 sends connections that it received in an earlier reload, when its `received` was read already. */
+static void connections_handed_over_again_count(void **state)
 {
 	struct shared *shared = *state;
 	struct admission one = make(shared, 1, 5, 0), four = make(shared, 4, 5, 0);
@@ -894,7 +894,7 @@ static void what_a_process_hands_on_counts(void **state)
 	assert_false(admission_slot_acquire(&four));
 	assert_interleaved();
 	assert_int_equal(taken(shared), 5);
-	/* and a process that claims to have sent more than it had is not believed */
+	/* a process that claims to have sent more counts for no more than it can have sent */
 	atomic_store(&process_of(shared, 1)->sent, UINT64_MAX);
 	assert_int_equal(taken(shared), 5 + CAPACITY);
 }
@@ -922,7 +922,7 @@ static void a_table_is_read_again_where_its_process_changes_it(void **state)
 	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
 	assert_int_equal(admission_source_count(&one, &interleaved_peer), 0);
 	assert_int_equal(admission_source_count(&one, &interleaved_peer), 0);
-	/* it goes on; and is stopped in another change */
+	/* it completes the change, and is stopped in another one */
 	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
 	assert_int_equal(admission_source_count(&one, &interleaved_peer), 2);
 	atomic_fetch_add(&process_of(shared, 2)->changes, 1);
@@ -949,7 +949,7 @@ static void groups_have_an_order(void **state)
 	admission_slot_release(&new);
 	atomic_store(&new.own->connections, 1);
 	atomic_store(&new.own->trying, 1);
-	assert_false(admission_slot_acquire(&old)); /* gives up only after it has waited */
+	assert_false(admission_slot_acquire(&old)); /* refused after a wait */
 	assert_int_equal(taken(shared), 1);
 }
 
@@ -991,9 +991,9 @@ static void a_group_without_a_table_counts_no_sources(void **state)
 	assert_int_equal(admission_source_count(&with, &peer), 1);
 }
 
-/* --- who counts ---------------------------------------------------------------------------- */
+/* --- connections that are not counted ------------------------------------------------------- */
 
-/* A child process, for which its parent counts. */
+/* A child process, whose connection its parent counts. */
 static void nothing_is_counted_without_own_counts(void **state)
 {
 	struct shared *shared = *state;
@@ -1079,7 +1079,7 @@ static void sources_beyond_the_table_are_refused(void **state)
 	assert_int_equal(admission_admit(&admission, &peers[0]), ADMISSION_SOURCE);
 }
 
-/* Whatever the positions of the sources are, each of them can leave a full table. */
+/* Each source can leave a full table, whatever the positions of the sources are. */
 static void each_source_can_leave_a_full_table(void **state)
 {
 	struct shared *shared = *state;
@@ -1109,7 +1109,7 @@ static void each_source_can_leave_a_full_table(void **state)
 
 /* --- limits that cannot be reached ----------------------------------------------------------- */
 
-/* One process that runs alone decides without reading the counts of others, unless there are some. */
+/* A process that runs alone reads the counts of others only if there are orphans or queued connections. */
 static void a_process_alone_counts_orphans_and_the_queue(void **state)
 {
 	struct shared *shared = *state;
@@ -1129,7 +1129,7 @@ static void a_process_alone_counts_orphans_and_the_queue(void **state)
 	assert_false(admission_slot_acquire(&one));
 }
 
-/* Where all processes together cannot reach the limit, orphans and the queue may. */
+/* All processes together cannot exceed the limit, but with orphans and the queue they can. */
 static void the_sum_of_capacities_does_not_bound_orphans_and_the_queue(void **state)
 {
 	struct shared *shared = shared_make(2);
@@ -1146,7 +1146,7 @@ static void the_sum_of_capacities_does_not_bound_orphans_and_the_queue(void **st
 	assert_false(admission_slot_acquire(&one));
 	admission_queue_settle(&shared->admission, 0);
 	assert_true(admission_slot_acquire(&one));
-	/* more than its capacity is counted as a process does that claims more */
+	/* beyond the capacity of the process, the counts of all are compared with the limit */
 	assert_false(admission_slot_acquire(&one));
 	assert_int_equal(taken(shared), 14);
 	shared_free(shared);
@@ -1177,7 +1177,7 @@ static void a_free_slot_wakes_a_waiting_worker(void **state)
 	assert_true(wakes(shared));
 	admission_wait(&two); /* an earlier event does not wake it */
 	assert_false(wakes(shared));
-	/* the eventfd cannot hold more: it is readable, which is enough */
+	/* an eventfd with the maximum value stays readable, which is enough */
 	assert_int_equal(write(admission_slot_fd(&shared->admission), &full, sizeof full), sizeof full);
 	assert_true(admission_slot_acquire(&one));
 	admission_slot_release(&one);
@@ -1203,7 +1203,7 @@ static void a_woken_worker_wakes_the_next_one(void **state)
 	assert_int_equal(atomic_load(&process_of(shared, 2)->waiting), 0);
 }
 
-/* Its own workers wait although the limit cannot be reached: for a slot of the process itself. */
+/* Without a limit, workers wait for a slot of their own process. */
 static void a_process_wakes_its_own_workers(void **state)
 {
 	struct shared *shared = *state;
@@ -1218,7 +1218,7 @@ static void a_process_wakes_its_own_workers(void **state)
 	assert_true(wakes(shared));
 }
 
-/* Another process tries to get a slot, and withdraws when the last `yields_left` is used. */
+/* Another process tries to get a slot, and withdraws at call number `yields_left` of sched_yield(2). */
 static struct admission_process *other_try;
 static unsigned yields, yields_left;
 
@@ -1242,7 +1242,7 @@ static void refused_claims_wake_a_waiting_worker(void **state)
 		atomic_store(&other_try->connections, 1);
 		atomic_store(&other_try->trying, 1);
 		admission_wait(&waiting);
-		yields_left = yields; /* of the first round */
+		yields_left = yields; /* those of the first round */
 		yields = 0;
 		assert_false(admission_slot_acquire(&last));
 		assert_in_range(yields, 1, 1000000);
@@ -1252,8 +1252,8 @@ static void refused_claims_wake_a_waiting_worker(void **state)
 	before_yield = NULL;
 }
 
-/* Other processes read the counts again after each change. */
-static void changes_are_counted_twice(void **state)
+/* The number of changes grows by 2 with each change, so that other processes read the counts again. */
+static void changes_of_queue_and_groups_are_announced(void **state)
 {
 	struct shared *shared = *state;
 	const _Atomic uint32_t *changes = &shared->admission.changes;
@@ -1319,7 +1319,7 @@ static void the_lowest_limit_holds_until_its_group_stops(void **state)
 	admission_group_stopping(&shared->admission, 0);
 	assert_true(wakes(shared));
 	assert_int_equal(admission_limit(&new), 2);
-	/* a worker that stops does not go beyond its own */
+	/* a worker that stops does not exceed its own limit */
 	assert_int_equal(admission_limit(&old), 1);
 	assert_true(admission_slot_acquire(&new));
 	assert_false(admission_slot_acquire(&new));
@@ -1346,7 +1346,7 @@ static void a_closed_group_limits_no_other(void **state)
 	assert_false(admission_slot_acquire(&old));
 }
 
-/* The event of a free slot is for the other group: its own limit is lower. */
+/* A worker that stops cannot use the free slot, because its own limit is lower. */
 static void a_worker_that_stops_passes_the_event_on(void **state)
 {
 	struct shared *shared = *state;
@@ -1389,7 +1389,7 @@ static void a_moved_connection_wakes_a_waiting_worker(void **state)
 	admission_dequeue(&new, NULL);
 	assert_true(wakes(shared));
 	assert_true(admission_slot_acquire(&third));
-	/* the same where it cannot be sent */
+	/* also where it cannot be sent */
 	admission_slot_release(&third);
 	admission_enqueue(&new, NULL);
 	admission_wait(&third);
@@ -1430,16 +1430,16 @@ static void lists_apply_to_ip_addresses_only(void **state)
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(admission_admit(&admission, &local), ADMISSION_OK);
 	assert_int_equal(admission_source_count(&admission, &v4), 1);
-	/* no limit of sources: nothing is counted */
+	/* without max-per-source no source is counted */
 	admission.max_per_source = 0;
 	assert_int_equal(admission_admit(&admission, &v4), ADMISSION_OK);
 	assert_int_equal(admission_source_count(&admission, &v4), 1);
 	cidr_set_clear(&set);
 }
 
-/* --- several at once ---------------------------------------------------------------------- */
+/* --- concurrency -------------------------------------------------------------------------- */
 
-#define ROUNDS 20000 /* of two; several that stand in each other's way all the time have fewer */
+#define ROUNDS 20000 /* of two contenders; more of them have fewer: they wait for each other */
 
 struct contest {
 	struct shared *shared;
@@ -1454,7 +1454,7 @@ struct contender {
 	pthread_t thread;
 };
 
-/* As a process would: take the last slot, or the last connection of the source, and give it back. */
+/* Take a slot, or a connection of the source, and give it back, as a process does. */
 static void *contend(void *argument)
 {
 	struct contender *contender = argument;
@@ -1484,8 +1484,8 @@ static void *contend(void *argument)
 	return NULL;
 }
 
-/* `contenders` processes, or threads of one, at once; never more than two are inside, and two are never
- * refused. */
+/* Run `contenders` threads at once, each with the counts of its own process, or (`threads`) all with those of
+ * one process. Never more than two are inside; two contenders are never refused. */
 static void contest(bool by_source, uint32_t contenders, bool threads)
 {
 	struct contest contest = { .shared = shared_make(CAPACITY), .by_source = by_source,
@@ -1522,7 +1522,7 @@ static void limits_hold_among_threads(void **state)
 	contest(true, 5, true);
 }
 
-/* A process that is killed in the middle, with its table half changed, breaks nobody else's counts. */
+/* A process that is killed while it changes its table does not damage the counts of other processes. */
 #define KILLED 300
 #define STEADY 5
 
@@ -1538,7 +1538,7 @@ come_and_go(const struct admission *admission, const struct peer peers[], _Atomi
 	}
 }
 
-static void a_killed_process_leaves_nothing(void **state)
+static void a_killed_process_leaves_no_counts(void **state)
 {
 	struct admission steady = make(*state, 1, 100, 100), killed = make(*state, 2, 100, 100);
 	_Atomic unsigned *done = mmap(NULL, sizeof *done, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
@@ -1563,7 +1563,7 @@ static void a_killed_process_leaves_nothing(void **state)
 		if (pid == 0)
 			come_and_go(&killed, peers, done);
 		while (atomic_load(done) - before < 1 + round % 7)
-			/* with sched_yield(2), for longer than a time slice of each busy process */
+			/* sched_yield(2) could take a time slice of each busy process */
 			nanosleep(&moment, NULL);
 		assert_int_equal(kill(pid, SIGKILL), 0);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -1581,27 +1581,27 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(slots_are_counted_over_all_processes, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_process_alone_has_the_limit_too, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_single_process_does_not_exceed_the_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_source_is_an_ipv4_address_or_an_ipv6_64, setup, teardown),
 		cmocka_unit_test(counts_vsock_by_machine),
 		cmocka_unit_test_setup_teardown(a_lost_process_gives_its_sources_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_tables_agree_with_counters, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_in_the_queue_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_an_earlier_daemon_left_in_the_queue_counts, setup,
+		cmocka_unit_test_setup_teardown(queued_connections_count, setup, teardown),
+		cmocka_unit_test_setup_teardown(connections_queued_by_an_earlier_daemon_count, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(a_full_process_takes_no_more_from_the_queue, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_cannot_be_sent_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_limit_may_change_while_one_is_in_the_queue, setup,
+		cmocka_unit_test_setup_teardown(a_connection_that_cannot_be_sent_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_limit_may_change_while_a_connection_is_queued, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(the_first_process_counts_too, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_a_process_sends_to_itself_does_not_count, setup,
+		cmocka_unit_test_setup_teardown(connections_sent_to_the_own_process_do_not_count, setup,
 		                                teardown),
 		cmocka_unit_test(families_are_different_sources),
-		cmocka_unit_test_setup_teardown(new_entries_begin_with_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(one_connection_of_a_source_is_a_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(new_entries_begin_with_zero_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(max_per_source_may_be_1, setup, teardown),
 		cmocka_unit_test_setup_teardown(each_change_of_the_supervisor_is_announced, setup, teardown),
 		cmocka_unit_test_setup_teardown(running_processes_are_counted, setup, teardown),
-		cmocka_unit_test_setup_teardown(an_ended_process_leaves_what_it_sent_to_others, setup,
+		cmocka_unit_test_setup_teardown(connections_sent_by_an_ended_process_stay_queued, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(the_queue_is_corrected, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_group_may_have_one_process, setup, teardown),
@@ -1609,13 +1609,13 @@ int main(void)
 		cmocka_unit_test(a_process_cannot_claim_more_than_it_can_hold),
 		cmocka_unit_test_setup_teardown(the_first_in_order_waits_for_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_others_withdraw_and_try_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_process_waits_where_the_limit_is_reached_anyway, setup,
+		cmocka_unit_test_setup_teardown(no_process_waits_where_the_limit_is_reached, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(counts_are_read_again_where_the_supervisor_changes_them,
 		                                setup, teardown),
-		cmocka_unit_test_setup_teardown(what_another_thread_takes_from_the_queue_counts, setup,
+		cmocka_unit_test_setup_teardown(connections_received_by_another_thread_count, setup,
 		                                teardown),
-		cmocka_unit_test_setup_teardown(what_a_process_hands_on_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(connections_handed_over_again_count, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_table_is_read_again_where_its_process_changes_it, setup,
 		                                teardown),
 		cmocka_unit_test_setup_teardown(groups_have_an_order, setup, teardown),
@@ -1634,7 +1634,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_woken_worker_wakes_the_next_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_process_wakes_its_own_workers, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_claims_wake_a_waiting_worker, setup, teardown),
-		cmocka_unit_test_setup_teardown(changes_are_counted_twice, setup, teardown),
+		cmocka_unit_test_setup_teardown(changes_of_queue_and_groups_are_announced, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_supervisor_wakes_waiting_workers, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_lowest_limit_holds_until_its_group_stops, setup,
 		                                teardown),
@@ -1644,7 +1644,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lists_apply_to_ip_addresses_only, setup, teardown),
 		cmocka_unit_test(limits_hold_among_processes),
 		cmocka_unit_test(limits_hold_among_threads),
-		cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_killed_process_leaves_no_counts, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,8 +2,8 @@
 /* test_admission_order.c - a connection that moves between processes is counted at every moment
  *
  * One process adds up the connections of all, while a connection moves from the process of an old crew to the
- * queue and to a process of the new crew. Whatever part of this happens before any of its accesses to shared
- * memory, it must not miss the connection.
+ * queue and to a process of the new crew. The sum must include the connection, whichever steps of its move
+ * happen between the accesses of the process to shared memory.
  */
 #include <config.h>
 
@@ -22,7 +22,7 @@ static void access_begins(void);
 #define BEFORE_ACCESS() access_begins()
 #include "atomics.h"
 
-/* It replaces the object of libechod.a. */
+/* This code replaces the object of libechod.a. */
 #include "../../src/net/admission.c"
 
 #define OLD 0 /* groups */
@@ -66,7 +66,7 @@ static void crew_begins(uint32_t group)
 		                        &all.generations[group][i]);
 }
 
-/* --- the life of a connection ----------------------------------------------------------- */
+/* --- the steps of a connection ---------------------------------------------------------- */
 
 static void old_crew_is_stopped(void)
 {
@@ -147,7 +147,7 @@ static void (*const steps[])(void) = {
 
 /* --- the reader ------------------------------------------------------------------------- */
 
-/* Where the other processes go on: before access `at[i]` of the reader, up to step `until[i]`. */
+/* The other processes continue before access `at[i]` of the reader, up to step `until[i]`. */
 static struct {
 	bool reading;
 	unsigned accesses, at[2], until[2], done;
@@ -190,7 +190,7 @@ static void access_begins(void)
 	order.accesses++;
 }
 
-/* A connection of the old crew; `step` steps of its life have passed. */
+/* Begin with a connection of the old crew, of which `step` steps have passed. */
 static void begin(unsigned step)
 {
 	const struct admission old = of(OLD, 0);
@@ -242,20 +242,21 @@ static void check_all_orders(bool (*holds)(void))
 	}
 }
 
-static void the_sum_never_misses_it(void **state)
+static void the_sum_includes_the_connection(void **state)
 {
 	(void) state;
 	check_all_orders(sees_connection);
 }
 
-static void its_slot_is_never_given_away(void **state)
+static void the_slot_of_the_connection_is_not_free(void **state)
 {
 	(void) state;
 	check_all_orders(is_refused);
 }
 
-/* The process that comes first could not take the slot if the other one counted again and again. */
-static void a_process_waits_for_those_before_it(void **state)
+/* A later process withdraws, and waits without adding itself again: an earlier one, which would see each
+ * addition, could not take the slot. */
+static void a_process_waits_for_earlier_processes(void **state)
 {
 	(void) state;
 	begin(0);
@@ -264,7 +265,7 @@ static void a_process_waits_for_those_before_it(void **state)
 	seen.counting = true;
 	assert_true(is_refused());
 	seen.counting = false;
-	/* without the counts of others, and with them */
+	/* one decision without the counts of others, and one with them */
 	assert_int_equal(seen.additions, 2);
 	assert_int_equal(atomic_load_explicit(&all.process[NEW][1].connections, memory_order_relaxed), 0);
 }
@@ -272,9 +273,9 @@ static void a_process_waits_for_those_before_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_sum_never_misses_it),
-		cmocka_unit_test(its_slot_is_never_given_away),
-		cmocka_unit_test(a_process_waits_for_those_before_it),
+		cmocka_unit_test(the_sum_includes_the_connection),
+		cmocka_unit_test(the_slot_of_the_connection_is_not_free),
+		cmocka_unit_test(a_process_waits_for_earlier_processes),
 	};
 
 	return cmocka_run_group_tests_name("admission_order", tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_conn.c - the connection: single properties, and generated schedules against a reference */
+/* test_conn.c - the connection: single properties, and random schedules */
 #include <config.h>
 
 #include <setjmp.h>
@@ -39,7 +39,7 @@ void *__wrap_realloc(void *memory, size_t size)
 static uint8_t scratch_bytes[LIMIT];
 static const struct span scratch = { scratch_bytes, sizeof scratch_bytes };
 
-static void wants_input_and_holds_nothing_at_first(void **state)
+static void a_new_connection_wants_input_and_has_no_memory(void **state)
 {
 	const uint8_t *data;
 	struct conn conn;
@@ -76,7 +76,7 @@ static void half_close_is_answered_in_full(void **state)
 	conn_clear(&conn);
 }
 
-static void what_is_held_is_bounded(void **state)
+static void owed_bytes_are_bounded(void **state)
 {
 	struct conn conn;
 	size_t total = 0;
@@ -105,7 +105,7 @@ static void errors_have_their_reason(void **state)
 		enum conn_reason reason;
 	} cases[] = {
 		{ ECONNRESET, CONN_RESET }, { EPIPE, CONN_RESET },  { ETIMEDOUT, CONN_RESET },
-		/* of ICMP errors about a connection that then times out */
+		/* errors of ICMP messages, reported when the connection times out */
 		{ ENETUNREACH, CONN_RESET }, { EHOSTUNREACH, CONN_RESET }, { ENOPROTOOPT, CONN_RESET },
 		{ ECONNREFUSED, CONN_RESET }, { EOPNOTSUPP, CONN_RESET }, { EHOSTDOWN, CONN_RESET },
 		{ ENONET, CONN_RESET }, { EPROTO, CONN_RESET }, { EACCES, CONN_RESET },
@@ -130,7 +130,7 @@ static void errors_have_their_reason(void **state)
 	}
 }
 
-static void drain_takes_what_had_come_and_no_more(void **state)
+static void drain_receives_a_given_number_of_bytes(void **state)
 {
 	struct conn conn;
 	struct span span;
@@ -148,7 +148,7 @@ static void drain_takes_what_had_come_and_no_more(void **state)
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_CLOSE);
 	conn_clear(&conn);
 	conn_init(&conn, 0);
-	conn_drain(&conn, 0); /* an idle one is done at once */
+	conn_drain(&conn, 0); /* nothing to receive: it lingers at once */
 	assert_int_equal(conn_want(&conn, LIMIT), CONN_LINGER);
 	conn_clear(&conn);
 }
@@ -235,7 +235,7 @@ static void full_memory_takes_no_input_until_half_is_sent(void **state)
 	assert_ptr_equal(span.data, conn.memory->bytes + LIMIT / 2);
 	assert_int_equal(span.size, LIMIT / 2);
 	assert_int_equal(conn.memory->size, LIMIT);
-	/* the end of the memory is not owed now: the rest of it is offered */
+	/* the memory has space after the owed bytes, which is offered without a move */
 	conn_received(&conn, span.data, 10);
 	conn_sent(&conn, 1);
 	assert_int_equal(conn_recv_window(&conn, LIMIT), LIMIT / 2 - 9);
@@ -243,7 +243,7 @@ static void full_memory_takes_no_input_until_half_is_sent(void **state)
 	conn_clear(&conn);
 }
 
-/* One byte more than fits at the start would be overwritten by the move. */
+/* With one byte more, the source and the destination of the move would overlap. The memory grows then. */
 static void bytes_are_moved_only_where_they_do_not_overlap(void **state)
 {
 	struct span span;
@@ -360,12 +360,12 @@ static void headers_are_not_sent(void **state)
 	conn_eof(&conn);
 	assert_int_equal(conn.reason, CONN_PROXY);
 	conn_clear(&conn);
-	/* or before it */
+	/* the stream ends before the header */
 	conn_init(&conn, 0);
 	conn.header = true;
 	conn_eof(&conn);
 	assert_int_equal(conn.reason, CONN_EOF);
-	/* or after other bytes */
+	/* the stream ends, and no header is expected */
 	conn_init(&conn, 0);
 	receive(&conn, 10, LIMIT);
 	conn_eof(&conn);
@@ -378,7 +378,7 @@ static void headers_are_not_sent(void **state)
 	assert_int_equal(conn.reason, CONN_EOF);
 }
 
-static void drain_counts_what_may_still_be_received(void **state)
+static void drain_counts_the_bytes_that_remain(void **state)
 {
 	struct conn conn;
 
@@ -398,7 +398,7 @@ static void drain_counts_what_may_still_be_received(void **state)
 	conn_drain(&conn, CONN_LIMIT_MAX - 1);
 	assert_int_equal(conn.quota, CONN_LIMIT_MAX - 1);
 	conn_clear(&conn);
-	/* received before the drain: not counted */
+	/* without a drain received bytes are not counted */
 	conn_init(&conn, 0);
 	receive(&conn, 10, LIMIT);
 	conn_pipe_received(&conn, 10);
@@ -412,7 +412,7 @@ static void without_memory_connections_end_or_wait(void **state)
 	struct span span;
 
 	(void) state;
-	/* memory that cannot grow takes no more, and keeps what it has */
+	/* where the memory cannot grow, nothing is received and the owed bytes are kept */
 	conn_init(&conn, 0);
 	receive(&conn, 512, LIMIT);
 	no_memory = true;
@@ -423,7 +423,7 @@ static void without_memory_connections_end_or_wait(void **state)
 	span = conn_recv_buf(&conn, scratch, LIMIT);
 	assert_int_equal(span.size, 512);
 	conn_clear(&conn);
-	/* borrowed bytes cannot be kept */
+	/* borrowed bytes cannot be copied: the connection ends */
 	conn_init(&conn, 0);
 	conn_received(&conn, scratch_bytes, 10);
 	no_memory = true;
@@ -468,7 +468,7 @@ static uint8_t stream_byte(uint64_t position)
 	return (uint8_t) (position * 197 + (position >> 8) * 31);
 }
 
-/* Receive part of what fits; the reference is the position in the stream alone. */
+/* Receive a random number of bytes. Their values follow from their position in the stream. */
 static uint64_t step_receive(struct conn *conn, size_t limit, uint64_t received)
 {
 	struct span span = conn_recv_buf(conn, scratch, limit);
@@ -534,11 +534,11 @@ static void any_schedule_echoes_in_order(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(wants_input_and_holds_nothing_at_first),
+		cmocka_unit_test(a_new_connection_wants_input_and_has_no_memory),
 		cmocka_unit_test(half_close_is_answered_in_full),
-		cmocka_unit_test(what_is_held_is_bounded),
+		cmocka_unit_test(owed_bytes_are_bounded),
 		cmocka_unit_test(errors_have_their_reason),
-		cmocka_unit_test(drain_takes_what_had_come_and_no_more),
+		cmocka_unit_test(drain_receives_a_given_number_of_bytes),
 		cmocka_unit_test(pipe_counts_as_owed),
 		cmocka_unit_test(memory_doubles_up_to_the_limit),
 		cmocka_unit_test(full_memory_takes_no_input_until_half_is_sent),
@@ -547,7 +547,7 @@ int main(void)
 		cmocka_unit_test(restored_bytes_are_owed),
 		cmocka_unit_test(a_connection_that_has_ended_wants_nothing),
 		cmocka_unit_test(headers_are_not_sent),
-		cmocka_unit_test(drain_counts_what_may_still_be_received),
+		cmocka_unit_test(drain_counts_the_bytes_that_remain),
 		cmocka_unit_test(without_memory_connections_end_or_wait),
 		cmocka_unit_test(reasons_have_names),
 		cmocka_unit_test(any_schedule_echoes_in_order),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_preserve.c - what the supervisor takes from the queue of workers in one call */
+/* test_preserve.c - number of messages that the supervisor takes from the queue in one call */
 #include <config.h>
 
 #include <setjmp.h>

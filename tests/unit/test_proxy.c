@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: ISC */
+/* test_proxy.c - PROXY protocol headers, versions 1 and 2 */
 #include <config.h>
 
 #include <setjmp.h>
@@ -16,7 +17,7 @@
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
 #define TEXT(text) (const uint8_t *) (text), sizeof(text) - 1
 
-/* What proxy_parse() says of each part of the bytes: 0 until it decides, and the same afterwards. */
+/* Parse 0, 1, ... bytes. The first result that is not 0 must be that of all bytes. Returns it, or 0. */
 static int parse_in_pieces(const uint8_t *data, size_t size, struct proxy_header *header)
 {
 	struct proxy_header whole;
@@ -80,11 +81,11 @@ static void reads_version_2(void **state)
 	named(TEXT(SIGNATURE "\x20\xff\0\0"), NULL, 16);
 	named(TEXT(SIGNATURE "\x21\0\0\0"), NULL, 16);             /* UNSPEC */
 	named(TEXT(SIGNATURE "\x21\x01\0\0"), NULL, 16);
-	named(TEXT(SIGNATURE "\x21\x12\0\x0c"), NULL, 28);         /* a datagram */
-	named(TEXT(SIGNATURE "\x21\x31\0\xd8"), NULL, 16 + 216);   /* a unix socket */
+	named(TEXT(SIGNATURE "\x21\x12\0\x0c"), NULL, 28);         /* datagrams */
+	named(TEXT(SIGNATURE "\x21\x31\0\xd8"), NULL, 16 + 216);   /* unix */
 }
 
-static void refuses_the_rest(void **state)
+static void refuses_invalid_headers(void **state)
 {
 #define WRONG(text) { text, sizeof(text) - 1 }
 	static const struct {
@@ -139,7 +140,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_version_1),
 		cmocka_unit_test(reads_version_2),
-		cmocka_unit_test(refuses_the_rest),
+		cmocka_unit_test(refuses_invalid_headers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

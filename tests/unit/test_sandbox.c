@@ -150,7 +150,7 @@ static uint32_t filter_run(const struct sock_fprog *filter, const struct archite
 	return 0;
 }
 
-/* A system call of the C library; socketcall(2), whose arguments no filter sees, where `multiplexed`. */
+/* A system call that the C library makes. */
 struct c_call {
 	const char *name;
 	unsigned where;   /* architectures on which the C library makes it */
@@ -190,7 +190,7 @@ static const struct c_call c_calls[] = {
 	{ "mprotect", EVERY, SANDBOX_ANY, { 0, 4096, PROT_READ | PROT_EXEC }, true },
 	{ "mmap", BITS_64 & ~S390X, SANDBOX_ANY, { 0, 4096, PROT_READ | PROT_WRITE }, false },
 	{ "mmap", BITS_64 & ~S390X, SANDBOX_ANY, { 0, 4096, PROT_READ | PROT_EXEC }, true },
-	/* its arguments are in memory, and other registers have any values */
+	/* the arguments of mmap(2) are in memory, and the other registers have any values */
 	{ "mmap", S390X, SANDBOX_ANY, { 4096, ~0ULL, ~0ULL, ~0ULL, ~0ULL, ~0ULL }, false },
 	{ "mmap", I386, SANDBOX_ANY, { 4096 }, true },
 	{ "mmap2", BITS_32, SANDBOX_ANY, { 0, 4096, PROT_READ | PROT_WRITE }, false },
@@ -263,6 +263,7 @@ static const struct c_call c_calls[] = {
 
 #define C_CALLS (sizeof c_calls / sizeof c_calls[0])
 
+/* `multiplexed`: the call is made with socketcall(2), whose arguments a filter cannot read. */
 static void check_call(const struct architecture *at, const struct c_call *call, bool multiplexed)
 {
 	int number = seccomp_syscall_resolve_name_arch(at->token, call->name);
@@ -288,8 +289,8 @@ static void check_call(const struct architecture *at, const struct c_call *call,
 		         (unsigned long long) data.args[3], call->refused ? "permitted" : "refused");
 }
 
-/* The filters of other architectures, run on what their C libraries call: 64-bit time on 32 bits,
- * socketcall(2). */
+/* Run the filters of several architectures on the system calls of their C libraries, also on those with
+ * 64-bit times on 32-bit architectures, and on socketcall(2). */
 static void test_filters_of_architectures(void **state)
 {
 	const char *why;

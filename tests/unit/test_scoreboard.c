@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_scoreboard.c - slots, totals and orphans, and what a process may write */
+/* test_scoreboard.c - slots, totals, orphans, layouts, and the memory that a process can write */
 #include <config.h>
 
 #include <errno.h>
@@ -51,7 +51,7 @@ static const struct scoreboard_layout tables = { .processes = 3,
 	                                         .capacity = 200,
 	                                         .worker_capacity = 200,
 	                                         .sources = true };
-/* All kinds of workers at once, which no model has. */
+/* All kinds of workers in one crew, which no model has. */
 static const struct scoreboard_layout mixed = { .processes = 2,
 	                                        .threads = 2,
 	                                        .readers = 2,
@@ -77,7 +77,7 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
 	return no_memory ? NULL : __real_aligned_alloc(alignment, size);
 }
 
-/* The same for the mappings of memory, of which this number does not fail. */
+/* The linker also sends mmap(2) to a function below. This number of calls succeeds, then all fail. */
 static unsigned mappings_left = UINT_MAX;
 
 #define WRAPPED_MMAP(name) \
@@ -94,7 +94,7 @@ static unsigned mappings_left = UINT_MAX;
 	}
 
 WRAPPED_MMAP(mmap)
-WRAPPED_MMAP(mmap64) /* the name with 32-bit addresses */
+WRAPPED_MMAP(mmap64) /* the name on 32-bit hosts */
 
 static int setup(void **state)
 {
@@ -138,7 +138,7 @@ static void totals_survive_workers_and_crews(void **state)
 	scoreboard_total(scoreboard, &total);
 	assert_int_equal(total.counters[STAT_ECHOED], 100);
 
-	/* another crew in the same memory begins with nothing */
+	/* another crew in the same memory adds no counters of the first one */
 	assert_int_equal(scoreboard_crew_open(scoreboard, &pool), 0);
 	for (unsigned i = 0; i < 5; i++)
 		scoreboard_process_start(scoreboard, 0, i);
@@ -146,7 +146,7 @@ static void totals_survive_workers_and_crews(void **state)
 	assert_int_equal(total.counters[STAT_ECHOED], 100);
 }
 
-static void readiness_is_that_of_every_worker(void **state)
+static void all_workers_must_be_ready_and_alive(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 
@@ -165,13 +165,13 @@ static void readiness_is_that_of_every_worker(void **state)
 			stats_heartbeat(scoreboard_slot(scoreboard, 0, j));
 	}
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
-	/* a worker that has ended need not */
+	/* a worker that has ended needs no heartbeat */
 	(void) scoreboard_process_end(scoreboard, 0, 4);
 	for (unsigned j = 0; j < 4; j++)
 		stats_heartbeat(scoreboard_slot(scoreboard, 0, j));
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
 	assert_false(scoreboard_crew_ready(scoreboard, 0));
-	/* the first worker alone */
+	/* without heartbeats; then without the first worker */
 	for (unsigned j = 1; j < 5; j++)
 		stats_slot_ready(scoreboard_slot(scoreboard, 0, j));
 	assert_false(scoreboard_crew_alive(scoreboard, 0));
@@ -180,8 +180,8 @@ static void readiness_is_that_of_every_worker(void **state)
 	assert_false(scoreboard_crew_ready(scoreboard, 0));
 }
 
-/* A worker that writes anything to its slot harms its own counters only. */
-static void impossible_counters_are_not_believed(void **state)
+/* Random values in the slot of a worker are not added to the totals. */
+static void impossible_counters_are_ignored(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 	struct stats_slot *good, *bad;
@@ -240,14 +240,14 @@ static void orphans_keep_their_slots(void **state)
 		scoreboard_total(scoreboard, &total);
 		assert_int_equal(total.live, i + 1);
 	}
-	/* more than there can be is not believed */
+	/* an impossible number of children is ignored */
 	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 11);
 	scoreboard_total(scoreboard, &total);
 	child = 0;
 	assert_int_equal(scoreboard_find_orphans(scoreboard, 0, only_4711, &child), 2);
 	assert_int_equal(child, 2);
 	(void) scoreboard_process_end(scoreboard, 0, 0);
-	/* the third child has lost its slot */
+	/* the slot of the third child, whose pid is not known, is free */
 	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 3)->pid), 0);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 1);
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][1], 0);
@@ -259,7 +259,7 @@ static void orphans_keep_their_slots(void **state)
 	assert_int_equal(scoreboard_view(scoreboard)->orphans[0][0], 0);
 }
 
-static void connections_are_those_of_a_worker(void **state)
+static void connections_of_a_worker_are_added_over_crews(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 	uint64_t connections;
@@ -281,7 +281,7 @@ static void connections_are_those_of_a_worker(void **state)
 	assert_false(scoreboard_worker_connections(scoreboard, 5, &connections, &end));
 }
 
-static void there_is_room_for_some_crews_only(void **state)
+static void the_number_of_crews_is_limited(void **state)
 {
 	struct scoreboard *scoreboard = *state;
 	struct scoreboard_layout large = forks;
@@ -297,9 +297,9 @@ static void there_is_room_for_some_crews_only(void **state)
 	assert_int_equal(scoreboard_crew_open(scoreboard, &loops), 1);
 }
 
-/* --- what a process may write --------------------------------------------------------------- */
+/* --- memory that a process can write --------------------------------------------------------- */
 
-/* Whether a write there, if need be after mprotect(2), ends a process like this one. */
+/* Whether a copy of this process can write there, also by calling mprotect(2) first. */
 static bool can_write(const void *address)
 {
 	pid_t pid = fork();
@@ -322,7 +322,7 @@ static bool can_write(const void *address)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* In a process of crew 0: 0 if it can write its own segment and nothing else. */
+/* Called in a process of crew 0. Returns 0 if the process can write only its own segment. */
 static int check_process(const struct scoreboard *scoreboard, unsigned process, unsigned workers)
 {
 	int wrong = 0;
@@ -336,7 +336,7 @@ static int check_process(const struct scoreboard *scoreboard, unsigned process, 
 	wrong |= can_write(scoreboard_slot(scoreboard, 1, 0)) ? 8 : 0;
 	if (process < tables.processes)
 		wrong |= can_write(scoreboard_admission(scoreboard, 0, process)) ? 0 : 16;
-	/* the segment stays (Linux 6.10) */
+	/* the segment cannot be unmapped: mseal(2), Linux 6.10 */
 	if (syscall(NR_MSEAL, NULL, 0UL, 0UL) == 0)
 		wrong |= munmap((void *) ((uintptr_t) scoreboard_slot(scoreboard, 0, process) &
 		                          ~((uintptr_t) sysconf(_SC_PAGESIZE) - 1)),
@@ -389,7 +389,7 @@ static void a_process_of_another_crew_writes_its_own_segment_only(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* Neither the slots of readers, nor the memory behind the last child. */
+/* The parent writes neither the slots of readers nor the memory after the slot of the last child. */
 static void a_parent_writes_its_own_slot_and_those_of_children_only(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -448,7 +448,7 @@ static void a_child_writes_its_own_slot_only(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* Where a file may not have that size there is memory without a name. */
+/* Where RLIMIT_FSIZE is smaller than the files, anonymous memory is used. */
 static void a_limit_of_file_sizes_does_not_matter(void **state)
 {
 	struct rlimit before, small = { 4096, 4096 };
@@ -493,7 +493,7 @@ static void only_child_processes_become_orphans(void **state)
 		for (unsigned i = 0; i < 3; i++) {
 			struct stats_slot *slot = scoreboard_slot(scoreboard, crew, 1 + i);
 
-			/* the second has not been forked yet */
+			/* the second child has not been forked yet */
 			atomic_store(&slot->pid, i == 1 ? 0 : 4711);
 			atomic_store(&slot->live, 1);
 			atomic_store(&slot->state, SLOT_READY);
@@ -509,7 +509,7 @@ static void only_child_processes_become_orphans(void **state)
 		assert_int_equal(scoreboard_view(scoreboard)->orphans[1][i], i != 1);
 	}
 	assert_int_equal(admission_slots_taken(&scoreboard_view(scoreboard)->admission), 2);
-	/* an orphan that is known is not asked for again */
+	/* the function is not called again for a known orphan */
 	scoreboard_find_orphans(scoreboard, 1, is_any_child, &asked);
 	assert_int_equal(asked, 2);
 	assert_int_equal(scoreboard_orphan_end(scoreboard, 1, 2, SCOREBOARD_CLOSED), 1);
@@ -558,9 +558,9 @@ static void children_continue_after_their_parent_was_replaced(void **state)
 	assert_true(scoreboard_worker_connections(scoreboard, 10, &connections, &end));
 	assert_int_equal(connections, 1);
 	assert_false(scoreboard_worker_connections(scoreboard, 11, &connections, &end));
-	/* the next process goes on with the same number of child slots */
+	/* the next process has the same number of child slots */
 	(void) scoreboard_process_end(scoreboard, 0, 0);
-	/* whatever the first one wrote last */
+	/* also where the first one wrote a smaller number after that */
 	atomic_store(&scoreboard_slot(scoreboard, 0, 0)->children, 1);
 	scoreboard_process_start(scoreboard, 0, 0);
 	assert_int_equal(atomic_load(&scoreboard_slot(scoreboard, 0, 0)->children), 10);
@@ -570,9 +570,9 @@ static void children_continue_after_their_parent_was_replaced(void **state)
 	assert_int_equal(total.live, 1);
 }
 
-/* --- which slots are used ----------------------------------------------------------------- */
+/* --- slots in use ------------------------------------------------------------------------- */
 
-/* A slot behind the last one in use, with values that must not be read. */
+/* Fill a slot after the last one in use with values that must not be read. */
 static void fill_unused(struct stats_slot *slot)
 {
 	stats_add(slot, STAT_ACCEPTED, 50);
@@ -618,7 +618,7 @@ static void unused_slots_do_not_count(void **state)
 		assert_int_equal(connections, 1);
 		assert_int_equal(end, workers + 2);
 		assert_false(scoreboard_worker_connections(scoreboard, workers + 2, &connections, &end));
-		/* a reader is no worker with connections */
+		/* readers have no connections */
 		assert_false(scoreboard_worker_connections(scoreboard, workers - 1, &connections, &end));
 		/* the number of children never becomes smaller */
 		atomic_store(&parent->children, 1);
@@ -639,7 +639,8 @@ static void unused_slots_do_not_count(void **state)
 	}
 }
 
-/* Only serving processes are in admission; each process starts and ends its own workers. */
+/* The start and the end of a process change only the slots of its own workers. Readers do not count in
+ * admission. */
 static void processes_start_and_end_their_own_workers(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -675,7 +676,7 @@ static void processes_start_and_end_their_own_workers(void **state)
 	assert_int_equal(atomic_load(&admission->groups[0].processes), 0);
 }
 
-/* A child that was started and does no more. */
+/* A crew with a child that has no heartbeat is not alive. */
 static void children_must_have_heartbeats(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -691,7 +692,7 @@ static void children_must_have_heartbeats(void **state)
 	assert_true(scoreboard_crew_alive(scoreboard, 0));
 }
 
-/* What was never read before is read when the crew ends; the memory then is as new. */
+/* Counters that were never read are added to the total when the crew is closed. Its memory is cleared. */
 static void closed_crews_keep_their_counters_only(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -760,9 +761,8 @@ static void closed_crews_return_their_memory(void **state)
 
 /* --- plausible values --------------------------------------------------------------------- */
 
-/* 10 million events and 1 TB in each second that has begun. */
-/* The other values of a slot do not matter. */
-static void only_counters_are_impossible(void **state)
+/* Values of a slot other than counters are not checked. */
+static void only_counters_are_checked(void **state)
 {
 	struct stats_slot slot;
 
@@ -772,6 +772,7 @@ static void only_counters_are_impossible(void **state)
 	assert_true(scoreboard_is_plausible(&slot, 0, 0));
 }
 
+/* 10 million events and 1 TB in each second that has begun. */
 static void counters_have_a_maximum_rate(void **state)
 {
 	static const uint64_t events = UINT64_C(10000000), bytes = UINT64_C(1000000000000);
@@ -796,7 +797,7 @@ static void counters_have_a_maximum_rate(void **state)
 		assert_true(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
 		atomic_store(&slot.counters[i], 2 * most + 1);
 		assert_false(scoreboard_is_plausible(&slot, start, start + USEC_PER_SEC));
-		/* the last time at which the maximum is a number of 64 bits */
+		/* the last time at which the maximum fits into 64 bits */
 		if (is_bytes) {
 			int64_t last = (int64_t) (UINT64_MAX / bytes - 1) * USEC_PER_SEC;
 
@@ -804,7 +805,7 @@ static void counters_have_a_maximum_rate(void **state)
 			assert_false(scoreboard_is_plausible(&slot, 0, last));
 			assert_true(scoreboard_is_plausible(&slot, 0, last + USEC_PER_SEC));
 		}
-		/* after so long a time nothing is impossible */
+		/* after the longest time every value is possible */
 		atomic_store(&slot.counters[i], UINT64_MAX);
 		assert_int_equal(scoreboard_is_plausible(&slot, 0, INT64_MAX), true);
 	}
@@ -845,8 +846,8 @@ static void connections_of_a_worker_with_impossible_counters_are_estimated(void 
 	assert_int_equal(total.live, 0);
 }
 
-/* A child has one connection, also where its counters are impossible. The highest possible ones are
- * believed, and those of before stay. */
+/* A child has one connection, also where its counters are impossible. The highest possible counter is
+ * accepted, and stays in the total when the counter becomes impossible. */
 static void impossible_counters_of_a_child_mean_one_connection(void **state)
 {
 	struct scoreboard *scoreboard = *state;
@@ -913,7 +914,7 @@ static void a_table_of_sources_that_is_too_large_is_made_smaller(void **state)
 	scoreboard_crew_close(scoreboard, 0);
 	assert_int_equal(scoreboard_crew_open(scoreboard, &layout), 0);
 	assert_true(groups[0].sources >= 1024 && (groups[0].sources & (groups[0].sources - 1)) == 0);
-	/* all of it is memory: the last byte of the last process */
+	/* the whole table is mapped: write the last byte of that of the last process */
 	scoreboard_process_start(scoreboard, 0, 3);
 	((volatile char *)
 	         scoreboard_admission(scoreboard, 0,
@@ -993,7 +994,7 @@ static void layouts_may_fill_the_file(void **state)
 	pages = file_pages(scoreboard);
 	stride = group->stride / page_size();
 	scoreboard_crew_close(scoreboard, 0);
-	/* processes alone, then with readers and with children in the rest */
+	/* a file full of processes; then one process and readers; then one process and children */
 	for (unsigned rest = 0; rest < 3; rest++) {
 		layout = (struct scoreboard_layout) { .processes = 1, .threads = 1, .capacity = 1 };
 		layout.child_processes = rest == 2;
@@ -1059,7 +1060,7 @@ static void a_layout_that_does_not_fit_is_refused(void **state)
 #define FILE_MAPPING (MAP_SHARED | MAP_NORESERVE)
 #define NO_FILTERS 77
 
-/* A crew counts and ends, twice in the same memory. */
+/* Open, use and close a crew twice in the same memory. */
 static int crews_work(struct scoreboard *scoreboard)
 {
 	uint64_t one = 1;
@@ -1085,8 +1086,8 @@ static int crews_work(struct scoreboard *scoreboard)
 	             : 4;
 }
 
-/* 0: a scoreboard was made, its two mappings show the same memory, crews can be opened, and all is returned.
- */
+/* Returns 0 if a scoreboard can be made, its two mappings show the same memory, crews can be opened, and
+ * everything is freed; ENOMEM where there is not enough memory. */
 static int scoreboard_works(void)
 {
 	struct scoreboard *scoreboard = NULL;
@@ -1129,7 +1130,7 @@ static int works_without_the_scoreboard_itself(void)
 	return scoreboard_works();
 }
 
-/* The memory of all crews, but not what they share. */
+/* There is memory that all crews share, but none for the crews. */
 static int works_without_memory_of_crews(void)
 {
 	struct scoreboard *scoreboard;
@@ -1176,8 +1177,8 @@ static int works_without_read_only_mappings(void)
 	return call_fails(CALL_MMAP, 2, UINT32_MAX, PROT_READ, ENOMEM) ? scoreboard_works() : NO_FILTERS;
 }
 
-/* Linux before 5.1. The whole value is compared, because the argument may be a pointer, as that of F_SETLKW,
- * with which a profile is written. */
+/* As on Linux before 5.1. The whole value is compared, because the argument may be a pointer, as that of
+ * F_SETLKW, with which a profile is written. */
 static int works_without_the_seal_of_writes(void)
 {
 	const unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
@@ -1227,7 +1228,7 @@ static void missing_kernel_features_are_replaced(void **state)
 	expect_of_child(works_with_descriptor_0_and_a_limit_of_file_sizes, 2);
 }
 
-/* Three crews must fit: two mappings for each, and two for the rest. */
+/* There must be memory for three crews: two mappings for each, and two that all share. */
 static void memory_for_three_crews_is_enough(void **state)
 {
 	struct scoreboard *scoreboard;
@@ -1266,11 +1267,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(totals_survive_workers_and_crews, setup, teardown),
-		cmocka_unit_test_setup_teardown(readiness_is_that_of_every_worker, setup, teardown),
-		cmocka_unit_test_setup_teardown(impossible_counters_are_not_believed, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_workers_must_be_ready_and_alive, setup, teardown),
+		cmocka_unit_test_setup_teardown(impossible_counters_are_ignored, setup, teardown),
 		cmocka_unit_test_setup_teardown(orphans_keep_their_slots, setup, teardown),
-		cmocka_unit_test_setup_teardown(connections_are_those_of_a_worker, setup, teardown),
-		cmocka_unit_test_setup_teardown(there_is_room_for_some_crews_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(connections_of_a_worker_are_added_over_crews, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(the_number_of_crews_is_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_process_writes_its_own_segment_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_child_writes_its_own_slot_only, setup, teardown),
 		cmocka_unit_test(a_limit_of_file_sizes_does_not_matter),
@@ -1301,7 +1303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(layouts_may_fill_the_file, setup, teardown),
 		cmocka_unit_test(missing_kernel_features_are_replaced),
 		cmocka_unit_test(memory_for_three_crews_is_enough),
-		cmocka_unit_test(only_counters_are_impossible),
+		cmocka_unit_test(only_counters_are_checked),
 		cmocka_unit_test(missing_memory_is_an_error),
 	};
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_session_io.c - what one turn does on real sockets: bounds, urgent data, wake-ups without effect */
+/* test_session_io.c - I/O steps on real sockets: bounds, urgent data, wake-ups without effect */
 #include <config.h>
 
 #include <setjmp.h>
@@ -58,7 +58,7 @@ static int unread(int fd)
 	return n;
 }
 
-/* Send until the other end takes no more for a while. Returns the bytes that wait there. */
+/* Send until the socket has had no space for 50 ms. Returns the number of unread bytes at the other end. */
 static int fill(int from, int to)
 {
 	static char data[1 << 16];
@@ -91,7 +91,7 @@ static void test_linger_is_bounded(void **state)
 	connection(ends, 1 << 20);
 	session_make(&session, ends[0]);
 	session_io_drain(&session);
-	/* something unacknowledged keeps the connection from being closed: the client does not read */
+	/* the client does not read: the connection stays open because bytes are not acknowledged */
 	fill(ends[0], ends[1]);
 	do {
 		assert_true(fill(ends[1], ends[0]) > (int) LINGER_DISCARD_MAX);
@@ -166,7 +166,7 @@ static void test_urgent_byte_in_place(void **state)
 	connection(ends, 1 << 18);
 	sockopt_prepare(ends[0]);
 	session_make(&session, ends[0]);
-	session_io_note_size(&io, &session, 65536, 65536); /* takes to splice(2) */
+	session_io_note_size(&io, &session, 65536, 65536); /* makes it use splice(2) */
 	assert_int_equal(send(ends[1], "abU", 3, MSG_OOB), 3);
 	assert_int_equal(send(ends[1], "cd", 2, 0), 2);
 	for (int i = 0; i < 5; i++)

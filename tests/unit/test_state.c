@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_state.c - the record of a connection: what it preserves, and which records are refused */
+/* test_state.c - the record of a connection: preserved values, invalid records */
 #include <config.h>
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "echo/state.h"
 
-static void a_connection_comes_back_as_it_went(void **state)
+static void a_record_preserves_a_connection(void **state)
 {
 	struct peer peer = { .family = AF_INET6, .port = 4711, .scope = 2, .address = { 0xfe, 0x80, 1 } },
 		    back_peer;
@@ -48,7 +48,7 @@ static void a_connection_comes_back_as_it_went(void **state)
 	conn_clear(&conn);
 }
 
-static void damage_is_noticed(void **state)
+static void damaged_records_are_refused(void **state)
 {
 	struct peer peer = { .family = AF_INET }, back_peer;
 	struct proxied proxied = { .header_left = 0 }, back_proxied;
@@ -199,8 +199,7 @@ static void sizes_are_checked_before_the_record_is_read(void **state)
 	assert_int_equal(state_size(&record, sizeof record), -EINVAL);
 }
 
-/* Of a later version that appended fields which may be ignored; of an earlier one, which lacks the last
- * ones. */
+/* A later version may have appended fields, which are ignored; an earlier one may lack the last fields. */
 static void longer_and_shorter_records_are_read(void **state)
 {
 	uint8_t bytes[STATE_SIZE_MAX];
@@ -221,7 +220,7 @@ static void longer_and_shorter_records_are_read(void **state)
 		assert_int_equal(state_decode(bytes, size, NOW, &conn, &peer, &proxied, &active, &owed), 0);
 		assert_int_equal(owed, 5);
 		assert_int_equal(proxied.header_left, 0);
-		/* bytes behind the record do not belong to it */
+		/* no bytes may follow the record */
 		assert_int_equal(state_decode(bytes, size + 1, NOW, &conn, &peer, &proxied, &active, &owed),
 		                 -EINVAL);
 	}
@@ -249,8 +248,8 @@ static void records_say_whether_the_source_was_admitted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_connection_comes_back_as_it_went),
-		cmocka_unit_test(damage_is_noticed),
+		cmocka_unit_test(a_record_preserves_a_connection),
+		cmocka_unit_test(damaged_records_are_refused),
 		cmocka_unit_test(unknown_flags_are_another_version),
 		cmocka_unit_test(values_outside_their_range_are_refused),
 		cmocka_unit_test(families_are_those_of_clients_and_proxies),

@@ -90,7 +90,7 @@ static void test_connection_lost_with_a_process(void **state)
 	assert_int_equal(supervisor->settle_at, INT64_MAX);
 }
 
-/* The time during which the queue was in use does not count. */
+/* The interval begins again when the queue has contained a connection. */
 static void test_queue_is_used_again(void **state)
 {
 	struct fixture *fixture = *state;
