@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* failing.h - child processes in which system calls fail, for unit tests of what happens then */
+/* failing.h - child processes in which system calls fail, for unit tests of errors */
 #ifndef ECHOD_TESTS_UNIT_FAILING_H
 #define ECHOD_TESTS_UNIT_FAILING_H
 

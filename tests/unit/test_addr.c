@@ -17,7 +17,7 @@
 
 #include "net/peer.h"
 
-/* What is read, with port 7 where none is named, prints as `printed`. */
+/* Each text, with port 7 where it has none, is printed as `printed`. */
 static void reads_and_prints(void **state)
 {
 	static const struct {
@@ -55,7 +55,7 @@ static void reads_and_prints(void **state)
 		assert_int_equal(addr.sa.sa_family, cases[i].family);
 		assert_int_equal(addr_port(&addr), cases[i].port);
 		assert_string_equal(addr_print(&addr, text), cases[i].printed);
-		/* What is printed reads back as the same. */
+		/* The printed text gives the same address. */
 		assert_int_equal(addr_parse(&again, text, 1, &why), 0);
 		assert_true(addr_equal(&addr, &again));
 		assert_int_equal(addr.len, again.len);
@@ -66,7 +66,7 @@ static void reads_and_prints(void **state)
 	}
 }
 
-static void refuses_the_rest(void **state)
+static void refuses_other_forms(void **state)
 {
 	static const char *const wrong[] = {
 		"",
@@ -128,12 +128,12 @@ static void refuses_the_rest(void **state)
 		const char *why = NULL;
 
 		if (addr_parse(&addr, wrong[i], 7, &why) != -EINVAL)
-			fail_msg("\"%s\" was taken for an address", wrong[i]);
+			fail_msg("\"%s\" is accepted as an address", wrong[i]);
 		assert_non_null(why);
 	}
 }
 
-static void knows_that_an_interface_is_missing(void **state)
+static void reports_missing_interfaces(void **state)
 {
 	static const char *const texts[] = {
 		"fe80::1%no-such-one", "[fe80::1%no-such-one]:9", "2001:db8::1%no-such-one", "fe80::1%x",
@@ -153,7 +153,7 @@ static void knows_that_an_interface_is_missing(void **state)
 	}
 }
 
-static void says_that_names_are_not_accepted(void **state)
+static void reports_that_names_are_not_accepted(void **state)
 {
 	static const char *const names[] = { "eth0",          "localhost",       "localhost:7", "a",
 		                             "[localhost]:7", "www.example.org", "wlp3s0" };
@@ -169,7 +169,7 @@ static void says_that_names_are_not_accepted(void **state)
 	assert_null(strstr(why, "names"));
 }
 
-static void knows_the_longest_path(void **state)
+static void paths_have_a_maximum_length(void **state)
 {
 	char text[sizeof(((struct sockaddr_un *) NULL)->sun_path) + 6], printed[ADDR_TEXT_MAX];
 	struct addr addr;
@@ -186,8 +186,8 @@ static void knows_the_longest_path(void **state)
 	assert_false(addr_is_abstract(&addr));
 }
 
-/* 107 bytes: the array is full, its first byte being NUL. */
-static void knows_the_longest_abstract_name(void **state)
+/* 107 bytes, which with the NUL before them fill the array. */
+static void abstract_names_have_a_maximum_length(void **state)
 {
 	char text[sizeof(((struct sockaddr_un *) NULL)->sun_path) + 7], printed[ADDR_TEXT_MAX];
 	struct addr addr;
@@ -206,7 +206,7 @@ static void knows_the_longest_abstract_name(void **state)
 	assert_string_equal(addr_print(&addr, printed), text);
 }
 
-/* Of a vsock address all of the context identifier and the port count. */
+/* All bits of the context identifier and of the port of a vsock address are compared. */
 static void prints_and_compares_vsock(void **state)
 {
 	struct addr addr = { .vm = { .svm_family = AF_VSOCK, .svm_cid = 3, .svm_port = UINT32_MAX },
@@ -229,7 +229,7 @@ static void prints_and_compares_vsock(void **state)
 	assert_int_equal(back.len, sizeof(addr.vm));
 }
 
-/* `addr` is the same peer as `expected`, whatever the memory had before. */
+/* `addr` and `expected` give the same peer, whatever its memory contained before. */
 static void expect_peer(const struct addr *addr, const struct addr *expected)
 {
 	struct peer peer, same;
@@ -249,7 +249,7 @@ static void expect_peer(const struct addr *addr, const struct addr *expected)
 	assert_int_equal(back.len, expected->len);
 }
 
-/* Peers of the same address are the same bytes; an unknown or empty address is that of a unix socket. */
+/* Equal addresses give peers of equal bytes; unknown or empty ones give that of an unnamed unix socket. */
 static void peers_are_comparable(void **state)
 {
 	const struct addr none = { .in = { .sin_family = AF_INET, .sin_port = 7 }, .len = 0 },
@@ -280,7 +280,7 @@ static void peers_are_comparable(void **state)
 	assert_int_equal(back.in6.sin6_flowinfo, 0);
 }
 
-/* The kernel binds what was parsed and reports the same. */
+/* The kernel binds the parsed address, and reports the same address. */
 static void binds_an_abstract_name(void **state)
 {
 	struct addr addr, bound = { .len = sizeof(bound.un) };
@@ -337,8 +337,8 @@ static void prints_what_the_kernel_reports(void **state)
 	assert_string_equal(addr_print(&addr, text), "[fe80::1%4000000000]:9");
 }
 
-/* The names of interfaces are asked of the given socket; the number is printed where it gives none. */
-static void asks_a_socket_for_interfaces(void **state)
+/* Names of interfaces come from the given socket; the number is printed where it does not give one. */
+static void prints_interfaces_of_a_socket(void **state)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), input = dup(0), pair[2];
 	char text[ADDR_TEXT_MAX];
@@ -350,7 +350,7 @@ static void asks_a_socket_for_interfaces(void **state)
 	addr_use_socket(fd);
 	assert_string_equal(addr_print(&addr, text), "[fe80::1%lo]:7");
 	assert_int_equal(pipe(pair), 0);
-	/* 0 is a descriptor like any other, for a daemon that was started without standard input */
+	/* descriptor 0, as in a daemon that was started without standard input */
 	assert_int_equal(dup2(pair[0], 0), 0);
 	addr_use_socket(0);
 	assert_string_equal(addr_print(&addr, text), "[fe80::1%1]:7");
@@ -363,7 +363,7 @@ static void asks_a_socket_for_interfaces(void **state)
 	close(pair[1]);
 }
 
-static void unmaps(void **state)
+static void unmaps_ipv4_addresses(void **state)
 {
 	struct addr addr = { .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(9) },
 		             .len = sizeof(addr.in6) };
@@ -387,7 +387,7 @@ static void unmaps(void **state)
 	assert_memory_equal(&addr, &before, sizeof(addr));
 }
 
-static void tells_addresses_apart(void **state)
+static void compares_addresses(void **state)
 {
 	static const char *const different[] = {
 		"192.0.2.1:7",     "192.0.2.1:8",     "192.0.2.2:7",   "[2001:db8::1]:7",
@@ -411,18 +411,18 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_prints),
-		cmocka_unit_test(refuses_the_rest),
-		cmocka_unit_test(knows_that_an_interface_is_missing),
-		cmocka_unit_test(says_that_names_are_not_accepted),
-		cmocka_unit_test(knows_the_longest_path),
-		cmocka_unit_test(knows_the_longest_abstract_name),
+		cmocka_unit_test(refuses_other_forms),
+		cmocka_unit_test(reports_missing_interfaces),
+		cmocka_unit_test(reports_that_names_are_not_accepted),
+		cmocka_unit_test(paths_have_a_maximum_length),
+		cmocka_unit_test(abstract_names_have_a_maximum_length),
 		cmocka_unit_test(binds_an_abstract_name),
 		cmocka_unit_test(prints_and_compares_vsock),
 		cmocka_unit_test(peers_are_comparable),
 		cmocka_unit_test(prints_what_the_kernel_reports),
-		cmocka_unit_test(asks_a_socket_for_interfaces),
-		cmocka_unit_test(unmaps),
-		cmocka_unit_test(tells_addresses_apart),
+		cmocka_unit_test(prints_interfaces_of_a_socket),
+		cmocka_unit_test(unmaps_ipv4_addresses),
+		cmocka_unit_test(compares_addresses),
 	};
 
 	return cmocka_run_group_tests_name("addr", tests, NULL, NULL);

@@ -50,7 +50,7 @@ static void pool_objects_do_not_overlap(void **state)
 	}
 	for (unsigned at = 0; at < OBJECTS; at++)
 		pool_free(&pool, objects[at]);
-	/* all memory was given back but for one chunk, kept for the next object */
+	/* all chunks were freed but one, which is kept for the next object */
 	assert_false(list_empty(&pool.chunks));
 	assert_ptr_equal(pool.chunks.next, pool.chunks.prev);
 	pool_destroy(&pool);
@@ -71,24 +71,24 @@ static void log_budget_is_shared(void **state)
 	static struct log_budget budget = { .share = 10, .all = 25, .interval = USEC_PER_SEC };
 
 	(void) state;
-	/* each source has its share, until all have what there is */
+	/* each source has its share, until the total is used up */
 	assert_int_equal(lines_taken(&budget, 1, 1000, 5 * USEC_PER_SEC), 10);
 	assert_int_equal(lines_taken(&budget, 2, 4, 5 * USEC_PER_SEC + 1), 4);
 	assert_int_equal(lines_taken(&budget, 3, 1000, 6 * USEC_PER_SEC - 1), 10);
 	assert_int_equal(lines_taken(&budget, 4, 1000, 6 * USEC_PER_SEC - 1), 1);
-	/* the next interval begins afresh */
+	/* all shares are available again in the next interval */
 	assert_int_equal(lines_taken(&budget, 1, 1000, 6 * USEC_PER_SEC), 10);
 	assert_int_equal(lines_taken(&budget, 5, 1, 6 * USEC_PER_SEC), 1);
 }
 
-static void log_budget_keeps_floods_in_mind(void **state)
+static void log_budget_remembers_sources_without_lines(void **state)
 {
 	static struct log_budget budget = { .share = 10, .all = UINT32_MAX, .interval = USEC_PER_SEC };
 	unsigned again = 0;
 
 	(void) state;
 	assert_int_equal(lines_taken(&budget, 0, 1000, 1), 10);
-	/* many other sources do not make the table forget the one that has used its share */
+	/* many other sources do not displace the source that has used its share */
 	for (uint32_t source = 1; source < 20000; source++)
 		assert_int_equal(lines_taken(&budget, source, 1, 1), 1);
 	again = lines_taken(&budget, 0, 1000, 1);
@@ -132,7 +132,7 @@ static void control_characters_are_escaped(void **state)
 		{ "a\nMAINPID=1", "a\\x0AMAINPID=1" },
 		{ "\x1b[2J\r\t\x7f", "\\x1B[2J\\x0D\\x09\\x7F" },
 		{ "\xc2\x9b", "\\xC2\\x9B" },          /* C1 */
-		{ "\xc0\x8a", "\\xC0\\x8A" },          /* a newline, too long */
+		{ "\xc0\x8a", "\\xC0\\x8A" },          /* a newline, overlong */
 		{ "\xed\xa0\x80", "\\xED\\xA0\\x80" }, /* a surrogate */
 		{ "\xf4\x90\x80\x80", "\\xF4\\x90\\x80\\x80" },
 		{ "\xe2\x82", "\\xE2\\x82" },
@@ -146,7 +146,7 @@ static void control_characters_are_escaped(void **state)
 		                 strlen(texts[i].escaped));
 		assert_string_equal(out, texts[i].escaped);
 	}
-	/* what does not fit whole is left out */
+	/* characters that do not fit completely are omitted */
 	assert_int_equal(escape_controls(out, 5, "a\n", 2), 1);
 	assert_int_equal(escape_controls(out, 6, "a\n", 2), 5);
 	assert_int_equal(escape_controls(out, 3, "\xe2\x82\xac", 3), 0);
@@ -242,7 +242,7 @@ int main(void)
 		cmocka_unit_test(siphash_agrees_with_its_paper),
 		cmocka_unit_test(pool_objects_do_not_overlap),
 		cmocka_unit_test(log_budget_is_shared),
-		cmocka_unit_test(log_budget_keeps_floods_in_mind),
+		cmocka_unit_test(log_budget_remembers_sources_without_lines),
 		cmocka_unit_test(ratelimit_lets_a_burst_through_and_counts_the_rest),
 		cmocka_unit_test(poll_timeouts_are_rounded_up),
 	};

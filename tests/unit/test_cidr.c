@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_cidr.c - networks and the sets that look addresses up in them */
+/* test_cidr.c - networks, and sets of networks */
 #include <config.h>
 
 #include <setjmp.h>
@@ -78,7 +78,7 @@ static void reads_networks(void **state)
 	                   "1111:2222:3333:4444:5555:6666:ffff:ffff"));
 }
 
-/* IPv4 is numbered inside IPv6, but neither family's networks reach into the other. */
+/* IPv4 addresses are stored as IPv6 addresses, but a network contains only addresses of its own family. */
 static void keeps_the_families_apart(void **state)
 {
 	static const char *const wide[] = { "::/0", "::/1", "::/64", "::/79", "::/80", "::fffe:0:0/95" };
@@ -96,13 +96,13 @@ static void keeps_the_families_apart(void **state)
 	assert_false(covers("0.0.0.0/0", "::1"));
 	assert_false(covers("0.0.0.0/0", "::"));
 
-	/* The mapped notation stands for IPv4, in networks and in addresses. */
+	/* IPv4-mapped notation means IPv4, in networks and in addresses. */
 	assert_true(covers("::ffff:0:0/96", "192.0.2.1"));
 	assert_true(covers("::ffff:192.0.2.0/120", "192.0.2.255"));
 	assert_true(covers("192.0.2.0/24", "::ffff:192.0.2.9"));
 }
 
-/* A network that ends where the IPv4 block does is one range, beside other networks too. */
+/* An IPv6 network that ends with the block of IPv4 addresses gives one range, also beside other networks. */
 static void matches_each_of_several_networks(void **state)
 {
 	struct cidr networks[] = { cidr_of("::fffe:0:0/95"), cidr_of("2001:db8::/32"),
@@ -141,7 +141,7 @@ static void matches_mapped_addresses_unchanged(void **state)
 	cidr_set_clear(&set);
 }
 
-static void refuses_the_rest(void **state)
+static void refuses_other_forms(void **state)
 {
 	static const char form[] = "a network is written", prefix[] = "the number after",
 			  bits[] = "bits are set";
@@ -189,7 +189,7 @@ static void refuses_the_rest(void **state)
 		const char *why = NULL;
 
 		if (cidr_parse(&network, wrong[i].text, &why) != -EINVAL)
-			fail_msg("\"%s\" was taken for a network", wrong[i].text);
+			fail_msg("\"%s\" is accepted as a network", wrong[i].text);
 		if (!why || strncmp(why, wrong[i].why, strlen(wrong[i].why)) != 0)
 			fail_msg("\"%s\": %s", wrong[i].text, why);
 	}
@@ -208,9 +208,9 @@ static void matches_nothing_when_empty(void **state)
 	cidr_set_clear(&zeroed);
 }
 
-/* ---- random sets against a plain look at each network ---- */
+/* ---- random sets, compared with a check of each network ---- */
 
-/* A network as a person would define it: family, address, bits that count. */
+/* A network of the reference: family, address, length of the prefix. */
 struct plain {
 	int family;
 	uint8_t bytes[16];
@@ -228,7 +228,7 @@ static uint32_t draw(uint32_t below)
 	return seed % below;
 }
 
-/* Few different bytes, so that networks overlap, nest and touch, and addresses meet them. */
+/* Few different values, so that networks overlap, contain each other or adjoin, and addresses match. */
 static void draw_bytes(uint8_t bytes[16], size_t length)
 {
 	static const uint8_t few[] = { 0, 0, 0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, 0xff };
@@ -251,7 +251,7 @@ static bool plain_match(const struct plain *network, int family, const uint8_t *
 	return true;
 }
 
-/* An address as the sockets give it; a mapped IPv6 one is IPv4 to echod and is not drawn here. */
+/* A random address as sockets report it, but no IPv4-mapped one, which echod treats as IPv4. */
 static int draw_address(uint8_t bytes[16], struct addr *addr)
 {
 	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
@@ -287,7 +287,7 @@ static void draw_network(struct plain *plain, struct cidr *network)
 	*network = cidr_of(text);
 }
 
-static void agrees_with_a_plain_look(void **state)
+static void agrees_with_a_check_of_each_network(void **state)
 {
 	enum { ROUNDS = 400, NETWORKS = 40, ADDRESSES = 200 };
 	unsigned hits = 0, misses = 0;
@@ -321,7 +321,7 @@ static void agrees_with_a_plain_look(void **state)
 		}
 		cidr_set_clear(&set);
 	}
-	/* A draw that always missed, or always hit, would have shown nothing. */
+	/* Both results must have occurred often enough. */
 	assert_in_range(hits, ROUNDS * ADDRESSES / 10, ROUNDS * ADDRESSES);
 	assert_in_range(misses, ROUNDS * ADDRESSES / 10, ROUNDS * ADDRESSES);
 }
@@ -333,9 +333,9 @@ int main(void)
 		cmocka_unit_test(keeps_the_families_apart),
 		cmocka_unit_test(matches_each_of_several_networks),
 		cmocka_unit_test(matches_mapped_addresses_unchanged),
-		cmocka_unit_test(refuses_the_rest),
+		cmocka_unit_test(refuses_other_forms),
 		cmocka_unit_test(matches_nothing_when_empty),
-		cmocka_unit_test(agrees_with_a_plain_look),
+		cmocka_unit_test(agrees_with_a_check_of_each_network),
 	};
 
 	return cmocka_run_group_tests_name("network", tests, NULL, NULL);

@@ -36,7 +36,7 @@ static void rejects_other_forms(void **state)
 		assert_int_equal(decimal_parse(texts[i], UINT64_MAX, &value), -EINVAL);
 }
 
-static void rejects_what_is_beyond_the_range(void **state)
+static void rejects_numbers_beyond_the_range(void **state)
 {
 	uint64_t value;
 
@@ -71,7 +71,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses_plain_numbers),
 		cmocka_unit_test(rejects_other_forms),
-		cmocka_unit_test(rejects_what_is_beyond_the_range),
+		cmocka_unit_test(rejects_numbers_beyond_the_range),
 		cmocka_unit_test(reads_the_digits_at_the_start),
 	};
 

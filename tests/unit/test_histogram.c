@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_histogram.c - the distribution: exact where it says so, within its bound everywhere */
+/* test_histogram.c - the distribution: exact for small values and extremes, else within 1/256 */
 #include <config.h>
 
 #include <setjmp.h>
@@ -35,7 +35,7 @@ static void assert_near(uint64_t got, uint64_t wanted)
 		         (unsigned long long) wanted);
 }
 
-/* The pseudo-random numbers of one seed. */
+/* The next pseudo-random number of a seed. */
 static uint64_t next_random(uint64_t *seed)
 {
 	*seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -63,7 +63,7 @@ static void every_magnitude_is_within_the_bound(void **state)
 			histogram_clear(&histogram);
 			histogram_add(&histogram, values[i]);
 			histogram_add(&histogram, values[i]);
-			/* A second value far above keeps the maximum from being the answer. */
+			/* With a much larger value, the quantile is not the maximum. */
 			if (values[i] < UINT64_MAX / 4) {
 				histogram_add(&histogram, values[i] * 4 + 4);
 				assert_near(histogram_quantile(&histogram, 0.5), values[i]);
@@ -102,7 +102,7 @@ static void quantiles_are_those_of_the_sorted_values(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < count; i++) {
-		/* From nanoseconds to seconds, each magnitude as often. */
+		/* Values of up to 53 bits; all magnitudes are equally frequent. */
 		values[i] = next_random(&seed) >> (next_random(&seed) % 45);
 		histogram_add(&histogram, values[i]);
 	}
@@ -123,7 +123,7 @@ static void mean_and_deviation_are_those_of_the_population(void **state)
 	assert_true(fabs(histogram_deviation(&histogram) - 2000) < 1e-6);
 }
 
-static void merged_is_as_if_added_to_one(void **state)
+static void a_merge_is_as_if_all_were_added_to_one(void **state)
 {
 	static struct histogram whole;
 	uint64_t seed = 3;
@@ -174,7 +174,7 @@ int main(void)
 		cmocka_unit_test_setup(small_values_and_extremes_are_exact, clear),
 		cmocka_unit_test_setup(quantiles_are_those_of_the_sorted_values, clear),
 		cmocka_unit_test_setup(mean_and_deviation_are_those_of_the_population, clear),
-		cmocka_unit_test_setup(merged_is_as_if_added_to_one, clear),
+		cmocka_unit_test_setup(a_merge_is_as_if_all_were_added_to_one, clear),
 		cmocka_unit_test_setup(adjoining_ranges_count_each_value_once, clear),
 		cmocka_unit_test_setup(a_range_contains_a_minimum_right_after_its_lower_limit, clear),
 	};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_load_conn.c - the account of one connection under load */
+/* test_load_conn.c - one connection under load: messages, window, latency */
 #include <config.h>
 
 #include <setjmp.h>
@@ -31,7 +31,7 @@ static int make(void **state)
 	return 0;
 }
 
-/* Hand over all that may be sent. */
+/* Send all bytes that may be sent. */
 static void send_all(uint64_t now)
 {
 	size_t length;
@@ -76,7 +76,7 @@ static void latency_counts_from_the_start_to_the_last_byte(void **state)
 	assert_int_equal(conn.received, conn.granted);
 }
 
-static void what_began_too_early_does_not_count(void **state)
+static void messages_that_began_too_early_do_not_count(void **state)
 {
 	(void) state;
 	load_conn_start(&conn, 1000);
@@ -103,7 +103,7 @@ static void a_short_send_goes_on_where_it_stopped(void **state)
 	assert_memory_equal(rest, first + 10, SIZE - 10);
 }
 
-static void a_wrong_byte_is_told_with_its_offset(void **state)
+static void a_wrong_byte_is_reported_with_its_offset(void **state)
 {
 	uint8_t bytes[SIZE];
 
@@ -130,7 +130,7 @@ static void bytes_never_sent_are_a_fault(void **state)
 	assert_int_equal(fault, 20);
 }
 
-static void abandoned_messages_are_counted_and_the_next_begins_afresh(void **state)
+static void abandoned_messages_are_counted_and_others_may_follow(void **state)
 {
 	(void) state;
 	load_conn_start(&conn, 1);
@@ -146,7 +146,7 @@ static void abandoned_messages_are_counted_and_the_next_begins_afresh(void **sta
 	assert_int_equal(histogram.max, 20);
 }
 
-static void a_stream_runs_its_window_ahead(void **state)
+static void a_stream_has_a_window(void **state)
 {
 	size_t length;
 
@@ -162,7 +162,7 @@ static void a_stream_runs_its_window_ahead(void **state)
 	assert_int_equal(histogram.count, 0);
 	load_conn_grant(&conn, 1000000);
 	assert_int_equal(conn.granted, 1001000);
-	/* The mark is behind the first send: it is back when that many bytes are. */
+	/* The first send is measured until all of its bytes are back. */
 	assert_int_equal(receive(PATTERN_RUN - 1000, 0, 170), 0);
 	assert_int_equal(histogram.count, 1);
 	assert_int_equal(histogram.max, 70);
@@ -209,12 +209,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(depth_is_kept, make),
 		cmocka_unit_test_setup(latency_counts_from_the_start_to_the_last_byte, make),
-		cmocka_unit_test_setup(what_began_too_early_does_not_count, make),
+		cmocka_unit_test_setup(messages_that_began_too_early_do_not_count, make),
 		cmocka_unit_test_setup(a_short_send_goes_on_where_it_stopped, make),
-		cmocka_unit_test_setup(a_wrong_byte_is_told_with_its_offset, make),
+		cmocka_unit_test_setup(a_wrong_byte_is_reported_with_its_offset, make),
 		cmocka_unit_test_setup(bytes_never_sent_are_a_fault, make),
-		cmocka_unit_test_setup(abandoned_messages_are_counted_and_the_next_begins_afresh, make),
-		cmocka_unit_test_setup(a_stream_runs_its_window_ahead, make),
+		cmocka_unit_test_setup(abandoned_messages_are_counted_and_others_may_follow, make),
+		cmocka_unit_test_setup(a_stream_has_a_window, make),
 		cmocka_unit_test_setup(a_lost_datagram_does_not_block_the_next, make),
 		cmocka_unit_test_setup(room_for_stamps_is_a_power_of_two, make),
 	};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_model.c - the numbers that a model makes of a configuration and of its host */
+/* test_model.c - limits of a model, which follow from the configuration and the host */
 #include <config.h>
 
 #include <errno.h>
@@ -23,11 +23,12 @@
 static rlim_t nofile;
 static size_t processors;
 
-/* In place of libc's. Sanitizers call them before they can check anything. */
+/* These functions replace those of libc. Sanitizers call them before they are initialized, so the functions
+ * are not instrumented. */
 __attribute__((no_sanitize("thread")))
 int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {
-	/* sanitizers ask for the stack's */
+	/* sanitizers read RLIMIT_STACK */
 	if (resource != RLIMIT_NOFILE)
 		return (int) syscall(SYS_prlimit64, 0, resource, NULL, limit);
 	*limit = (struct rlimit) { .rlim_cur = 1024, .rlim_max = nofile };
@@ -37,7 +38,7 @@ int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 __attribute__((no_sanitize("thread")))
 int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 {
-	if (processors == 0) /* not a test: a sanitizer */
+	if (processors == 0) /* called by a sanitizer, not by a test */
 		return (int) syscall(SYS_sched_getaffinity, pid, size, set) < 0 ? -1 : 0;
 	if (size * 8 < processors) {
 		errno = EINVAL;
@@ -59,8 +60,8 @@ static struct model_limits limits_of(const char *name, unsigned workers, unsigne
 	return limits;
 }
 
-/* With every limit and number of processors, a process has descriptors for all that it may hold. */
-static void what_the_host_decides_fits_the_process(void **state)
+/* With every limit and number of processors, a process has descriptors for all of its connections. */
+static void default_limits_fit_the_process(void **state)
 {
 	static const rlim_t limits[] = { 256, 1024, 4096, 20000, 524288, 1U << 30, RLIM_INFINITY };
 	static const size_t counts[] = { 1, 2, 64, 1024, 4096 };
@@ -84,7 +85,7 @@ static void what_the_host_decides_fits_the_process(void **state)
 				needs = (uint64_t) is.workers * (3 + 2 * is.pipes) + is.max_connections;
 				assert_true(needs <= nofile);
 				assert_true(strcmp(*name, "select") != 0 || needs <= FD_SETSIZE);
-				/* what the loops need themselves is the smaller part */
+				/* enough descriptors remain for connections */
 				assert_true(is.max_connections >= is.workers);
 				assert_true(nofile < 1024 || is.max_connections >= 400);
 			}
@@ -98,7 +99,7 @@ static void more_than_1024_processors_are_used(void **state)
 	assert_int_equal(limits_of("epoll", 0, 0).workers, 2000);
 }
 
-static void what_the_file_says_is_not_changed(void **state)
+static void configured_limits_are_not_changed(void **state)
 {
 	(void) state;
 	nofile = 256;
@@ -129,8 +130,8 @@ static int check(const char *name, unsigned workers, unsigned max_connections)
 	return r;
 }
 
-/* Bounds of echod, whatever the limits of the caller are. */
-static void what_no_crew_can_hold_is_rejected(void **state)
+/* Bounds of echod, which do not depend on RLIMIT_NOFILE. */
+static void limits_that_no_crew_can_have_are_rejected(void **state)
 {
 	(void) state;
 	processors = 2000;
@@ -149,10 +150,10 @@ static void what_no_crew_can_hold_is_rejected(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_the_host_decides_fits_the_process),
+		cmocka_unit_test(default_limits_fit_the_process),
 		cmocka_unit_test(more_than_1024_processors_are_used),
-		cmocka_unit_test(what_the_file_says_is_not_changed),
-		cmocka_unit_test(what_no_crew_can_hold_is_rejected),
+		cmocka_unit_test(configured_limits_are_not_changed),
+		cmocka_unit_test(limits_that_no_crew_can_have_are_rejected),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@
 
 #include "client/numbers.h"
 
-static void counts_are_taken_whole_or_not_at_all(void **state)
+static void counts_have_digits_only(void **state)
 {
 	static const char *const wrong[] = { "", " 1", "1 ", "+1", "-1", "1.0", "0x10", "1e3", "abc", "1k" };
 	uint64_t value = 0;
@@ -100,7 +100,7 @@ static void dscp_has_names(void **state)
 	assert_int_equal(number_parse_tos("0xbg", &tos), -EINVAL);
 }
 
-static void numbers_read_well(void **state)
+static void numbers_are_formatted(void **state)
 {
 	char text[NUMBER_TEXT_MAX];
 
@@ -122,11 +122,11 @@ static void numbers_read_well(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(counts_are_taken_whole_or_not_at_all),
+		cmocka_unit_test(counts_have_digits_only),
 		cmocka_unit_test(sizes_have_units),
 		cmocka_unit_test(times_have_units),
 		cmocka_unit_test(dscp_has_names),
-		cmocka_unit_test(numbers_read_well),
+		cmocka_unit_test(numbers_are_formatted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

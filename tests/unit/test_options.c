@@ -23,8 +23,8 @@ static const char *const models[] = { "iterative", "process", "poll", "epoll", N
 
 enum { WORDS_MAX = 16 };
 
-/* Parse the words of `line`, separated by blanks ("''" is an empty one). `message` receives what was
- * written, and must be freed. The words live until the next call. */
+/* Parse the words of `line`, separated by blanks ("''" is an empty word). `message` receives the messages;
+ * the caller frees it. The words are valid until the next call. */
 static int parse(struct options *options, const char *line, char **message)
 {
 	static char words[512];
@@ -56,7 +56,7 @@ static struct options good(const char *line)
 	return options;
 }
 
-/* The line is refused with a message that holds `said`. */
+/* The line is refused with a message that contains `said`. */
 static void bad(const char *line, const char *said)
 {
 	struct options options;
@@ -124,7 +124,7 @@ static void reads_every_option(void **state)
 	assert_int_equal(good("-p 65535").overrides.port, 65535);
 }
 
-static void reads_what_to_do(void **state)
+static void reads_actions(void **state)
 {
 	(void) state;
 	assert_int_equal(good("-t").action, OPTIONS_TEST);
@@ -179,7 +179,7 @@ static void checks_values(void **state)
 	bad("-c ''", "--config: ");
 }
 
-static void refuses_what_it_does_not_know(void **state)
+static void refuses_unknown_options_and_arguments(void **state)
 {
 	(void) state;
 	bad("-x", "unknown option -x\n");
@@ -204,7 +204,7 @@ static void refuses_what_it_does_not_know(void **state)
 	bad("7007 -n --nonsense", "option \"--nonsense\"\n");
 }
 
-static void knows_the_first_of_each_list(void **state)
+static void finds_the_first_of_each_list(void **state)
 {
 	char *argv[] = { (char[]) { "echod" }, (char[]) { "- " }, NULL }, *message;
 	struct options options;
@@ -215,7 +215,7 @@ static void knows_the_first_of_each_list(void **state)
 	bad("--foregroud", "did you mean \"--foreground\"?");
 	assert_string_equal(good("-m iterative").overrides.model, "iterative");
 	assert_string_equal(good("-l err").overrides.log_level, "err");
-	/* an option that cannot be printed */
+	/* an option whose character is a blank */
 	assert_non_null(err);
 	assert_int_equal(options_parse(&options, 2, argv, models, err), -EINVAL);
 	fclose(err);
@@ -223,7 +223,7 @@ static void knows_the_first_of_each_list(void **state)
 	free(message);
 }
 
-/* Neither the rest of an earlier command line is read, nor does getopt_long(3) print messages of its own. */
+/* The rest of an earlier command line is not read, and getopt_long(3) prints no messages of its own. */
 static void parses_each_command_line_alone(void **state)
 {
 	int saved = dup(2), ends[2];
@@ -242,7 +242,7 @@ static void parses_each_command_line_alone(void **state)
 	assert_false(good("-p 7").foreground);
 }
 
-static void helps_on_one_screen(void **state)
+static void help_fits_on_one_screen(void **state)
 {
 	static const char *const options[] = { "-c, --config",  "-n, --foreground", "-t, --test",
 		                               "-T, --dump",    "-m, --model",      "-w, --workers",
@@ -265,7 +265,7 @@ static void helps_on_one_screen(void **state)
 		size_t width = strcspn(line, "\n");
 
 		assert_int_equal(line[width], '\n');
-		/* The line with the path is as long as the path wants it. */
+		/* The length of the line with the path depends on the path. */
 		if (!memmem(line, width, SYSCONFDIR, strlen(SYSCONFDIR)))
 			assert_in_range(width, 0, 79);
 	}
@@ -279,12 +279,12 @@ int main(void)
 		cmocka_unit_test(errors_are_written_once),
 		cmocka_unit_test(starts_from_the_defaults),
 		cmocka_unit_test(reads_every_option),
-		cmocka_unit_test(reads_what_to_do),
+		cmocka_unit_test(reads_actions),
 		cmocka_unit_test(checks_values),
-		cmocka_unit_test(refuses_what_it_does_not_know),
-		cmocka_unit_test(knows_the_first_of_each_list),
+		cmocka_unit_test(refuses_unknown_options_and_arguments),
+		cmocka_unit_test(finds_the_first_of_each_list),
 		cmocka_unit_test(parses_each_command_line_alone),
-		cmocka_unit_test(helps_on_one_screen),
+		cmocka_unit_test(help_fits_on_one_screen),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_pattern.c - the byte stream: every kind of damage shows */
+/* test_pattern.c - the byte stream: changed, lost and repeated bytes are found */
 #include <config.h>
 
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 
 static uint8_t bytes[3 * PATTERN_RUN];
 
-/* `size` bytes of the stream from `place` on. */
+/* Copy `size` bytes of the stream from `offset` on. */
 static void copy(pattern_offset offset, size_t size)
 {
 	for (size_t at = 0; at < size; at++)
@@ -50,7 +50,7 @@ static void an_intact_copy_of_any_length_matches(void **state)
 		assert_int_equal(pattern_compare(65520, bytes, sizes[i]), sizes[i]);
 }
 
-static void one_wrong_bit_is_found_where_it_is(void **state)
+static void a_wrong_bit_is_found_at_its_offset(void **state)
 {
 	(void) state;
 	copy(17, sizeof bytes);
@@ -61,23 +61,23 @@ static void one_wrong_bit_is_found_where_it_is(void **state)
 	}
 }
 
-static void lost_doubled_and_swapped_bytes_show(void **state)
+static void lost_repeated_and_displaced_bytes_are_found(void **state)
 {
 	(void) state;
 	for (pattern_offset offset = 0; offset < PATTERN_PERIOD; offset += 7919) {
 		copy(offset, 256);
-		memmove(bytes + 64, bytes + 128, 128); /* a message lost */
+		memmove(bytes + 64, bytes + 128, 128); /* a lost message */
 		assert_true(pattern_compare(offset, bytes, 192) < 192);
 		copy(offset, 256);
-		memmove(bytes + 128, bytes + 64, 64); /* one doubled */
+		memmove(bytes + 128, bytes + 64, 64); /* a repeated message */
 		assert_true(pattern_compare(offset, bytes, 256) < 256);
 		copy(offset, 65536 + 64);
-		memmove(bytes, bytes + 65536, 64); /* a buffer's length too far */
+		memmove(bytes, bytes + 65536, 64); /* bytes from 64 KiB further on */
 		assert_true(pattern_compare(offset, bytes, 64) < 64);
 	}
 }
 
-static void connections_start_at_places_of_their_own(void **state)
+static void connections_start_at_different_offsets(void **state)
 {
 	uint8_t *seen = calloc(1, PATTERN_PERIOD);
 
@@ -93,7 +93,7 @@ static void connections_start_at_places_of_their_own(void **state)
 	free(seen);
 }
 
-static void places_go_round(void **state)
+static void offsets_wrap_around(void **state)
 {
 	(void) state;
 	assert_int_equal(pattern_after(0, PATTERN_PERIOD), 0);
@@ -107,10 +107,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_run_is_the_stream_in_one_piece),
 		cmocka_unit_test(an_intact_copy_of_any_length_matches),
-		cmocka_unit_test(one_wrong_bit_is_found_where_it_is),
-		cmocka_unit_test(lost_doubled_and_swapped_bytes_show),
-		cmocka_unit_test(connections_start_at_places_of_their_own),
-		cmocka_unit_test(places_go_round),
+		cmocka_unit_test(a_wrong_bit_is_found_at_its_offset),
+		cmocka_unit_test(lost_repeated_and_displaced_bytes_are_found),
+		cmocka_unit_test(connections_start_at_different_offsets),
+		cmocka_unit_test(offsets_wrap_around),
 	};
 
 	return cmocka_run_group_tests(tests, make, NULL);

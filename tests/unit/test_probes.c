@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_probes.c - which probe an answer belongs to, and what became of it */
+/* test_probes.c - match answers with probes, count the results */
 #include <config.h>
 
 #include <setjmp.h>
@@ -85,7 +85,7 @@ static void an_overtaken_answer_is_reordered(void **state)
 	assert_false(match.reordered);
 	answer(2, 5000);
 	assert_true(match.reordered);
-	answer(2, 5000); /* a duplicate of a reordered one is a duplicate only */
+	answer(2, 5000); /* counts as a duplicate only */
 	assert_int_equal(probes.reordered, 2);
 }
 
@@ -102,7 +102,7 @@ static void an_answer_after_the_time_out_is_late(void **state)
 	assert_int_equal(probes.received, 1);
 }
 
-static void each_wrong_byte_is_told_with_its_place(void **state)
+static void each_wrong_byte_is_reported_with_its_offset(void **state)
 {
 	(void) state;
 	for (size_t at = 0; at < SIZE; at++) {
@@ -119,7 +119,7 @@ static void each_wrong_byte_is_told_with_its_place(void **state)
 	assert_int_equal(probes.received, 0);
 }
 
-static void a_wrong_length_is_told(void **state)
+static void a_wrong_length_is_reported(void **state)
 {
 	(void) state;
 	send(1);
@@ -136,7 +136,7 @@ static void a_wrong_length_is_told(void **state)
 	assert_int_equal(match.wanted, -1);
 }
 
-static void what_answers_nothing_is_a_stray(void **state)
+static void an_answer_without_a_probe_is_a_stray(void **state)
 {
 	struct probes another;
 
@@ -147,13 +147,13 @@ static void what_answers_nothing_is_a_stray(void **state)
 	assert_int_equal(match.verdict, VERDICT_STRAY);
 	probes_match(&probes, bytes, 0, 1, &match);
 	assert_int_equal(match.verdict, VERDICT_STRAY);
-	/* Another run's probe of the same number. */
+	/* A probe of another run, with the same number. */
 	assert_int_equal(probes_init(&another, SIZE, KEY + 77777, 1), 0);
 	probes_fill(&another, 3, bytes);
 	probes_clear(&another);
 	probes_match(&probes, bytes, SIZE, 1, &match);
 	assert_int_equal(match.verdict, VERDICT_STRAY);
-	/* One that was never sent. */
+	/* A probe that was not sent. */
 	probes_fill(&probes, 6, bytes);
 	probes_match(&probes, bytes, SIZE, 1, &match);
 	assert_int_equal(match.verdict, VERDICT_STRAY);
@@ -169,14 +169,13 @@ static void numbers_go_beyond_the_window(void **state)
 	assert_int_equal(match.rtt, 5);
 	answer(11, 1);
 	assert_int_equal(match.verdict, VERDICT_ANSWER);
-	answer(10, 1); /* forgotten */
+	answer(10, 1); /* no longer in the window */
 	assert_int_equal(match.verdict, VERDICT_STRAY);
 	assert_int_equal(probes_oldest(&probes), 12);
 }
 
-/* However long ago it was, and whatever else came: a probe is counted as received, spoilt or lost, and
- * once. */
-static void a_probe_is_spoilt_until_it_is_answered(void **state)
+/* Each probe is counted once, as received, corrupted or lost, also when it is no longer in the window. */
+static void a_probe_is_corrupted_until_it_is_answered(void **state)
 {
 	(void) state;
 	send(2);
@@ -223,13 +222,13 @@ static void jitter_is_between_consecutive_answers(void **state)
 	assert_int_equal(probes.jitter.count, 2);
 	assert_int_equal(probes.jitter.max, 30);
 	assert_int_equal(probes.jitter.min, 0);
-	/* The missing one comes late: it is a neighbour of two. */
+	/* Answer 3 comes late: it has a predecessor and a successor. */
 	answer(3, 3120);
 	assert_int_equal(probes.jitter.count, 4);
 	assert_int_equal((int) probes.jitter.sum, 30 + 0 + 10 + 30);
 }
 
-static void flows_are_counted_for_themselves(void **state)
+static void flows_are_counted_separately(void **state)
 {
 	struct probes flows;
 
@@ -239,14 +238,14 @@ static void flows_are_counted_for_themselves(void **state)
 		probes_send(&flows, i * 1000);
 	assert_int_equal(probes_flow_of(&flows, 1), 0);
 	assert_int_equal(probes_flow_of(&flows, 6), 2);
-	/* Of different flows: neither reordered nor jitter. */
+	/* Answers of different flows are not reordered, and add no jitter. */
 	for (uint64_t seq = 3; seq > 0; seq--) {
 		probes_fill(&flows, seq, bytes);
 		probes_match(&flows, bytes, SIZE, seq * 1000 + seq * 10, &match);
 		assert_false(match.reordered);
 	}
 	assert_int_equal(flows.jitter.count, 0);
-	/* Of one flow: 4 after 7. */
+	/* 4 and 7 are of one flow. */
 	probes_fill(&flows, 7, bytes);
 	probes_match(&flows, bytes, SIZE, 7500, &match);
 	probes_fill(&flows, 4, bytes);
@@ -283,14 +282,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_second_answer_is_a_duplicate, make, clear),
 		cmocka_unit_test_setup_teardown(an_overtaken_answer_is_reordered, make, clear),
 		cmocka_unit_test_setup_teardown(an_answer_after_the_time_out_is_late, make, clear),
-		cmocka_unit_test_setup_teardown(each_wrong_byte_is_told_with_its_place, make, clear),
-		cmocka_unit_test_setup_teardown(a_wrong_length_is_told, make, clear),
-		cmocka_unit_test_setup_teardown(what_answers_nothing_is_a_stray, make, clear),
+		cmocka_unit_test_setup_teardown(each_wrong_byte_is_reported_with_its_offset, make, clear),
+		cmocka_unit_test_setup_teardown(a_wrong_length_is_reported, make, clear),
+		cmocka_unit_test_setup_teardown(an_answer_without_a_probe_is_a_stray, make, clear),
 		cmocka_unit_test_setup_teardown(numbers_go_beyond_the_window, make, clear),
-		cmocka_unit_test_setup_teardown(a_probe_is_spoilt_until_it_is_answered, make, clear),
+		cmocka_unit_test_setup_teardown(a_probe_is_corrupted_until_it_is_answered, make, clear),
 		cmocka_unit_test_setup_teardown(streams_are_matched_in_order, make, clear),
 		cmocka_unit_test_setup_teardown(jitter_is_between_consecutive_answers, make, clear),
-		cmocka_unit_test_setup_teardown(flows_are_counted_for_themselves, make, clear),
+		cmocka_unit_test_setup_teardown(flows_are_counted_separately, make, clear),
 		cmocka_unit_test_setup_teardown(a_probe_is_identified_by_its_beginning, make, clear),
 	};
 

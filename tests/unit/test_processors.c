@@ -24,11 +24,12 @@
 
 /* --- the affinity mask of a substitute kernel ------------------------------------------- */
 
-static bool substitute;          /* else the real one answers: to a sanitizer */
-static size_t kernel_processors; /* length of the kernel's mask; 0: the call fails otherwise */
+static bool substitute;          /* else the kernel's mask is returned, to a sanitizer */
+static size_t kernel_processors; /* length of the substitute mask; 0: the call fails with EPERM */
 static unsigned allowed;         /* bits set in it */
 
-/* In place of libc's. Sanitizers call it before they can check anything. */
+/* This function replaces that of libc. Sanitizers call it before they are initialized, so it is not
+ * instrumented. */
 __attribute__((no_sanitize("thread")))
 int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 {
@@ -144,15 +145,15 @@ static void the_smallest_quota_on_the_path_counts(void **state)
 	assert_int_equal(processors_quota(root), 3);
 	put("/sys/fs/cgroup/a/b c/d/cpu.max", "400000 100000\n");
 	assert_int_equal(processors_quota(root), 3);
-	/* of a container: the group of its root */
+	/* the root group, as in a container */
 	put("/sys/fs/cgroup/cpu.max", "200000 100000\n");
 	assert_int_equal(processors_quota(root), 2);
-	/* a sibling's does not */
+	/* the quota of a sibling group does not count */
 	put("/sys/fs/cgroup/other/cpu.max", "100000 100000\n");
 	assert_int_equal(processors_quota(root), 2);
 }
 
-static void groups_outside_of_what_is_mounted_are_not_looked_for(void **state)
+static void groups_outside_of_the_mount_are_ignored(void **state)
 {
 	(void) state;
 	put("/proc/self/mountinfo", "30 23 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
@@ -195,8 +196,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_files_there_is_no_quota, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_quota_is_rounded_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_smallest_quota_on_the_path_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(groups_outside_of_what_is_mounted_are_not_looked_for, setup,
-		                                teardown),
+		cmocka_unit_test_setup_teardown(groups_outside_of_the_mount_are_ignored, setup, teardown),
 		cmocka_unit_test_setup_teardown(version_1_is_read, setup, teardown),
 	};
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* test_suggest.c - nearest names, lists of names, and text quoted for a message */
+/* test_suggest.c - nearest names, lists of names, quoted text */
 #include <config.h>
 
 #include <setjmp.h>
@@ -16,7 +16,7 @@
 static const char *const models[] = { "iterative", "process", "prefork", "thread", "prethread",
 	                              "select", "poll", "epoll", "io_uring", NULL };
 
-static void finds_what_was_meant(void **state)
+static void finds_the_nearest_name(void **state)
 {
 	static const char *const pairs[][2] = {
 		{ "epol", "epoll" }, { "eppoll", "epoll" }, { "epoll", "epoll" }, { "EPOLL", "epoll" },
@@ -34,7 +34,7 @@ static void finds_what_was_meant(void **state)
 	}
 }
 
-static void stays_silent_when_nothing_is_near(void **state)
+static void finds_nothing_where_no_name_is_near(void **state)
 {
 	static const char *const strangers[] = { "", "x", "apache", "1234", "kqueue-and-friends" };
 	static const char *const none[] = { NULL };
@@ -49,8 +49,8 @@ static void stays_silent_when_nothing_is_near(void **state)
 	assert_null(suggest_nearest(longest, models));
 }
 
-/* At equal distance the first of the list is taken, so that messages do not change by chance. */
-static void takes_the_first_of_equals(void **state)
+/* The first of several names at equal distance is found, so that messages are always the same. */
+static void finds_the_first_of_several_nearest_names(void **state)
 {
 	static const char *const known[] = { "aab", "aac", NULL };
 
@@ -58,7 +58,7 @@ static void takes_the_first_of_equals(void **state)
 	assert_string_equal(suggest_nearest("aad", known), "aab");
 }
 
-static void takes_a_swap_for_one_slip(void **state)
+static void a_transposition_is_one_edit(void **state)
 {
 	static const char *const known[] = { "abxy", "badc", NULL };
 
@@ -91,7 +91,7 @@ static void quotes_text(void **state)
 	assert_string_equal(quote_string(out, "a\"b\\c"), "\"a\\\"b\\\\c\"");
 	assert_string_equal(quote(out, "a\0\x1b[2J\n\xff", 8), "\"a\\x00\\x1B[2J\\x0A\\xFF\"");
 
-	/* Whatever comes, it fits, ends properly, and has nothing that a terminal would obey. */
+	/* Text of any bytes fits after it was shortened, and has no control characters. */
 	for (int c = 0; c < 256; c++) {
 		size_t length;
 
@@ -108,10 +108,10 @@ static void quotes_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(finds_what_was_meant),
-		cmocka_unit_test(stays_silent_when_nothing_is_near),
-		cmocka_unit_test(takes_the_first_of_equals),
-		cmocka_unit_test(takes_a_swap_for_one_slip),
+		cmocka_unit_test(finds_the_nearest_name),
+		cmocka_unit_test(finds_nothing_where_no_name_is_near),
+		cmocka_unit_test(finds_the_first_of_several_nearest_names),
+		cmocka_unit_test(a_transposition_is_one_edit),
 		cmocka_unit_test(joins_lists),
 		cmocka_unit_test(quotes_text),
 	};
