@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* calls.c - the functions that replace system calls, see sim.h and --wrap in ld(1)
  *
- * Outside an episode they call the real ones.
+ * Outside an episode they call the real functions.
  */
 #include <config.h>
 
@@ -191,7 +191,7 @@ REPLACE(int, poll, struct pollfd fds[], nfds_t count, int timeout)
 
 	if (!sim.running)
 		return __real_poll(fds, count, timeout);
-	/* a look, not a wait */
+	/* a check of readiness, not a wait */
 	if (count == 1 && timeout == 0) {
 		sim_call();
 		return poll_once(fds, count);
@@ -370,7 +370,7 @@ REPLACE(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int fla
 	return fd;
 }
 
-/* An error that ends the connection. */
+/* Whether a call fails with an error that ends the connection. Sets errno. */
 static bool stream_fails(struct stream *stream)
 {
 	static const int errors[] = { ECONNRESET, EPIPE, ETIMEDOUT, ENOBUFS, EHOSTUNREACH, EIO };
@@ -383,7 +383,7 @@ static bool stream_fails(struct stream *stream)
 	return true;
 }
 
-/* Whether a call on a socket fails now though there may be something to do. */
+/* Whether a call on a socket fails, although it could succeed. Sets errno. */
 static bool passing_failure(void)
 {
 	if (sim_fault(FAULT_INTERRUPTED))
@@ -609,7 +609,7 @@ REPLACE(ssize_t, sendmsg, int fd, const struct msghdr *from, int flags)
 	return (ssize_t) message->size;
 }
 
-/* Give the receiver the descriptors. Returns whether all found a place. */
+/* Open the files of the message in the receiver. Returns false where there were too few descriptors. */
 static bool install(struct message *message, struct msghdr *to)
 {
 	struct cmsghdr *header = to->msg_control;

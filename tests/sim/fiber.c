@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* fiber.c - random numbers, clock, events, fibers, faults, report of a failure: see sim.h */
 #include <config.h>
-#undef _FORTIFY_SOURCE /* longjmp(3) between stacks is meant */
+#undef _FORTIFY_SOURCE /* longjmp(3) between stacks is intended */
 
 #include "sim.h"
 
@@ -24,7 +24,7 @@ void *__real_mmap(void *at, size_t size, int protection, int flags, int fd, off_
 #define FIBERS_MAX 512
 #define NOTES 400
 
-/* Waits in a row that change nothing before a fiber is said to spin. The daemon itself tolerates 64. */
+/* Maximum number of waits in a row that end at once while a fiber changes nothing (64 in the daemon). */
 #define SPIN_MAX 200
 
 struct sim sim;
@@ -297,7 +297,7 @@ static void switch_to(struct fiber *fiber)
 #endif
 }
 
-/* Run a ready fiber, chosen at random. Returns when it is this one's turn. */
+/* Run a ready fiber, chosen at random. Returns when the calling fiber runs again. */
 static void run_ready(void)
 {
 	size_t i = (size_t) sim_below(all.ready_count);
@@ -308,7 +308,7 @@ static void run_ready(void)
 	switch_to(fiber);
 }
 
-/* The fiber whose wait ends first; NULL: none of them ends by itself. */
+/* The fiber with the earliest deadline; NULL: none has a deadline. */
 static struct fiber *next_timeout(void)
 {
 	struct fiber *first = NULL;
@@ -323,7 +323,7 @@ static struct fiber *next_timeout(void)
 	return first;
 }
 
-/* Let happen what is next: an event, or a time-out. */
+/* Run the next event or time-out. */
 static void step(void)
 {
 	struct fiber *fiber = next_timeout();
@@ -413,7 +413,7 @@ void fiber_check_spin(void)
 		self->idle = 0;
 	self->progress_seen = self->progress;
 	if (++self->idle > SPIN_MAX)
-		sim_fail("it spins: %u waits in a row ended at once, and nothing was done", self->idle);
+		sim_fail("a fiber spins: %u waits in a row ended at once, and nothing was done", self->idle);
 }
 
 /* --- episodes --------------------------------------------------------------------------- */

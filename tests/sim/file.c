@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-/* A fiber that waits for a file; it is stale once the fiber has begun another wait. */
+/* A fiber that waits for a file. The entry is not valid any more when the fiber has begun another wait. */
 struct waiter {
 	struct fiber *fiber;
 	uint64_t wait;
@@ -144,7 +144,7 @@ void file_unref(struct file *file)
 {
 	if (--file->refs > 0)
 		return;
-	/* an epoll set forgets a file with its last descriptor */
+	/* an epoll set loses a file when its last descriptor is closed */
 	while (!list_empty(&file->items))
 		item_free(LIST_ENTRY(file->items.next, struct item, of_file));
 	if (file->kind == FILE_EPOLL)
@@ -205,7 +205,7 @@ void file_watch(struct file *file)
 				abort();
 		}
 	}
-	/* of the wait that begins next */
+	/* valid for the wait that begins next */
 	file->waiters[file->waiter_count++] = (struct waiter) { self, self->wait + 1 };
 }
 
@@ -217,7 +217,7 @@ static void item_ready(struct item *item)
 	list_append(&item->set->epoll.ready, &item->ready);
 }
 
-/* Wake what waits for the set of the item. Returns whether anything did. */
+/* Wake the fiber that waits for the set of the item. Returns whether there is one. */
 static bool item_wake(const struct item *item)
 {
 	struct file *set = item->set;
@@ -344,7 +344,7 @@ int epoll_take(struct file *set, struct epoll_event *events, int max)
 			continue;
 		events[n].events = got;
 		events[n++].data.ptr = item->data;
-		/* level-triggered: it is looked at again */
+		/* level-triggered: checked again by the next call */
 		item->is_ready = true;
 		list_append(&taken, &item->ready);
 	}

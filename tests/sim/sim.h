@@ -11,7 +11,7 @@
  *   stream.c   connections: the socket of the daemon, the network, and the client
  *   calls.c    the replaced functions
  *   admission.c net/admission.c with shared counts that change meanwhile
- *   test_sim.c crews of workers, operator, what must hold
+ *   test_sim.c crews of workers, operator, checks
  */
 #ifndef ECHOD_TESTS_SIM_H
 #define ECHOD_TESTS_SIM_H
@@ -66,7 +66,7 @@ enum event_kind {
 	EVENT_READ,   /* a client reads */
 	EVENT_UP,     /* the network delivers to the daemon */
 	EVENT_DOWN,   /* the network delivers to the client */
-	EVENT_AUDIT,  /* check that an idle connection was ended */
+	EVENT_AUDIT,  /* check that an idle connection was ended, or reset one whose client has vanished */
 	EVENT_ARRIVE, /* a new client connects */
 	EVENT_OPERATOR,
 	EVENT_HEARTBEAT
@@ -77,10 +77,10 @@ struct sim {
 	uint64_t state;          /* of the random numbers */
 	int64_t now;             /* microseconds; CLOCK_MONOTONIC */
 	int64_t tick;            /* of CLOCK_MONOTONIC_COARSE */
-	unsigned call_usec;      /* most that one call takes */
+	unsigned call_usec;      /* maximum time of one call */
 	unsigned preempt;        /* probability, per million, that another fiber runs at a call */
 	unsigned late;           /* probability, per million, that an event comes before a ready fiber runs */
-	unsigned access;         /* the same at an access to a count that workers share */
+	unsigned access;         /* probability, per million, that another fiber runs at sim_access() */
 	bool preempting;         /* another fiber may run at a call */
 	bool locked;             /* no other fiber may run */
 	bool running;            /* calls of libechod.a are simulated */
@@ -89,8 +89,8 @@ struct sim {
 	int64_t failed_at;       /* last failure of a call that makes accepting pause */
 	int64_t queue_full_at;   /* last time at which the queue had no space */
 	uint64_t excuses;        /* injected failures of which each may end one connection */
-	/* totals of all episodes: what clients, network and operator did; waits that timed out; system calls;
-	 * changes of the running fiber */
+	/* totals of all episodes: actions of clients, network and operator; waits that timed out; system
+	 * calls; changes of the running fiber */
 	uint64_t events, timeouts, calls, switches;
 };
 
@@ -109,12 +109,13 @@ void sim_begin(uint64_t seed);
 /* Free everything; no fiber may run. */
 void sim_end(void);
 
-/* Report that something that must hold does not, with the seed and the last events; exit(3). */
+/* Report a failed check, with the seed and the last events, and exit(3). */
 void __attribute__((noreturn, format(printf, 1, 2))) sim_fail(const char *format, ...);
 /* Note an event for the report of a failure. `what` must be a literal. */
 void sim_note(const char *what, int64_t a, int64_t b);
 
-/* Add an event. `generation` is given back: the object may be another one by then. */
+/* Add an event. `generation` is passed to its handler, because the memory of the object may have been used
+ * again by then. */
 void sim_at(int64_t time, enum event_kind kind, void *object, uint32_t generation);
 
 struct fiber {
@@ -128,7 +129,7 @@ struct fiber {
 	unsigned idle;          /* waits in a row that ended at once, though nothing had changed */
 	unsigned number;
 	unsigned accepted;       /* connections since its last wait */
-	int64_t paused_until;    /* it must not accept before: a call has found no descriptor or memory */
+	int64_t paused_until;    /* it must not accept before, because accept4 has failed */
 	bool steady;             /* its calls may fail: it has reported that it is ready */
 	struct machine *machine; /* stack and registers */
 	void (*main)(struct fiber *fiber);
@@ -147,7 +148,7 @@ void sim_access(void);
 void sim_lock(bool locked);
 /* Let another fiber run that is ready. */
 void sim_yield(void);
-/* A waiting call returns at once. Fails where the fiber does that again and again and changes nothing. */
+/* End a waiting call. Fails where many in a row returned at once while the fiber changed nothing. */
 void fiber_check_spin(void);
 static inline void fiber_progress(struct fiber *fiber)
 {
@@ -245,7 +246,7 @@ void file_ref(struct file *file);
 void file_unref(struct file *file);
 /* The poll(2) events that the file has now. */
 unsigned file_ready(const struct file *file);
-/* The file may have these events now: wake what waits for them. */
+/* The file may have these events now: wake the fibers that wait for them. */
 void file_wake(struct file *file, unsigned events);
 /* Wake the present fiber when the file may be ready. */
 void file_watch(struct file *file);
@@ -276,7 +277,7 @@ enum stream_reason {
 
 struct stream {
 	struct list link;    /* in the list of all, or of free ones */
-	struct list backlog; /* in that of its listener */
+	struct list backlog; /* in the list of its listener */
 	uint32_t generation;
 	struct file *file;     /* NULL: the daemon has closed it, or not accepted it yet */
 	struct file *listener; /* while it is in the backlog */
@@ -296,7 +297,7 @@ struct stream {
 	bool ended;   /* the daemon does not serve it any more */
 	bool blocked; /* the client waits for room to send */
 	bool proxied; /* from a proxy: a PROXY protocol header comes first */
-	bool bad;     /* the header is none of either version */
+	bool bad;     /* the header is not valid in any version */
 	uint8_t header[HEADER_MAX];
 	uint32_t header_size; /* of it, before the payload; 0: none. Positions below count its bytes */
 	unsigned proxy; /* the source as accept(2) returns it; `source` is the one that the header names */
@@ -309,9 +310,9 @@ struct stream {
 	enum stream_reason reason;    /* once closed by the daemon */
 
 	uint64_t target;              /* bytes to send */
-	uint32_t chunk, header_chunk; /* most bytes of one action: of payload; while the header is sent */
-	int64_t pause;                /* most time between actions */
-	int64_t latency;              /* most time of the network */
+	uint32_t chunk, header_chunk; /* maximum bytes of one action: of payload; while the header is sent */
+	int64_t pause;                /* maximum time between actions */
+	int64_t latency;              /* maximum time of the network */
 	enum client_reads reads;
 	enum client_end end;
 };
@@ -319,7 +320,7 @@ struct stream {
 /* All connections that exist. */
 extern struct list streams;
 
-/* The truth, for comparison with the counters of the daemon. */
+/* Counters of the simulation, which those of the daemon are compared with. */
 struct truth {
 	uint64_t accepted, refused, eof, broken, idle, drain, cut, excused, received, echoed, taken;
 	uint32_t live; /* accepted and not closed, also in the queue */
@@ -345,7 +346,7 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size);
 ssize_t stream_from_pipe(struct stream *stream, struct file *pipe, size_t size);
 ssize_t pipe_read(struct file *pipe, uint8_t *data, size_t size);
 void stream_shutdown(struct stream *stream);
-/* The process that serves it has closed it. */
+/* The process that serves the connection has closed it. */
 void stream_ended(struct stream *stream);
 
 void stream_closed(struct stream *stream);
@@ -362,7 +363,7 @@ void streams_finish(void);
 
 /* --- test_sim.c ------------------------------------------------------------------------- */
 
-/* accept.c pauses for so long after a failure. */
+/* Time for which accept.c pauses after a failure. */
 #define PAUSE (100 * MSEC)
 
 /* Decide why the daemon may close this connection, which is neither complete nor broken; fails where there
@@ -370,7 +371,7 @@ void streams_finish(void);
 enum stream_reason check_close(struct stream *stream);
 void note_source(const struct stream *stream);
 void check_idle(struct stream *stream);
-/* Before the clock moves on: every fiber waits. */
+/* Called before the clock advances, when every fiber waits. */
 void check_quiet(int64_t next);
 /* A worker of the crew has accepted a client. */
 void check_limit(const struct crew *crew);
@@ -381,10 +382,10 @@ void ready_written(struct crew *crew);
 /* A thread of the crew was created, or has ended. */
 void thread_began(struct crew *crew);
 void thread_ended(struct crew *crew);
-/* `crew` has the connection now. */
+/* `crew` serves the connection from now on; NULL: no crew does. */
 void crew_serves(struct crew *crew, struct stream *stream);
 int64_t idle_usec(void); /* 0: never */
-/* The first connections from so many sources are those of proxies. */
+/* Number of sources, from 0 on, that are proxies. */
 unsigned proxies(void);
 
 /* The names by which a program with 64-bit times and offsets calls the C library on 32-bit architectures. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 /* stream.c - connections: the socket of the daemon, the network, and the client: see sim.h
  *
- * No byte is stored: the byte at a position of a connection follows from its key, so a receive makes the
- * bytes and a send compares them.
+ * No byte of payload is stored: the byte at a position of a connection follows from its key, so a receive
+ * makes the bytes and a send compares them.
  */
 #include <config.h>
 
@@ -127,7 +127,7 @@ static void wake(struct stream *stream, unsigned events)
 		file_wake(stream->file, events);
 }
 
-/* Forget the connection once neither side has it. */
+/* Free the connection when neither side uses it any more. */
 static void release(struct stream *stream)
 {
 	bool over = stream->reset || stream->vanished ||
@@ -139,7 +139,7 @@ static void release(struct stream *stream)
 	list_move_last(&unused, &stream->link);
 }
 
-/* The connection is broken: what has not been delivered is lost. */
+/* Break the connection. Bytes that were not delivered are lost. */
 static void reset(struct stream *stream, int error)
 {
 	if (stream->reset)
@@ -147,7 +147,7 @@ static void reset(struct stream *stream, int error)
 	sim_note("reset of connection", stream->id, error);
 	stream->reset = true;
 	stream->error = error;
-	/* a system may keep what was delivered, or not */
+	/* bytes that were delivered but not read may be lost, too */
 	if (sim_below(2) == 0) {
 		stream->delivered = stream->read;
 		stream->due = 0;
@@ -250,7 +250,7 @@ static void client_reset(struct stream *stream)
 	release(stream);
 }
 
-/* The client has seen the end: compare what it has got. */
+/* The client has reached the end of the stream: check the number of bytes that it has received. */
 static void client_saw_end(struct stream *stream)
 {
 	stream->end_seen = true;
@@ -317,7 +317,7 @@ static void client_act(struct stream *stream)
 	} else if (stream->end == END_VANISH && sim_below(4) == 0 && !finishing) {
 		sim_note("client vanishes, connection", stream->id, 0);
 		stream->vanished = stream->client_closed = true;
-		/* its kernel may find out */
+		/* the kernel of the daemon may find out */
 		if (sim_below(3) == 0)
 			sim_at(sim.now + (int64_t) sim_spread(1000, 600 * SEC), EVENT_AUDIT, stream,
 			       stream->generation);
@@ -406,7 +406,7 @@ static void header_plan(struct stream *stream, unsigned source)
 		header_v2(stream, source);
 	if (kind == 0 || kind == 8) {
 		stream->bad = true;
-		/* a byte that every header has in this place */
+		/* a byte that is the same in all headers of this version */
 		stream->header[sim_below(kind == 0 ? 6 : 12)] ^= 0x80;
 	}
 	stream->target += stream->header_size;
@@ -567,8 +567,7 @@ void streams_finish(void)
 			stream->pause = 10 * MSEC;
 		if (stream->reads == READS_NEVER)
 			stream->reads = READS_AT_ONCE;
-		/* without idle-timeout only the kernel can end the connection of a client that has vanished
-		 */
+		/* without idle-timeout only the kernel ends the connection of a client that has vanished */
 		if (stream->vanished && idle_usec() == 0)
 			reset(stream, ETIMEDOUT);
 		act_soon(stream);
@@ -666,7 +665,7 @@ static void window_opened(struct stream *stream)
 		up_soon(stream);
 }
 
-/* What a receive of at most `size` bytes finds: a number of bytes, or 0 or -1 as recv(2). */
+/* Number of bytes for a receive of at most `size` bytes; 0 or -1 as recv(2). */
 static ssize_t find(struct stream *stream, size_t size)
 {
 	uint64_t n = stream->delivered - stream->read;
@@ -716,7 +715,7 @@ ssize_t stream_receive(struct stream *stream, void *data, size_t size, bool disc
 	return n;
 }
 
-/* Room for a send of `size` bytes, or -1. */
+/* Number of bytes for a send of at most `size` bytes; -1 as send(2). */
 static ssize_t find_room(struct stream *stream, size_t size)
 {
 	uint64_t room = send_room(stream);
@@ -779,7 +778,7 @@ ssize_t stream_to_pipe(struct stream *stream, struct file *pipe, size_t size)
 		    stream->urgent - 1 < stream->read + most)
 			most = (size_t) (stream->urgent - 1 - stream->read);
 		if (most == 0 && stream->delivered > stream->read) {
-			/* splice(2) does not pass an urgent byte, and finds the end there after a FIN */
+			/* splice(2) does not pass an urgent byte: it returns 0 there after a FIN */
 			n = stream->fin_delivered ? 0 : fail(EAGAIN);
 			break;
 		}

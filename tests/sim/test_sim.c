@@ -25,7 +25,7 @@
 #include "models/model.h"
 #include "models/worker.h"
 
-/* Default number of events of each test: a few seconds for all. */
+/* Default number of events of each test. All tests take a few seconds. */
 #define EVENTS 300000
 
 #define WORKERS_MAX 32
@@ -36,7 +36,7 @@
 /* The longest time that the coarse clock, a batch of events and the scheduling of fibers delay a step. */
 #define SLACK (150 * MSEC)
 
-/* A step at a given time is later by a tick of the coarse clock, and by this: time-outs of whole
+/* Maximum delay of a step at a given time, in addition to a tick of the coarse clock: time-outs of whole
  * milliseconds, two failed calls that are tried again after 10 ms, and other workers that run first. */
 #define LATE (25 * MSEC)
 
@@ -48,21 +48,22 @@
 #define DRAIN_TICK (10 * MSEC)
 #define SPACE_TICK (50 * MSEC)
 
-/* A worker gets at least the UNEVEN_MAXth part of its share of the connections, of which there are
+/* A worker accepts at least 1/UNEVEN_MAX of its share of the connections. Checked where there were
  * ACCEPTED_MIN or more for each worker. */
 #define UNEVEN_MAX 8
 #define ACCEPTED_MIN 32
 
 #define HEARTBEAT (500 * MSEC)
 
-/* Most time from the moment at which all workers of a crew are ready to the stop of its predecessor: until
+/* Maximum time from the moment at which all workers of a crew are ready to the stop of its predecessor. Until
  * then both crews accept. */
 #define OVERLAP (100 * MSEC)
 
-/* A worker that has not ended by then after drain-timeout is killed (daemon/crew.c). */
+/* Time after drain-timeout at which a worker that has not ended is killed (daemon/crew.c). */
 #define GRACE (2 * SEC)
 
-/* Most connections from one listener in an iteration: of one loop, and of several (accept.c). */
+/* Maximum number of connections that a loop accepts from one listener in an iteration: a single loop, and one
+ * of several (accept.c). */
 #define BATCH_ALONE 256
 #define BATCH_SHARED 4
 
@@ -96,16 +97,16 @@ static struct {
 	struct list crews;
 	const char *const *models; /* that a reload may choose */
 	unsigned model_count;
-	unsigned clients, clients_left; /* at a time; in the episode */
+	unsigned clients, clients_left; /* maximum at a time; number that has not come yet */
 	unsigned sources, proxies, max_per_source, idle_timeout, drain_timeout;
 	struct cidr_set proxy_networks;
 	int64_t pace;
-	bool large; /* more connections than a back-end reports at once */
+	bool large; /* more connections than a poller reports at once */
 	bool often; /* reloads follow each other, and max-connections is low */
 	unsigned reloads;
 	bool finishing, stopped, restarting;
-	int64_t limit_changed_at; /* a crew was started or asked to stop */
-	int64_t until, finish_by; /* no new clients; no clients */
+	int64_t limit_changed_at; /* when a crew was last started or asked to stop */
+	int64_t until, finish_by; /* end of new clients; end of all clients */
 	uint64_t accepted;        /* when `finish_by` was set */
 	bool starting;
 	uint32_t crew_ids;
@@ -251,13 +252,13 @@ static void crew_limits(struct crew *crew)
 		crew->capacity = 1;
 }
 
-/* What the present fiber was before it made calls of another process. */
+/* State of the fiber before identity_change(). */
 struct identity {
 	struct process *process;
 	bool steady, preempting;
 };
 
-/* Make calls with the descriptors of `process`, on any fiber: no other fiber runs, and none of them fails. */
+/* From now on the fiber makes calls of `process`: no other fiber runs, and no fault is injected. */
 static struct identity identity_change(struct process *process)
 {
 	struct fiber *self = fiber_self();
@@ -331,7 +332,7 @@ static void crew_start(void)
 	sim_at(sim.now + 3 * HEARTBEAT, EVENT_HEARTBEAT, crew, crew->id);
 }
 
-/* Where the queue has more connections than a process can have, accepting pauses as after a failure. */
+/* Where a crew at its capacity leaves connections in the queue, accepting pauses as after a failure. */
 static void note_full(const struct crew *crew)
 {
 	if (crew->serving >= crew->capacity && all.inbox->queue.count > 0)
@@ -348,7 +349,7 @@ void crew_serves(struct crew *crew, struct stream *stream)
 	crew->serving++;
 	note_full(crew);
 	stream->taken = sim.now;
-	/* taken from a backlog or the queue while the crew stops */
+	/* a stopping crew may take connections from a backlog or the queue, too */
 	stream->stopping = crew->stopping;
 	stream->due = 0;
 }
@@ -374,7 +375,7 @@ static void crew_stop(struct crew *crew, enum stats_stop how)
 		if (stream->crew == crew && stream->file) {
 			stream->stopping = true;
 			stream->due = stream->delivered;
-			/* some clients end their connections while it is drained or handed over */
+			/* some clients end their connection while it is drained or handed over */
 			if (sim_below(8) == 0)
 				stream_hurry(stream);
 		}
@@ -389,7 +390,7 @@ static void check_equal(const char *what, uint64_t daemon, uint64_t is)
 		sim_fail("%s: the daemon counts %" PRIu64 ", the simulation %" PRIu64, what, daemon, is);
 }
 
-/* Clients are spread evenly over the event loops of a process. */
+/* The event loops of a process must accept similar numbers of clients. */
 static void check_balance(const struct crew *crew)
 {
 	uint64_t total = 0;
@@ -446,7 +447,7 @@ static void crew_free(struct crew *crew)
 	fiber_wake(all.main);
 }
 
-/* --- what must hold --------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------- */
 
 static void __attribute__((noreturn)) stream_fail(const struct stream *stream, const char *what)
 {
@@ -484,7 +485,7 @@ void check_idle(struct stream *stream)
 		sim_at(sim.now + SEC, EVENT_AUDIT, stream, stream->generation);
 		return;
 	}
-	/* a worker sorts connections that it has received after one more tick */
+	/* a worker sorts the connections that it has received one tick later */
 	limit = since + idle_usec() + TICK + sim.tick + LATE;
 	if (stream->taken > stream->since && limit < stream->taken + idle_usec() + 2 * TICK + sim.tick + LATE)
 		limit += TICK;
@@ -507,8 +508,8 @@ static unsigned connections_of_source(const struct stream *stream)
 	return count;
 }
 
-/* A connection of a source is about to be closed. Where the source has more than max-per-source, the daemon
- * may have refused any of them, and may close that one when others have ended. */
+/* Called before a connection is closed. Where its source has more than max-per-source connections, the daemon
+ * may have refused any of them, and may close that one after others have ended. */
 void note_source(const struct stream *stream)
 {
 	if (all.max_per_source == 0 || connections_of_source(stream) <= all.max_per_source)
@@ -576,10 +577,10 @@ static void check_streams(void)
 		return;
 	for (struct list *at = streams.next; at != &streams; at = at->next)
 		if (is_stalled(LIST_ENTRY(at, struct stream, link)))
-			stream_fail(LIST_ENTRY(at, struct stream, link), "nothing is done for it");
+			stream_fail(LIST_ENTRY(at, struct stream, link), "the daemon does nothing for it");
 }
 
-/* max-connections: while several crews accept, the least of theirs. */
+/* The lowest max-connections of the crews that accept. */
 static unsigned max_connections(void)
 {
 	unsigned max = UINT_MAX;
@@ -597,7 +598,7 @@ void check_limit(const struct crew *crew)
 {
 	unsigned max = crew->max_connections;
 
-	/* the slot may have been taken shortly before the common limit changed */
+	/* the slot may have been acquired shortly before the common limit changed */
 	if (sim.now > all.limit_changed_at + SLACK && max_connections() < max)
 		max = max_connections();
 	if (truth.live > max)
@@ -751,8 +752,8 @@ static void arrive(void)
 	       EVENT_ARRIVE, NULL, 0);
 }
 
-/* A client that has not got the end of its connection; NULL: there is none. */
-static const struct stream *who_waits(void)
+/* A client that has not received the end of its connection; NULL: there is none. */
+static const struct stream *waiting_client(void)
 {
 	for (struct list *at = streams.next; at != &streams; at = at->next) {
 		const struct stream *stream = LIST_ENTRY(at, struct stream, link);
@@ -771,13 +772,13 @@ static void stop_all(void)
 			crew_stop(LIST_ENTRY(at, struct crew, link), STOP_DRAIN);
 }
 
-/* No client comes any more: stop under load, or let all connections end first. */
+/* No more clients connect: stop under load, or let all connections end first. */
 static void finish(void)
 {
 	/* without a successor no worker would receive the connections in the queue */
 	bool may_stop = all.inbox->queue.count == 0;
 
-	/* one worker may serve many clients one after the other */
+	/* a worker may serve many clients one after the other: each may take the same time */
 	if (all.finishing && truth.accepted != all.accepted) {
 		all.accepted = truth.accepted;
 		all.finish_by = sim.now + 7200 * SEC;
@@ -789,16 +790,16 @@ static void finish(void)
 		all.finishing = true;
 		all.finish_by = sim.now + 7200 * SEC;
 		streams_finish();
-	} else if (!who_waits() && may_stop) {
+	} else if (!waiting_client() && may_stop) {
 		stop_all();
 	} else if (sim.now > all.finish_by) {
-		if (who_waits())
-			stream_fail(who_waits(), "the client waits for ever");
+		if (waiting_client())
+			stream_fail(waiting_client(), "the client waits for ever");
 		sim_fail("%u connections stay in the queue", all.inbox->queue.count);
 	}
 }
 
-/* Reload or restart: with a restart the successor starts when the predecessor has ended. */
+/* Reload or restart. With a restart the successor starts after the predecessor has ended. */
 static void replace_crew(void)
 {
 	all.reloads--;
@@ -816,7 +817,7 @@ static void operate(void)
 {
 	if (sim.now > all.until)
 		all.clients_left = 0;
-	/* one crew, which is ready */
+	/* there is one crew, and it is ready */
 	if (!all.starting && !all.restarting && all.crews.next->next == &all.crews) {
 		if (all.clients_left == 0 && !all.stopped)
 			finish();
