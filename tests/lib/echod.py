@@ -325,7 +325,7 @@ class Daemon:
     def cpu(self):
         return sum(stat.cpu for stat in self.tree())
 
-    def settled(self, processes, timeout=proc.LIMIT):
+    def wait_processes(self, processes, timeout=proc.LIMIT):
         """Wait until the daemon has exactly this number of processes and no zombie."""
         def counts():
             tree = self.tree()

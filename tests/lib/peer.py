@@ -15,7 +15,7 @@ PATIENCE = 40.0
 
 # Send buffer of a client that fills the path: with a smaller one than two segments of the loopback interface, each segment waits
 # for the delayed acknowledgement of the one before.
-STUFF_SNDBUF = 131072
+FILL_SNDBUF = 131072
 
 _data = {}
 _data_lock = threading.Lock()
@@ -178,7 +178,7 @@ def silent_now(sock):
     return silent(sock, 0)
 
 
-def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
+def fill_path(sock, quiet=0.3, seed=7, may_end=False, step=65536):
     """Send, `step` bytes at a time, without reading until the path to the server and back is full. Returns the bytes
     that were sent.
 
@@ -204,24 +204,24 @@ def stuff(sock, quiet=0.3, seed=7, may_end=False, step=65536):
     return bytes(sent)
 
 
-def settle(sock, quiet=0.05):
+def wait_acknowledged(sock, quiet=0.05):
     """Wait at most `quiet` seconds for the acknowledgement of all bytes."""
     deadline = time.monotonic() + quiet
     while unacknowledged(sock) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
-def laden(address):
+def connect_with_unsent_data(address):
     """A connection for which the server has unsent data: all bytes have arrived there, but not all echoes fit into the path.
 
     Returns the socket, the bytes that were sent, and those of their echo that have been read.
     """
-    sock = connect(address, rcvbuf=16384, sndbuf=STUFF_SNDBUF)
-    sent, read = stuff(sock), bytearray()
-    settle(sock, 0.2)
+    sock = connect(address, rcvbuf=16384, sndbuf=FILL_SNDBUF)
+    sent, read = fill_path(sock), bytearray()
+    wait_acknowledged(sock, 0.2)
     while unacknowledged(sock):
         read += sock.recv(16384)
-        settle(sock, 0.005)
+        wait_acknowledged(sock, 0.005)
     return sock, sent, bytes(read)
 
 

@@ -260,7 +260,7 @@ class Host:
         assert not self.was_reset, "the server refused the connection"
         return self
 
-    def pour(self, data, size=None):
+    def send_stream(self, data, size=None):
         """Send `data` in segments of at most `size` bytes, as the server's window allows."""
         rest = memoryview(data)
         while rest:
@@ -294,7 +294,7 @@ class Host:
         elif segment.flags & RST:
             self.was_reset = True
         elif segment.flags & SYN:
-            self._greeted(segment)
+            self._received_syn(segment)
         elif not self.loses(segment):
             if segment.data or segment.flags & FIN:
                 self.last = packet
@@ -304,7 +304,7 @@ class Host:
         """RFC 9293, 3.5.2, group 1: answer a segment with ACK by RST, whose sequence number is the acknowledgement."""
         self.segment(flags=RST, at=difference(segment.ack, self.ISN + 1))
 
-    def _greeted(self, segment):
+    def _received_syn(self, segment):
         self.server_isn = segment.seq
         self._acknowledged(segment)
         if self.acks:

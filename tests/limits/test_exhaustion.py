@@ -127,8 +127,8 @@ def test_memory_runs_out(start, model):
     starve(daemon, 6 << 20)
     greedy = []
     for _ in range(20):
-        sock = peer.connect(daemon.address, rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF)
-        peer.stuff(sock, quiet=0.02, may_end=True)
+        sock = peer.connect(daemon.address, rcvbuf=16384, sndbuf=peer.FILL_SNDBUF)
+        peer.fill_path(sock, quiet=0.02, may_end=True)
         greedy.append(sock)
     peer.echo(good, b"in the middle of it")
     quiet(daemon, 0.5, 0.4, "without free memory")

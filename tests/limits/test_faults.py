@@ -161,7 +161,7 @@ def live(traced):
             for _ in range(2):
                 held.append(daemon.connect(sndbuf=1 << 20, rcvbuf=8192, timeout=5))
             peer.echo(held[0], b"held over the reload")
-            peer.stuff(held[1], quiet=0.02, may_end=True)
+            peer.fill_path(held[1], quiet=0.02, may_end=True)
         except (OSError, AssertionError):
             pass
         since, told = len(daemon.log()), len(daemon.notify.all("READY"))

@@ -247,7 +247,7 @@ def test_all_hostile_peers_together(start, model, record_property):
     """With hostile peers of every kind, good clients are served; afterwards no connection or descriptor is left."""
     daemon = start(model, workers=2 if model in echod.LOOPS else 0, log_connections=False)
     daemon.visit()
-    daemon.settled(2)
+    daemon.wait_processes(2)
     proc.until(lambda: metrics.line(daemon)["connections"] == 0, "no connection at the start")
     descriptors = daemon.descriptors()
     good, stream = Good(daemon.connect()), peer.Stream(daemon.address)
@@ -291,7 +291,7 @@ def test_memory_of_peers_that_never_read(start, model, record_property):
     count = 150 if model != "process" else 30
     daemon = start(model, buffer_size=BUFFER, workers=1 if model in echod.LOOPS else 0, log_connections=False)
     daemon.visit(peer.data(300000))
-    daemon.settled(2)
+    daemon.wait_processes(2)
     before = daemon.memory()
     crowd = [peer.connect(daemon.address, rcvbuf=4096, sndbuf=65536) for _ in range(count)]
     for sock in crowd:
@@ -408,7 +408,7 @@ def test_urgent_data_right_before_the_end(start, model):
                 for pid in workers:
                     os.kill(pid, signal.SIGCONT)
             assert peer.receive_all(sock) == message[:before] + b"Ubehind it"
-        daemon.settled(processes)  # the process of this connection has ended
+        daemon.wait_processes(processes)  # the process of this connection has ended
 
 
 def test_urgent_byte_of_a_unix_client(start, model, tmpdir):

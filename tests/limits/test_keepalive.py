@@ -97,7 +97,7 @@ def test_dead_peer_that_did_not_read(hole, model):
     """The peer's window is closed, and the server has unsent data for it."""
     daemon, network = hole(model, tcp_keepalive=2)
     sock = connect(network)
-    peer.stuff(sock)
+    peer.fill_path(sock)
     since = time.monotonic()
     network.kill_clients()
     dies(daemon, sock, since, 2)

@@ -144,7 +144,7 @@ def test_bulk_through_small_buffers(start, model):
 
 # Memory
 
-def stuff(crowd):
+def fill(crowd):
     """Send, without reading, until no connection accepts more bytes."""
     for sock in crowd:
         sock.settimeout(0)
@@ -169,7 +169,7 @@ def test_kernel_memory_of_stalled_connections(start, model, buffer, record_prope
         for _ in range(4):
             peer.echo(sock, peer.data(2 << 20))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    stuff(crowd)
+    fill(crowd)
     found = server_side(daemon)
     assert len(found) == len(crowd)
     held = [s["r"] + s["w"] + s["f"] for s in found]
@@ -190,7 +190,7 @@ def test_the_formula_matters(start):
     sock = peer.connect(daemon.address, rcvbuf=1 << 20, sndbuf=1 << 20)
     for _ in range(8):
         peer.echo(sock, peer.data(2 << 20))
-    stuff([sock])
+    fill([sock])
     (found,) = server_side(daemon)
     assert found["r"] + found["w"] > 4 * 4096 + SLACK, found
     peer.reset(sock)

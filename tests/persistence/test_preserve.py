@@ -199,10 +199,10 @@ def test_unsent_data_survives(start, small_queues, model):
     env = small_queues(TINY)
     daemon = start(model, env=env, store=True, log_connections=False, drain_timeout=1)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        laden = list(threads.map(peer.laden, [daemon.address] * 8))
+        connections = list(threads.map(peer.connect_with_unsent_data, [daemon.address] * 8))
     for _ in range(2):
         daemon = start_again(start, daemon, stop(daemon), env=env)
-    for sock, sent, read in laden:
+    for sock, sent, read in connections:
         peer.same(read + peer.receive(sock, len(sent) - len(read)), bytes(sent))
         peer.echo(sock, b"and more")
         peer.finish(sock)

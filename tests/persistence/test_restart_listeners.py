@@ -55,7 +55,7 @@ def test_restart(machine):
         assert all(echo(client, b"before") for client in idle)
         assert [is_multipath(client) for client in idle] == [True, False, False]
         full = [connect(machine) for connect in (multipath, plain, abstract)]
-        sent = [peer.stuff(client) for client in full]
+        sent = [peer.fill_path(client) for client in full]
         since = machine.cursor()
         machine.configure(CONF % (model, "true"))
         machine.systemctl("restart", "echod")

@@ -559,7 +559,7 @@ def waiting(counts):
 def test_stop_ends_waiting_connections_in_time(start, number):
     """Queued connections whose clients do not read are closed at the end of drain-timeout, or by a second signal."""
     daemon = start("epoll", drain_timeout=2 if number == 1 else 60)
-    laden = [peer.laden(daemon.address) for _ in range(4)]
+    connections = [peer.connect_with_unsent_data(daemon.address) for _ in range(4)]
     old = daemon.workers()
     daemon.reload(model="iterative")
     proc.until(lambda: not any(map(proc.alive, old)), "the old worker has ended", 60)
@@ -571,5 +571,5 @@ def test_stop_ends_waiting_connections_in_time(start, number):
         daemon.term()
     assert daemon.wait_exit() == 0
     daemon.wait_log(r"Closed 3 connections that waited for a worker, 3 of them before")
-    for sock, _, _ in laden:
+    for sock, _, _ in connections:
         sock.close()

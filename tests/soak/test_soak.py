@@ -77,7 +77,7 @@ class Crowd:
 
     def never_reads(self, dice):
         with peer.connect(self.daemon.address, rcvbuf=8192, sndbuf=65536) as sock:
-            peer.stuff(sock, quiet=0.1, may_end=True)
+            peer.fill_path(sock, quiet=0.1, may_end=True)
             if dice.randrange(2):
                 peer.reset(sock)
 

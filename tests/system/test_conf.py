@@ -361,6 +361,6 @@ def test_overrides_hold_over_a_reload(start):
     assert len(daemon.workers()) == 3
     daemon.configure(model="thread", workers=9, port=other, idle_timeout=5)
     daemon.hup()
-    daemon.settled(1 + 3)
+    daemon.wait_processes(1 + 3)
     peer.visit(("127.0.0.1", port))
     assert peer.refused(("127.0.0.1", other))

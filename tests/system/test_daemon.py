@@ -80,7 +80,7 @@ def test_detached(start, model):
     try:
         daemon = start(model, daemonize=True, pass_fds=(leak,), umask=0o137)
         daemon.visit()
-        daemon.settled(echod.processes(model))
+        daemon.wait_processes(echod.processes(model))
         leaked = os.readlink(f"/proc/self/fd/{leak}")
         for stat in daemon.tree():
             assert stat.tty == 0
@@ -195,7 +195,7 @@ def test_started_with_closed_descriptors(launch):
     assert daemon.popen.wait(echod.START_TIMEOUT) == 0
     daemon.wait_ready()
     daemon.visit()
-    daemon.settled(2)
+    daemon.wait_processes(2)
     for stat in daemon.tree():
         fds = proc.descriptors(stat.pid)
         assert [fds.get(fd) for fd in range(3)] == ["/dev/null"] * 3
@@ -210,7 +210,7 @@ def test_started_with_signals_blocked_and_ignored(start):
         daemon = start(model, wrap=[sys.executable, "-I", "-c", block])
         for _ in range(5):
             daemon.visit()
-        daemon.settled(2)
+        daemon.wait_processes(2)
         daemon.hup()
         daemon.visit()
         daemon.stop()
@@ -224,7 +224,7 @@ def test_user_and_group_are_dropped(start, model, visible):
     daemon = start(model, program=visible, user="nobody", port=echod.free_port(), pidfile="",
                    wrap=["setpriv", "--groups=0,1,2"])
     daemon.visit()
-    daemon.settled(echod.processes(model))  # a process that is ending has no status
+    daemon.wait_processes(echod.processes(model))  # a process that is ending has no status
     with daemon.connect() as sock:
         peer.echo(sock, b"hello")
         for stat in daemon.tree():

@@ -132,11 +132,11 @@ def test_peer_that_never_reads_delays_no_other(start, model):
     daemon = start(model, buffer_size=65536, idle_timeout=0, **(bystanders(model, deaf) or {}))
     daemon.visit(peer.data(1048576))
     before = daemon.memory()
-    socks = [daemon.connect(rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF) for _ in range(deaf)]
+    socks = [daemon.connect(rcvbuf=65536, sndbuf=peer.FILL_SNDBUF) for _ in range(deaf)]
     try:
-        stuffed = [peer.stuff(sock) for sock in socks]
+        filled = [peer.fill_path(sock) for sock in socks]
         kernel = sum(int(proc.read(f"/proc/sys/net/ipv4/tcp_{name}").split()[2]) for name in ("rmem", "wmem"))
-        assert max(map(len, stuffed)) < 2 * kernel + (1 << 20), "more than the socket buffers and buffer-size took these bytes"
+        assert max(map(len, filled)) < 2 * kernel + (1 << 20), "more than the socket buffers and buffer-size took these bytes"
         if not echod.SANITIZED:
             each = (daemon.memory() - before) / deaf
             assert each < 65536 + (1 << 20), f"{each:.0f} bytes of memory for each of them"
@@ -150,7 +150,7 @@ def test_peer_that_never_reads_delays_no_other(start, model):
             time.sleep(max(0, end - time.monotonic()))
         used = daemon.cpu() - cpu
         assert used <= 0.08, f"{used} s of CPU in a second for peers that do nothing"
-        for sock, sent in zip(socks, stuffed):  # when they read at last, they receive every byte
+        for sock, sent in zip(socks, filled):  # when they read at last, they receive every byte
             sock.shutdown(socket.SHUT_WR)
             peer.same(peer.receive_all(sock), sent)
     finally:
@@ -164,10 +164,10 @@ def test_half_closed_peer_that_never_reads(start, model, tmpdir, family):
     path = f"{tmpdir}/socket"
     daemon = start(model, listen=["127.0.0.1", f"unix:{path}"], stats_interval=0)
     if family == "TCP":
-        sock, sent, read = peer.laden(daemon.address)
+        sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     else:
         sock = peer.connect(path)
-        sent, read = peer.stuff(sock), b""
+        sent, read = peer.fill_path(sock), b""
     sock.shutdown(socket.SHUT_WR)
     proc.until(lambda: proc.asleep([stat.pid for stat in daemon.tree()]), "the daemon sleeps")
     peer.same(read + peer.receive_all(sock), sent)
@@ -177,9 +177,9 @@ def test_half_closed_peer_that_never_reads(start, model, tmpdir, family):
 
 def test_peer_that_never_reads_is_closed_when_idle(start, model):
     daemon = start(model, idle_timeout=1)
-    with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
+    with daemon.connect(rcvbuf=16384, sndbuf=peer.FILL_SNDBUF) as sock:
         endpoint = peer.endpoint(sock)
-        peer.stuff(sock, may_end=True)
+        peer.fill_path(sock, may_end=True)
         daemon.connection_line(endpoint, "idle")
         assert peer.ended(sock)
     daemon.visit()
@@ -199,9 +199,9 @@ def test_silent_connection_is_closed_when_idle(start, model):
 def test_half_closed_peer_that_stops_reading_is_closed_when_idle(start, model):
     """The peer has sent all its data and a FIN, and does not read the echo."""
     daemon = start(model, idle_timeout=1)
-    with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
+    with daemon.connect(rcvbuf=16384, sndbuf=peer.FILL_SNDBUF) as sock:
         endpoint = peer.endpoint(sock)
-        peer.stuff(sock, 0.1, may_end=True)
+        peer.fill_path(sock, 0.1, may_end=True)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
         daemon.connection_line(endpoint, "idle")
@@ -247,7 +247,7 @@ def test_resets_at_every_stage(start, model):
         sock.shutdown(socket.SHUT_WR)
         abandon(sock)  # after a half-close
     sock = daemon.connect(rcvbuf=16384)
-    peer.stuff(sock, 0.1)
+    peer.fill_path(sock, 0.1)
     abandon(sock)  # with all socket buffers full
     sock = daemon.connect()
     sock.sendall(peer.data(65536))
@@ -289,7 +289,7 @@ def test_a_thousand_clients_at_once(start, model):
     finally:
         for sock in crowd:
             sock.close()
-    daemon.settled(2)
+    daemon.wait_processes(2)
 
 
 @pytest.mark.models("iterative", "prefork", "prethread", "select")
@@ -310,12 +310,12 @@ def test_500_visits_leak_nothing(start, model):
     daemon = start(model, log_connections=False)
     for _ in range(30):
         daemon.visit()
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
     descriptors = daemon.descriptors()
     threads = sum(proc.threads(pid) for pid in daemon.workers())
     for number in range(500):
         daemon.visit(b"visit %d" % number)
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
     proc.until(lambda: daemon.descriptors() <= descriptors,
                lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
     proc.until(lambda: sum(proc.threads(pid) for pid in daemon.workers()) <= threads, f"no more than {threads} threads")

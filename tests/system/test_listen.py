@@ -452,7 +452,7 @@ def test_listener_survives_a_crash_in_the_store(start, model, tmpdir):
 def test_stored_listeners_are_given_back_at_a_stop(start):
     """A stored socket would keep the port in use during the stop. Without it, new clients are refused at once."""
     daemon = start("epoll", store=True, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     proc.until(lambda: peer.refused(daemon.address), "the end of the listener")

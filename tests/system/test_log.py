@@ -55,7 +55,7 @@ def test_connection_without_a_byte_is_logged_at_debug(start, model):
         if level != "info":
             daemon.connection_line(endpoint, reason)
     daemon.reload(log_level="info", deny=["127.0.0.0/8"])
-    daemon.settled(echod.processes(model))  # until then a worker without `deny` may accept
+    daemon.wait_processes(echod.processes(model))  # until then a worker without `deny` may accept
     with daemon.connect() as sock:
         endpoint = peer.endpoint(sock)
         assert peer.ended(sock)

@@ -85,7 +85,7 @@ def test_iterative_is_one_worker(start, model):
 def test_each_connection_is_a_process_or_thread(start, model):
     daemon = start(model)
     daemon.visit()
-    daemon.settled(2)
+    daemon.wait_processes(2)
     base = shape(daemon)
     crowd = [daemon.connect() for _ in range(5)]
     for sock in crowd:
@@ -292,7 +292,7 @@ def test_killed_connection_process_releases_its_slot(start, model):
         peer.echo(second, b"not touched")
         for sock in (first, second, third):
             sock.close()
-        daemon.settled(2)
+        daemon.wait_processes(2)
 
 
 def test_workers_end_with_a_killed_supervisor(start, model):

@@ -148,7 +148,7 @@ def test_the_supervisor_sleeps_while_it_drains(start, tmpdir):
     """It does not poll busily, also if a warning was logged shortly before the stop, which STATUS= cannot contain any more."""
     calls = failing.Failing(tmpdir, speed=4)
     daemon = start("epoll", stats_interval=0, drain_timeout=300, env=calls.env)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     calls.fail("accept4", 1)
     daemon.connect().close()
     daemon.wait_log("Cannot accept connections")
@@ -168,7 +168,7 @@ def test_the_supervisor_sleeps_while_it_drains(start, tmpdir):
 def test_stop_is_extended_while_it_drains(start, model):
     """Once bytes are sent, and not before, echod asks the manager to extend the time-out to the end of the drain."""
     daemon = start(model, drain_timeout=300)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     stopping = daemon.notify.wait("STOPPING=1")
     since = quiet_since(daemon)
@@ -204,8 +204,8 @@ def test_watchdog_is_fed(start, model):
 def test_watchdog_with_a_client_that_never_reads(start, model):
     """A worker that waits to send must not be reported as hanging."""
     daemon = start(model, env={"WATCHDOG_USEC": "400000"})
-    with daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF) as sock:
-        peer.stuff(sock)
+    with daemon.connect(rcvbuf=16384, sndbuf=peer.FILL_SNDBUF) as sock:
+        peer.fill_path(sock)
         since = daemon.notify.mark()
         proc.until(lambda: fed(daemon, 4, since), "WATCHDOG=1 four times")
 

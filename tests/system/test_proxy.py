@@ -298,13 +298,13 @@ def test_headers_of_queued_connections_at_a_stop(start):
 def test_reload_changes_the_list(start, model):
     daemon = start(model)
     daemon.reload(proxy_protocol=PROXIES)
-    daemon.settled(echod.processes(model))  # the old workers may still accept until they have ended
+    daemon.wait_processes(echod.processes(model))  # the old workers may still accept until they have ended
     with daemon.connect() as sock:
         sock.sendall(v1() + b"hello")
         assert peer.receive(sock, 5) == b"hello"
         peer.finish(sock)
     daemon.reload(proxy_protocol=[])
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
     with daemon.connect() as sock:
         peer.echo(sock, v1())
 

@@ -34,7 +34,7 @@ def test_from_this_model_to_every_other(request, start, model):
             stream.progress(200000)
             stream.finish()
             daemon.visit(b"served by " + change.encode())
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
 
 
 def test_idle_and_half_closed_connections_live_on(start, model):
@@ -45,8 +45,8 @@ def test_idle_and_half_closed_connections_live_on(start, model):
     peer.echo(quiet, b"before")
     slow = None
     if model != "iterative":
-        slow = daemon.connect(rcvbuf=16384, sndbuf=peer.STUFF_SNDBUF)
-        sent = peer.stuff(slow)
+        slow = daemon.connect(rcvbuf=16384, sndbuf=peer.FILL_SNDBUF)
+        sent = peer.fill_path(slow)
         slow.shutdown(1)
     daemon.reload(model=target)
     peer.echo(quiet, b"after")
@@ -61,7 +61,7 @@ def test_reload_without_a_change(start, model):
     daemon = start(model)
     daemon.hup()
     daemon.visit()
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
     descriptors = daemon.descriptors()
     stream = peer.Stream(daemon.address)
     for _ in range(20):
@@ -70,7 +70,7 @@ def test_reload_without_a_change(start, model):
     stream.finish()
     daemon.hup()  # a new crew, in the state that the first one had
     daemon.visit()
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
     proc.until(lambda: daemon.descriptors() <= descriptors,
                lambda: f"{daemon.descriptors()} descriptors instead of {descriptors}")
 
@@ -87,7 +87,7 @@ def test_workers_change(start, model):
     stream.finish()
     daemon.visit()
     if model == "prefork":
-        daemon.settled(4)
+        daemon.wait_processes(4)
 
 
 def given_up(address):
@@ -464,7 +464,7 @@ def test_many_hups_at_once(start, model):
     daemon.notify.wait("RELOADING=1", since=since)
     daemon.hup()
     daemon.visit()
-    daemon.settled(echod.processes(model))
+    daemon.wait_processes(echod.processes(model))
 
 
 def test_stop_during_a_reload(start, model):

@@ -30,7 +30,7 @@ def test_stop_without_connections(start, model, number):
 def test_unsent_data_is_sent(start, model):
     """A slow reader receives all bytes that had reached the server, and then the end of file."""
     daemon = start(model, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     rest = peer.receive_all(sock, pause=0.001, step=65536)
@@ -42,7 +42,7 @@ def test_unsent_data_is_sent(start, model):
 
 def test_half_closed_client_gets_the_rest(start, model):
     daemon = start(model, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     sock.shutdown(1)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
@@ -91,7 +91,7 @@ def test_busy_streams_are_ended_in_time(start, model):
 
 def test_drain_timeout_ends_connection_that_is_not_read(start, model):
     daemon = start(model, drain_timeout=1)
-    sock, _, _ = peer.laden(daemon.address)
+    sock, _, _ = peer.connect_with_unsent_data(daemon.address)
     began = time.monotonic()
     daemon.term()
     assert daemon.wait_exit(AT_ONCE) == 0
@@ -104,14 +104,14 @@ def test_drain_timeout_ends_connection_that_is_not_read(start, model):
 
 def test_drain_timeout_zero_ends_at_once(start):
     daemon = start("epoll", drain_timeout=0)
-    sock, _, _ = peer.laden(daemon.address)
+    sock, _, _ = peer.connect_with_unsent_data(daemon.address)
     daemon.stop(AT_ONCE)
     sock.close()
 
 
 def test_no_client_is_accepted_while_it_drains(start, model):
     daemon = start(model, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     proc.until(lambda: peer.refused(daemon.address), "the end of the listener")
@@ -123,7 +123,7 @@ def test_no_client_is_accepted_while_it_drains(start, model):
 def test_second_sigterm_ends_it_at_once(start, model):
     """The second signal arrives a second or more after the first."""
     daemon = start(model, drain_timeout=60)
-    sock, _, _ = peer.laden(daemon.address)
+    sock, _, _ = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -138,7 +138,7 @@ def test_second_sigterm_ends_it_at_once(start, model):
 def test_two_signals_for_one_stop(start, model, second):
     """timeout(1) signals its child and then its process group, npm sends each signal twice: the drain continues."""
     daemon = start(model, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")  # wait until the signal was read, so that the next one is not merged with it
     os.killpg(daemon.pid, second)
@@ -150,7 +150,7 @@ def test_two_signals_for_one_stop(start, model, second):
 
 def test_hup_while_it_drains_is_harmless(start):
     daemon = start("epoll", drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     daemon.term()
     daemon.notify.wait("STOPPING=1")
     daemon.signal(signal.SIGHUP)
@@ -250,7 +250,7 @@ def test_other_signals_do_not_end_it(start, model):
 def test_terminal_signals_every_process(start, model, number):
     """Control-C and Control-\\ in the foreground reach the whole process group at once; unsent data is sent nevertheless."""
     daemon = start(model, drain_timeout=30)
-    sock, sent, read = peer.laden(daemon.address)
+    sock, sent, read = peer.connect_with_unsent_data(daemon.address)
     os.killpg(daemon.pid, number)
     daemon.notify.wait("STOPPING=1")
     peer.same(read + peer.receive_all(sock), sent)

@@ -86,8 +86,8 @@ def test_clients_that_never_read(start, faults, model, buffers):
     """Clients that never read hold only their own share of buffers: the other clients are served to their end."""
     daemon = start(model, workers=1, env=faults(buffers=buffers))
     good = [daemon.connect() for _ in range(5)]
-    bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF) for _ in range(4)]
-    sent = [peer.stuff(sock, quiet=0.05) for sock in bad]
+    bad = [peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.FILL_SNDBUF) for _ in range(4)]
+    sent = [peer.fill_path(sock, quiet=0.05) for sock in bad]
     rounds(good, 20, size=5000)
     for sock in good:
         peer.echo(sock, peer.data(1 << 20))
@@ -108,7 +108,7 @@ def test_a_client_that_never_reads_uses_only_its_buffer(start, model):
     before = daemon.memory()
     bad = [peer.connect(daemon.address, rcvbuf=4096) for _ in range(4)]
     for sock in bad:
-        peer.stuff(sock)
+        peer.fill_path(sock)
     held = daemon.memory() - before
     assert held < 4 * (4 << 20) + (8 << 20), f"{held} bytes for four connections of 4 MiB at most"
 
@@ -116,7 +116,7 @@ def test_a_client_that_never_reads_uses_only_its_buffer(start, model):
 def test_no_spinning_on_a_send_that_cannot_continue(start, model):
     daemon = start(model, workers=1)
     sock = peer.connect(daemon.address, rcvbuf=8192)
-    peer.stuff(sock)
+    peer.fill_path(sock)
     before = daemon.cpu()
     other = daemon.connect()
     assert peer.silent(other, 1.0), "unexpected bytes"
@@ -138,9 +138,9 @@ def test_short_sends_continue_where_they_stopped(start, model, buffer_size):
 def test_echo_after_short_sends(start, faults, model):
     """A session that could not send for some time echoes again afterwards, several times."""
     daemon = start(model, workers=1, env=faults(buffers=2))
-    sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.STUFF_SNDBUF)
+    sock = peer.connect(daemon.address, rcvbuf=65536, sndbuf=peer.FILL_SNDBUF)
     for turn in range(3):
-        sent = peer.stuff(sock, quiet=0.05, seed=turn)
+        sent = peer.fill_path(sock, quiet=0.05, seed=turn)
         peer.same(peer.receive(sock, len(sent)), sent)
         rounds([sock], 10)
     peer.finish(sock)
@@ -157,7 +157,7 @@ def test_short_messages_that_the_client_does_not_read(start, model, step, buffer
     good = [daemon.connect() for _ in range(20)]
     rounds(good, 3)
     bad = [peer.connect(daemon.address, rcvbuf=8192, sndbuf=65536) for _ in range(4)]
-    sent = [peer.stuff(sock, quiet=0.05, seed=seed, step=step) for seed, sock in enumerate(bad)]
+    sent = [peer.fill_path(sock, quiet=0.05, seed=seed, step=step) for seed, sock in enumerate(bad)]
     rounds(good, 10)
     for before_reload in (True, False):
         sock, message = bad.pop(), sent.pop()

@@ -82,7 +82,7 @@ def test_stop_and_start(keeping, model):
     for _ in range(2):
         idle, full = connect(keeping), connect(keeping)
         assert all(echo(client, b"before") for client in idle)
-        sent = [peer.stuff(client) for client in full]
+        sent = [peer.fill_path(client) for client in full]
         keeping.systemctl("stop", "echod")
         assert keeping.active() == "inactive" and int(keeping.show(SERVICE, "NFileDescriptorStore")) >= 4
         assert keeping.path("/run/echod/echod.sock").is_socket()
@@ -132,7 +132,7 @@ def test_store_of_a_unit_that_nothing_refers_to(machine):
     machine.configure((CONF % "epoll").replace("drain-timeout = 1", "drain-timeout = 60"))
     machine.systemctl("start", "echod")
     clients = connect(machine)
-    sent = [peer.stuff(client) for client in clients]
+    sent = [peer.fill_path(client) for client in clients]
     since = machine.cursor()
     machine.systemctl("stop", "--no-block", "echod")
     with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:

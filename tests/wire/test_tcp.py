@@ -71,7 +71,7 @@ def test_overlapping_segments(scene):
 def test_one_byte_segments(scene):
     scene = scene()
     host = scene.connect()
-    host.pour(DATA[:600], size=1)
+    host.send_stream(DATA[:600], size=1)
     scene.others()
     check_echo(scene, host, DATA[:600])
 
@@ -82,7 +82,7 @@ def test_small_mss(scene, mss):
     """The host neither accepts nor sends larger segments."""
     scene = scene()
     host = scene.connect(mss=mss)
-    host.pour(DATA)
+    host.send_stream(DATA)
     scene.others()
     check_echo(scene, host)
     assert host.largest <= mss
@@ -280,7 +280,7 @@ def test_zero_window_that_opens(scene):
         assert len(host.stream) <= allowed < sent
     host.window = 65535
     host.segment()
-    host.pour(data[sent:])
+    host.send_stream(data[sent:])
     check_echo(scene, host, data)
 
 
@@ -609,7 +609,7 @@ def test_path_with_a_smaller_mtu(scene, family):
             handle(packet)
     host.handle = router
     host.acks = True
-    host.pour(DATA)
+    host.send_stream(DATA)
     scene.others()
     check_echo(scene, host)
     assert lost and host.largest <= mtu - 40
