@@ -16,7 +16,7 @@ import stats
 import table
 
 COLOURS = {"model": "#2a6f97", "yardstick": "#8d99ae", "peer": "#bc6c25"}
-# One for each model, in the order of echod --list-models: the palette of Okabe and Ito, which readers with colour vision
+# A colour for each model, in the order of echod --list-models: the palette of Okabe and Ito, which readers with colour vision
 # deficiencies can tell apart, and a grey. Bars have patterns, and lines have points of different shapes as well.
 MODEL_COLOURS = ["#888888", "#D55E00", "#E69F00", "#009E73", "#999933", "#CC79A7", "#56B4E9", "#0072B2", "#000000"]
 MODEL_POINTS = {"iterative": 1, "process": 4, "prefork": 5, "thread": 6, "prethread": 7, "select": 2, "poll": 8, "epoll": 9,
@@ -334,7 +334,7 @@ def parts(results, directory):
     yield "<h1>Which model should I use here?</h1>"
     yield from answer(rows)
     if results.worst_others() > 0.1:
-        yield "<p class=warn>Other programs were running during the measurement. Measure again while the machine is quiet.</p>"
+        yield "<p class=warn>Other programs were running during the measurement. Measure again while the machine is idle.</p>"
     yield from advice_table(rows)
     yield ("<p>“Any”: the spreads of all models overlap. Models that echod(8) does not recommend for that number of "
            "connections are left out.</p>")
