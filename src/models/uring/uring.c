@@ -214,10 +214,8 @@ static int uring_open(struct uring *uring, struct worker *worker)
 		r = uring_accept_open(uring);
 	if (r == 0)
 		r = uring_writable_register(uring);
-	if (r < 0)
-		return r;
-	uring->stop = (struct watch) { .fd = worker->stop_fd, .kind = WATCH_STOP, .interest = WATCH_READ };
-	r = ring_register(&uring->ring, &uring->stop);
+	if (r == 0)
+		r = uring_register(uring, &uring->stop, worker->stop_fd, WATCH_STOP);
 	if (r < 0)
 		return r;
 	ring_poll(&uring->ring, &uring->stop);

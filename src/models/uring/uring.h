@@ -133,6 +133,9 @@ void uring_writable_event(struct uring *uring);
 int uring_accept_open(struct uring *uring);
 void uring_accept_close(struct uring *uring);
 
+/* Make `*watch` a watch of `fd` for data, and register it in the ring. Returns 0 or -ENOMEM. */
+int uring_register(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind);
+
 /* Poll `watch` unless its poll is in flight, as `*armed` says. */
 void uring_arm(struct uring *uring, const struct watch *watch, bool *armed);
 

@@ -215,7 +215,7 @@ void uring_accept_update(struct uring *uring)
 	}
 }
 
-static int register_watch(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
+int uring_register(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
 	*watch = (struct watch) { .fd = fd, .kind = (uint8_t) kind, .interest = WATCH_READ };
 	return ring_register(&uring->ring, watch);
@@ -223,7 +223,7 @@ static int register_watch(struct uring *uring, struct watch *watch, int fd, enum
 
 static int register_polled(struct uring *uring, struct watch *watch, int fd, enum watch_kind kind)
 {
-	int r = register_watch(uring, watch, fd, kind);
+	int r = uring_register(uring, watch, fd, kind);
 
 	if (r == 0)
 		ring_poll(&uring->ring, watch);
@@ -240,12 +240,12 @@ int uring_accept_open(struct uring *uring)
 		return -ENOMEM;
 	for (size_t i = 0; r == 0 && i < worker->listener_count; i++)
 		if (worker->listeners[i].kind == LISTENER_STREAM)
-			r = register_watch(uring, &uring->listeners[i].watch, worker->listeners[i].fd,
+			r = uring_register(uring, &uring->listeners[i].watch, worker->listeners[i].fd,
 			                   WATCH_LISTENER);
 	if (r == 0)
-		r = register_watch(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
+		r = uring_register(uring, &uring->inbox, worker->inbox_fd, WATCH_INBOX);
 	if (r == 0)
-		r = register_watch(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
+		r = uring_register(uring, &uring->slot, uring->body.accept.slot_fd, WATCH_SLOT);
 	if (r == 0 && worker->token)
 		r = register_polled(uring, &uring->token, accept_token_fd(worker->token, worker->index),
 		                    WATCH_TOKEN);

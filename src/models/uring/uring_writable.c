@@ -22,10 +22,7 @@ int uring_writable_open(struct uring *uring)
 
 int uring_writable_register(struct uring *uring)
 {
-	uring->writable = (struct watch) { .fd = poller_epoll_fd(uring->half_closed),
-		                           .kind = WATCH_OTHER,
-		                           .interest = WATCH_READ };
-	return ring_register(&uring->ring, &uring->writable);
+	return uring_register(uring, &uring->writable, poller_epoll_fd(uring->half_closed), WATCH_OTHER);
 }
 
 void uring_writable_close(struct uring *uring)
