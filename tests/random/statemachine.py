@@ -498,8 +498,9 @@ class Machine(RuleBasedStateMachine):
         old = self.daemon
         conf = reference.Conf(**changes, listen=self.reference.conf.listen)
         leaver = None
-        # only if its end is noticed, and no other client gets its slot before all counters begin from 0
-        if which is not None and not self.reference.waiting and len(self.reference.admitted) <= conf.at_once():
+        # only if its end is noticed, and no other client gets its slot, or its worker, before all counters begin from 0
+        before = self.reference
+        if which is not None and not before.waiting and not before.in_queue() and len(before.admitted) <= conf.at_once():
             leaver = self.pick(which, [client for client in self.served_clients() if client.ends])
         old.term()
         if leaver:
