@@ -3,9 +3,13 @@
 
 #include "daemon/retire.h"
 
+#include <errno.h>
 #include <poll.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "base/notify.h"
+#include "base/plural.h"
 #include "daemon/fdstore.h"
 #include "models/handover/handover.h"
 
@@ -38,37 +42,68 @@ static bool has_space(struct supervisor *supervisor)
 	return handover_has_space(outbox);
 }
 
-/* Accept the clients in the backlog and put them into the queue, for the workers of the new configuration. */
-static void drain_backlog(struct supervisor *supervisor, const struct listener *listener,
-                          const struct worker *self)
+/* Accept the clients in the backlog and put them into the queue, for the workers of the new configuration.
+ * Returns 0 once the backlog is empty, or -errno if clients are left in it. */
+static int drain_backlog(struct supervisor *supervisor, const struct listener *listener,
+                         const struct worker *self)
 {
 	struct new_conn new_conn;
 
-	for (unsigned i = 0; i < BACKLOG_MAX && has_clients(listener) && has_space(supervisor); i++) {
-		int r = handover_accept(listener, self, &new_conn);
+	for (unsigned i = 0; i < BACKLOG_MAX && has_clients(listener); i++) {
+		int r = has_space(supervisor) ? handover_accept(listener, self, &new_conn) : -ENOBUFS;
 
+		if (r == -EAGAIN || r == -EINVAL) /* EINVAL: after listener_refuse_abstract() */
+			return 0;
 		if (r < 0)
-			return;
+			return r;
 		if (r > 0)
 			restore_add(&supervisor->restore, self->outbox_fd, &new_conn);
 	}
+	return 0;
 }
 
-static void drain_backlogs(struct supervisor *supervisor, const struct conf *conf)
+static void close_listener(struct listener *listener)
+{
+	listener_shut(listener); /* a stopping crew may still have the descriptor */
+	listener_close(listener);
+}
+
+/* Empty the backlogs, and close the listeners if their time is `over`, except those with clients in their
+ * backlogs: they are tried again. */
+static void drain_backlogs(struct supervisor *supervisor, const struct conf *conf, bool over)
 {
 	const struct worker self = supervisor_worker(supervisor, conf);
+	struct sockets *retired = &supervisor->retired;
+	size_t left = 0;
+	int error = 0;
 
 	admission_queue_begin(&scoreboard_shared(supervisor->context.scoreboard)->admission);
 	supervisor->unsettled = true;
-	for (size_t i = 0; i < supervisor->retired.count; i++)
-		drain_backlog(supervisor, &supervisor->retired.items[i], &self);
+	for (size_t i = 0; i < retired->count; i++) {
+		struct listener *listener = &retired->items[i];
+		int r = drain_backlog(supervisor, listener, &self);
+
+		if (r < 0)
+			error = r;
+		if (!over || r < 0)
+			retired->items[left++] = *listener;
+		else
+			close_listener(listener);
+	}
+	retired->count = left;
+	if (!over || left == 0)
+		return;
+	if (supervisor->retire_until > 0)
+		log_event(LOG_WARNING, EVENT_HANDOVER,
+		          "Cannot take the clients of %zu removed listener%s: %s; trying again every %d ms",
+		          left, plural(left), strerror(-error), (int) (RETIRE_TICK / USEC_PER_MSEC));
+	supervisor->retire_until = 0; /* the message is logged once */
 }
 
 void retire_close(struct supervisor *supervisor)
 {
 	for (size_t i = 0; i < supervisor->retired.count; i++)
-		/* a stopping crew may still have the descriptor */
-		listener_shut(&supervisor->retired.items[i]);
+		close_listener(&supervisor->retired.items[i]);
 	sockets_close(&supervisor->retired, SOCKETS_REMOVE_FILES);
 	sockets_stop_sharing(&supervisor->sockets);
 	supervisor->retire_at = INT64_MAX;
@@ -93,16 +128,17 @@ void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const s
 void retire_maintain(struct supervisor *supervisor, int64_t now)
 {
 	const struct crew *crew = supervisor->current ? supervisor->current : supervisor->next;
+	bool over = now >= supervisor->retire_until;
 
 	/* the workers that watched them were asked to stop RETIRE_TICK ago */
 	for (size_t i = 0; i < supervisor->retired.count; i++)
 		listener_refuse_abstract(&supervisor->retired.items[i]);
 	/* behind the connections that an old crew hands over: only in a worker are they counted for
 	 * max-per-source */
-	if (crew && (!supervisor_any_stopping(supervisor) || now >= supervisor->retire_until))
-		drain_backlogs(supervisor, crew->conf);
-	if (now >= supervisor->retire_until)
+	if (crew && (!supervisor_any_stopping(supervisor) || over))
+		drain_backlogs(supervisor, crew->conf, over);
+	if (supervisor->retired.count == 0)
 		retire_close(supervisor);
 	else
-		supervisor->retire_at = now + RETIRE_TICK;
+		supervisor->retire_at = clock_usec() + RETIRE_TICK;
 }

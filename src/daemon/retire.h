@@ -13,12 +13,12 @@
  * to the new set. */
 void retire_unnamed(struct supervisor *supervisor, struct sockets *have, const struct conf *conf);
 
-/* Empty the backlogs of retired listeners and, after RETIRE_TIME, close them. To be called at `retire_at`;
- * `now`: clock_usec(), or INT64_MAX to close them at once. */
+/* Empty the backlogs of retired listeners and, after RETIRE_TIME, close them, except those with clients that
+ * cannot be taken yet, for example because of EMFILE. To be called at `retire_at`; `now`: clock_usec(), or
+ * INT64_MAX for the end of RETIRE_TIME. */
 void retire_maintain(struct supervisor *supervisor, int64_t now);
 
-/* Close retired listeners. Handshakes that took longer than RETIRE_TIME, and clients for which this process
- * has no descriptors left, are reset. */
+/* Close retired listeners. Clients in their backlogs are reset. */
 void retire_close(struct supervisor *supervisor);
 
 #endif

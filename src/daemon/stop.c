@@ -202,7 +202,8 @@ bool stop_is_over(struct supervisor *supervisor, int64_t drain_at)
 		preserve_rest(supervisor);
 		return stop_is_over(supervisor, stop_drain(supervisor, clock_usec()));
 	}
-	return drain_at == INT64_MAX || supervisor->stop_at_once || clock_usec() >= supervisor->drain_until;
+	return (drain_at == INT64_MAX && supervisor->retired.count == 0) || supervisor->stop_at_once ||
+	       clock_usec() >= supervisor->drain_until;
 }
 
 /* Close and log connections that could not be drained in time. */

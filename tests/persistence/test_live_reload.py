@@ -254,6 +254,38 @@ def test_a_backlog_while_connections_cannot_be_sent(start, tmpdir):
                       connections=0)
 
 
+@pytest.mark.parametrize("listener, event", [("port", "no event"), ("path", "a reload"), ("abstract name", "a restart")])
+def test_a_backlog_while_connections_cannot_be_accepted(start, model, tmpdir, listener, event):
+    """Clients in the backlog of a listener that a reload removes wait while accept4(2) fails, also longer than the listener would
+    stay open, during another reload and at a restart; then they are served."""
+    calls = failing.Failing(tmpdir, speed=4)
+    second = echod.free_port()
+    path = f"{tmpdir}/echo.sock"
+    removed, address = {"port": (f"127.0.0.1:{second}", ("127.0.0.1", second)), "path": (f"unix:{path}", path),
+                        "abstract name": (f"unix:@{path}", f"\0{path}")}[listener]
+    daemon = start(model, listen=["127.0.0.1", removed], max_connections=1, store=True, env={**calls.env, "FDSTORE": "128"})
+    with daemon.connect() as served:
+        peer.echo(served, b"served")
+        socks = [peer.connect(address) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(b"from the backlog")
+        calls.fail("accept4", 10 ** 9)
+        daemon.reload(listen=["127.0.0.1"])
+        if event == "a reload":
+            daemon.reload(stats_interval=1)
+        elif event == "a restart":
+            daemon.term()
+        daemon.wait_log("Cannot take the clients of 1 removed listener: Too many open files; trying again every 50 ms")
+        calls.fail("accept4", 0)
+        if event != "a restart":  # a restart keeps this connection
+            peer.finish(served)
+        for sock in socks:
+            assert peer.receive(sock, 16) == b"from the backlog"
+            peer.finish(sock)
+        if event == "a restart":
+            assert daemon.wait_exit() == daemon.expect
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_hand_back_waits_for_space_in_the_queue(start, small_queue, workers):
     """A child process of `process` hands a connection back to its parent once the PROXY header is complete. While connections
