@@ -89,9 +89,9 @@ class Reference:
     def _step(self):
         """A new step begins."""
         self.before = collections.Counter(client.source for client in self.admitted)
-        self.admitted_before = len(self.admitted)
         self.left, self.refused_now, self.passed = collections.Counter(), [], []
-        self.most = self.conf.capacity() + len(self.moved())  # moved clients are not limited by capacity()
+        # moved clients are not limited by capacity(): a worker may take any of them before admitted ones that are in the queue
+        self.most = max(self.conf.capacity(), len(self.admitted)) + len(self.moved())
         # clients may be accepted while others of the same source are in the queue, where they do not count
         self.sources_in_queue = self.in_queue() + len(self.moved()) > 0
         # an acceptor counts the connection of a child until it has reaped the child, also if a new worker counts it already
@@ -221,8 +221,7 @@ class Reference:
     def check(self):
         """Check a complete step: no event has happened that must not happen."""
         conf = self.conf
-        assert len(self.admitted) <= max(self.most, self.admitted_before), \
-            f"{len(self.admitted)} clients are admitted, {self.most} may be"
+        assert len(self.admitted) <= self.most, f"{len(self.admitted)} clients are admitted, {self.most} may be"
         for source, count in collections.Counter(client.source for client in self.admitted).items():
             most = conf.max_per_source if conf.max_per_source and source != "unix" else ANY
             more = most if self.sources_in_queue else 0
