@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	/* in a copy, so that a sanitizer detects reads beyond its end */
 	for (size_t n = 0; n <= size && n <= 300 && found == 0; n++) {
-		copy = malloc(n + 1);
+		copy = malloc(n ? n : 1);
 		if (!copy)
 			return 0;
 		memcpy(copy, data, n);

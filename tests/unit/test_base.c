@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -157,10 +158,14 @@ static void control_characters_are_escaped(void **state)
 
 static int read_record(const char *bytes, size_t size, struct log_record *record, const char **message)
 {
-	char exact[LOG_RECORD_MAX];
+	char *copy = malloc(size ? size : 1); /* a sanitizer detects reads beyond its end */
+	int r;
 
-	memcpy(exact, bytes, size);
-	return log_record_read(record, exact, size, message);
+	assert_non_null(copy);
+	memcpy(copy, bytes, size);
+	r = log_record_read(record, copy, size, message);
+	free(copy);
+	return r;
 }
 
 static void records_of_workers_are_checked(void **state)
