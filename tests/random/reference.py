@@ -55,6 +55,7 @@ class Client:
         self.half_closed = False
         self.at_risk = False     # the process that is killed in this step may serve this client
         self.early = False       # the client connected during the reload of this step
+        self.unsure = False      # a process before the restart may have counted it as accepted or refused
         self.proxied = False     # its stream begins with a PROXY protocol header
 
     def is_served(self):
@@ -127,6 +128,8 @@ class Reference:
         self.reload(conf)
         self._count_from(len(self.admitted))
         self.old_abandoned, self.abandoned = self.old_abandoned + self.abandoned, []
+        for client in self.moved():  # taken from the queue, or an abandoned one was: the counters are the same
+            client.unsure |= bool(self.old_abandoned)
         for client in self.admitted + self.waiting:  # the supervisor may have echoed bytes of queued connections
             client.sent_before, client.received_before = client.sent, client.received
 
@@ -139,7 +142,7 @@ class Reference:
         self.admitted.append(client)
         self.passed.append(client)
         client.state = "admitted"
-        if client.at_risk:
+        if client.at_risk or client.unsure:
             self.maybe_accepted += 1
         else:
             self.counters["connections_accepted"] += 1
@@ -164,10 +167,12 @@ class Reference:
         self.passed.append(client)
         client.state = "gone"
         self.header_bytes += client.sent if client.proxied else 0
-        if client.source in self.conf.deny:
-            self.counters["connections_ended denied"] += 1
+        reason = "denied" if client.source in self.conf.deny else "limit"
+        if client.unsure:
+            self.maybe_ended.append(("denied", "limit"))
         else:
-            self.counters["connections_ended limit"] += 1
+            self.counters["connections_ended " + reason] += 1
+        if reason == "limit":
             self.refused_now.append(client)
 
     def ended(self, client, *reasons):

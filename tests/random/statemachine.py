@@ -500,7 +500,8 @@ class Machine(RuleBasedStateMachine):
         leaver = None
         # only if its end is noticed, and no other client gets its slot, or its worker, before all counters begin from 0
         before = self.reference
-        if which is not None and not before.waiting and not before.in_queue() and len(before.admitted) <= conf.at_once():
+        others = before.waiting or before.in_queue() or before.abandoned or before.old_abandoned
+        if which is not None and not others and len(before.admitted) <= conf.at_once():
             leaver = self.pick(which, [client for client in self.served_clients() if client.ends])
         old.term()
         if leaver:
