@@ -137,7 +137,8 @@ void retire_maintain(struct supervisor *supervisor, int64_t now)
 	 * max-per-source */
 	if (crew && (!supervisor_any_stopping(supervisor) || over))
 		drain_backlogs(supervisor, crew->conf, over);
-	if (supervisor->retired.count == 0)
+	/* without a crew, in a start that was stopped, nothing takes the clients */
+	if (supervisor->retired.count == 0 || (over && !crew))
 		retire_close(supervisor);
 	else
 		supervisor->retire_at = clock_usec() + RETIRE_TICK;
