@@ -52,7 +52,7 @@ void reload_begin(struct supervisor *supervisor)
 	notify_reloading();
 	report_clear_last_error(&supervisor->report);
 	supervisor->reload_again = false;
-	/* the new configuration may name them again: those with clients keep their addresses */
+	/* removed listeners, whose addresses the new configuration may name again */
 	if (supervisor->retired.count > 0)
 		retire_maintain(supervisor, INT64_MAX);
 	r = conf_read(&conf, supervisor->options->path, &supervisor->options->overrides, model_names,

@@ -49,9 +49,12 @@ static int drain_backlog(struct supervisor *supervisor, const struct listener *l
 {
 	struct new_conn new_conn;
 
-	for (unsigned i = 0; i < BACKLOG_MAX && has_clients(listener); i++) {
-		int r = has_space(supervisor) ? handover_accept(listener, self, &new_conn) : -ENOBUFS;
+	for (unsigned i = 0; i < BACKLOG_MAX; i++) {
+		int r;
 
+		if (!has_clients(listener))
+			return 0;
+		r = has_space(supervisor) ? handover_accept(listener, self, &new_conn) : -ENOBUFS;
 		if (r == -EAGAIN || r == -EINVAL) /* EINVAL: after listener_refuse_abstract() */
 			return 0;
 		if (r < 0)
@@ -59,13 +62,7 @@ static int drain_backlog(struct supervisor *supervisor, const struct listener *l
 		if (r > 0)
 			restore_add(&supervisor->restore, self->outbox_fd, &new_conn);
 	}
-	return 0;
-}
-
-static void close_listener(struct listener *listener)
-{
-	listener_shut(listener); /* a stopping crew may still have the descriptor */
-	listener_close(listener);
+	return -EAGAIN;
 }
 
 /* Empty the backlogs, and close the listeners if their time is `over`, except those with clients in their
@@ -85,10 +82,12 @@ static void drain_backlogs(struct supervisor *supervisor, const struct conf *con
 
 		if (r < 0)
 			error = r;
-		if (!over || r < 0)
+		if (!over || r < 0) {
 			retired->items[left++] = *listener;
-		else
-			close_listener(listener);
+		} else {
+			listener_shut(listener); /* a stopping crew may still have the descriptor */
+			listener_close(listener);
+		}
 	}
 	retired->count = left;
 	if (!over || left == 0)
@@ -103,7 +102,7 @@ static void drain_backlogs(struct supervisor *supervisor, const struct conf *con
 void retire_close(struct supervisor *supervisor)
 {
 	for (size_t i = 0; i < supervisor->retired.count; i++)
-		close_listener(&supervisor->retired.items[i]);
+		listener_shut(&supervisor->retired.items[i]); /* as in drain_backlogs() */
 	sockets_close(&supervisor->retired, SOCKETS_REMOVE_FILES);
 	sockets_stop_sharing(&supervisor->sockets);
 	supervisor->retire_at = INT64_MAX;
