@@ -23,6 +23,7 @@ import proc
 import echo_servers as servers
 import netns
 import paths
+import shims
 
 KEYS = {"address", "transport", "mode", "engine", "engine_note", "connections", "idle", "size", "depth", "threads", "rate",
         "warmup_seconds", "measured_from", "seconds", "echoes", "echoes_per_second", "bytes", "mb_per_second",
@@ -121,6 +122,16 @@ def test_text(server):
     assert re.search(r"^  latency    p50 .*, p90 .*, p99 .*, p99\.9 .*, max .*, mean ", result.stdout, re.M)
     # The rows of the histogram add up to 100 %. Each is rounded to three decimals.
     shares = [float(share) for share in re.findall(r"^ +[\d.]+ [num]?s - [\d.]+ +[num]?s? *([\d.]+) %", result.stdout, re.M)]
+    assert shares and sum(shares) == pytest.approx(100, abs=0.0005 * len(shares) + 1e-6)
+
+
+def test_text_of_latencies_of_0(server, tmp_path):
+    """With a clock of a low resolution most latencies are 0. They are in the first row of the diagram."""
+    env = {**os.environ, **shims.preload(shims.compile_shim("coarse_clock", tmp_path))}
+    result = client.run("--load", "-d", "200ms", "--warmup", 0, "-n", 3, "127.0.0.1", server.port, env=env)
+    assert result.returncode == client.OK
+    assert "latency    p50 0 ns" in result.stdout
+    shares = [float(share) for share in re.findall(r" - .* ([\d.]+) %", result.stdout)]
     assert shares and sum(shares) == pytest.approx(100, abs=0.0005 * len(shares) + 1e-6)
 
 

@@ -30,11 +30,13 @@ static double per_second(const struct load_report *report, double amount)
 
 /* --- text --------------------------------------------------------------------------------------------- */
 
-/* The limits of the rows of the diagram are 1, 2, 5, 10, 20, 50, ... */
+/* The limits of the rows of the diagram are 0, 1, 2, 5, 10, 20, 50, ... */
 static uint64_t edge_next(uint64_t edge)
 {
 	uint64_t power = 1;
 
+	if (edge == 0)
+		return 1;
 	while (edge / power >= 10)
 		power *= 10;
 	return edge / power == 2 ? power * 5 : edge * 2;
@@ -58,7 +60,7 @@ static void latency_row(const struct histogram *latency, uint64_t low, uint64_t 
 
 static void latency_diagram(const struct histogram *latency)
 {
-	uint64_t low = 1;
+	uint64_t low = 0;
 
 	if (latency->count == 0)
 		return;
